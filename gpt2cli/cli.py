@@ -1,0 +1,203 @@
+"""The door: command line → config → one call → print what it yields; alone prints and exits."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+
+from gpt2cli import __version__, config
+from gpt2cli.errors import Gpt2cliError
+from gpt2cli.options import Option, options
+from gpt2cli.records import Record, Sample, Stopped
+from gpt2cli.signals import Interrupted, raise_on_signals
+
+COMMANDS: dict[str, type[config.Shared]] = {
+    "download": config.DownloadConfig,
+    "finetune": config.FinetuneConfig,
+    "generate": config.GenerateConfig,
+}
+EPILOG = (
+    "Every option of a command can come from the environment: GPT2CLI_FINETUNE_STEPS=100 is "
+    "`finetune --steps 100`. Exit codes: 0 done, 1 failed, 2 usage, 65 bad data, 66 input missing, "
+    "69 refused by the host, 73 output exists, 74 disk, 75 try again later, 129/130/143 stopped "
+    "by a signal."
+)
+TYPE_NAMES = {int: "INT", float: "FLOAT", str: "TEXT"}
+BROKEN_PIPE_EXIT_CODE = 141
+USAGE_EXIT_CODE = 2
+STDOUT = 1
+STDERR = 2
+
+
+def main() -> None:
+    """Runs the command line and exits with the code that tells how it went."""
+    replace_closed_outputs()
+    raise_on_signals()
+    try:
+        code = application()(standalone_mode=False, prog_name="gpt2cli") or 0
+        sys.stdout.flush()
+    except (Gpt2cliError, typer.TyperException) as error:
+        code = refuse(error)
+    except Interrupted as interrupted:
+        say(f"gpt2cli: {interrupted.message}")
+        code = 128 + interrupted.signum
+    # Typer answers a closed pipe by ending the process itself, with 1.
+    except (BrokenPipeError, SystemExit):
+        # What Python still holds for stdout must not fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+        code = BROKEN_PIPE_EXIT_CODE
+    sys.exit(code)
+
+
+def replace_closed_outputs() -> None:
+    """Gives outputs that the parent has closed (`>&-`) to nobody.
+
+    Otherwise the next file that is opened would be stdout, and get what is meant for it.
+    """
+    for name, descriptor in (("stdin", 0), ("stdout", STDOUT), ("stderr", STDERR)):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+            setattr(sys, name, open(descriptor, "r" if descriptor == 0 else "w"))  # noqa: PTH123, SIM115
+
+
+def application() -> typer.Typer:
+    """Returns the command line with every command on it."""
+    app = typer.Typer(
+        name="gpt2cli",
+        help="Fine-tune GPT-2 on your text and generate from it.",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={
+            "token_normalize_func": lambda token: token.replace("_", "-"),
+            "auto_envvar_prefix": "GPT2CLI",
+            "help_option_names": ["-h", "--help"],
+            "max_content_width": 100,
+        },
+    )
+    app.callback(epilog=EPILOG)(program)
+    for name, settings in COMMANDS.items():
+        app.command(name, help=settings.__doc__)(command(name, settings))
+    return app
+
+
+def print_version(wanted: bool) -> None:
+    """Prints the version and leaves, where it is asked for."""
+    if wanted:
+        print(f"gpt2cli {__version__}")
+        raise typer.Exit
+
+
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Stands for `gpt2cli` itself, before any command."""
+
+
+def command(name: str, settings: type[config.Shared]) -> Callable[..., int]:
+    """Returns a function with the settings' fields as its signature, for Typer to read."""
+
+    def run(**values: Any) -> int:
+        fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return perform(name, settings(**fields))
+
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter(field, rule, kind) for field, rule, kind in options(settings)]
+    )
+    run.__annotations__ = {}
+    return run
+
+
+def parameter(field: dataclasses.Field[Any], rule: Option, kind: Any) -> inspect.Parameter:
+    """Returns a field as a parameter that Typer reads: its type, help, range, names, default."""
+    default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+    if get_origin(kind) is tuple:
+        kind = list[get_args(kind)[0]]  # type: ignore[misc]
+        default = list(default) if isinstance(default, tuple) else default
+    told = (
+        typer.Argument(help=rule.help, metavar=field.name.upper())
+        if rule.argument
+        else typer_option(field.name, rule, kind)
+    )
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, told],
+    )
+
+
+def typer_option(name: str, rule: Option, kind: Any) -> Any:
+    """Returns Typer's description of an option: its names, help, range and kind of value."""
+    word = name.replace("_", "-")
+    two_sided = (kind is bool or bool in get_args(kind)) and not rule.switch
+    names = [f"--{word}/--no-{word}" if two_sided else f"--{word}"]
+    if rule.short:
+        names.append(rule.short)
+    plain = next((t for t in TYPE_NAMES if t is kind or t in get_args(kind)), None)
+    return typer.Option(
+        *names,
+        help=rule.help,
+        min=rule.least,
+        max=rule.most,
+        metavar=TYPE_NAMES[plain] if plain else None,
+        show_envvar=False,
+    )
+
+
+def perform(name: str, settings: config.Shared) -> int:
+    """Runs a verb and prints what it yields; returns the exit code."""
+    if not settings.verbose:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    verb = getattr(importlib.import_module(f"gpt2cli.commands.{name}"), name)
+    records: Iterator[Record] = verb(settings)
+    for record in records:
+        show(record, settings)
+        if isinstance(record, Stopped):
+            return 128 + record.signal
+    return 0
+
+
+def show(record: Record, settings: config.Shared) -> None:
+    """Prints a record where its channel belongs."""
+    if isinstance(record, Sample):
+        offer(str(record))
+    elif record.channel == "text":
+        print(record, end="", flush=True)
+    elif record.channel == "notice" or not settings.quiet:
+        say(str(record))
+
+
+def offer(text: str) -> None:
+    """Prints text on stdout, where somebody still reads it."""
+    try:
+        print(text, end="", flush=True)
+    except OSError:
+        # A closed pipe or a full disk must not end a training run, nor fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+
+
+def refuse(error: Exception) -> int:
+    """Prints what went wrong in a line or two; returns the exit code."""
+    message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+    code = int(getattr(error, "exit_code", 1))
+    say(f"gpt2cli: {message}" + (" See `gpt2cli --help`." if code == USAGE_EXIT_CODE else ""))
+    return code
+
+
+def say(line: str) -> None:
+    """Prints a line on stderr, where somebody still reads it."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        # A closed terminal must not end a training run.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115

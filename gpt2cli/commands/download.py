@@ -1,0 +1,33 @@
+"""`gpt2cli download`: fetch base models, checked and resumable."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from gpt2cli.config import DownloadConfig
+from gpt2cli.fetching import models, pins
+from gpt2cli.records import Record
+from gpt2cli.storage.folders import MODEL_ALIASES
+
+
+def download(config: DownloadConfig) -> Iterator[Record]:
+    """Makes each model's folder complete; yields what happens.
+
+    Raises:
+        UsageError: no model has one of the names; nothing has been fetched then.
+        Gpt2cliError: a model cannot be fetched; those before it are complete.
+    """
+    # 117M and 124M are the same model.
+    names = {MODEL_ALIASES.get(name, name): name for name in config.models}
+    for name in names:
+        if name not in pins.BUNDLED:
+            pins.find(name)
+    for name in names.values():
+        yield from models.fetch(
+            name,
+            config.model_dir,
+            mirrors=config.mirror,
+            verify=config.verify,
+            bars=sys.stderr.isatty() and not config.quiet,
+        )

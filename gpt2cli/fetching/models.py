@@ -1,0 +1,236 @@
+"""A model's folder: which of its files are missing or wrong, and how they come to be right."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpt2cli.errors import BadDataError, DiskError, RefusedError, TryLaterError, UsageError
+from gpt2cli.fetching import bundled, checks, pins, tensors
+from gpt2cli.fetching.part import Part
+from gpt2cli.fetching.pins import Model, PinnedFile
+from gpt2cli.progress import Event, Received, amount, portion, told
+from gpt2cli.records import Notice, Progress, Record
+from gpt2cli.signals import Interrupted
+from gpt2cli.storage import atomic, folders
+from gpt2cli.storage.lock import BusyError, locked
+
+if TYPE_CHECKING:
+    import requests
+
+    from gpt2cli.fetching.patience import Patience
+
+Faults = dict[PinnedFile, str]
+PREFIX = "model.ckpt"
+
+
+def fetch(
+    name: str,
+    model_dir: str,
+    *,
+    mirrors: tuple[str, ...] = (),
+    verify: bool = False,
+    bars: bool = False,
+) -> Iterator[Record]:
+    """Makes a model's folder complete; yields what happens, its name and size first.
+
+    What is there and good is left as it is, and then no network is needed.
+
+    Args:
+        name: such as 124M; `tiny` comes with gpt2cli and needs no network at all.
+        model_dir: the folder that holds the base models.
+        mirrors: addresses below which MODEL/FILE is looked for, before the model's own hosts.
+        verify: whether to hash again what is there.
+        bars: whether to draw bars on stderr; otherwise a line comes now and then.
+
+    Raises:
+        UsageError: no model has that name.
+        BadDataError: what a host sends is not the file, twice.
+        RefusedError: the hosts will not give a file.
+        TryLaterError: the network is down; what has come is kept.
+        OutputError, DiskError: the place cannot be written to.
+    """
+    folder = folders.model_folder(model_dir, name)
+    if name in pins.BUNDLED:
+        yield from bundled.install(name, folder)
+        return
+    model = pins.find(name)
+    faults = yield from inspect(model, folder, verify, bars)
+    with ExitStack() as stack:
+        if faults:
+            waited = yield from enter(stack, model, folder)
+            if waited or not verify:
+                faults = yield from inspect(model, folder, verify, bars)
+        if faults:
+            yield from mend(model, folder, faults, mirrors, bars)
+        else:
+            good = "complete, every file verified" if verify else "already there"
+            yield Progress(f"{model.name} is {good}: {folder}")
+
+
+def inspect(
+    model: Model, folder: Path, verify: bool, bars: bool
+) -> Generator[Record, None, Faults]:
+    """Returns which files of a model are missing or wrong, and why."""
+    faults: Faults = {}
+    for file in model.files:
+        path = folder / file.name
+        try:
+            reason = checks.quick_fault(model, file, path)
+            if not reason and (verify or path.stat().st_size < checks.SMALL_BYTES):
+                reason = yield from thorough_fault(model, file, path, verify, bars)
+        except OSError as error:
+            raise DiskError(f"Cannot read {path}: {error.strerror}.") from error
+        if reason:
+            faults[file] = reason
+    return faults
+
+
+def thorough_fault(
+    model: Model, file: PinnedFile, path: Path, verify: bool, bars: bool
+) -> Generator[Record, None, str]:
+    """Returns what is wrong with the bytes of a file that is there; ``""`` where they are right."""
+    if not file.hashes:
+        return tensors.checksum_fault(model, file, path.parent / PREFIX) if verify else ""
+    if not verify:
+        return checks.hash_fault(file, checks.sha256(path))
+    hashing = checks.Hashing(path)
+    total = path.stat().st_size
+    yield from told((Received(n, total) for n in hashing), f"verifying {path}", bars)
+    return checks.hash_fault(file, hashing.sha256)
+
+
+def enter(stack: ExitStack, model: Model, folder: Path) -> Generator[Record, None, bool]:
+    """Makes the folder and locks it until the stack ends; returns whether that took a wait."""
+    with atomic.disk_errors(folder):
+        stack.callback(atomic.remove_empty, atomic.make_folders(folder))
+    path, what = folder.with_name(f".{folder.name}.lock"), f"{folder}"
+    try:
+        with atomic.disk_errors(path):
+            stack.enter_context(locked(path, what))
+    except BusyError as busy:
+        yield Notice(f"{model.name} is being fetched by {busy.holder}; waiting for it.")
+        stack.enter_context(locked(path, what, wait=lambda _holder: None))
+        return True
+    return False
+
+
+def mend(
+    model: Model, folder: Path, faults: Faults, mirrors: tuple[str, ...], bars: bool
+) -> Iterator[Record]:
+    """Fetches the files that are missing or wrong."""
+    # The libraries for the network take a while to load, and where all is there none is needed.
+    from gpt2cli.fetching.answers import new_session
+    from gpt2cli.fetching.patience import patience_from_environment
+
+    size = sum(max(file.sizes, default=0) for file in faults)
+    atomic.need_room(folder, size - sum(came(folder, file) for file in faults))
+    files = "1 file" if len(faults) == 1 else f"{len(faults)} files"
+    yield Progress(f"Fetching {model.name} into {folder}: {files}, {amount(size)}")
+    for file, reason in faults.items():
+        if reason != checks.MISSING:
+            yield Notice(f"{folder / file.name} {reason}; it is fetched again.")
+    with new_session() as session:
+        errand = Errand(
+            model, folder, [*mirrors, *model.hosts], session, patience_from_environment(), bars
+        )
+        for file in faults:
+            yield from errand.bring(file)
+    unpinned = [file.name for file in faults if not file.hashes]
+    if unpinned:
+        yield Notice(
+            f"{model.name}: nobody has published a SHA-256 of {', '.join(unpinned)}: unpinned, "
+            "verified by size, content and the tensors' own CRC-32C."
+        )
+    yield Progress(f"{model.name} is complete: {folder}")
+
+
+def came(folder: Path, file: PinnedFile) -> int:
+    """Returns how much of a file has come before (bytes)."""
+    part = Part(folder / file.name).path
+    return part.stat().st_size if part.is_file() else 0
+
+
+@dataclass
+class Errand:
+    """The fetching of one model's files.
+
+    Attributes:
+        model: which model.
+        folder: where its files go.
+        hosts: where to ask, in order; one that failed is asked last from then on.
+        session: the connections to use.
+        patience: how long to go on with a host that fails.
+        bars: whether to draw bars.
+    """
+
+    model: Model
+    folder: Path
+    hosts: list[str]
+    session: requests.Session
+    patience: Patience
+    bars: bool
+
+    def bring(self, file: PinnedFile) -> Iterator[Record]:
+        """Fetches one file from the first host that has it.
+
+        Raises:
+            RefusedError, TryLaterError, BadDataError: no host has it; the kind is that of the
+                host that was asked first.
+        """
+        failures: list[RefusedError | TryLaterError | BadDataError] = []
+        for host in tuple(self.hosts):
+            if failures:
+                yield Notice(f"{failures[-1]}")
+                yield Notice(f"{file.name}: trying the next host.")
+            try:
+                yield from self._bring_from(host, file)
+                return
+            except (RefusedError, TryLaterError, BadDataError) as error:
+                failures.append(error)
+                self.hosts.remove(host)
+                self.hosts.append(host)
+        if not failures:
+            raise UsageError(f"No host is known for {self.model.name}: give --mirror URL.")
+        others = "".join(f"\nThe same file elsewhere: {error}" for error in failures[1:])
+        raise type(failures[0])(f"{failures[0]}{others}")
+
+    def _bring_from(self, host: str, file: PinnedFile) -> Iterator[Record]:
+        url = pins.address(host, self.model.name, file.name)
+        final = self.folder / file.name
+        part = Part(final)
+        try:
+            for retried in (False, True):
+                yield from told(self._transfer(url, file, part), str(final), self.bars)
+                fault = self._fault(file, part)
+                if not fault:
+                    part.finish(final)
+                    return
+                part.discard()
+                if not retried:
+                    yield Notice(f"{url}: what came {fault}; it is fetched once more.")
+            raise BadDataError(f"{url}: what came {fault}, twice. {final} was left as it was.")
+        except Interrupted as interrupted:
+            so_far = portion(part.size, max(file.sizes, default=None))
+            interrupted.message = f"stopped at {so_far} of {final}; run again to resume"
+            raise
+        finally:
+            part.leave()
+
+    def _transfer(self, url: str, file: PinnedFile, part: Part) -> Iterator[Event]:
+        from gpt2cli.fetching.transfer import Transfer
+
+        pinned = bool(file.hashes)
+        return Transfer(self.session, url, part, file.sizes, pinned, self.patience).events()
+
+    def _fault(self, file: PinnedFile, part: Part) -> str:
+        """Returns what is wrong with a file that has come; ``""`` where it is good."""
+        if file.hashes:
+            return checks.hash_fault(file, part.sha256)
+        index = folders.index_file(self.folder / PREFIX)
+        paths = {index.name: index, file.name: part.path}
+        with tensors.under_final_names(self.folder, paths) as aside:
+            return tensors.checksum_fault(self.model, file, aside / PREFIX)

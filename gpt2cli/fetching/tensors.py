@@ -1,0 +1,75 @@
+"""What the checksums in a checkpoint say of files whose hash nobody has published."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from gpt2cli.errors import BadDataError
+from gpt2cli.fetching.checks import content_fault, index_fault
+from gpt2cli.fetching.pins import Model, PinnedFile
+from gpt2cli.storage import atomic, folders
+
+CHECK_FOLDER = ".check"
+
+
+@contextlib.contextmanager
+def under_final_names(folder: Path, paths: Mapping[str, Path]) -> Iterator[Path]:
+    """Yields a folder in which files stand under their final names, as links.
+
+    A checkpoint's index and data are one only by their names, and neither may have its final
+    name before it is known to be good.
+    """
+    aside = folder / CHECK_FOLDER
+    with atomic.disk_errors(aside):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        for name, path in paths.items():
+            (aside / name).symlink_to(path.absolute())
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def checksum_fault(model: Model, file: PinnedFile, prefix: Path) -> str:
+    """Returns what is wrong with a file that has no pin; ``""`` where it is good.
+
+    Args:
+        model: the model that it belongs to.
+        file: which of the model's files.
+        prefix: the checkpoint's prefix in the folder where the file lies, such as `model.ckpt`.
+    """
+    if file.name == folders.index_file(prefix).name:
+        return index_checksum_fault(model, prefix)
+    if file.name == folders.data_file(prefix).name:
+        return data_checksum_fault(model, prefix)
+    return content_fault(model, file, prefix.with_name(file.name))
+
+
+def index_checksum_fault(model: Model, prefix: Path) -> str:
+    """Returns what is wrong with an index, its own checksums included; ``""`` where it is good."""
+    # TensorFlow takes seconds to load; nothing else in a download needs it.
+    import tensorflow as tf
+
+    try:
+        tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+        return index_fault(model, folders.index_file(prefix))
+    except (tf.errors.OpError, RuntimeError, ValueError, BadDataError) as error:
+        return f"is damaged: {str(error).splitlines()[0]}"
+
+
+def data_checksum_fault(model: Model, prefix: Path) -> str:
+    """Returns which tensor of a checkpoint is damaged; ``""`` where all are good."""
+    import tensorflow as tf
+
+    name = ""
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        for name in model.hparams.shapes():
+            reader.get_tensor(name)
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        return f"is damaged at {name or 'its beginning'}: {str(error).splitlines()[0]}"
+    return ""

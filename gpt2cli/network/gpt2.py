@@ -1,0 +1,196 @@
+"""GPT-2: tokens in, hidden states out, logits on request.
+
+Weights are a mapping from the names in OpenAI's checkpoints to tensors or variables, and the
+names below spell them out (openai/gpt-2, src/model.py; Radford et al. 2019).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from gpt2cli.hparams import HParams, block_shapes
+from gpt2cli.network.attention import causal_attention, merge_heads, split_heads
+
+NORM_EPSILON = 1e-5
+# The standard deviations of Radford et al. 2018 and 2019 for weights that start at random.
+EMBEDDING_DEVIATION = 0.02
+POSITION_DEVIATION = 0.01
+
+Weights = Mapping[str, Any]
+# (query, key, value) → what each position attends to, all (batch, heads, time, head).
+Attend = Callable[[Any, Any, Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """What is dropped in training.
+
+    Attributes:
+        rate: share of activations set to 0 (0 to 1).
+        seed: int32 (2,); the same seed drops the same.
+    """
+
+    rate: float
+    seed: Any
+
+    def at(self, place: Any) -> Dropout:
+        """Returns the dropout of another place in the network, which drops other activations."""
+        return dataclasses.replace(self, seed=self.seed + tf.stack([0, place]))
+
+    def __call__(self, x: Any) -> Any:
+        """Returns x with a share of it dropped, and the rest scaled up."""
+        return tf.nn.experimental.stateless_dropout(x, self.rate, self.seed) if self.rate else x
+
+
+NO_DROPOUT = Dropout(0.0, None)
+
+
+def hidden_states(
+    weights: Weights,
+    hparams: HParams,
+    x: Any,
+    *,
+    attends: Sequence[Attend] | None = None,
+    dropout: Dropout = NO_DROPOUT,
+) -> Any:
+    """Returns the last hidden state of each position, normalised.
+
+    Args:
+        weights: by OpenAI's names.
+        hparams: the model's shape.
+        x: (batch, time, embed), from `embed`; all is computed in its precision.
+        attends: how positions look at each other, for each layer; None: causal, without padding.
+        dropout: none outside training.
+
+    Returns:
+        (batch, time, embed).
+    """
+    for layer, attend in enumerate(attends or [causal_attention] * hparams.n_layer):
+        drop = dropout_of(dropout, layer)
+        x = block(x, block_weights(weights, layer), hparams.n_head, attend, drop)
+    return norm(x, weights, "model/ln_f")
+
+
+def block_weights(weights: Weights, layer: int) -> dict[str, Any]:
+    """Returns the weights of one block by their names below `model/hN/`."""
+    return {name: weights[f"model/h{layer}/{name}"] for name in block_shapes(1)}
+
+
+def dropout_of(dropout: Dropout, layer: Any) -> Dropout:
+    """Returns the dropout of one block; it has two places."""
+    return dropout.at(2 * layer + 1) if dropout.rate else dropout
+
+
+def logits(weights: Weights, hidden: Any) -> Any:
+    """(…, embed) → (…, vocab): the scores of the tokens that may come next."""
+    return tf.matmul(hidden, weights["model/wte"], transpose_b=True)
+
+
+def embed(
+    weights: Weights,
+    tokens: Any,
+    positions: Any = None,
+    *,
+    dropout: Dropout = NO_DROPOUT,
+    precision: Any = tf.float32,
+) -> Any:
+    """int32 (batch, time) → (batch, time, embed): what the first block sees.
+
+    Args:
+        weights: by OpenAI's names.
+        tokens: int32 (batch, time), of static shape.
+        positions: int32, broadcast to (batch, time); where each token stands in its window.
+            None: 0, 1, 2, …
+        dropout: none outside training.
+        precision: the type that matrices are multiplied in; norms and softmax stay float32.
+    """
+    if positions is None:
+        positions = tf.range(tokens.shape[1])
+    of_tokens = tf.gather(weights["model/wte"], tokens)  # (batch, time, embed)
+    return tf.cast(dropout(of_tokens + tf.gather(weights["model/wpe"], positions)), precision)
+
+
+def block(
+    x: Any,
+    weights: Weights,
+    n_head: int,
+    attend: Attend = causal_attention,
+    dropout: Dropout = NO_DROPOUT,
+) -> Any:
+    """Attention, then the MLP, both added to x.
+
+    Args:
+        x: (batch, time, embed).
+        weights: the block's, by their names below `model/hN/`.
+        n_head: attention heads.
+        attend: how positions look at each other.
+        dropout: none outside training.
+
+    Returns:
+        (batch, time, embed).
+    """
+    x += dropout(attention(norm(x, weights, "ln_1"), weights, "attn", n_head, attend))
+    later = dropout.at(1) if dropout.rate else dropout
+    return x + later(mlp(norm(x, weights, "ln_2"), weights, "mlp"))
+
+
+def attention(x: Any, weights: Weights, name: str, n_head: int, attend: Attend) -> Any:
+    """(batch, time, embed) → (batch, time, embed), each position from those before it."""
+    mixed = dense(x, weights, f"{name}/c_attn")  # (batch, time, 3 * embed)
+    query, key, value = (split_heads(part, n_head) for part in tf.split(mixed, 3, axis=-1))
+    return dense(merge_heads(attend(query, key, value)), weights, f"{name}/c_proj")
+
+
+def mlp(x: Any, weights: Weights, name: str) -> Any:
+    """(batch, time, embed) → (batch, time, embed), each position for itself."""
+    x = gelu(dense(x, weights, f"{name}/c_fc"))  # (batch, time, 4 * embed)
+    return dense(x, weights, f"{name}/c_proj")
+
+
+def dense(x: Any, weights: Weights, name: str) -> Any:
+    """(batch, time, width) → (batch, time, columns), in the precision of x."""
+    matrix = tf.cast(tf.squeeze(weights[f"{name}/w"], 0), x.dtype)  # (width, columns)
+    batch, time, width = x.shape
+    flat = tf.matmul(tf.reshape(x, [batch * time, width]), matrix)  # (batch * time, columns)
+    flat += tf.cast(weights[f"{name}/b"], x.dtype)
+    return tf.reshape(flat, [batch, time, matrix.shape[1]])
+
+
+def norm(x: Any, weights: Weights, name: str) -> Any:
+    """Normalises the last axis to mean 0 and variance 1, then scales and shifts it, in float32."""
+    wide = tf.cast(x, tf.float32)
+    centred = wide - tf.reduce_mean(wide, axis=-1, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+    scaled = centred * tf.math.rsqrt(variance + NORM_EPSILON)
+    return tf.cast(scaled * weights[f"{name}/g"] + weights[f"{name}/b"], x.dtype)
+
+
+def gelu(x: Any) -> Any:
+    """The tanh approximation of GELU (Hendrycks & Gimpel 2016), as GPT-2 was trained with."""
+    return 0.5 * x * (1 + tf.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def random_weights(hparams: HParams, seed: int) -> Iterator[tuple[str, Any]]:
+    """Yields weights to train from scratch, float32, by name; the same seed gives the same.
+
+    Matrices are drawn from a normal distribution; those that write to the residual stream are
+    scaled by 1/√(2 · n_layer) (Radford et al. 2019, section 2.3).
+    """
+    for number, (name, shape) in enumerate(hparams.shapes().items()):
+        if name.endswith(("/g", "/b")):
+            yield name, tf.fill(shape, 1.0 if name.endswith("/g") else 0.0)
+            continue
+        deviation = POSITION_DEVIATION if name == "model/wpe" else EMBEDDING_DEVIATION
+        if name.endswith("c_proj/w"):
+            deviation /= math.sqrt(2 * hparams.n_layer)
+        yield name, tf.random.stateless_normal(shape, [seed, number], stddev=deviation)
+
+
+def variables(arrays: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a variable for each named array, under the same name."""
+    return {name: tf.Variable(array, name=name) for name, array in arrays}

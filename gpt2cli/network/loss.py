@@ -1,0 +1,98 @@
+"""Next-token cross-entropy without the full logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+# Positions whose logits are held at once; at 50,257 tokens a block takes 100 MB.
+BLOCK_ROWS = 512
+# A long batch is cut into no more blocks than this, to keep the compiled program short.
+MOST_BLOCKS = 16
+
+
+def next_token_loss(hidden: Any, wte: Any, targets: Any, scale: Any = 1.0) -> Any:
+    """Returns the mean cross-entropy of the next tokens (nats per token), differentiable.
+
+    The logits are computed in blocks of rows, and in the same pass the gradient of each block,
+    so that the whole of (rows, vocab) is never held and no product is done twice.
+
+    Args:
+        hidden: (rows, embed), of the type that the logits are computed in.
+        wte: float32 (vocab, embed), the token embeddings.
+        targets: int32 (rows,); rows whose target is negative do not count.
+        scale: what the gradient is multiplied by, so that it fits a narrow type.
+
+    Returns:
+        float32, a scalar.
+    """
+    return tf.custom_gradient(_loss_and_gradient)(hidden, wte, targets, scale)
+
+
+def _loss_and_gradient(hidden: Any, wte: Any, targets: Any, scale: Any) -> tuple[Any, Any]:
+    narrow = tf.cast(wte, hidden.dtype)
+    count = tf.maximum(tf.reduce_sum(tf.cast(targets >= 0, tf.float32)), 1.0)
+    total = tf.zeros([])
+    of_hidden, of_wte = [], tf.zeros(wte.shape)
+    for start, end in row_blocks(hidden.shape[0]):
+        block, target = hidden[start:end], targets[start:end]
+        loss, shares = cross_entropy(block, narrow, target)  # (block,), (block, vocab)
+        total += tf.reduce_sum(loss)
+        counts = tf.cast(target >= 0, tf.float32)[:, None] * scale / count  # (block, 1)
+        wrong = (shares - tf.one_hot(target, wte.shape[0])) * counts
+        wrong = tf.cast(wrong, hidden.dtype)  # (block, vocab)
+        of_hidden.append(tf.matmul(wrong, narrow))  # (block, embed)
+        of_wte += tf.cast(tf.matmul(wrong, block, transpose_a=True), tf.float32)  # (vocab, embed)
+    of_rows = tf.concat(of_hidden, axis=0)  # (rows, embed)
+
+    def gradient(upstream: Any) -> tuple[Any, Any, None, None]:
+        return of_rows * tf.cast(upstream, of_rows.dtype), of_wte * upstream, None, None
+
+    return total / count, gradient
+
+
+def next_token_scores(hidden: Any, wte: Any, targets: Any) -> tuple[Any, Any]:
+    """Returns each row's cross-entropy (nats) and whether its likeliest token was the target.
+
+    Args:
+        hidden: (rows, embed).
+        wte: (vocab, embed), the token embeddings.
+        targets: int32 (rows,); a row whose target is negative has the loss 0 and is not right.
+
+    Returns:
+        float32 (rows,) and bool (rows,).
+    """
+    losses, hits = [], []
+    for start, end in row_blocks(hidden.shape[0]):
+        target = targets[start:end]
+        loss, shares = cross_entropy(hidden[start:end], wte, target)
+        losses.append(loss)
+        hits.append(tf.argmax(shares, axis=-1, output_type=tf.int32) == target)
+    return tf.concat(losses, axis=0), tf.concat(hits, axis=0)
+
+
+def cross_entropy(hidden: Any, wte: Any, targets: Any) -> tuple[Any, Any]:
+    """Returns each row's cross-entropy (nats) and the probabilities of all tokens.
+
+    Args:
+        hidden: (rows, embed).
+        wte: (vocab, embed).
+        targets: int32 (rows,); a row whose target is negative has the loss 0.
+
+    Returns:
+        float32 (rows,) and float32 (rows, vocab).
+    """
+    logits = tf.cast(tf.matmul(hidden, wte, transpose_b=True), tf.float32)  # (rows, vocab)
+    highest = tf.reduce_max(logits, axis=-1, keepdims=True)  # (rows, 1)
+    powers = tf.exp(logits - highest)
+    total = tf.reduce_sum(powers, axis=-1, keepdims=True)  # (rows, 1)
+    chosen = tf.gather(logits, tf.maximum(targets, 0), batch_dims=1)  # (rows,)
+    loss = (highest + tf.math.log(total))[:, 0] - chosen
+    return tf.where(targets >= 0, loss, 0.0), powers / total
+
+
+def row_blocks(rows: int) -> list[tuple[int, int]]:
+    """Returns where each block of rows begins and ends."""
+    size = max(BLOCK_ROWS, -(-rows // MOST_BLOCKS))
+    return [(start, min(start + size, rows)) for start in range(0, rows, size)]

@@ -1,0 +1,82 @@
+"""How an option is written once: a dataclass field that carries its help and its range."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from gpt2cli.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What the command line tells of a field beside its name, type and default.
+
+    Attributes:
+        help: one sentence, with the unit in brackets.
+        least: the smallest value allowed, or None.
+        most: the largest value allowed, or None.
+        short: a second name of one letter, such as `-q`, or None.
+        switch: whether a bool has a form for true alone, without `--no-`.
+        argument: whether the value stands on the command line without an option's name.
+    """
+
+    help: str
+    least: float | None = None
+    most: float | None = None
+    short: str | None = None
+    switch: bool = False
+    argument: bool = False
+
+
+def option(default: Any, text: str, **rules: Any) -> Any:
+    """Returns a dataclass field for an option; `rules` are Option's attributes but the help."""
+    return dataclasses.field(default=default, metadata={"option": Option(text, **rules)})
+
+
+def argument(text: str, *, default: Any = dataclasses.MISSING) -> Any:
+    """Returns a dataclass field for a value that needs no option's name."""
+    return dataclasses.field(default=default, metadata={"option": Option(text, argument=True)})
+
+
+def flag(name: str) -> str:
+    """Returns a field's name as the command line spells it: `top_k` is `--top-k`."""
+    return "--" + name.replace("_", "-")
+
+
+def options(config: type[Config]) -> Iterator[tuple[dataclasses.Field[Any], Option, Any]]:
+    """Yields each field of a config, its option, and its type; the command's own fields first."""
+    hints = get_type_hints(config)
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    for owner in config.__mro__:
+        for name in vars(owner).get("__annotations__", {}):
+            yield fields[name], fields[name].metadata["option"], hints[name]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """The settings of one command; its values are checked when it is made.
+
+    Raises:
+        UsageError: a value is out of its range or not one of its choices.
+    """
+
+    def __post_init__(self) -> None:
+        for field, rule, kind in options(type(self)):
+            value = getattr(self, field.name)
+            if value is not None:
+                check(flag(field.name), value, rule, kind)
+
+
+def check(name: str, value: Any, rule: Option, kind: Any) -> None:
+    """Raises UsageError unless the value lies within the option's range or choices."""
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        raise UsageError(f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} must be a finite number, not {value!r}.")
+    if rule.least is not None and not value >= rule.least:
+        raise UsageError(f"{name} must be at least {rule.least:g}, not {value!r}.")
+    if rule.most is not None and not value <= rule.most:
+        raise UsageError(f"{name} must be at most {rule.most:g}, not {value!r}.")

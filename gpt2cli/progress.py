@@ -1,0 +1,130 @@
+"""How far a piece of work is: a bar on a terminal, elsewhere a plain line now and then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from gpt2cli.records import Progress, Record
+
+LINE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Received:
+    """How far one file is.
+
+    Attributes:
+        done: bytes that are there.
+        total: bytes that it will have, or None where that is not known.
+    """
+
+    done: int
+    total: int | None
+
+
+Event = Received | Record
+
+
+def told(events: Iterator[Event], label: str, bars: bool) -> Iterator[Record]:
+    """Yields the records among the events; tells how far they are by a bar, or by lines.
+
+    Args:
+        events: what happens to one file.
+        label: what the bar or line begins with.
+        bars: whether to draw a bar on stderr.
+    """
+    meter = Bar(label) if bars else Lines(label)
+    with closing(meter):
+        for event in events:
+            if isinstance(event, Received):
+                yield from meter.advance(event)
+            else:
+                meter.make_room()
+                yield event
+        yield from meter.end()
+
+
+class Lines:
+    """A line every ten seconds and one at the end."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._began = self._told = time.monotonic()
+        self._last: Received | None = None
+
+    def advance(self, event: Received) -> Iterator[Record]:
+        """Yields a line if the last one is ten seconds ago."""
+        self._last = event
+        now = time.monotonic()
+        if now - self._told >= LINE_SECONDS:
+            self._told = now
+            yield Progress(f"{self._label}: {portion(event.done, event.total)}")
+
+    def end(self) -> Iterator[Record]:
+        """Yields the last line."""
+        if self._last is not None:
+            seconds = time.monotonic() - self._began
+            yield Progress(f"{self._label}: {amount(self._last.done)} in {seconds:.1f} s")
+
+    def make_room(self) -> None:
+        """Does nothing: a line stands above the next one by itself."""
+
+    def close(self) -> None:
+        """Does nothing: there is nothing to put away."""
+
+
+class Bar:
+    """A bar of tqdm's, drawn on stderr."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._bar: Any = None
+
+    def advance(self, event: Received) -> Iterator[Record]:
+        """Draws how far the file is; yields nothing."""
+        if self._bar is None:
+            self._bar = tqdm(
+                desc=self._label,
+                initial=event.done,
+                total=event.total,
+                unit="B",
+                unit_scale=True,
+                dynamic_ncols=True,
+            )
+        self._bar.total = event.total
+        self._bar.update(event.done - self._bar.n)
+        return iter(())
+
+    def end(self) -> Iterator[Record]:
+        """Yields nothing: the bar stays as it is."""
+        return iter(())
+
+    def make_room(self) -> None:
+        """Clears the bar's line, so that another can be printed there."""
+        if self._bar is not None:
+            self._bar.clear()
+
+    def close(self) -> None:
+        """Leaves the bar as it is and goes to the next line."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def portion(done: int, total: int | None) -> str:
+    """Returns how much of a file is there, as in `12.5 of 497.8 MB`."""
+    if total is None:
+        return f"{amount(done)} of an unknown size"
+    if total < 1e6:
+        return f"{done:,} of {total:,} bytes"
+    return f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
+
+
+def amount(size: int) -> str:
+    """Returns a number of bytes for people to read."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size:,} bytes"

@@ -1,0 +1,155 @@
+"""What the verbs yield: small frozen records, each with the line that tells it to a person."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar, Literal
+
+Channel = Literal["text", "notice", "progress"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """Something that a command has done.
+
+    Attributes:
+        channel: `text` is what the user asked for and goes to stdout; `notice` is worth a line
+            on stderr; `progress` is a line on stderr that `--quiet` leaves out.
+        event: what a run's log.jsonl calls it.
+    """
+
+    channel: ClassVar[Channel] = "notice"
+    event: ClassVar[str] = "notice"
+
+    def __str__(self) -> str:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Notice(Record):
+    """A line about what happens, or about what was found."""
+
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress(Record):
+    """A line that only somebody who watches wants to read."""
+
+    channel: ClassVar[Channel] = "progress"
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclasses.dataclass(frozen=True)
+class StepReport(Record):
+    """One optimiser step.
+
+    Attributes:
+        step: steps since the run began.
+        seconds: time since this command began to train.
+        loss: mean over the step's tokens (nats per token).
+        average: moving average of the loss over all steps of the run (nats per token).
+    """
+
+    channel: ClassVar[Channel] = "progress"
+    event: ClassVar[str] = "step"
+    step: int
+    seconds: float
+    loss: float
+    average: float
+
+    def __str__(self) -> str:
+        return f"[{self.step} | {self.seconds:.2f}] loss={self.loss:.2f} avg={self.average:.2f}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation(Record):
+    """The loss over the validation windows.
+
+    Attributes:
+        step: steps since the run began.
+        seconds: time since this command began to train.
+        loss: mean over the validation tokens (nats per token).
+        perplexity: e to the power of the loss.
+        accuracy: the share of tokens that were the likeliest one (0 to 1).
+    """
+
+    channel: ClassVar[Channel] = "progress"
+    event: ClassVar[str] = "validation"
+    step: int
+    seconds: float
+    loss: float
+    perplexity: float
+    accuracy: float
+
+    def __str__(self) -> str:
+        return (
+            f"[{self.step} | {self.seconds:.2f}] val_loss={self.loss:.4f} "
+            f"perplexity={self.perplexity:.2f} accuracy={self.accuracy:.3f}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved(Record):
+    """A checkpoint that is complete on disk."""
+
+    event: ClassVar[str] = "save"
+    step: int
+    path: str
+
+    def __str__(self) -> str:
+        return f"saved step {self.step}: {self.path}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stopped(Record):
+    """A signal ended the command in good order.
+
+    Attributes:
+        signal: the signal's number; the command exits with 128 more.
+        message: what is safe, and what goes on with it.
+    """
+
+    event: ClassVar[str] = "stop"
+    signal: int
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample(Record):
+    """What the model writes in the middle of training.
+
+    Attributes:
+        step: steps since the run began.
+        number: which of the step's samples this is, from 1.
+        text: the prefix and what follows it.
+    """
+
+    channel: ClassVar[Channel] = "text"
+    event: ClassVar[str] = "sample"
+    step: int
+    number: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"======== SAMPLE {self.number} ========\n{self.text}\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(Record):
+    """A piece of what the user asked for; nothing is added to it."""
+
+    channel: ClassVar[Channel] = "text"
+    text: str
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,165 @@
+"""A file appears whole, or not at all; and what the disk says, in the product's own errors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpt2cli.errors import DiskError, OutputError
+
+PART = ".part"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+
+
+def before(operation: str, path: Path) -> None:
+    """Is called before every write, sync, rename and removal, and does nothing.
+
+    The tests put a function in its place that fails, or ends the process, at the N-th call.
+    """
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, safe: str = "") -> Iterator[None]:
+    """Within the block the operating system's refusals become errors with an exit code.
+
+    Args:
+        path: what is being written.
+        safe: a sentence on what is safe on disk, added to the message.
+
+    Raises:
+        OutputError: the place cannot be written to.
+        DiskError: the disk is full or fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename or path}: {error.strerror or error}."
+        message = f"Cannot write {where} {safe}".rstrip()
+        if error.errno in NOT_ALLOWED:
+            raise OutputError(message) from error
+        if error.errno in FULL_DISK:
+            free = shutil.disk_usage(existing(path)).free / 1e6
+            raise DiskError(f"{message} {free:.1f} MB are free there; make room.") from error
+        raise DiskError(message) from error
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a path to write to; what was written there becomes `path` when the block ends well.
+
+    Folders above are made. If the block fails, the file and the folders made for it are removed.
+    An old file at `path` is replaced in one step: a reader sees the old one or the new one.
+    """
+    made = make_folders(path.parent)
+    aside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    try:
+        yield aside
+        move(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(aside)
+        remove_empty(made)
+        raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file so that it appears whole or not at all."""
+    with whole_file(path) as aside:
+        write(aside, content)
+
+
+def write(path: Path, content: str | bytes, mode: str = "wb") -> None:
+    """Writes a file in place, which is not safe: for files that nothing reads yet, and for logs."""
+    before("write", path)
+    with path.open(mode) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def move(source: Path, destination: Path) -> None:
+    """Renames a finished file to its place; when this returns, a power loss can't undo it."""
+    sync(source)
+    before("rename", destination)
+    source.replace(destination)
+    sync(destination.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's bytes, or a folder's names, are on the disk."""
+    before("sync", path)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def link(source: Path, destination: Path) -> None:
+    """Gives a file a second name, or makes a copy where the file system has no such thing."""
+    before("write", destination)
+    try:
+        destination.hardlink_to(source)
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        shutil.copyfile(source, destination)
+        sync(destination)
+
+
+def remove(path: Path) -> None:
+    """Removes a file that may be missing."""
+    before("remove", path)
+    path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder of files, which may be missing."""
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            remove(path)
+        before("remove", folder)
+        folder.rmdir()
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """Makes a folder and those above it; returns those that were not there, innermost first."""
+    missing = []
+    for candidate in (folder, *folder.parents):
+        if candidate.exists():
+            break
+        missing.append(candidate)
+    before("write", folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Removes those of the folders that are empty, in the order given."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def existing(path: Path) -> Path:
+    """Returns the path itself or the nearest folder above it that is there."""
+    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+
+
+def need_room(path: Path, size: int, safe: str = "") -> None:
+    """Raises DiskError unless the disk below `path` has room for `size` bytes.
+
+    Args:
+        path: where they would be written.
+        size: how many (bytes).
+        safe: a sentence on what is safe on disk, added to the message.
+    """
+    free = shutil.disk_usage(existing(path)).free
+    if free < size:
+        raise DiskError(
+            f"{path} needs {size / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free; make room. "
+            f"{safe}".rstrip()
+        )

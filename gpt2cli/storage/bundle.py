@@ -1,0 +1,204 @@
+"""What a checkpoint holds, read from its index without TensorFlow.
+
+The index of a TensorFlow tensor bundle is a LevelDB table (blocks of keys with shared prefixes)
+whose values are BundleEntryProto messages; sources: tensorflow/core/protobuf/tensor_bundle.proto
+and LevelDB's doc/table_format.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gpt2cli.errors import BadDataError, MissingInputError
+from gpt2cli.hparams import HParams, product
+from gpt2cli.storage import crc32c, folders
+
+FOOTER_BYTES = 48
+TABLE_MAGIC = 0xDB4775248B80FB57
+# A block is followed by its compression (0: none) and a CRC-32C.
+BLOCK_TRAILER_BYTES = 5
+# TensorFlow's DataType numbers.
+TYPES = {1: "float32", 2: "float64", 3: "int32", 9: "int64", 14: "bfloat16", 19: "float16"}
+TYPE_BYTES = {"float32": 4, "float64": 8, "int32": 4, "int64": 8, "bfloat16": 2, "float16": 2}
+FLOATS = ("float32", "float16", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Where one tensor of a checkpoint lies.
+
+    Attributes:
+        dtype: NumPy's name of its type, or `type N` where it is none that a GPT-2 has.
+        shape: its shape.
+        shard: which data file holds it.
+        offset: where it begins in that file (bytes).
+        size: its length there (bytes).
+        crc: its masked CRC-32C.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size: int
+    crc: int = 0
+
+
+def read_index(prefix: Path) -> tuple[dict[str, Entry], int]:
+    """Returns the tensors of a checkpoint by name, and the number of its data files.
+
+    Raises:
+        MissingInputError: there is no index file.
+        BadDataError: the file is not the index of a TensorFlow checkpoint.
+    """
+    path = folders.index_file(prefix)
+    try:
+        table = path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{path} is missing.") from error
+    try:
+        entries = {key.decode(): value for key, value in table_items(table)}
+        shards = int(message(entries.pop("")).get(1, [1])[0])
+        return {name: entry(value) for name, value in entries.items()}, shards
+    except (ValueError, KeyError, IndexError, struct.error) as error:
+        raise BadDataError(
+            f"{path} is damaged: it is not the index of a TensorFlow checkpoint ({error})."
+        ) from error
+
+
+def entry(value: bytes) -> Entry:
+    """Returns what a BundleEntryProto says."""
+    fields = message(value)
+    number = fields.get(1, [0])[0]
+    dims = message(fields.get(2, [b""])[0]).get(2, [])
+    return Entry(
+        dtype=TYPES.get(number, f"type {number}"),
+        shape=tuple(int(message(dim).get(1, [0])[0]) for dim in dims),
+        shard=fields.get(3, [0])[0],
+        offset=fields.get(4, [0])[0],
+        size=fields.get(5, [0])[0],
+        crc=int.from_bytes(fields.get(6, [b""])[0], "little"),
+    )
+
+
+def table_items(table: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yields the keys and values of a LevelDB table."""
+    footer = table[-FOOTER_BYTES:]
+    if len(footer) < FOOTER_BYTES or struct.unpack("<Q", footer[-8:])[0] != TABLE_MAGIC:
+        raise ValueError("its last eight bytes are not a table's")
+    _, at = block_handle(footer, 0)
+    (offset, size), _ = block_handle(footer, at)
+    for _, handle in block_items(table, offset, size):
+        (start, length), _ = block_handle(handle, 0)
+        yield from block_items(table, start, length)
+
+
+def block_items(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yields the keys and values of one block of a table."""
+    block = table[offset : offset + size]
+    if len(table) < offset + size + BLOCK_TRAILER_BYTES or table[offset + size] != 0:
+        raise ValueError(f"its block at {offset} is cut or compressed")
+    found = crc32c.masked(table[offset : offset + size + 1])
+    if found != struct.unpack("<I", table[offset + size + 1 : offset + size + 5])[0]:
+        raise ValueError(f"its block at {offset} has the wrong checksum")
+    restarts = struct.unpack("<I", block[-4:])[0]
+    at, end, key = 0, size - 4 * (restarts + 1), b""
+    while at < end:
+        shared, at = varint(block, at)
+        unshared, at = varint(block, at)
+        length, at = varint(block, at)
+        key = key[:shared] + block[at : at + unshared]
+        at += unshared
+        yield key, block[at : at + length]
+        at += length
+
+
+def block_handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
+    """Returns the offset and size of a block, and where the next field begins."""
+    offset, at = varint(data, at)
+    size, at = varint(data, at)
+    return (offset, size), at
+
+
+def message(data: bytes) -> dict[int, list[Any]]:
+    """Returns the fields of a protocol buffer message by number: whole numbers and bytes."""
+    fields: dict[int, list[Any]] = {}
+    at = 0
+    while at < len(data):
+        tag, at = varint(data, at)
+        kind = tag & 7
+        value: int | bytes
+        if kind == 0:
+            value, at = varint(data, at)
+        else:
+            length, at = (4, at) if kind == 5 else (8, at) if kind == 1 else varint(data, at)
+            value, at = data[at : at + length], at + length
+        fields.setdefault(tag >> 3, []).append(value)
+    return fields
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """Returns a number of variable length, and where the next field begins."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def check(prefix: Path, hparams: HParams) -> None:
+    """Checks that a checkpoint holds a GPT-2's weights whole; other tensors in it are left alone.
+
+    Raises:
+        MissingInputError: a file of the checkpoint is missing.
+        BadDataError: a weight is missing or of the wrong shape or type, or a file is cut.
+    """
+    entries, shards = read_index(prefix)
+    for name, shape in hparams.shapes().items():
+        if name not in entries:
+            raise BadDataError(f"{prefix} lacks the weight {name} that hparams.json demands.")
+        found = entries[name]
+        if found.shape != shape or found.dtype not in FLOATS:
+            raise BadDataError(
+                f"{prefix}: {name} is {found.dtype} {found.shape}; hparams.json demands {shape}."
+            )
+        if found.size != product(shape) * TYPE_BYTES[found.dtype]:
+            raise BadDataError(f"{prefix}: {name} has {found.size} bytes, which is not its shape.")
+    for shard in range(shards):
+        check_length(prefix, entries, shard, shards)
+
+
+def check_length(prefix: Path, entries: dict[str, Entry], shard: int, shards: int) -> None:
+    """Checks that a data file is there and reaches to the end of its last tensor."""
+    path = folders.data_file(prefix, shard, shards)
+    ends = [e.offset + e.size for e in entries.values() if e.shard == shard]
+    if not path.is_file():
+        raise MissingInputError(f"{path} is missing.")
+    if path.stat().st_size < max(ends, default=0):
+        raise BadDataError(
+            f"{path} is cut: {path.stat().st_size} bytes, and {max(ends)} are needed."
+        )
+
+
+def check_sums(prefix: Path) -> None:
+    """Checks the checksum of every tensor of a checkpoint whose files are long enough.
+
+    Raises:
+        BadDataError: a tensor is damaged.
+    """
+    entries, shards = read_index(prefix)
+    for shard in range(shards):
+        path = folders.data_file(prefix, shard, shards)
+        with path.open("rb") as file:
+            for name, found in entries.items():
+                if found.shard == shard:
+                    file.seek(found.offset)
+                    if crc32c.masked(file.read(found.size)) != found.crc:
+                        raise BadDataError(f"{path} is damaged at {name}: its checksum is wrong.")

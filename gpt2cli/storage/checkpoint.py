@@ -1,0 +1,63 @@
+"""Named arrays ↔ TensorFlow's checkpoint files."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gpt2cli.errors import BadDataError
+from gpt2cli.storage import atomic
+
+# What TensorFlow makes of the operating system's refusals.
+SYSTEM_ERRORS = (
+    (tf.errors.ResourceExhaustedError, errno.ENOSPC),
+    (tf.errors.PermissionDeniedError, errno.EACCES),
+    (tf.errors.FailedPreconditionError, errno.EROFS),
+)
+
+
+def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Yields the named tensors of a checkpoint, one at a time, their checksums verified.
+
+    Half-precision tensors come as float32.
+
+    Raises:
+        BadDataError: the checkpoint is damaged or lacks a name.
+    """
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        for name in names:
+            array = reader.get_tensor(name)
+            half = array.dtype in (np.float16, tf.bfloat16.as_numpy_dtype)
+            yield name, array.astype(np.float32) if half else array
+    # The reader raises plain RuntimeError and ValueError for some kinds of damage.
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadDataError(f"{prefix} is damaged: {reason}.") from error
+
+
+def save(prefix: Path, tensors: Mapping[str, Any]) -> None:
+    """Writes named tensors as `PREFIX.index` and `PREFIX.data-00000-of-00001`.
+
+    The names stand in the file as they are (OpenAI's kind of checkpoint, not an object graph).
+
+    Raises:
+        OSError: the disk is full, fails, or may not be written to.
+    """
+    atomic.before("write", prefix)
+    names = list(tensors)
+    try:
+        tf.raw_ops.SaveV2(
+            prefix=str(prefix),
+            tensor_names=names,
+            shape_and_slices=[""] * len(names),
+            tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
+        )
+    except tf.errors.OpError as error:
+        number = next((n for kind, n in SYSTEM_ERRORS if isinstance(error, kind)), errno.EIO)
+        raise OSError(number, str(error).splitlines()[0], str(prefix)) from error

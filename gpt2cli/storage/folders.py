@@ -1,0 +1,139 @@
+"""Which file lies where, in models/124M and in checkpoint/run1 alike."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+HPARAMS = "hparams.json"
+ENCODER = "encoder.json"
+MERGES = "vocab.bpe"
+POINTER = "checkpoint"
+COUNTER = "counter"
+STATIC_FILES = (HPARAMS, ENCODER, MERGES)
+# Where a checkpoint is written before it is moved into the run folder.
+SAVING = ".saving"
+# Where a checkpoint waits while another of the same step takes its place.
+REPLACED = ".replaced"
+CHECKPOINT_FILE = re.compile(
+    r"(?:(?:model|optimizer)-(\d+)\.(?:index|meta|data-\d{5}-of-\d{5})|state-(\d+)\.json)"
+)
+
+MODEL_ALIASES = {"117M": "124M", "345M": "355M"}
+
+
+def model_folder(model_dir: str, name: str) -> Path:
+    """Returns where a base model lies; 117M and 345M are found under their later names too."""
+    folder = Path(model_dir) / name
+    renamed = Path(model_dir) / MODEL_ALIASES.get(name, name)
+    return folder if folder.exists() else renamed
+
+
+def run_folder(checkpoint_dir: str, name: str) -> Path:
+    """Returns where a run lies."""
+    return Path(checkpoint_dir) / name
+
+
+def names_in(folder: Path) -> str:
+    """Returns the names of the folders inside a folder, for a message."""
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    return f"{folder} holds {', '.join(names)}" if names else f"{folder} is empty"
+
+
+def index_file(prefix: Path) -> Path:
+    """Returns a checkpoint's index: the names, shapes and places of its tensors."""
+    return prefix.with_name(prefix.name + ".index")
+
+
+def data_file(prefix: Path, shard: int = 0, shards: int = 1) -> Path:
+    """Returns a file with a checkpoint's numbers."""
+    return prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}")
+
+
+def weights(folder: Path, step: int) -> Path:
+    """Returns the prefix of a step's weights."""
+    return folder / f"model-{step}"
+
+
+def optimizer(folder: Path, step: int) -> Path:
+    """Returns the prefix of a step's optimiser state."""
+    return folder / f"optimizer-{step}"
+
+
+def state(folder: Path, step: int) -> Path:
+    """Returns the file with everything else that a step's checkpoint consists of."""
+    return folder / f"state-{step}.json"
+
+
+def step_of(prefix: Path) -> int:
+    """Returns the step in a checkpoint's name; 0 where there is none, as in `model.ckpt`."""
+    match = re.fullmatch(r"model-(\d+)", prefix.name)
+    return int(match[1]) if match else 0
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Returns the steps of a run whose weights are there, ascending.
+
+    The index of the weights is the last file of a checkpoint to appear, and the first to go.
+    """
+    return sorted(step_of(path.with_suffix("")) for path in folder.glob("model-*.index"))
+
+
+def files_by_step(folder: Path) -> dict[int, list[Path]]:
+    """Returns all files of checkpoints in a folder by step; the index of the weights comes last."""
+    found: dict[int, list[Path]] = {}
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    for name in sorted(names, key=lambda name: name.startswith("model-") and ".index" in name):
+        if match := CHECKPOINT_FILE.fullmatch(name):
+            found.setdefault(int(match[1] or match[2]), []).append(folder / name)
+    return found
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Returns the files that a save left when it was killed while it moved them into place."""
+    waiting = files_by_step(folder / SAVING)
+    return [
+        path
+        for step, paths in files_by_step(folder).items()
+        if index_file(weights(folder / SAVING, step)) in waiting.get(step, [])
+        and index_file(weights(folder, step)) not in paths
+        for path in paths
+    ]
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Returns whether a run has been saved at least once, even if nothing whole is left of it."""
+    named = newest(folder)
+    files = [path for paths in files_by_step(folder).values() for path in paths]
+    return (
+        (folder / COUNTER).exists()
+        or (named is not None and step_of(named) > 0)
+        or len(files) > len(unfinished(folder))
+    )
+
+
+def newest(folder: Path) -> Path | None:
+    """Returns the prefix that a folder's `checkpoint` file names, or None where it names none.
+
+    A path in the file that is not relative is taken by its last part, so that a folder that was
+    moved is still whole. The file names the newest checkpoint twice; where the two differ, it is
+    damaged.
+    """
+    pointer = folder / POINTER
+    if not pointer.is_file():
+        return None
+    content = pointer.read_text(encoding="utf-8", errors="replace")
+    match = re.search(r'^model_checkpoint_path: "([^"\n]+)"', content, re.MULTILINE)
+    all_paths = re.findall(r'^all_model_checkpoint_paths: "([^"\n]+)"', content, re.MULTILINE)
+    if not match or (all_paths and match[1] not in all_paths):
+        return None
+    path = Path(match[1])
+    inside = folder / REPLACED if path.parent.name == REPLACED else folder
+    return inside / path.name
+
+
+def pointer_text(name: str) -> str:
+    """Returns the content of a `checkpoint` file that names this checkpoint."""
+    return f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n'

@@ -1,0 +1,80 @@
+"""What a run tells about itself: log.jsonl, config.json and the samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gpt2cli.errors import DiskError, OutputError
+from gpt2cli.records import Notice, Record
+from gpt2cli.storage import atomic
+
+LOG = "log.jsonl"
+# Far more than what a run writes between two steps.
+TAIL_BYTES = 1 << 16
+
+
+class Log:
+    """A run's log.jsonl; where it cannot be written, training goes on and the log has a gap."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._told = False
+
+    def note(self, record: Record) -> Iterator[Record]:
+        """Appends a record: what it is, the time (seconds since 1970), its facts; yields it.
+
+        The first time that this fails a notice is yielded too.
+        """
+        facts = {"event": record.event, "time": round(time.time(), 3), **dataclasses.asdict(record)}
+        try:
+            with atomic.disk_errors(self._folder):
+                line = json.dumps(facts, ensure_ascii=False) + "\n"
+                atomic.write(self._folder / LOG, line, "ab")
+        except (DiskError, OutputError) as error:
+            if not self._told:
+                yield Notice(f"{error} The log has a gap; training goes on.")
+            self._told = True
+        yield record
+
+
+def last_step(folder: Path) -> int:
+    """Returns the last step that a run's log tells of; 0 where it tells of none.
+
+    A line that a killed process did not finish is ended, so that the next one stands alone.
+    """
+    path = folder / LOG
+    if not path.exists():
+        return 0
+    with atomic.disk_errors(folder):
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            tail = log.read()
+        if tail and not tail.endswith(b"\n"):
+            atomic.write(path, "\n", "ab")
+    steps = re.findall(rb'^\{"event": "step".*"step": (\d+)', tail, re.MULTILINE)
+    return int(steps[-1]) if steps else 0
+
+
+def write_config(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes the settings of this invocation as config.json."""
+    with atomic.disk_errors(folder):
+        atomic.write_whole(folder / "config.json", json.dumps(settings, indent=1) + "\n")
+
+
+def write_best(folder: Path, step: int, loss: float) -> None:
+    """Writes which step had the lowest validation loss (nats per token) as best.json."""
+    with atomic.disk_errors(folder):
+        atomic.write_whole(folder / "best.json", json.dumps({"step": step, "loss": loss}) + "\n")
+
+
+def write_samples(folder: Path, step: int, text: str) -> None:
+    """Writes a step's samples as `samples/samples-STEP.txt`."""
+    path = folder / "samples" / f"samples-{step}.txt"
+    with atomic.disk_errors(path):
+        atomic.write_whole(path, text)

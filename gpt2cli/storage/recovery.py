@@ -1,0 +1,194 @@
+"""The newest checkpoint of a run that is whole, and what becomes of those that are not."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from gpt2cli.errors import BadDataError, MissingInputError
+from gpt2cli.hparams import HParams, read_hparams
+from gpt2cli.storage import atomic, bundle, folders, run
+from gpt2cli.storage.run import UnfitError
+
+DAMAGED = ".damaged"
+# How often a reader begins again because the run went on while it read.
+TRIES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A checkpoint of a run whose files are all as they were written.
+
+    Attributes:
+        prefix: its weights.
+        hparams: the model's shape.
+        state: its state; None where gpt-2-simple wrote it.
+        damaged: newer checkpoints that are not whole, and why.
+    """
+
+    prefix: Path
+    hparams: HParams
+    state: run.State | None
+    damaged: Mapping[Path, str]
+
+
+def newest_whole(folder: Path, *, resume: bool) -> Whole:
+    """Returns a run's newest checkpoint whose files are whole; reads only.
+
+    Args:
+        folder: the run folder.
+        resume: whether training goes on from it, which needs the optimiser's files too.
+
+    Raises:
+        UnfitError: the run is half copied, or not for these files or this gpt2cli.
+        BadDataError: no checkpoint is whole; the message says what is wrong with each.
+    """
+    for _ in range(TRIES):
+        named = folders.newest(folder)
+        found, damaged = first_whole(folder, resume=resume)
+        # Another process may have saved, and removed what we were reading.
+        if not damaged or folders.newest(folder) == named:
+            break
+    if found:
+        return found
+    reasons = " ".join(damaged.values()) or "none of their files is there."
+    raise BadDataError(
+        f"No checkpoint of {folder} is whole: {reasons} Nothing was changed. "
+        "Put a copy back, or give another --run-name or --restore-from."
+    )
+
+
+def first_whole(folder: Path, *, resume: bool) -> tuple[Whole | None, dict[Path, str]]:
+    """Returns the first candidate that is whole, and why those before it are not."""
+    for name in folders.STATIC_FILES:
+        if not (folder / name).is_file():
+            raise UnfitError(
+                f"{folder / name} is missing; the run folder is half copied. Copy the file from "
+                "the base model, or give another --run-name."
+            )
+    damaged: dict[Path, str] = {}
+    for prefix in candidates(folder):
+        try:
+            state = examined(folder, prefix, resume=resume)
+            hparams = read_hparams(folder / folders.HPARAMS)
+            return Whole(prefix, hparams, state, damaged), damaged
+        except UnfitError:
+            raise
+        except (BadDataError, MissingInputError) as error:
+            damaged[prefix] = str(error)
+    return None, damaged
+
+
+def candidates(folder: Path) -> list[Path]:
+    """Returns the prefixes of a run's checkpoints in the order in which they are to be tried.
+
+    First the one that `checkpoint` names, then those before it, then those beyond it: they were
+    never reported as saved, or belong to a run that was overwritten.
+    """
+    named = folders.newest(folder)
+    lost = {folders.step_of(path) for path in folders.unfinished(folder)}
+    steps = sorted(folders.files_by_step(folder), reverse=True)
+    prefixes = [folders.weights(folder, step) for step in steps if step not in lost]
+    last = folders.step_of(named) if named else 0
+    if last and named:
+        before = [prefix for prefix in prefixes if folders.step_of(prefix) <= last]
+        beyond = [prefix for prefix in prefixes if folders.step_of(prefix) > last]
+        prefixes = [named, *(prefix for prefix in before if prefix != named), *beyond]
+    return prefixes
+
+
+def examined(folder: Path, prefix: Path, *, resume: bool) -> run.State | None:
+    """Returns a checkpoint's state, its files checked; None where gpt-2-simple wrote it.
+
+    Raises:
+        UnfitError: its state is whole, but the run's other files are not those it belongs to.
+        BadDataError: a file of it is damaged or missing.
+        MissingInputError: a file of it cannot be read.
+    """
+    step, aside = folders.step_of(prefix), prefix.parent
+    try:
+        hparams = read_hparams(folder / folders.HPARAMS)
+        if (
+            not folders.state(aside, step).exists()
+            and not folders.index_file(folders.optimizer(aside, step)).exists()
+        ):
+            bundle.check(prefix, hparams)
+            bundle.check_sums(prefix)
+            return None
+        record = run.read_record(aside, step)
+        check_static(folder, record)
+        names = [name for name in record["files"] if resume or name.startswith("model-")]
+        check_files(aside, {name: record["files"][name] for name in names})
+        bundle.check(prefix, hparams)
+        return run.read_state(aside, step)
+    except OSError as error:
+        where = f"{error.filename or prefix}: {error.strerror or error}."
+        if error.errno in (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR):
+            raise BadDataError(f"Cannot read {where}") from error
+        raise MissingInputError(f"Cannot read {where}") from error
+
+
+def check_files(folder: Path, expected: Mapping[str, Mapping[str, Any]]) -> None:
+    """Checks the sizes of a checkpoint's files, and then their hashes, two at a time.
+
+    Raises:
+        BadDataError: a file is missing, cut, or not what was written.
+    """
+    for name, facts in expected.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size is None:
+            raise BadDataError(f"{path} is missing.")
+        if size != facts["size"]:
+            raise BadDataError(f"{path} should have {facts['size']} bytes; it has {size}.")
+    with ThreadPoolExecutor(2) as readers:
+        prints = readers.map(run.fingerprint, [folder / name for name in expected])
+        for name, found in zip(expected, prints, strict=True):
+            if found["sha256"] != expected[name]["sha256"]:
+                raise BadDataError(f"{folder / name} is damaged: its SHA-256 is another one.")
+
+
+def check_static(folder: Path, record: Mapping[str, Any]) -> None:
+    """Checks that shape and vocabulary are those that the run was trained with.
+
+    Raises:
+        UnfitError: they are not.
+    """
+    for name, facts in record.get("static", {}).items():
+        found = run.fingerprint(folder / name)
+        if found != facts:
+            raise UnfitError(
+                f"{folder / name} is not the one that the run was trained with: its SHA-256 is "
+                f"{found['sha256'][:16]}…, and state-{record['step']}.json says "
+                f"{facts['sha256'][:16]}…. Copy it from the base model, or give another "
+                "--run-name or --restore-from."
+            )
+
+
+def settle(folder: Path, found: Whole) -> list[str]:
+    """Sets damaged checkpoints aside, and names the one that is whole; returns what was done.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+        DiskError: the disk is full or fails.
+    """
+    with atomic.disk_errors(folder, f"The checkpoint {found.prefix} is safe."):
+        for prefix in found.damaged:
+            for path in folders.files_by_step(prefix.parent).get(folders.step_of(prefix), []):
+                atomic.move(path, free_name(path))
+        if folders.newest(folder) != found.prefix:
+            run.point_to(folder, found.prefix)
+        run.sweep(folder)
+    return [f"{prefix}.* is kept as {prefix}.*{DAMAGED}" for prefix in found.damaged]
+
+
+def free_name(path: Path) -> Path:
+    """Returns the first name for a damaged file that nothing has yet."""
+    names = [f"{path.name}{DAMAGED}"]
+    while path.with_name(names[-1]).exists():
+        names.append(f"{path.name}{DAMAGED}-{len(names) + 1}")
+    return path.with_name(names[-1])

@@ -1,0 +1,204 @@
+"""Which checkpoint a command starts from; everything about it is checked without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpt2cli.config import DEFAULT_MODEL, FinetuneConfig, GenerateConfig
+from gpt2cli.errors import BadDataError, MissingInputError, OutputError
+from gpt2cli.hparams import HParams, read_hparams
+from gpt2cli.storage import bundle, folders, run
+from gpt2cli.storage.recovery import Whole, newest_whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where a model comes from.
+
+    Attributes:
+        folder: where its hparams.json, encoder.json and vocab.bpe lie.
+        hparams: its shape.
+        prefix: its weights' checkpoint; None: random weights.
+        model_name: the base model that it is, or began with.
+        state: the run's state where a run is continued that gpt2cli wrote.
+        step: steps that were trained before.
+        found: the run's newest whole checkpoint, where there is a run, used or replaced.
+    """
+
+    folder: Path
+    hparams: HParams
+    prefix: Path | None
+    model_name: str
+    state: run.State | None = None
+    step: int = 0
+    found: Whole | None = None
+
+    def remarks(self) -> Iterator[str]:
+        """Yields a line on every newer checkpoint that was found damaged."""
+        for reason in self.found.damaged.values() if self.found else ():
+            yield f"{reason} It is stepped over."
+
+    @property
+    def optimizer(self) -> Path:
+        """The optimiser state of a run that is continued."""
+        return folders.optimizer((self.prefix or self.folder).parent, self.step)
+
+    @property
+    def encoder(self) -> Path:
+        """The vocabulary's tokens."""
+        return self.folder / folders.ENCODER
+
+    @property
+    def merges(self) -> Path:
+        """The vocabulary's merges."""
+        return self.folder / folders.MERGES
+
+
+def base_needed(config: FinetuneConfig | GenerateConfig) -> Path | None:
+    """Returns a file of the base model without which the command can't start; None: it needs none.
+
+    That is its `checkpoint`, or its hparams.json where random weights are asked for.
+    """
+    if isinstance(config, GenerateConfig):
+        name = config.model_name
+        return folders.model_folder(config.model_dir, name) / folders.POINTER if name else None
+    model = folders.model_folder(config.model_dir, config.model_name or DEFAULT_MODEL)
+    if config.restore_from == "scratch":
+        return model / folders.HPARAMS
+    trained = folders.has_checkpoints(folders.run_folder(config.checkpoint_dir, config.run))
+    if config.restore_from == "fresh" or (config.restore_from == "latest" and not trained):
+        return model / folders.POINTER
+    return None
+
+
+def for_finetune(config: FinetuneConfig) -> Start:
+    """Returns what a training run starts from.
+
+    Raises:
+        MissingInputError: the model, or what --restore-from names, is not there.
+        BadDataError: a checkpoint is damaged, or does not fit its hparams.json or the run.
+        OutputError: the run has checkpoints that nobody allowed to replace.
+    """
+    folder = folders.run_folder(config.checkpoint_dir, config.run)
+    existing = from_run(folder, resume=True) if folders.has_checkpoints(folder) else None
+    if existing and config.restore_from == "latest":
+        check_model(existing, config)
+        return existing
+    if existing and not config.overwrite:
+        raise OutputError(
+            f"{folder} holds a run trained to step {existing.step}. Give another --run-name, or "
+            f"--overwrite to replace its checkpoints by those of --restore-from "
+            f"{config.restore_from}."
+        )
+    name = config.model_name or DEFAULT_MODEL
+    if config.restore_from in ("latest", "fresh"):
+        start = from_model(folders.model_folder(config.model_dir, name), name)
+    elif config.restore_from == "scratch":
+        model = present(folders.model_folder(config.model_dir, name))
+        start = Start(model, read_hparams(model / folders.HPARAMS), None, name)
+    else:
+        start = from_path(Path(config.restore_from))
+    if existing:
+        check_same(existing, start, folder)
+        start = dataclasses.replace(start, found=existing.found)
+    return start
+
+
+def for_generate(config: GenerateConfig) -> Start:
+    """Returns the model to generate from: a run's newest checkpoint, or a base model.
+
+    Raises:
+        MissingInputError: there is no such run, model or checkpoint.
+        BadDataError: the checkpoint is damaged or does not fit its hparams.json.
+    """
+    if config.model_name is not None:
+        model = folders.model_folder(config.model_dir, config.model_name)
+        return from_model(model, config.model_name)
+    folder = folders.run_folder(config.checkpoint_dir, config.run)
+    if not folders.has_checkpoints(folder):
+        raise MissingInputError(
+            f"There is no trained run {folder}; {folders.names_in(Path(config.checkpoint_dir))}. "
+            f"Train one with `gpt2cli finetune`, or give --run-name or --model-name."
+        )
+    return from_run(folder, resume=False)
+
+
+def from_model(folder: Path, name: str) -> Start:
+    """Returns a base model's weights, checked."""
+    start = from_prefix(folders.newest(present(folder)), folder)
+    return dataclasses.replace(start, model_name=name)
+
+
+def from_path(path: Path) -> Start:
+    """Returns the weights that a path names: a model or run folder, or a checkpoint in one."""
+    if path.is_dir() and folders.has_checkpoints(path):
+        return dataclasses.replace(from_run(path, resume=False), state=None, step=0, found=None)
+    if path.is_dir():
+        return from_prefix(folders.newest(path), path)
+    return from_prefix(path.with_suffix("") if path.suffix == ".index" else path, path.parent)
+
+
+def from_prefix(prefix: Path | None, folder: Path) -> Start:
+    """Returns the weights of one checkpoint, checked against its folder's hparams.json."""
+    if prefix is None or not folders.index_file(prefix).exists():
+        raise MissingInputError(f"There is no checkpoint {prefix or folder}.")
+    hparams = read_hparams(folder / folders.HPARAMS)
+    bundle.check(prefix, hparams)
+    return Start(folder, hparams, prefix, folder.name)
+
+
+def from_run(folder: Path, *, resume: bool) -> Start:
+    """Returns a run's newest whole checkpoint, with its state where gpt2cli wrote it."""
+    found = newest_whole(folder, resume=resume)
+    return Start(
+        folder,
+        found.hparams,
+        found.prefix,
+        found.state.model_name if found.state else folder.name,
+        found.state,
+        folders.step_of(found.prefix),
+        found,
+    )
+
+
+def present(folder: Path) -> Path:
+    """Returns a model's folder.
+
+    Raises:
+        MissingInputError: it is not there.
+    """
+    if not folder.is_dir():
+        raise MissingInputError(
+            f"There is no model {folder}; {folders.names_in(folder.parent)}. "
+            f"Fetch it with `gpt2cli download {folder.name} --model-dir {folder.parent}`."
+        )
+    return folder
+
+
+def check_model(existing: Start, config: FinetuneConfig) -> None:
+    """Raises BadDataError where --model-name asks for another model than the run has."""
+    name = config.model_name
+    if name is None or existing.state is None:
+        return
+    known = folders.MODEL_ALIASES.get(name, name)
+    if known != folders.MODEL_ALIASES.get(existing.model_name, existing.model_name):
+        raise BadDataError(
+            f"The run {existing.folder} was trained from {existing.model_name}, not from {name}. "
+            "Give another --run-name for the other model."
+        )
+
+
+def check_same(existing: Start, start: Start, folder: Path) -> None:
+    """Raises BadDataError unless both have the same shape and vocabulary."""
+    if existing.hparams != start.hparams:
+        raise BadDataError(
+            f"{folder} holds a model of {existing.hparams}, and {start.folder} one of "
+            f"{start.hparams}. Give another --run-name."
+        )
+    for name in (folders.ENCODER, folders.MERGES):
+        if (folder / name).read_bytes() != (start.folder / name).read_bytes():
+            raise BadDataError(
+                f"{folder / name} and {start.folder / name} differ. Give another --run-name."
+            )

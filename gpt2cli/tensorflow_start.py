@@ -1,0 +1,48 @@
+"""Loading TensorFlow without its greetings."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+
+def load(*, verbose: bool) -> None:
+    """Imports TensorFlow; its log is shown only where it was asked for, or if it cannot load.
+
+    TensorFlow writes some lines to stderr before it looks at TF_CPP_MIN_LOG_LEVEL.
+    """
+    if verbose:
+        import tensorflow  # noqa: F401
+
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with held_stderr():
+        import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")
+
+
+@contextlib.contextmanager
+def held_stderr() -> Iterator[None]:
+    """Holds back what is written to the process's stderr; shows it if the block fails."""
+    try:
+        saved = os.dup(2)
+    except OSError:
+        # stderr is closed: there is nothing to hold back.
+        yield
+        return
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(saved, log.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)

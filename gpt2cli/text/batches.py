@@ -1,0 +1,102 @@
+"""Which window of a corpus comes when: a pure function of the seed and the window's number."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from gpt2cli.errors import BadDataError
+
+Tokens = np.ndarray[Any, np.dtype[np.uint16]]
+Windows = np.ndarray[Any, np.dtype[np.int32]]
+
+
+# Stands beyond the end of a text that is shorter than a window; it is no token.
+PADDING = -1
+# One token to see, and one to predict.
+LEAST = 2
+
+
+def check_length(tokens: Tokens, what: str) -> None:
+    """Raises BadDataError unless a text has a token to see and another to predict."""
+    if len(tokens) < LEAST:
+        raise BadDataError(
+            f"{what}: {len(tokens)} tokens found, and at least {LEAST} are needed. Give more text."
+        )
+
+
+def per_epoch(length: int, window: int) -> int:
+    """Returns how many windows an epoch of a text has.
+
+    Args:
+        length: of the text (tokens).
+        window: tokens to predict in each.
+    """
+    return max(length // window, 1)
+
+
+def windows(tokens: Tokens, seed: int, first: int, count: int, window: int) -> Windows:
+    """Returns training windows number `first` and following; each has one token to spare.
+
+    A row's tokens but the last are what the model sees, and its tokens but the first are what it
+    is to predict. The text is taken as a ring that begins anywhere, so that the windows of an
+    epoch never overlap and those of the next epoch are cut elsewhere. A text that fills no
+    window is its only one, with PADDING behind it.
+
+    Args:
+        tokens: the text, uint16 (tokens,), at least LEAST of them.
+        seed: any whole number from 0; other seeds give other orders.
+        first: how many windows were drawn before.
+        count: how many to draw.
+        window: tokens to predict in each.
+
+    Returns:
+        int32 (count, window + 1).
+    """
+    if len(tokens) <= window:
+        return np.repeat(padded(tokens, window), count, axis=0)
+    whole = per_epoch(len(tokens), window)
+    starts = []
+    for number in range(first, first + count):
+        epoch, place = divmod(number, whole)
+        shift, order = epoch_order(seed, epoch, whole, len(tokens))
+        starts.append(shift + window * int(order[place]))
+    places = np.array(starts)[:, None] + np.arange(window + 1)  # (count, window + 1)
+    return tokens[places % len(tokens)].astype(np.int32)
+
+
+@functools.lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, count: int, length: int) -> tuple[int, Any]:
+    """Returns where an epoch begins in the text (tokens), and the order of its windows.
+
+    The order comes from the generator's raw numbers, which NumPy promises never to change; its
+    `permutation` has no such promise.
+    """
+    generator = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    shift = int(generator.random_raw()) % length
+    return shift, np.argsort(generator.random_raw(count), kind="stable")
+
+
+def spread(tokens: Tokens, count: int, window: int) -> Windows:
+    """Returns windows spread evenly over a text, always the same ones, to validate on.
+
+    A text that fills no window is its only one, with PADDING behind it.
+
+    Returns:
+        int32 (at most count, window + 1).
+    """
+    if len(tokens) <= window:
+        return padded(tokens, window)
+    available = (len(tokens) - 1) // window
+    numbers = np.unique(np.linspace(0, available - 1, min(count, available)).round().astype(int))
+    places = numbers[:, None] * window + np.arange(window + 1)  # (count, window + 1)
+    return tokens[places].astype(np.int32)
+
+
+def padded(tokens: Tokens, window: int) -> Windows:
+    """Returns a text that fills no window as one, int32 (1, window + 1), with PADDING behind it."""
+    row = np.full((1, window + 1), PADDING, np.int32)
+    row[0, : len(tokens)] = tokens
+    return row

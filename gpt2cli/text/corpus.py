@@ -1,0 +1,116 @@
+"""Documents → one memory-mapped token file, in bounded memory, spread over the cores."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import regex
+
+from gpt2cli.text import crew, readers
+from gpt2cli.text.arrays import TOKEN_TYPE
+from gpt2cli.text.readers import Document, Reading
+from gpt2cli.text.sources import Meter, Sources, content_hash
+from gpt2cli.text.tokenizer import END_OF_TEXT, Tokenizer
+
+# Characters that are encoded at once, at least.
+CHUNK = 1 << 20
+# A corpus smaller than this is encoded before other processes would have started (bytes).
+WORTH_A_CREW = 16_000_000
+# No word spans the place between these: a word begins at most with one space, and letters, or
+# digits, go on to the last. (`|` is left out for the sake of `<|endoftext|>`.)
+SAFE_CUT = regex.compile(r"\S(?=\s)|\p{L}(?=[^\p{L}|])|\p{N}(?=[^\p{N}|])")
+# How far back from a chunk's end a place to cut is looked for first (characters).
+NEAR_END = 1000
+
+
+def name(sources: Sources, reading: Reading, tokenizer: Tokenizer) -> str:
+    """Returns the name of a corpus's token file; what gives the same tokens has the same name."""
+    digest = content_hash(sources, tokenizer.fingerprint, reading.facts(sources))
+    return f"tokens-{digest[:16]}.u16"
+
+
+def write_tokens(
+    sources: Sources, reading: Reading, tokenizer: Tokenizer, file: BinaryIO
+) -> Generator[int, None, None]:
+    """Writes each document's tokens, each followed by the end-of-text token, in 16 bits each.
+
+    The memory taken does not depend on the corpus's size. The tokens are those that the whole
+    text would have in one piece, however many processes make them.
+
+    Yields:
+        How much has been read (bytes as they lie on the disk).
+
+    Raises:
+        BadDataError: a file is not what its name or the options say; says where.
+    """
+    meter = Meter()
+    found = (each for source in sources.files for each in readers.documents(source, reading, meter))
+    pieces = chunks(bordered(found, tokenizer))
+    helpers = crew.cores() if sources.size() >= WORTH_A_CREW else 1
+    for packed in crew.encoded(pieces, tokenizer, helpers):
+        file.write(packed)
+        yield meter.done
+
+
+def bordered(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[str | bytes]:
+    """Yields the pieces of all documents, with `<|endoftext|>` after each that is not empty.
+
+    A document that ends with it already gets no second one.
+    """
+    border = tokenizer.pack([tokenizer.end_of_text])
+    for document in documents:
+        text, tokens = "", b""
+        for piece in document:
+            if isinstance(piece, str):
+                text = (text + piece)[-len(END_OF_TEXT) :]
+            else:
+                tokens = piece[-len(border) :]
+            yield piece
+        if (text or tokens) and text != END_OF_TEXT and tokens != border:
+            yield END_OF_TEXT
+
+
+def chunks(pieces: Iterable[str | bytes]) -> Iterator[str | bytes]:
+    """Yields the same in larger or smaller pieces whose tokens, joined, are those of the whole.
+
+    Tokens are passed on as they are.
+    """
+    held: list[str] = []
+    size, wanted = 0, CHUNK
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            yield from filter(None, ["".join(held)])
+            yield piece
+            held, size = [], 0
+            continue
+        held.append(piece)
+        size += len(piece)
+        if size >= wanted:
+            whole = "".join(held)
+            at = last_cut(whole)
+            yield from filter(None, [whole[:at]])
+            held, size = [whole[at:]], len(whole) - at
+            # Where nothing can be cut, look again when there is twice as much.
+            wanted = max(CHUNK, 2 * size)
+    yield from filter(None, ["".join(held)])
+
+
+def last_cut(text: str) -> int:
+    """Returns the last place in a text where it can be cut without changing its tokens, or 0."""
+    border = text.rfind(END_OF_TEXT)
+    after_border = border + len(END_OF_TEXT) if border >= 0 else 0
+    for start in (max(0, len(text) - NEAR_END), 0):
+        ends = [match.end() for match in SAFE_CUT.finditer(text, start)]
+        if ends:
+            return max(ends[-1], after_border)
+    return after_border
+
+
+def open_tokens(path: Path) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    """Returns a token file as uint16 (tokens,), read from disk where it is looked at."""
+    if not path.stat().st_size:
+        return np.empty(0, TOKEN_TYPE)
+    return np.memmap(path, TOKEN_TYPE, mode="r")

@@ -1,0 +1,156 @@
+"""Loss and gradients: the network compiled whole, or block by block with recomputation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Any
+
+import tensorflow as tf
+
+from gpt2cli.hparams import HParams
+from gpt2cli.network import gpt2
+from gpt2cli.network.loss import next_token_loss
+
+# (tokens (batch, window), targets (batch, window), dropout seed (2,), loss scale ())
+# → mean loss (nats per token), gradient of each trained weight times the loss scale.
+Gradients = Callable[[Any, Any, Any, Any], tuple[Any, dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Numerics:
+    """How the network is computed in training.
+
+    Attributes:
+        dropout: share of activations to drop (0 to 1).
+        precision: the type that matrices are multiplied in.
+        xla: whether XLA compiles it.
+    """
+
+    dropout: float = 0.0
+    precision: Any = tf.float32
+    xla: bool = True
+
+
+class Network:
+    """A network and which of its weights are trained."""
+
+    def __init__(
+        self,
+        weights: gpt2.Weights,
+        hparams: HParams,
+        trained: Collection[str],
+        numerics: Numerics,
+    ) -> None:
+        """Takes variables by OpenAI's names, and the names of those whose gradients are wanted."""
+        self._weights = weights
+        self._hparams = hparams
+        self._trained = trained
+        self._numerics = numerics
+        self._dropout = numerics.dropout
+        self._precision = numerics.precision
+
+    def _compile(self, function: Callable[..., Any]) -> Any:
+        return tf.function(function, jit_compile=self._numerics.xla)
+
+
+class Whole(Network):
+    """The network forward and back as one compiled program: the fastest, and takes most memory."""
+
+    def __init__(self, *network: Any) -> None:
+        """Takes what Network takes."""
+        super().__init__(*network)
+        self._compiled = self._compile(self._loss_and_gradients)
+
+    def __call__(
+        self, tokens: Any, targets: Any, seed: Any, scale: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """Returns the mean loss, and the trained weights' gradients times the scale."""
+        value, gradients = self._compiled(tokens, targets, seed, scale)
+        return value, gradients
+
+    def _loss_and_gradients(self, tokens: Any, targets: Any, seed: Any, scale: Any) -> Any:
+        trained = {name: self._weights[name] for name in self._trained}
+        with tf.GradientTape() as tape:
+            dropout = gpt2.Dropout(self._dropout, seed)
+            x = gpt2.embed(self._weights, tokens, dropout=dropout, precision=self._precision)
+            hidden = gpt2.hidden_states(self._weights, self._hparams, x, dropout=dropout)
+            value = mean_loss(hidden, self._weights["model/wte"], targets, scale)
+        return value, tape.gradient(value, trained)
+
+
+class Recomputed(Network):
+    """The network forward and back block by block, of each of which only the input is kept.
+
+    One block is compiled once and called for every layer, so that the program is short; the way
+    back runs the block forward once more (Chen et al. 2016).
+    """
+
+    def __init__(self, *network: Any) -> None:
+        """Takes what Network takes."""
+        super().__init__(*network)
+        self._forward = self._compile(self._block)
+        self._backward = self._compile(self._block_gradients)
+        self._head = self._compile(self._head_gradients)
+        self._embed = self._compile(self._embed_forward)
+        self._embed_back = self._compile(self._embed_gradients)
+
+    def __call__(
+        self, tokens: Any, targets: Any, seed: Any, scale: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """Returns the mean loss, and the trained weights' gradients times the scale."""
+        blocks = [gpt2.block_weights(self._weights, n) for n in range(self._hparams.n_layer)]
+        seeds = [gpt2.dropout_of(gpt2.Dropout(1.0, seed), n).seed for n in range(len(blocks))]
+        head = {name: self._weights[name] for name in ("model/ln_f/g", "model/ln_f/b", "model/wte")}
+        x = self._embed(tokens, seed)  # (batch, window, embed)
+        inputs = []
+        for block, block_seed in zip(blocks, seeds, strict=True):
+            inputs.append(x)
+            x = self._forward(x, block, block_seed)
+        value, upstream, gradients = self._head(x, head, targets, scale)
+        for layer in reversed(range(len(blocks))):
+            upstream, found = self._backward(inputs.pop(), blocks[layer], seeds[layer], upstream)
+            gradients |= {f"model/h{layer}/{name}": found[name] for name in found}
+        if "model/wpe" in self._trained:
+            gradients |= self._embed_back(tokens, seed, upstream, gradients["model/wte"])
+        return value, {name: gradients[name] for name in self._trained}
+
+    def _block(self, x: Any, weights: gpt2.Weights, seed: Any) -> Any:
+        dropout = gpt2.Dropout(self._dropout, seed)
+        return gpt2.block(x, weights, self._hparams.n_head, dropout=dropout)
+
+    def _block_gradients(self, x: Any, weights: gpt2.Weights, seed: Any, upstream: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch([x, weights])
+            result = self._block(x, weights, seed)
+        return tape.gradient(result, [x, weights], upstream)
+
+    def _head_gradients(self, x: Any, weights: gpt2.Weights, targets: Any, scale: Any) -> Any:
+        trained = {name: weights[name] for name in weights if name in self._trained}
+        with tf.GradientTape() as tape:
+            tape.watch([x, trained])
+            hidden = gpt2.norm(x, weights, "model/ln_f")
+            value = mean_loss(hidden, weights["model/wte"], targets, scale)
+        upstream, gradients = tape.gradient(value, [x, trained])
+        return value, upstream, gradients
+
+    def _embed_forward(self, tokens: Any, seed: Any) -> Any:
+        dropout = gpt2.Dropout(self._dropout, seed)
+        return gpt2.embed(self._weights, tokens, dropout=dropout, precision=self._precision)
+
+    def _embed_gradients(self, tokens: Any, seed: Any, upstream: Any, of_wte: Any) -> Any:
+        """Returns the embeddings' gradients; `of_wte` is the head's share of one of them."""
+        upstream = tf.cast(upstream, tf.float32)  # (batch, window, embed)
+        if self._dropout:
+            upstream = gpt2.Dropout(self._dropout, seed)(upstream)
+        rows = tf.reshape(upstream, [-1, self._hparams.n_embd])  # (batch * window, embed)
+        of_wte = tf.tensor_scatter_nd_add(of_wte, tf.reshape(tokens, [-1, 1]), rows)
+        unused = self._hparams.n_ctx - tokens.shape[1]
+        of_wpe = tf.pad(tf.reduce_sum(upstream, axis=0), [[0, unused], [0, 0]])  # (n_ctx, embed)
+        return {"model/wte": of_wte, "model/wpe": of_wpe}
+
+
+def mean_loss(hidden: Any, wte: Any, targets: Any, scale: Any) -> Any:
+    """Returns the mean loss of (batch, window, embed) hidden states; its gradient is scaled."""
+    rows = tf.reshape(hidden, [-1, hidden.shape[-1]])  # (batch * window, embed)
+    return next_token_loss(rows, wte, tf.reshape(targets, [-1]), scale)

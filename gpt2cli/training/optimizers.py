@@ -1,0 +1,156 @@
+"""Adam, AdamW, Adafactor and SGD over named weights.
+
+Each weight is updated on its own, one after another, so that no more than one weight's worth of
+memory is taken beside the gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+# Shazeer & Stern 2018, section 9: ε₁, d and the exponent of β₂.
+ADAFACTOR_EPSILON, ADAFACTOR_CLIP, ADAFACTOR_DECAY = 1e-30, 1.0, 0.8
+
+Slots = dict[str, Any]
+
+
+class Optimizer:
+    """Plain gradient descent, and what every optimiser shares.
+
+    Attributes:
+        slots: what is kept from step to step, by `WEIGHT/SLOT`.
+    """
+
+    def __init__(self, weights: Mapping[str, Any], *, weight_decay: float = 0.0) -> None:
+        """Takes the variables to update, and the share of each matrix that decays at rate 1."""
+        self._weights = weights
+        self._weight_decay = weight_decay
+        self.slots: Slots = {
+            f"{name}/{slot}": tf.Variable(tf.zeros(shape), name=f"{name}/{slot}")
+            for name, weight in weights.items()
+            for slot, shape in self.slot_shapes(tuple(weight.shape)).items()
+        }
+
+    @staticmethod
+    def slot_shapes(_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Returns the shapes of the slots of a weight of this shape."""
+        return {}
+
+    def update(self, gradients: Mapping[str, Any], scale: Any, rate: Any, step: Any) -> None:
+        """Changes the weights in place by one step; steps count from 1.
+
+        Args:
+            gradients: float32, by the weights' names.
+            scale: what each gradient is multiplied by first, a scalar.
+            rate: the learning rate, a scalar.
+            step: float32, which step this is.
+        """
+        before: list[Any] = []
+        for name, gradient in gradients.items():
+            with tf.control_dependencies(before):
+                if self._weight_decay and decays(name):
+                    weight = self._weights[name]
+                    before = [weight.assign_sub(rate * self._weight_decay * weight)]
+            with tf.control_dependencies(before):
+                before = [self.apply(name, gradient * scale, rate, step)]
+
+    def apply(self, name: str, gradient: Any, rate: Any, _step: Any) -> Any:
+        """Changes one weight in place; returns the operation that does."""
+        return tf.raw_ops.ResourceApplyGradientDescent(
+            var=self._weights[name].handle, alpha=rate, delta=gradient
+        )
+
+
+def decays(name: str) -> bool:
+    """Returns whether weight decay applies: to matrices and embeddings, not to biases and norms."""
+    return not name.endswith(("/b", "/g"))
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015) by TensorFlow's fused kernel; with weight decay it is AdamW.
+
+    The slots are the moving averages of the gradient (`Adam`) and of its square (`Adam_1`), as
+    TensorFlow 1 named them. The decay is decoupled (Loshchilov & Hutter 2019).
+    """
+
+    @staticmethod
+    def slot_shapes(shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Returns the shapes of the slots of a weight of this shape."""
+        return {"Adam": shape, "Adam_1": shape}
+
+    def apply(self, name: str, gradient: Any, rate: Any, step: Any) -> Any:
+        """Changes one weight in place; returns the operation that does."""
+        return tf.raw_ops.ResourceApplyAdam(
+            var=self._weights[name].handle,
+            m=self.slots[f"{name}/Adam"].handle,
+            v=self.slots[f"{name}/Adam_1"].handle,
+            beta1_power=tf.pow(BETA_1, step),
+            beta2_power=tf.pow(BETA_2, step),
+            lr=rate,
+            beta1=BETA_1,
+            beta2=BETA_2,
+            epsilon=EPSILON,
+            grad=gradient,
+        )
+
+
+class Adafactor(Optimizer):
+    """Adafactor (Shazeer & Stern 2018) without momentum, at the learning rate that is given.
+
+    The average of a matrix's squared gradient is kept as one number a row (`rows`) and one a
+    column (`columns`); that of a vector whole (`squares`). Steps are not scaled by the weight's
+    own size, as Hugging Face's `scale_parameter=False, relative_step=False`.
+    """
+
+    def __init__(self, weights: Mapping[str, Any], *, weight_decay: float = 0.0) -> None:
+        """Takes the variables to update, and the share of each matrix that decays at rate 1."""
+        super().__init__(weights, weight_decay=weight_decay)
+        # Fused, a matrix's update takes no more memory than the matrix once.
+        self._change = tf.function(adafactor_change, jit_compile=True)
+
+    @staticmethod
+    def slot_shapes(shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Returns the shapes of the slots of a weight of this shape."""
+        if len(shape) < 2:
+            return {"squares": shape}
+        return {"rows": shape[:-1], "columns": shape[:-2] + shape[-1:]}
+
+    def apply(self, name: str, gradient: Any, rate: Any, step: Any) -> Any:
+        """Changes one weight in place; returns the operation that does."""
+        weight = self._weights[name]
+        names = [f"{name}/{slot}" for slot in self.slot_shapes(tuple(weight.shape))]
+        change, averages = self._change(gradient, [self.slots[slot] for slot in names], step)
+        kept = [self.slots[s].assign(value) for s, value in zip(names, averages, strict=True)]
+        with tf.control_dependencies(kept):
+            return weight.assign_sub(rate * change)
+
+
+def adafactor_change(gradient: Any, averages: list[Any], step: Any) -> tuple[Any, list[Any]]:
+    """Returns what Adafactor subtracts at a learning rate of 1, and the averages that are new.
+
+    Args:
+        gradient: of any shape.
+        averages: of its rows and of its columns, or for a vector of itself.
+        step: float32, from 1.
+    """
+    square = tf.square(gradient) + ADAFACTOR_EPSILON
+    decay = 1 - tf.pow(step, -ADAFACTOR_DECAY)
+    means = [square]
+    if len(averages) == 2:
+        means = [tf.reduce_mean(square, axis=-1), tf.reduce_mean(square, axis=-2)]
+    averages = [decay * old + (1 - decay) * new for old, new in zip(averages, means, strict=True)]
+    whole = averages[0]
+    if len(averages) == 2:
+        rows, columns = averages
+        shares = rows / tf.reduce_mean(rows, axis=-1, keepdims=True)
+        whole = shares[..., None] * columns[..., None, :]
+    change = gradient * tf.math.rsqrt(whole)
+    length = tf.sqrt(tf.reduce_mean(tf.square(change)))
+    return change / tf.maximum(length / ADAFACTOR_CLIP, 1.0), averages
+
+
+OPTIMIZERS = {"adam": Adam, "adamw": Adam, "adafactor": Adafactor, "sgd": Optimizer}

@@ -1,0 +1,160 @@
+"""A run in training: its weights, optimiser and state, stepped, validated and saved."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gpt2cli.config import FinetuneConfig
+from gpt2cli.errors import BadDataError, Gpt2cliError
+from gpt2cli.network import gpt2
+from gpt2cli.storage import atomic, checkpoint, folders, journal, run
+from gpt2cli.storage.start import Start
+from gpt2cli.text import batches
+from gpt2cli.training.data import Data
+from gpt2cli.training.evaluation import Evaluator, Score
+from gpt2cli.training.schedule import Schedule
+from gpt2cli.training.step import Recipe, Trainer
+
+
+class Session:
+    """A run in training.
+
+    Attributes:
+        weights: the model's variables, by name.
+        state: where the run is; it goes on with every step.
+        saved: the step of the newest checkpoint of this run, or None.
+    """
+
+    def __init__(
+        self, config: FinetuneConfig, start: Start, state: run.State, data: Data, last: int | None
+    ) -> None:
+        """Loads the weights, and the optimiser's state where the run has one.
+
+        Args:
+            config: the settings.
+            start: where the weights come from.
+            state: where the run is.
+            data: what it trains on.
+            last: the step at which it will end, for the schedule; None: it has no end.
+
+        Raises:
+            BadDataError: a checkpoint is damaged.
+            DiskError: there is no room for the next one.
+        """
+        self.state = state
+        self.saved = start.step if start.step else None
+        self._config, self._data, self._folder = (
+            config,
+            data,
+            folders.run_folder(config.checkpoint_dir, config.run),
+        )
+        self.weights = gpt2.variables(
+            gpt2.random_weights(start.hparams, state.seed)
+            if start.prefix is None
+            else checkpoint.load(start.prefix, start.hparams.shapes())
+        )
+        self._trainer = Trainer(self.weights, start.hparams, recipe(config))
+        if start.state is not None and start.state.optimizer == config.optimizer:
+            self._load_optimizer(start.optimizer)
+        self._schedule = Schedule(config.schedule, config.learning_rate, config.warmup_steps, last)
+        self._evaluator = Evaluator(self.weights, start.hparams, xla=config.xla)
+        self._saved_at = time.monotonic()
+        atomic.need_room(self._folder, self.size(), "Nothing was changed.")
+
+    def _load_optimizer(self, prefix: Path) -> None:
+        slots = self._trainer.slots
+        for name, array in checkpoint.load(prefix, slots):
+            if array.shape != slots[name].shape:
+                raise BadDataError(f"{prefix}: {name} has the shape {array.shape}.")
+            slots[name].assign(array)
+
+    def step(self, cancelled: Callable[[], bool]) -> float | None:
+        """Trains one step; returns its loss (nats per token), or None where it was given up.
+
+        Raises:
+            Gpt2cliError: the loss is not a finite number.
+        """
+        config, step = self._config, self.state.step + 1
+        count = config.accumulate_gradients * config.batch_size
+        drawn = batches.windows(
+            self._data.tokens, self.state.seed, self.state.windows, count, self._data.window
+        ).reshape(config.accumulate_gradients, config.batch_size, self._data.window + 1)
+        loss = self._trainer.step(drawn, self.rate(step), step, self.state.seed, cancelled)
+        if loss is None:
+            return None
+        if not math.isfinite(loss):
+            safe = f"Step {self.saved} is safe." if self.saved else "Nothing was saved yet."
+            raise Gpt2cliError(
+                f"The loss of step {step} is {loss}; the step was not saved. {safe} "
+                "Try a lower --learning-rate, a longer --warmup-steps or --clip-norm 1."
+            )
+        self.state = self.state.after(loss, count)
+        return loss
+
+    def rate(self, step: int) -> float:
+        """Returns the learning rate of a step."""
+        return self._schedule(step)
+
+    @property
+    def validates(self) -> bool:
+        """Whether there is a text to validate on."""
+        return self._data.held_out is not None
+
+    def validate(self) -> Score:
+        """Returns the score over the held-out windows, and notes whether it is the best."""
+        score = self._evaluator.score(self._data.held_out, self._config.batch_size)
+        self.state = self.state.validated(score.loss, self._data.held_out_name)
+        return score
+
+    @property
+    def improved(self) -> bool:
+        """Whether the present step is the best so far, and not saved yet."""
+        return self.state.best_step == self.state.step > (self.saved or 0)
+
+    def save(self) -> Path:
+        """Makes the present step the run's newest checkpoint; returns its prefix.
+
+        Raises:
+            DiskError: the disk is full or fails; the checkpoints before are untouched.
+        """
+
+        def write(weights: Path, optimizer: Path) -> None:
+            checkpoint.save(weights, self.weights)
+            checkpoint.save(optimizer, self._trainer.slots)
+
+        prefix = run.commit(self._folder, self.state, write, size=self.size())
+        # Whatever lies there before the first save of a new run is of the one it replaces.
+        best = frozenset({self.state.best_step})
+        run.rotate(self._folder, self._config.max_checkpoints if self.saved else 1, best)
+        if self.state.best_loss is not None:
+            journal.write_best(self._folder, self.state.best_step, self.state.best_loss)
+        self.saved, self._saved_at = self.state.step, time.monotonic()
+        return prefix
+
+    def waits(self, minutes: float) -> bool:
+        """Returns whether the last save is longer ago than this (0: it may be)."""
+        return 0 < minutes * 60 <= time.monotonic() - self._saved_at
+
+    def size(self) -> int:
+        """Returns what a checkpoint takes on the disk (bytes)."""
+        tensors: list[Any] = [*self.weights.values(), *self._trainer.slots.values()]
+        return sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in tensors)
+
+
+def recipe(config: FinetuneConfig) -> Recipe:
+    """Returns how the config wants the model trained."""
+    return Recipe(
+        optimizer=config.optimizer,
+        accumulate=config.accumulate_gradients,
+        clip_norm=config.clip_norm,
+        weight_decay=config.weight_decay,
+        dropout=config.dropout,
+        precision=config.precision,
+        recompute=config.use_memory_saving_gradients,
+        blocks_only=config.only_train_transformer_layers,
+        xla=config.xla,
+    )

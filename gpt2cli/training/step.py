@@ -1,0 +1,170 @@
+"""One optimiser step: micro-batches, gradients, clipping, update."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gpt2cli.hparams import HParams
+from gpt2cli.network import gpt2
+from gpt2cli.training import gradients, optimizers
+
+# How float16's loss scale goes (Micikevicius et al. 2018, section 3.2): it starts high, halves
+# where a gradient overflows, and doubles after so many steps without.
+FIRST_SCALE = 2.0**15
+STEPS_TO_DOUBLE = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes:
+        optimizer: adam, adamw, adafactor or sgd.
+        accumulate: micro-batches in a step.
+        clip_norm: largest global norm of a step's gradient; 0: any.
+        weight_decay: share of each matrix that decays at a learning rate of 1.
+        dropout: share of activations to drop (0 to 1).
+        precision: float32, bfloat16 or float16: what the network computes in.
+        recompute: whether to save memory by computing each block twice.
+        blocks_only: whether embeddings and the last norm stay as they are.
+        xla: whether XLA compiles the network; else TensorFlow runs it operation by operation.
+    """
+
+    optimizer: str = "adam"
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    precision: str = "float32"
+    recompute: bool = False
+    blocks_only: bool = False
+    xla: bool = True
+
+
+class Trainer:
+    """Weights, their optimiser, and the compiled functions that change them.
+
+    Attributes:
+        weights: the model's variables, by name.
+        optimizer: the optimiser of those that are trained.
+        slots: what is saved beside the weights, by name.
+    """
+
+    def __init__(self, weights: Mapping[str, Any], hparams: HParams, recipe: Recipe) -> None:
+        """Takes the variables to train, by OpenAI's names, and how."""
+        self.weights = weights
+        self._recipe = recipe
+        trained = {
+            name: weight
+            for name, weight in weights.items()
+            if not recipe.blocks_only or name.startswith("model/h")
+        }
+        kind = optimizers.OPTIMIZERS[recipe.optimizer]
+        self.optimizer = kind(trained, weight_decay=recipe.weight_decay)
+        self.slots = dict(self.optimizer.slots)
+        self._scale = tf.Variable(FIRST_SCALE if recipe.precision == "float16" else 1.0)
+        self._good_steps = tf.Variable(0.0)
+        if recipe.precision == "float16":
+            self.slots |= {"loss_scale": self._scale, "good_steps": self._good_steps}
+        # Gradients of a step's micro-batches so far; without accumulation none are held.
+        held = trained if recipe.accumulate > 1 else {}
+        self._sums = gpt2.variables((name, tf.zeros_like(w)) for name, w in held.items())
+        backward = gradients.Recomputed if recipe.recompute else gradients.Whole
+        precision = tf.as_dtype(recipe.precision)
+        numerics = gradients.Numerics(recipe.dropout, precision, recipe.xla)
+        self._gradients = backward(weights, hparams, tuple(trained), numerics)
+        self._micro_batch = tf.function(self._micro_batch_graph)
+
+    def step(
+        self,
+        batches: Any,
+        rate: float,
+        step: int,
+        seed: int,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> float | None:
+        """Trains one step; the weights change with its last micro-batch, and not before.
+
+        Args:
+            batches: int32 (micro-batches, batch, window + 1); their gradients are averaged.
+                Negative tokens are padding.
+            rate: the learning rate.
+            step: which step this is, from 1.
+            seed: of the dropout.
+            cancelled: asked before each micro-batch whether to give the step up.
+
+        Returns:
+            The mean loss (nats per token), or None where the step was given up.
+        """
+        losses = []
+        for number, batch in enumerate(batches):
+            if cancelled():
+                return None
+            losses.append(
+                self._micro_batch(
+                    tf.constant(batch),
+                    tf.constant(rate, tf.float32),
+                    tf.constant(step, tf.float32),
+                    tf.constant(dropout_seed(seed, step, number)),
+                    first=number == 0,
+                    last=number == len(batches) - 1,
+                )
+            )
+        return float(np.mean([float(value) for value in losses]))
+
+    def _micro_batch_graph(
+        self, tokens: Any, rate: Any, step: Any, seed: Any, *, first: bool, last: bool
+    ) -> Any:
+        inputs = tf.maximum(tokens[:, :-1], 0)  # (batch, window)
+        value, found = self._gradients(inputs, tokens[:, 1:], seed, self._scale)
+        if not first:
+            found = {name: self._sums[name] + gradient for name, gradient in found.items()}
+        if not last:
+            for name, gradient in found.items():
+                self._sums[name].assign(gradient)
+        elif self._recipe.precision == "float16":
+            self._update_if_finite(found, rate, step)
+        else:
+            self._update(found, tf.linalg.global_norm(list(found.values())), rate, step)
+        return value
+
+    def _update(self, found: Mapping[str, Any], length: Any, rate: Any, step: Any) -> None:
+        """Updates the weights by the micro-batches' mean, at most as long as is allowed.
+
+        Args:
+            found: the sum of the micro-batches' gradients, times the loss scale.
+            length: its global norm.
+            rate: the learning rate.
+            step: float32, which step this is.
+        """
+        scale = 1 / (self._recipe.accumulate * self._scale)
+        if self._recipe.clip_norm:
+            scale *= tf.minimum(self._recipe.clip_norm / (length * scale), 1.0)
+        self.optimizer.update(found, scale, rate, step)
+
+    def _update_if_finite(self, found: Mapping[str, Any], rate: Any, step: Any) -> None:
+        """Updates unless a gradient overflowed, and moves the loss scale."""
+        length = tf.linalg.global_norm(list(found.values()))
+
+        def update() -> Any:
+            self._update(found, length, rate, step)
+            doubled = self._good_steps.assign_add(1.0) >= STEPS_TO_DOUBLE
+            self._good_steps.assign(tf.where(doubled, 0.0, self._good_steps))
+            return self._scale.assign(tf.where(doubled, self._scale * 2, self._scale))
+
+        def skip() -> Any:
+            self._good_steps.assign(0.0)
+            return self._scale.assign(self._scale / 2)
+
+        tf.cond(tf.math.is_finite(length), update, skip)
+
+
+def dropout_seed(seed: int, step: int, micro_batch: int) -> Any:
+    """Returns int32 (2,): another one for each micro-batch of each step of each seed."""
+    generator = np.random.Philox(key=np.array([seed, step], np.uint64)).random_raw(micro_batch + 1)
+    return np.array([int(generator[-1]) & 0x7FFFFFFF, 0], np.int32)

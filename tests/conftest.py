@@ -1,0 +1,59 @@
+"""Fixtures that several tests share: the real vocabulary, and small real model folders."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gpt2cli import tensorflow_start
+from gpt2cli.text.tokenizer import Tokenizer
+from tests import models
+
+# Before any test imports TensorFlow, so that its greetings stay out of the tests' output.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return models.real_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tensorflow() -> None:
+    tensorflow_start.load(verbose=False)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory, tensorflow: None) -> Path:
+    """A model folder with random weights and a vocabulary of bytes; not to be written to."""
+    return models.write_model(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture(scope="session")
+def mini_model(tmp_path_factory: pytest.TempPathFactory, tensorflow: None) -> Path:
+    """The same of one layer, for tests that compile it many times."""
+    return models.write_model(tmp_path_factory.mktemp("models") / "mini", models.MINI)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Run:
+    """Runs the real command line in an empty folder; returns what came of it."""
+
+    def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # type: ignore[call-overload, no-any-return]
+            [sys.executable, "-m", "gpt2cli", *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            **options,
+        )
+
+    return run

@@ -1,0 +1,83 @@
+"""The facts of the models, as they are shipped and as one's own file can tell them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpt2cli.errors import BadDataError, UsageError
+from gpt2cli.fetching import pins
+from tests.small_model import DATA, small_files, write_pins
+
+MODELS = ("124M", "355M", "774M", "1558M")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_model_has_seven_files_and_checkpoint_comes_last(name: str) -> None:
+    model = pins.find(name)
+    assert len(model.files) == 7
+    assert model.files[-1].name == "checkpoint"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_data_file_has_four_bytes_a_weight(name: str) -> None:
+    model = pins.find(name)
+    data = next(file for file in model.files if file.name == DATA)
+    assert data.sizes == (4 * model.hparams.count(),)
+
+
+def test_only_what_nobody_has_published_is_unpinned() -> None:
+    unpinned = {
+        (name, file.name) for name in MODELS for file in pins.find(name).files if not file.hashes
+    }
+    assert unpinned == {
+        ("774M", "hparams.json"),
+        ("774M", "model.ckpt.index"),
+        ("774M", "model.ckpt.meta"),
+        ("774M", DATA),
+        ("1558M", DATA),
+    }
+
+
+def test_the_old_names_are_the_same_models() -> None:
+    assert pins.find("117M") == pins.find("124M")
+    assert pins.find("345M") == pins.find("355M")
+
+
+def test_the_first_host_is_openais_and_only_two_models_have_a_second() -> None:
+    first = pins.find("124M").hosts[0]
+    where = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/vocab.bpe"
+    assert pins.address(first, "124M", "vocab.bpe") == where
+    assert [len(pins.find(name).hosts) for name in MODELS] == [2, 2, 1, 1]
+
+
+def test_a_mirror_holds_model_and_file_below_its_address() -> None:
+    for mirror in ("http://host/models", "http://host/models/"):
+        assert pins.address(mirror, "124M", "vocab.bpe") == "http://host/models/124M/vocab.bpe"
+
+
+def test_an_unknown_model_is_refused_with_the_names_that_there_are() -> None:
+    with pytest.raises(UsageError, match=r"'125M'.*124M, 355M, 774M, 1558M, tiny"):
+        pins.find("125M")
+
+
+def test_pins_of_ones_own_take_the_place_of_the_shipped_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = write_pins(tmp_path / "pins.json", small_files(), hosts=["http://a/{model}/{file}"])
+    monkeypatch.setenv("GPT2CLI_PINS", str(own))
+    assert pins.find("small").hosts == ("http://a/{model}/{file}",)
+    with pytest.raises(UsageError, match="there are small, tiny"):
+        pins.find("124M")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"hosts": [], "models": {"small": {}}}'])
+def test_pins_that_cannot_be_used_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    own = tmp_path / "pins.json"
+    own.write_text(content, encoding="utf-8")
+    monkeypatch.setenv("GPT2CLI_PINS", str(own))
+    with pytest.raises(BadDataError, match=str(own)):
+        pins.find("small")

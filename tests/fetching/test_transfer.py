@@ -1,0 +1,200 @@
+"""One file over HTTP: what is asked for, and what is made of the answers."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpt2cli.errors import RefusedError, TryLaterError, UsageError
+from gpt2cli.fetching.answers import new_session
+from gpt2cli.fetching.part import Part
+from gpt2cli.fetching.patience import Patience, patience_from_environment
+from gpt2cli.fetching.transfer import Transfer
+from tests import misbehaving_server as host
+from tests.misbehaving_server import Server
+
+CONTENT = bytes(range(256)) * 1000
+HASTE = Patience(wait_seconds=0, timeout_seconds=1)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server({"file": CONTENT}) as running:
+        yield running
+
+
+def receive(
+    server: Server,
+    folder: Path,
+    *,
+    pinned: bool = True,
+    sizes: tuple[int, ...] = (len(CONTENT),),
+    patience: Patience = HASTE,
+) -> list[str]:
+    """Fetches the file into its part; returns the lines that were told."""
+    part = Part(folder / "file")
+    with new_session() as session:
+        transfer = Transfer(session, f"{server.url}/file", part, sizes, pinned, patience)
+        try:
+            return [str(event) for event in transfer.events()]
+        finally:
+            part.leave()
+
+
+def part_of(folder: Path) -> bytes:
+    path = folder / "file.part"
+    return path.read_bytes() if path.exists() else b""
+
+
+def stop_at(server: Server, folder: Path, size: int, *, pinned: bool = True) -> None:
+    """Leaves a part of this size behind, as an earlier run would."""
+    server.script("file", [host.cut(size), *[host.status(503)] * 6])
+    with pytest.raises(TryLaterError):
+        receive(server, folder, pinned=pinned, sizes=(len(CONTENT),) if pinned else ())
+    assert len(part_of(folder)) == size
+    server.behave()
+    server.asked.clear()
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_later_run_asks_only_for_what_is_missing(
+    server: Server, tmp_path: Path, pinned: bool
+) -> None:
+    stop_at(server, tmp_path, 100_000, pinned=pinned)
+    receive(server, tmp_path, pinned=pinned)
+    assert part_of(tmp_path) == CONTENT
+    assert server.asked == [("file", "bytes=100000-")]
+
+
+def test_a_file_that_changed_on_the_host_is_fetched_from_the_start(
+    server: Server, tmp_path: Path
+) -> None:
+    stop_at(server, tmp_path, 100_000, pinned=False)
+    server.files["file"] = CONTENT[::-1]
+    lines = receive(server, tmp_path, pinned=False, sizes=())
+    assert part_of(tmp_path) == CONTENT[::-1]
+    assert any("it starts anew" in line for line in lines)
+
+
+def test_an_unpinned_part_of_unknown_origin_is_not_continued(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "file.part").write_bytes(b"something else")
+    receive(server, tmp_path, pinned=False, sizes=())
+    assert server.asked == [("file", None)]
+    assert part_of(tmp_path) == CONTENT
+
+
+def test_a_pinned_part_of_unknown_origin_is_continued(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.part").write_bytes(CONTENT[:5000])
+    receive(server, tmp_path)
+    assert server.asked == [("file", "bytes=5000-")]
+    assert part_of(tmp_path) == CONTENT
+
+
+def test_a_part_that_is_whole_needs_no_request(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    receive(server, tmp_path)
+    assert server.asked == []
+
+
+def test_a_part_that_is_too_long_is_fetched_from_the_start(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.part").write_bytes(CONTENT + b"more")
+    receive(server, tmp_path)
+    assert part_of(tmp_path) == CONTENT
+
+
+def test_a_range_that_the_host_does_not_have_starts_the_file_anew(
+    server: Server, tmp_path: Path
+) -> None:
+    stop_at(server, tmp_path, 100_000)
+    server.script("file", [host.status(416)])
+    receive(server, tmp_path)
+    assert [asked for _, asked in server.asked] == ["bytes=100000-", None]
+    assert part_of(tmp_path) == CONTENT
+
+
+def test_a_page_in_place_of_the_rest_does_not_cost_what_has_come(
+    server: Server, tmp_path: Path
+) -> None:
+    stop_at(server, tmp_path, 100_000)
+    server.always("file", host.status(200, b"<html>" + b" " * (len(CONTENT) - 6)))
+    with pytest.raises(RefusedError, match="a web page"):
+        receive(server, tmp_path)
+    assert part_of(tmp_path) == CONTENT[:100_000]
+
+
+def test_a_host_that_always_cuts_is_left_only_when_it_makes_no_headway(
+    server: Server, tmp_path: Path
+) -> None:
+    server.always("file", host.cut(len(CONTENT) // 50))
+    receive(server, tmp_path)
+    assert part_of(tmp_path) == CONTENT
+    assert server.count("file") >= 50
+
+
+def test_an_encoded_answer_is_refused(server: Server, tmp_path: Path) -> None:
+    server.always("file", host.status(200, b"x" * len(CONTENT), Content_Encoding="gzip"))
+    with pytest.raises(RefusedError, match="gzip-encoded"):
+        receive(server, tmp_path)
+
+
+def test_the_wait_that_a_host_asks_for_is_kept(server: Server, tmp_path: Path) -> None:
+    server.script("file", [host.status(429, Retry_After="1")])
+    began = time.monotonic()
+    lines = receive(server, tmp_path)
+    assert time.monotonic() - began >= 1
+    assert any("trying again in 1 s" in line for line in lines)
+
+
+def test_the_waits_between_tries_grow(server: Server, tmp_path: Path) -> None:
+    server.always("file", host.status(500))
+    patience = Patience(retries=4, wait_seconds=0.01, timeout_seconds=1)
+    part = Part(tmp_path / "file")
+    told = []
+    with new_session() as session, pytest.raises(TryLaterError, match="Tries: 5"):
+        for event in Transfer(session, f"{server.url}/file", part, (), True, patience).events():
+            told.append(str(event))
+    part.leave()
+    assert [line.rpartition("trying again")[2] for line in told] == [
+        ".",
+        " in 0.02 s.",
+        " in 0.04 s.",
+        " in 0.08 s.",
+    ]
+
+
+def test_a_connection_that_all_but_hangs_is_given_up(server: Server, tmp_path: Path) -> None:
+    def crawl(handler: host.Handler, content: bytes) -> None:
+        handler.begin(200, len(content))
+        for _ in range(100):
+            handler.wfile.write(b"x")
+            time.sleep(0.2)
+
+    server.always("file", crawl)
+    with pytest.raises(TryLaterError, match="hangs"):
+        receive(server, tmp_path, patience=Patience(0, 0, timeout_seconds=1))
+
+
+def test_the_hash_covers_what_an_earlier_run_brought(server: Server, tmp_path: Path) -> None:
+    stop_at(server, tmp_path, 100_000)
+    part = Part(tmp_path / "file")
+    with new_session() as session:
+        url = f"{server.url}/file"
+        for _ in Transfer(session, url, part, (len(CONTENT),), True, HASTE).events():
+            pass
+    part.leave()
+    assert part.sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_patience_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPT2CLI_RETRY_SECONDS", "0.5")
+    monkeypatch.setenv("GPT2CLI_TIMEOUT_SECONDS", "7")
+    assert patience_from_environment() == Patience(wait_seconds=0.5, timeout_seconds=7)
+    monkeypatch.setenv("GPT2CLI_RETRY_SECONDS", "soon")
+    with pytest.raises(UsageError, match="GPT2CLI_RETRY_SECONDS"):
+        patience_from_environment()

@@ -1,0 +1,186 @@
+"""The commit point of a run: whole or not at all, old ones removed last, states told apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from gpt2cli.errors import BadDataError, DiskError, TryLaterError
+from gpt2cli.storage import atomic, folders, run
+from gpt2cli.storage.recovery import check_files
+
+STATE = run.State(step=5, seed=1, model_name="124M", corpus="abc", windows=9)
+
+
+def write(weights: Path, optimizer: Path) -> None:
+    for prefix in (weights, optimizer):
+        folders.index_file(prefix).write_bytes(b"index")
+        folders.data_file(prefix).write_bytes(b"data")
+
+
+def commit(folder: Path, step: int) -> Path:
+    return run.commit(folder, dataclasses.replace(STATE, step=step), write)
+
+
+def test_a_commit_leaves_the_files_of_the_contract(tmp_path: Path) -> None:
+    assert commit(tmp_path, 5) == tmp_path / "model-5"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint",
+        "counter",
+        "model-5.data-00000-of-00001",
+        "model-5.index",
+        "optimizer-5.data-00000-of-00001",
+        "optimizer-5.index",
+        "state-5.json",
+    ]
+    assert folders.newest(tmp_path) == tmp_path / "model-5"
+    assert (tmp_path / "counter").read_text() == "5\n"
+    assert run.read_state(tmp_path, 5) == STATE
+
+
+def test_a_save_that_fails_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    commit(tmp_path, 5)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(weights: Path, optimizer: Path) -> None:
+        folders.data_file(weights).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DiskError, match="model-5 is safe"):
+        run.commit(tmp_path, dataclasses.replace(STATE, step=6), fail)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert after == before
+    assert commit(tmp_path, 6) == tmp_path / "model-6"
+
+
+def test_room_is_checked_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match="make room"):
+        run.commit(tmp_path / "run", STATE, write, size=1 << 60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_older_checkpoints_are_removed_but_for_those_to_keep(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 10):
+        commit(tmp_path, step)
+    run.rotate(tmp_path, keep=2, spare=frozenset({1}))
+    assert folders.checkpoint_steps(tmp_path) == [1, 3, 10]
+    assert not list(tmp_path.glob("*-2.*"))
+
+
+def test_a_run_that_began_anew_loses_the_checkpoints_of_the_old(tmp_path: Path) -> None:
+    commit(tmp_path, 900)
+    commit(tmp_path, 10)
+    run.rotate(tmp_path, keep=2)
+    assert folders.checkpoint_steps(tmp_path) == [10]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}'])
+def test_a_damaged_state_is_named(content: str, tmp_path: Path) -> None:
+    commit(tmp_path, 5)
+    (tmp_path / "state-5.json").write_text(content)
+    with pytest.raises(BadDataError, match=r"state-5\.json is damaged"):
+        run.read_state(tmp_path, 5)
+
+
+def resigned(path: Path, **changes: object) -> None:
+    """Changes a state file and its own hash with it, as another program would write it."""
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(record | {"sha256": run.digest(record)}))
+
+
+def test_a_newer_format_is_refused_with_both_versions(tmp_path: Path) -> None:
+    commit(tmp_path, 5)
+    resigned(tmp_path / "state-5.json", format=99)
+    with pytest.raises(run.UnfitError, match="has format 99; this gpt2cli knows up to 1"):
+        run.read_state(tmp_path, 5)
+
+
+def test_a_changed_number_in_a_state_is_found_by_its_own_hash(tmp_path: Path) -> None:
+    commit(tmp_path, 5)
+    path = tmp_path / "state-5.json"
+    path.write_text(path.read_text().replace('"windows": 9', '"windows": 8'))
+    with pytest.raises(BadDataError, match=r"state-5\.json is damaged: its hash"):
+        run.read_state(tmp_path, 5)
+
+
+def test_a_state_of_another_step_is_damaged(tmp_path: Path) -> None:
+    commit(tmp_path, 5)
+    (tmp_path / "state-5.json").rename(tmp_path / "state-6.json")
+    with pytest.raises(BadDataError, match="it is the state of step 5"):
+        run.read_state(tmp_path, 6)
+
+
+def test_what_later_versions_add_to_a_state_is_left_alone(tmp_path: Path) -> None:
+    commit(tmp_path, 5)
+    resigned(tmp_path / "state-5.json", colour="blue")
+    assert run.read_state(tmp_path, 5) == STATE
+
+
+def test_what_a_killed_save_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    commit(tmp_path, 5)
+    before = sorted(tmp_path.iterdir())
+    write(folders.weights(tmp_path, 6), folders.optimizer(tmp_path, 6))
+    (tmp_path / folders.SAVING).mkdir()
+    (tmp_path / "model-6.index").rename(tmp_path / folders.SAVING / "model-6.index")
+    (tmp_path / ".checkpoint.99999.part").write_text("half")
+    (tmp_path / "mine.txt").write_text("mine")
+    run.sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "mine.txt"])
+
+
+def test_a_step_saved_over_itself_is_whole_at_every_instant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(tmp_path, 5)
+    seen: list[int] = []
+
+    def look(operation: str, path: Path) -> None:
+        newest = folders.newest(tmp_path)
+        assert newest is not None
+        state = run.read_state(newest.parent, 5)
+        check_files(newest.parent, run.read_record(newest.parent, 5)["files"])
+        seen.append(state.seed)
+
+    monkeypatch.setattr(atomic, "before", look)
+    run.commit(tmp_path, dataclasses.replace(STATE, seed=2), write)
+    assert set(seen) == {1, 2}
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []
+    assert folders.checkpoint_steps(tmp_path) == [5]
+
+
+def test_the_average_is_gpt_2_simples(tmp_path: Path) -> None:
+    state, total, weight = STATE, 0.0, 0.0
+    for loss in (4.0, 3.0, 3.5):
+        state = state.after(loss, windows=2)
+        total, weight = total * 0.99 + loss, weight * 0.99 + 1.0
+    assert state.average == total / weight
+    assert (state.step, state.windows) == (8, 15)
+
+
+def test_a_run_has_one_owner_who_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint" / "run1"
+    with (
+        run.owned(folder),
+        pytest.raises(TryLaterError, match=r"run1 is in use by process \d+ on .*, started 2"),
+        run.owned(folder),
+    ):
+        pass
+    with run.owned(folder):
+        pass
+
+
+def test_a_run_that_fails_before_it_begins_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="early"), run.owned(tmp_path / "checkpoint" / "run1"):
+        raise ValueError("early")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "run1").mkdir()
+    (tmp_path / "run1" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="early"), run.owned(tmp_path / "run1"):
+        raise ValueError("early")
+    assert (tmp_path / "run1" / "mine.txt").read_text() == "mine"

@@ -1,0 +1,188 @@
+"""The door: every option once, old spellings, the environment, exit codes, broken pipes."""
+
+from __future__ import annotations
+
+import inspect
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer
+
+from gpt2cli import __version__, cli, config
+from gpt2cli.errors import Gpt2cliError, UsageError
+from gpt2cli.options import options
+from tests.conftest import Run
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_field_of_a_config_is_an_option_with_its_default(name: str) -> None:
+    signature = inspect.signature(cli.command(name, cli.COMMANDS[name]))
+    fields = {field.name: field for field, _, _ in options(cli.COMMANDS[name])}
+    assert signature.parameters.keys() == fields.keys()
+    for parameter in signature.parameters.values():
+        told = get_args(parameter.annotation)[1]
+        assert told.help
+        default = fields[parameter.name].default
+        if isinstance(default, tuple):
+            assert parameter.default == list(default)
+        elif parameter.default is not inspect.Parameter.empty:
+            assert parameter.default == default
+
+
+def made_config(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Returns the config that a command line makes."""
+    found: list[Any] = []
+
+    def keep(_name: str, settings: Any) -> int:
+        found.append(settings)
+        return 0
+
+    monkeypatch.setattr(cli, "perform", keep)
+    cli.application()(arguments, standalone_mode=False)
+    return found[0]
+
+
+def test_options_reach_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = made_config(
+        ["finetune", "a.txt", "b", "--steps", "7", "--overwrite", "--schedule", "cosine"],
+        monkeypatch,
+    )
+    expected = config.FinetuneConfig(
+        dataset=("a.txt", "b"), steps=7, overwrite=True, schedule="cosine"
+    )
+    assert made == expected
+
+
+def test_gpt_2_simples_spelling_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = made_config(
+        ["generate", "--top_k", "40", "--run_name", "a_b", "--no_include_prefix"], monkeypatch
+    )
+    assert (made.top_k, made.run_name, made.include_prefix) == (40, "a_b", False)
+
+
+def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPT2CLI_FINETUNE_STEPS", "12")
+    monkeypatch.setenv("GPT2CLI_FINETUNE_OVERWRITE", "1")
+    made = made_config(["finetune", "a.txt"], monkeypatch)
+    assert (made.steps, made.overwrite) == (12, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing command"),
+        (["finetune"], "DATASET"),
+        (["finetune", "x", "--stepz", "3"], "--stepz"),
+        (["finetune", "x", "--steps", "three"], "--steps"),
+        (["finetune", "x", "--steps", "0"], "--steps"),
+        (["finetune", "x", "--steps", "3", "--until-step", "3"], "--until-step contradict"),
+        (["finetune", "x", "--steps", "3", "--epochs", "2"], "--steps and --epochs contradict"),
+        (["finetune", "x", "--batch-size", "0"], "--batch-size"),
+        (["finetune", "x", "--learning-rate", "inf"], "--learning-rate must be a finite number"),
+        (["finetune", "x", "--dropout", "1"], "--dropout"),
+        (["finetune", "x", "--schedule", "step"], "--schedule"),
+        (["finetune", "x", "--schedule", "linear", "--steps", "-1"], "needs an end"),
+        (["generate", "--temperature", "-0.1"], "--temperature"),
+        (["generate", "--temperature", "nan"], "--temperature"),
+        (["generate", "--top-p", "1.5"], "--top-p"),
+        (["generate", "--length", "0"], "--length"),
+        (["generate", "--run-name", "a", "--model-name", "b"], "contradict"),
+        (["generate", "--stop", ""], "--stop"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_with_code_2(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpt2cli", *arguments])
+    monkeypatch.setattr(cli, "raise_on_signals", lambda: None)
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main()
+    assert exit_info.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert len(printed.err.splitlines()) <= 2
+
+
+def test_python_callers_get_the_same_checks() -> None:
+    for settings in ({"top_p": 1.5}, {"temperature": float("nan")}, {"length": 0}):
+        with pytest.raises(UsageError):
+            config.GenerateConfig(**settings)
+    with pytest.raises(UsageError, match="constant, linear, cosine"):
+        config.FinetuneConfig(dataset=("x",), schedule="step")  # type: ignore[arg-type]
+
+
+def test_every_error_has_the_exit_code_of_the_contract() -> None:
+    codes = {kind.__name__: kind.exit_code for kind in Gpt2cliError.__subclasses__()}
+    assert codes == {
+        "UsageError": 2,
+        "BadDataError": 65,
+        "MissingInputError": 66,
+        "RefusedError": 69,
+        "OutputError": 73,
+        "DiskError": 74,
+        "TryLaterError": 75,
+    }
+
+
+def test_the_version_is_printed(cli: Run) -> None:
+    done = cli("--version")
+    assert (done.returncode, done.stdout) == (0, f"gpt2cli {__version__}\n")
+
+
+def test_help_names_every_option_with_its_range(cli: Run) -> None:
+    done = cli("finetune", "--help")
+    assert done.returncode == 0
+    for field, rule, _ in options(config.FinetuneConfig):
+        if not rule.argument:
+            assert "--" + field.name.replace("_", "-") in done.stdout
+    assert "x>=-1" in done.stdout
+
+
+def test_help_is_at_hand_in_twice_the_time_of_importing_typer() -> None:
+    def seconds(*arguments: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    pairs = [
+        (seconds("-m", "gpt2cli", "finetune", "--help"), seconds("-c", "import typer"))
+        for _ in range(9)
+    ]
+    assert statistics.median(ours / typers for ours, typers in pairs) < 2
+
+
+def test_a_closed_pipe_ends_the_command_quietly() -> None:
+    shell = f"{sys.executable} -m gpt2cli --help | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in ("0", "141")
+    assert done.stderr == ""
+
+
+def test_unexpected_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> typer.Typer:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "application", fail)
+    monkeypatch.setattr(cli, "raise_on_signals", lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_the_module_is_the_command(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("gpt2cli")), "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"gpt2cli {__version__}\n"

@@ -1,0 +1,96 @@
+"""An import points down a floor or stays in its room; and TensorFlow loads only where it works."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gpt2cli
+
+PACKAGE = Path(gpt2cli.__file__).parent
+# From the ground up; modules and rooms on one floor don't know each other.
+FLOORS = [
+    {"errors", "records", "signals", "tensorflow_start"},
+    {"options", "hparams", "progress"},
+    {"config"},
+    {"network", "text", "storage"},
+    {"training", "decoding", "fetching", "formats"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+]
+
+
+def room(module: str) -> str:
+    """Returns the part of a module's name that has a floor: `text` for gpt2cli.text.corpus."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def floor(name: str) -> int:
+    return next(number for number, names in enumerate(FLOORS) if name in names)
+
+
+def imports(path: Path) -> set[str]:
+    """Returns the modules of this package that a file imports, at the top or in a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.startswith("gpt2cli.")}
+
+
+MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_point_down(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for target in map(room, imports(path)):
+        if target not in (own, "__version__"):
+            assert floor(target) < floor(own), f"{own} imports {target}"
+
+
+def test_functions_and_files_stay_within_the_walls() -> None:
+    for path in MODULES:
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= 300, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 45, f"{path}: {node.name}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["finetune", "--help"],
+        ["generate", "--help"],
+        ["download", "--help"],
+        ["finetune", "no-such-file.txt"],
+        ["finetune", __file__, "--model-name", "no-such-model", "--offline"],
+        ["generate", "--run-name", "no-such-run"],
+        ["generate", "--temperature", "-1"],
+    ],
+)
+def test_tensorflow_is_not_loaded_for(arguments: list[str], tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom gpt2cli.cli import main\n"
+        f"sys.argv = ['gpt2cli', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('loaded', 'tensorflow' in sys.modules, 'numpy.random' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "loaded False" in done.stdout
+    if "--help" in arguments:
+        # NumPy costs a tenth of a second, which help has not got.
+        assert "loaded False False" in done.stdout
+    assert list(tmp_path.iterdir()) == []

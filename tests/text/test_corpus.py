@@ -1,0 +1,148 @@
+"""Documents become a token file: the borders, the cuts, and that the tokens are right."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpt2cli.errors import BadDataError
+from gpt2cli.text import corpus, crew, sources
+from gpt2cli.text.readers import Reading
+from gpt2cli.text.tokenizer import END_OF_TEXT, Tokenizer
+
+VERSES = "Shall I compare thee to a summer's day?\n\n\n  Thou art more lovely…\tand\r\n" * 40
+LANGUAGES = {
+    "verses": VERSES,
+    "tang": "床前明月光、疑是地上霜。\n舉頭望明月、低頭思故鄉。\n",
+    "japanese": "親譲りの無鉄砲で小供の時から損ばかりしている。",
+    "arabic": "يولد جميع الناس أحرارًا متساوين في الكرامة والحقوق. ",
+    "hindi": "सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता प्राप्त है। ",
+    "contractions": "it's 'twas they'll''s 'sup x's'd don''t'",
+    "spaces": "親譲りの無鉄砲 " * 20 + " " * 50 + "\n \n  end\u3000\u00a0 \x1c x",
+    "borders": "a<|endoftext|>b <|endoftext|>\n<|endof<|endoftext|>text|> 1<|endoftext|>2|>3",
+    "one word": "a" * 3000,
+}
+
+
+def tokens_of(patterns: list[str], tokenizer: Tokenizer, **options: Any) -> list[int]:
+    file = io.BytesIO()
+    reading = Reading(tokenizer.vocab, **options)
+    for _ in corpus.write_tokens(sources.find(patterns), reading, tokenizer, file):
+        pass
+    return [int(token) for token in np.frombuffer(file.getvalue(), "<u2")]
+
+
+def test_documents_are_followed_by_the_end_of_text_token(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.txt").write_text("two<|endoftext|>three")
+    (tmp_path / "c.txt").write_text("")
+    (tmp_path / "d.csv").write_text("text,label\nfour,1\n,2\nfive,3\n")
+    (tmp_path / "e.jsonl").write_text('{"text": "six"}\n{"text": ""}\n')
+    np.savez(tmp_path / "f.npz", np.array([7, 8]), np.array([9, 50256]), np.array([], int))
+    (tmp_path / "g.txt").write_text("ten")
+    expected = []
+    for word in ("one", "two", "three", "four", "five", "six"):
+        expected += [*tokenizer.encode(word), 50256]
+    expected += [7, 8, 50256, 9, 50256, *tokenizer.encode("ten"), 50256]
+    assert tokens_of([str(tmp_path)], tokenizer) == expected
+
+
+@pytest.mark.parametrize("end", ["", END_OF_TEXT])
+def test_a_document_that_ends_with_the_end_of_text_gets_no_second_one(
+    end: str, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "READ_BYTES", 5)
+    (tmp_path / "a.txt").write_text(f"one{end}")
+    assert tokens_of([str(tmp_path)], tokenizer) == [*tokenizer.encode("one"), 50256]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000])
+@pytest.mark.parametrize("kind", LANGUAGES)
+def test_tokens_do_not_depend_on_how_a_file_is_read_and_cut(
+    kind: str, size: int, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "READ_BYTES", size)
+    monkeypatch.setattr(corpus, "CHUNK", size)
+    monkeypatch.setattr(corpus, "NEAR_END", 10)
+    (tmp_path / "a.txt").write_bytes(LANGUAGES[kind].encode())
+    whole = tokenizer.encode(LANGUAGES[kind], special=True)
+    assert tokens_of([str(tmp_path / "a.txt")], tokenizer) == [*whole, 50256]
+
+
+def test_text_of_every_kind_can_be_cut_before_it_fills_the_memory() -> None:
+    for kind in set(LANGUAGES) - {"one word"}:
+        text = LANGUAGES[kind] * (5000 // len(LANGUAGES[kind]) + 1)
+        pieces = list(corpus.chunks(text[at : at + 100] for at in range(0, len(text), 100)))
+        assert "".join(map(str, pieces)) == text
+        assert corpus.last_cut(text) > len(text) - 100, kind
+
+
+def test_every_place_where_text_is_cut_is_between_words(tokenizer: Tokenizer) -> None:
+    draw = random.Random(5)
+    letters = "ab's1² \n\t.,-|<>'\"éم詩ि😀\u0301" + END_OF_TEXT
+    for _ in range(3000):
+        text = "".join(draw.choices([*letters, END_OF_TEXT, "'ll", "  "], k=draw.randrange(12)))
+        at = corpus.last_cut(text)
+        parts = [tokenizer.encode(part, special=True) for part in (text[:at], text[at:])]
+        assert parts[0] + parts[1] == tokenizer.encode(text, special=True), (text, at)
+
+
+def test_several_processes_give_the_same_file_as_one(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(LANGUAGES.values()) * 5, encoding="utf-8")
+    np.save(tmp_path / "b.npy", np.arange(50257))
+    (tmp_path / "c.txt").write_text(VERSES)
+    alone = tokens_of([str(tmp_path)], tokenizer)
+    monkeypatch.setattr(corpus, "WORTH_A_CREW", 0)
+    monkeypatch.setattr(corpus, "CHUNK", 2000)
+    monkeypatch.setattr(crew, "cores", lambda: 3)
+    # Without this process's own tokenizer, all that is right must come from the others.
+    monkeypatch.setattr(Tokenizer, "encode_packed", None)
+    assert tokens_of([str(tmp_path)], tokenizer) == alone
+
+
+def test_how_far_it_is_ends_at_the_corpus_size(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    (tmp_path / "a.txt").write_text(VERSES)
+    np.save(tmp_path / "b.npy", np.arange(3))
+    (tmp_path / "c.csv").write_text("text\n" + "word\n" * 10)
+    found = sources.find([str(tmp_path)])
+    told = list(corpus.write_tokens(found, Reading(tokenizer.vocab), tokenizer, io.BytesIO()))
+    assert told == sorted(told)
+    assert told[-1] == found.size()
+
+
+def test_the_name_tells_text_vocabulary_and_options(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    (tmp_path / "a.csv").write_text("text\nfine\n")
+    found = sources.find([str(tmp_path)])
+    name = corpus.name(found, Reading(50257), tokenizer)
+    assert name == corpus.name(found, Reading(50257), tokenizer)
+    assert name != corpus.name(found, Reading(50257, csv_header=False), tokenizer)
+    monkey = Tokenizer.__new__(Tokenizer)
+    monkey.fingerprint = "another vocabulary"
+    assert name != corpus.name(found, Reading(50257), monkey)
+
+
+def test_half_a_character_is_refused_from_several_processes_too(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "WORTH_A_CREW", 0)
+    monkeypatch.setattr(crew, "cores", lambda: 2)
+    (tmp_path / "a.txt").write_text("fine \\ud83d")
+    with pytest.raises(BadDataError, match=r"U\+D83D"):
+        tokens_of([str(tmp_path)], tokenizer, encoding="unicode_escape")
+
+
+def test_an_open_token_file_equals_what_was_written(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path = tmp_path / "tokens"
+    path.write_bytes(tokenizer.pack([1, 50256, 65535]))
+    assert corpus.open_tokens(path).tolist() == [1, 50256, 65535]
+    path.write_bytes(b"")
+    assert corpus.open_tokens(path).tolist() == []

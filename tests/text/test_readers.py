@@ -1,0 +1,132 @@
+"""Files of every kind become documents; what is wrong in them is named by place."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt2cli.errors import BadDataError
+from gpt2cli.text import readers, sources
+from gpt2cli.text.readers import Reading
+from gpt2cli.text.sources import Meter, Source
+
+READING = Reading(vocab=50257)
+POEM = "床前明月光、疑是地上霜。\n舉頭望明月、低頭思故鄉。\n"
+
+
+def texts(path: Path, **options: Any) -> list[str]:
+    """Returns the text of each document of a file."""
+    reading = Reading(vocab=50257, **options)
+    found = readers.documents(Source(path), reading, Meter())
+    return ["".join(piece for piece in each if isinstance(piece, str)) for each in found]
+
+
+@pytest.mark.parametrize("size", [4, 1 << 20])
+def test_bytes_that_are_not_utf8_are_named_with_their_offset(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "READ_BYTES", size)
+    path = tmp_path / "latin.txt"
+    path.write_bytes("naïve ".encode() + "café".encode("latin-1") + b" au lait")
+    with pytest.raises(BadDataError, match=r"latin\.txt: byte 10 \(0xe9\).*--encoding"):
+        texts(path)
+
+
+def test_a_file_that_ends_inside_a_character_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut.txt"
+    path.write_bytes("naïve".encode()[:3])
+    with pytest.raises(BadDataError, match="byte 2"):
+        texts(path)
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "windows.txt"
+    path.write_bytes(b"\xef\xbb\xbfhello\r\n")
+    assert texts(path) == ["hello\r\n"]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 20])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gb18030", "big5"])
+def test_text_is_read_in_the_encoding_that_is_said(
+    encoding: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "READ_BYTES", size)
+    (tmp_path / "a.txt").write_bytes(POEM.encode(encoding))
+    assert texts(tmp_path / "a.txt", encoding=encoding) == [POEM]
+
+
+def test_text_that_is_not_in_the_encoding_that_is_said_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("親譲りの無鉄砲".encode("shift-jis"))
+    assert texts(tmp_path / "a.txt", encoding="shift-jis") == ["親譲りの無鉄砲"]
+    with pytest.raises(BadDataError, match=r"byte 0 \(0x90\) is not UTF-8 text"):
+        texts(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_every_row_of_a_csv_is_a_document(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "READ_BYTES", size)
+    content = 'text,label\r\n"two\nlines, and ""quotes""",1\r\n\r\nnext\u2028one,2\r\n,3\r\n'
+    (tmp_path / "a.csv").write_bytes(content.encode())
+    assert texts(tmp_path / "a.csv") == ['two\nlines, and "quotes"', "next\u2028one", ""]
+    assert texts(tmp_path / "a.csv", csv_column="label") == ["1", "2", "3"]
+    assert texts(tmp_path / "a.csv", csv_header=False)[0] == "text"
+
+
+def test_a_field_of_a_csv_may_be_huge(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,text\n1,"' + "word\n" * 500_000 + '"\n')
+    (text,) = texts(tmp_path / "a.csv", csv_column="text")
+    assert text == "word\n" * 500_000
+
+
+def test_a_zipped_csv_is_a_csv(tmp_path: Path) -> None:
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress("text\nसभी मनुष्यों को\n".encode()))
+    assert texts(tmp_path / "a.csv.gz") == ["सभी मनुष्यों को"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_every_line_of_jsonl_is_a_document(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "READ_BYTES", size)
+    records = [{"text": "two\nlines", "body": "x"}, {"text": "next\u2028يولد", "body": "y"}]
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    (tmp_path / "a.jsonl").write_text("\n\n".join(lines) + "\r\n", encoding="utf-8", newline="")
+    assert texts(tmp_path / "a.jsonl") == ["two\nlines", "next\u2028يولد"]
+    assert texts(tmp_path / "a.jsonl", text_field="body") == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "cut', r"a\.jsonl, line 3: no JSON"),
+        ('{"body": "x", "id": 1}', r"a\.jsonl, line 3 has no 'text', but body, id.*--text-field"),
+        ('["x"]', r"line 3 has no 'text'"),
+        ('{"text": null}', r"line 3: 'text' is null, and not text"),
+        ('{"text": "\\ud83d"}', r"line 3: 'text' holds U\+D83D, half a character"),
+        ("[" * 100_000, "line 3: no JSON"),
+    ],
+)
+def test_a_broken_line_of_jsonl_is_named(line: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "fine"}}\n\n{line}\n{{"text": "fine"}}\n')
+    with pytest.raises(BadDataError, match=message):
+        texts(tmp_path / "a.jsonl")
+
+
+def test_only_options_that_matter_to_the_files_make_a_difference() -> None:
+    def facts(name: str, **options: Any) -> Any:
+        reading = Reading(vocab=50257, **options)
+        return reading.facts(sources.Sources((Source(Path(name)),)))
+
+    assert facts("a.txt", csv_column="x", text_field="y") == facts("a.txt")
+    assert facts("a.txt", encoding="UTF8") == facts("a.txt")
+    assert facts("a.txt", encoding="latin-1") != facts("a.txt")
+    assert facts("a.csv", csv_column="x") != facts("a.csv")
+    assert facts("a.csv", csv_header=True) != facts("a.csv")
+    assert facts("a.jsonl", text_field="y") != facts("a.jsonl")
+    assert facts("a.npz", encoding="latin-1", csv_column="x") == facts("a.npz")
