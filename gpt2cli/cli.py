@@ -12,16 +12,20 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from gpt2cli import __version__, config
+from gpt2cli import __version__
+from gpt2cli.config.download import DownloadConfig
+from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.config.generate import GenerateConfig
+from gpt2cli.config.shared import Shared
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.options import Option, options
 from gpt2cli.records import Record, Sample, Stopped
 from gpt2cli.signals import Interrupted, raise_on_signals
 
-COMMANDS: dict[str, type[config.Shared]] = {
-    "download": config.DownloadConfig,
-    "finetune": config.FinetuneConfig,
-    "generate": config.GenerateConfig,
+COMMANDS: dict[str, type[Shared]] = {
+    "download": DownloadConfig,
+    "finetune": FinetuneConfig,
+    "generate": GenerateConfig,
 }
 EPILOG = (
     "Every option of a command can come from the environment: GPT2CLI_FINETUNE_STEPS=100 is "
@@ -103,7 +107,7 @@ def program(
     """Stands for `gpt2cli` itself, before any command."""
 
 
-def command(name: str, settings: type[config.Shared]) -> Callable[..., int]:
+def command(name: str, settings: type[Shared]) -> Callable[..., int]:
     """Returns a function with the settings' fields as its signature, for Typer to read."""
 
     def run(**values: Any) -> int:
@@ -154,7 +158,7 @@ def typer_option(name: str, rule: Option, kind: Any) -> Any:
     )
 
 
-def perform(name: str, settings: config.Shared) -> int:
+def perform(name: str, settings: Shared) -> int:
     """Runs a verb and prints what it yields; returns the exit code."""
     if not settings.verbose:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -167,7 +171,7 @@ def perform(name: str, settings: config.Shared) -> int:
     return 0
 
 
-def show(record: Record, settings: config.Shared) -> None:
+def show(record: Record, settings: Shared) -> None:
     """Prints a record where its channel belongs."""
     if isinstance(record, Sample):
         offer(str(record))

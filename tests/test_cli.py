@@ -13,7 +13,9 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from gpt2cli import __version__, cli, config
+from gpt2cli import __version__, cli
+from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import Gpt2cliError, UsageError
 from gpt2cli.options import options
 from tests.conftest import Run
@@ -52,9 +54,7 @@ def test_options_reach_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
         ["finetune", "a.txt", "b", "--steps", "7", "--overwrite", "--schedule", "cosine"],
         monkeypatch,
     )
-    expected = config.FinetuneConfig(
-        dataset=("a.txt", "b"), steps=7, overwrite=True, schedule="cosine"
-    )
+    expected = FinetuneConfig(dataset=("a.txt", "b"), steps=7, overwrite=True, schedule="cosine")
     assert made == expected
 
 
@@ -115,9 +115,9 @@ def test_what_cannot_be_asked_for_is_refused_with_code_2(
 def test_python_callers_get_the_same_checks() -> None:
     for settings in ({"top_p": 1.5}, {"temperature": float("nan")}, {"length": 0}):
         with pytest.raises(UsageError):
-            config.GenerateConfig(**settings)
+            GenerateConfig(**settings)
     with pytest.raises(UsageError, match="constant, linear, cosine"):
-        config.FinetuneConfig(dataset=("x",), schedule="step")  # type: ignore[arg-type]
+        FinetuneConfig(dataset=("x",), schedule="step")  # type: ignore[arg-type]
 
 
 def test_every_error_has_the_exit_code_of_the_contract() -> None:
@@ -141,7 +141,7 @@ def test_the_version_is_printed(cli: Run) -> None:
 def test_help_names_every_option_with_its_range(cli: Run) -> None:
     done = cli("finetune", "--help")
     assert done.returncode == 0
-    for field, rule, _ in options(config.FinetuneConfig):
+    for field, rule, _ in options(FinetuneConfig):
         if not rule.argument:
             assert "--" + field.name.replace("_", "-") in done.stdout
     assert "x>=-1" in done.stdout

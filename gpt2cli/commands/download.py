@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from gpt2cli.config import DownloadConfig
+from gpt2cli.config.download import DownloadConfig
 from gpt2cli.fetching import models, pins
 from gpt2cli.records import Record
 from gpt2cli.storage.folders import MODEL_ALIASES

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2cli import tensorflow_start
-from gpt2cli.config import DEFAULT_STEPS, FinetuneConfig
+from gpt2cli.config.finetune import DEFAULT_STEPS, FinetuneConfig
 from gpt2cli.errors import BadDataError, DiskError, OutputError, UsageError
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.hparams import HParams

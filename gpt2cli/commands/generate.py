@@ -6,14 +6,16 @@ import dataclasses
 import itertools
 import secrets
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2cli import tensorflow_start
-from gpt2cli.config import GenerateConfig
-from gpt2cli.errors import BadDataError, MissingInputError
+from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.fetching.base import fetch_base
+from gpt2cli.hparams import HParams
 from gpt2cli.records import Notice, Record, Text
-from gpt2cli.storage.start import Start, for_generate
+from gpt2cli.storage.start import for_reading, loaded
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
         BadDataError: a checkpoint is damaged, or a prefix is not text.
     """
     yield from fetch_base(config)
-    start = for_generate(config)
+    start = for_reading(config)
     tokenizer = read_tokenizer(start.encoder, start.merges)
     n_ctx = start.hparams.n_ctx
     prompts = []
@@ -59,13 +61,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     yield from map(Notice, start.remarks())
     yield Notice(f"from {start.prefix}, seed {seed}")
     tensorflow_start.load(verbose=config.verbose)
-    try:
-        decoder = load_decoder(config, start)
-    except BadDataError:
-        # A run that goes on may have removed the checkpoint since it was found.
-        start = for_generate(config)
-        yield Notice(f"once more, from {start.prefix}")
-        decoder = load_decoder(config, start)
+    decoder = yield from loaded(config, start, partial(load_decoder, config))
     jobs = list(itertools.product(prompts, range(config.nsamples)))
     for first in range(0, len(jobs), config.batch_size):
         rows = [
@@ -144,7 +140,7 @@ def decode(decoder: Decoder, rows: list[Row], batch_size: int, seed: int) -> Non
             return
 
 
-def load_decoder(config: GenerateConfig, start: Start) -> Decoder:
+def load_decoder(config: GenerateConfig, prefix: Path, hparams: HParams) -> Decoder:
     """Returns a decoder over the checkpoint's weights.
 
     Raises:
@@ -157,8 +153,6 @@ def load_decoder(config: GenerateConfig, start: Start) -> Decoder:
     from gpt2cli.training import devices
 
     devices.prepare()
-    if start.prefix is None:
-        raise MissingInputError(f"{start.folder} holds no weights.")
-    weights = gpt2.variables(checkpoint.load(start.prefix, start.hparams.shapes()))
+    weights = gpt2.variables(checkpoint.load(prefix, hparams.shapes()))
     sampling = Sampling(config.temperature, config.top_k, config.top_p)
-    return Decoder(weights, start.hparams, sampling, xla=config.xla)
+    return Decoder(weights, hparams, sampling, xla=config.xla)

@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 
-from gpt2cli.config import FinetuneConfig, GenerateConfig
+from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.config.shared import SourceOptions
 from gpt2cli.errors import MissingInputError
 from gpt2cli.fetching import models, pins
 from gpt2cli.records import Record
@@ -15,7 +16,7 @@ from gpt2cli.storage.start import base_needed
 OFFLINE_VARIABLE = "GPT2CLI_OFFLINE"
 
 
-def fetch_base(config: FinetuneConfig | GenerateConfig) -> Iterator[Record]:
+def fetch_base(config: FinetuneConfig | SourceOptions) -> Iterator[Record]:
     """Fetches the base model if the command needs it, it is missing, and its name is known.
 
     Raises:

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.errors import DiskError, OutputError
+from gpt2cli.errors import BadDataError, DiskError, OutputError
 from gpt2cli.records import Notice, Record
 from gpt2cli.storage import atomic
 
 LOG = "log.jsonl"
+BEST = "best.json"
 # Far more than what a run writes between two steps.
 TAIL_BYTES = 1 << 16
 
@@ -70,7 +71,22 @@ def write_config(folder: Path, settings: dict[str, Any]) -> None:
 def write_best(folder: Path, step: int, loss: float) -> None:
     """Writes which step had the lowest validation loss (nats per token) as best.json."""
     with atomic.disk_errors(folder):
-        atomic.write_whole(folder / "best.json", json.dumps({"step": step, "loss": loss}) + "\n")
+        atomic.write_whole(folder / BEST, json.dumps({"step": step, "loss": loss}) + "\n")
+
+
+def best_step(folder: Path) -> int | None:
+    """Returns the step with the lowest validation loss, or None where none was validated.
+
+    Raises:
+        BadDataError: best.json is damaged.
+    """
+    path = folder / BEST
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["step"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadDataError(f"{path} is damaged: {error!r}. Name a step by --checkpoint.") from error
 
 
 def write_samples(folder: Path, step: int, text: str) -> None:

@@ -16,7 +16,7 @@ from gpt2cli.storage.run import UnfitError
 
 DAMAGED = ".damaged"
 # How often a reader begins again because the run went on while it read.
-TRIES = 5
+TRIES = 20
 
 
 @dataclasses.dataclass(frozen=True)

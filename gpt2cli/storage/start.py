@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from gpt2cli.config import DEFAULT_MODEL, FinetuneConfig, GenerateConfig
-from gpt2cli.errors import BadDataError, MissingInputError, OutputError
+from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.config.shared import BEST, DEFAULT_MODEL, LATEST, SourceOptions
+from gpt2cli.errors import BadDataError, MissingInputError, OutputError, TryLaterError
 from gpt2cli.hparams import HParams, read_hparams
-from gpt2cli.storage import bundle, folders, run
-from gpt2cli.storage.recovery import Whole, newest_whole
+from gpt2cli.records import Notice, Record
+from gpt2cli.storage import bundle, folders, journal, run
+from gpt2cli.storage.recovery import Whole, examined, newest_whole
+
+# How often a reader begins again because the run went on while it read.
+TRIES = 20
+Loaded = TypeVar("Loaded")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +63,12 @@ class Start:
         return self.folder / folders.MERGES
 
 
-def base_needed(config: FinetuneConfig | GenerateConfig) -> Path | None:
+def base_needed(config: FinetuneConfig | SourceOptions) -> Path | None:
     """Returns a file of the base model without which the command can't start; None: it needs none.
 
     That is its `checkpoint`, or its hparams.json where random weights are asked for.
     """
-    if isinstance(config, GenerateConfig):
+    if isinstance(config, SourceOptions):
         name = config.model_name
         return folders.model_folder(config.model_dir, name) / folders.POINTER if name else None
     model = folders.model_folder(config.model_dir, config.model_name or DEFAULT_MODEL)
@@ -106,8 +113,8 @@ def for_finetune(config: FinetuneConfig) -> Start:
     return start
 
 
-def for_generate(config: GenerateConfig) -> Start:
-    """Returns the model to generate from: a run's newest checkpoint, or a base model.
+def for_reading(config: SourceOptions) -> Start:
+    """Returns the model that a command reads: a run's checkpoint, or a base model.
 
     Raises:
         MissingInputError: there is no such run, model or checkpoint.
@@ -122,7 +129,50 @@ def for_generate(config: GenerateConfig) -> Start:
             f"There is no trained run {folder}; {folders.names_in(Path(config.checkpoint_dir))}. "
             f"Train one with `gpt2cli finetune`, or give --run-name or --model-name."
         )
-    return from_run(folder, resume=False)
+    if config.checkpoint == LATEST:
+        return from_run(folder, resume=False)
+    return from_step(folder, chosen_step(folder, config.checkpoint))
+
+
+def chosen_step(folder: Path, checkpoint: str) -> int:
+    """Returns the step that `best` or a number names.
+
+    Raises:
+        MissingInputError: the run has no checkpoint of it.
+    """
+    step = journal.best_step(folder) if checkpoint == BEST else int(checkpoint)
+    if step is None:
+        raise MissingInputError(f"{folder} has no best checkpoint: it was never validated.")
+    steps = folders.checkpoint_steps(folder)
+    if step not in steps:
+        there = ", ".join(map(str, steps)) or "none"
+        raise MissingInputError(f"{folder} has no checkpoint of step {step}; there are: {there}.")
+    return step
+
+
+def loaded(
+    config: SourceOptions, start: Start, load: Callable[[Path, HParams], Loaded]
+) -> Generator[Record, None, Loaded]:
+    """Returns what is made of a start's weights; yields a line where they had to be found again.
+
+    A run that goes on may remove the checkpoint between the moment that it is found and the one
+    that it is read: then the one that took its place is read.
+
+    Raises:
+        MissingInputError: there are no weights.
+        BadDataError: the checkpoint is damaged.
+    """
+    for _ in range(TRIES):
+        if start.prefix is None:
+            raise MissingInputError(f"{start.folder} holds no weights.")
+        try:
+            return load(start.prefix, start.hparams)
+        except BadDataError:
+            before, start = start.prefix, for_reading(config)
+            if start.prefix == before:
+                raise
+        yield Notice(f"once more, from {start.prefix}")
+    raise TryLaterError(f"{start.folder} changes faster than it can be read. Try again later.")
 
 
 def from_model(folder: Path, name: str) -> Start:
@@ -161,6 +211,15 @@ def from_run(folder: Path, *, resume: bool) -> Start:
         folders.step_of(found.prefix),
         found,
     )
+
+
+def from_step(folder: Path, step: int) -> Start:
+    """Returns a run's checkpoint of one step, checked; no other takes its place."""
+    prefix = folders.weights(folder, step)
+    state = examined(folder, prefix, resume=False)
+    hparams = read_hparams(folder / folders.HPARAMS)
+    name = state.model_name if state else folder.name
+    return Start(folder, hparams, prefix, name, state, step)
 
 
 def present(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from gpt2cli.config import DEFAULT_VAL_FRACTION, FinetuneConfig
+from gpt2cli.config.finetune import DEFAULT_VAL_FRACTION, FinetuneConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.progress import Received, told
 from gpt2cli.records import Notice, Record

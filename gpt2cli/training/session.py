@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.config import FinetuneConfig
+from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError
 from gpt2cli.network import gpt2
 from gpt2cli.storage import atomic, checkpoint, folders, journal, run

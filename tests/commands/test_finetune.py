@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from gpt2cli.commands.finetune import finetune
-from gpt2cli.config import FinetuneConfig
+from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError, UsageError
 from gpt2cli.records import Notice, Sample, Saved, StepReport, Validation
 from gpt2cli.storage import bundle, folders

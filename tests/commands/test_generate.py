@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpt2cli.commands.generate import generate
-from gpt2cli.config import GenerateConfig
+from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, MissingInputError
 from gpt2cli.records import Notice, Text
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer

@@ -13,11 +13,12 @@ import pytest
 
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.commands.generate import generate
-from gpt2cli.config import FinetuneConfig, GenerateConfig
+from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError
 from gpt2cli.records import Notice, StepReport
 from gpt2cli.storage import bundle, checkpoint, folders, recovery, run
-from gpt2cli.storage.start import for_finetune, for_generate
+from gpt2cli.storage.start import for_finetune, for_reading
 from tests import models
 from tests.conftest import Run
 
@@ -120,7 +121,7 @@ def test_generate_steps_over_damage_that_concerns_it_and_writes_nothing(
 ) -> None:
     damage(folder / name, kind)
     before = contents(folder)
-    start = for_generate(GenerateConfig())
+    start = for_reading(GenerateConfig())
     assert start.step == (6 if name in OPTIMIZER else 5)
     assert contents(folder) == before
 
@@ -132,7 +133,7 @@ def test_a_damaged_shape_or_vocabulary_is_refused_and_nothing_touched(
 ) -> None:
     damage(folder / name, kind)
     before = contents(folder)
-    for start in (finetune_start, lambda: for_generate(GenerateConfig())):
+    for start in (finetune_start, lambda: for_reading(GenerateConfig())):
         with pytest.raises(BadDataError, match=name) as caught:
             start()
         assert caught.value.exit_code == 65
@@ -143,7 +144,7 @@ def test_a_damaged_shape_or_vocabulary_is_refused_and_nothing_touched(
 @pytest.mark.parametrize("name", ["checkpoint", "counter"])
 def test_the_file_that_names_the_newest_is_made_up_for(name: str, kind: str, folder: Path) -> None:
     damage(folder / name, kind)
-    assert for_generate(GenerateConfig()).step == 6
+    assert for_reading(GenerateConfig()).step == 6
     start = finetune_start()
     assert (start.step, start.found.damaged) == (6, {})
     recovery.settle(folder, start.found)
@@ -267,7 +268,7 @@ def test_a_run_of_gpt_2_simples_is_checked_by_the_checksums_in_its_index(
         start = finetune_start()
         assert (start.step, start.state) == (100, None)
         assert path.name in next(start.remarks())
-        assert for_generate(GenerateConfig()).step == 100
+        assert for_reading(GenerateConfig()).step == 100
     recovery.settle(folder, start.found)
     assert {p.name for p in folder.glob("model-200*")} == {
         "model-200.index.damaged",
@@ -284,8 +285,8 @@ def test_generate_is_not_led_astray_by_a_run_that_goes_on(
     real = verb.load_decoder
     tries = []
 
-    def rotated_away(config: Any, start: Any) -> Any:
-        tries.append(start.step)
+    def rotated_away(config: Any, prefix: Path, hparams: Any) -> Any:
+        tries.append(folders.step_of(prefix))
         if len(tries) == 1:
             for step in (7, 8):
 
@@ -295,7 +296,7 @@ def test_generate_is_not_led_astray_by_a_run_that_goes_on(
 
                 run.commit(folder, run.State(step, 1, "small"), write)
                 run.rotate(folder, 2)
-        return real(config, start)
+        return real(config, prefix, hparams)
 
     monkeypatch.setattr(verb, "load_decoder", rotated_away)
     lines = [str(record) for record in generate(GenerateConfig(length=3, seed=1))]

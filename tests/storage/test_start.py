@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.config import FinetuneConfig, GenerateConfig
+from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError, OutputError
 from gpt2cli.storage import checkpoint, folders, run
-from gpt2cli.storage.start import for_finetune, for_generate
+from gpt2cli.storage.start import for_finetune, for_reading
 from tests import models
 
 
@@ -136,20 +137,20 @@ def test_damage_is_never_answered_by_starting_over(place: Path) -> None:
 
 
 def test_generate_takes_a_run_or_a_base_model(place: Path) -> None:
-    start = for_generate(generate_config(place, run_name="trained"))
+    start = for_reading(generate_config(place, run_name="trained"))
     assert start.prefix == place / "checkpoint" / "trained" / "model-3"
-    start = for_generate(generate_config(place, model_name="small"))
+    start = for_reading(generate_config(place, model_name="small"))
     assert start.prefix == place / "models" / "small" / "model.ckpt"
 
 
 def test_generate_names_what_there_is_instead(place: Path) -> None:
     with pytest.raises(MissingInputError, match=r"run1; .*checkpoint holds simple, trained"):
-        for_generate(generate_config(place))
+        for_reading(generate_config(place))
     with pytest.raises(MissingInputError, match=r"models/124M; .*models holds small"):
-        for_generate(generate_config(place, model_name="124M"))
+        for_reading(generate_config(place, model_name="124M"))
 
 
 def test_old_names_of_models_find_the_new_folders(place: Path) -> None:
     (place / "models" / "small").rename(place / "models" / "124M")
-    start = for_generate(generate_config(place, model_name="117M"))
+    start = for_reading(generate_config(place, model_name="117M"))
     assert start.folder == place / "models" / "124M"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt2cli.config import FinetuneConfig
+from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, UsageError
 from gpt2cli.records import Record
 from gpt2cli.text import batches
@@ -229,7 +229,8 @@ def test_a_hundred_megabytes_are_encoded_in_less_than_300(place: Path) -> None:
             file.writelines(sentence.format(n) for n in range(start, start + 10_000))
     assert (place / "large.txt").stat().st_size > 100_000_000
     program = (
-        "import resource\nfrom pathlib import Path\nfrom gpt2cli.config import FinetuneConfig\n"
+        "import resource\nfrom pathlib import Path\n"
+        "from gpt2cli.config.finetune import FinetuneConfig\n"
         "from gpt2cli.training import data\nfrom tests import models\n"
         "def peak(who): return resource.getrusage(who).ru_maxrss\n"
         "tokenizer, before = models.real_tokenizer(), peak(resource.RUSAGE_SELF)\n"

@@ -1,4 +1,4 @@
-"""What each command can be told: one frozen dataclass a command, each option written once."""
+"""What `gpt2cli finetune` can be told."""
 
 from __future__ import annotations
 
@@ -6,78 +6,16 @@ import codecs
 from dataclasses import dataclass
 from typing import Literal
 
+from gpt2cli.config.shared import DEFAULT_MODEL, ComputeOptions, RunOptions, SeedOptions
 from gpt2cli.errors import UsageError
-from gpt2cli.options import Config, argument, option
+from gpt2cli.options import argument, option
 
-DEFAULT_MODEL = "124M"
-DEFAULT_RUN = "run1"
 DEFAULT_STEPS = 1000
 DEFAULT_VAL_FRACTION = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared(Config):
-    """What every command can be told."""
-
-    model_dir: str = option("models", "Folder that holds the base models.")
-    quiet: bool = option(False, "Print results and errors alone.", short="-q", switch=True)
-    verbose: bool = option(False, "Show TensorFlow's own log too.", short="-v", switch=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DownloadConfig(Shared):
-    """Fetch OpenAI's GPT-2 models, checked and resumable.
-
-    MODEL is 124M (the default), 355M, 774M or 1558M, or tiny, which comes with gpt2cli and needs
-    no network. What is there and good is left alone. GPT2CLI_TIMEOUT_SECONDS (30) and
-    GPT2CLI_RETRY_SECONDS (1; the waits between tries grow from it) set the patience with a host.
-    """
-
-    models: tuple[str, ...] = argument("Models to fetch.", default=(DEFAULT_MODEL,))
-    mirror: tuple[str, ...] = option(
-        (), "Address to look for MODEL/FILE under, before the default hosts (repeatable)."
-    )
-    verify: bool = option(False, "Hash again what is there, and fetch what is wrong.", switch=True)
-
-    def __post_init__(self) -> None:
-        """Checks the mirrors' addresses.
-
-        Raises:
-            UsageError: one of them is no address of HTTP's.
-        """
-        super().__post_init__()
-        for url in self.mirror:
-            if not url.startswith(("http://", "https://")):
-                raise UsageError(f"--mirror must begin with http:// or https://, not {url!r}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions(Shared):
-    """Which run or which base model."""
-
-    offline: bool = option(
-        False,
-        "Never fetch a missing model (GPT2CLI_OFFLINE=1 says so for every command).",
-        switch=True,
-    )
-    run_name: str | None = option(None, f"Run: a folder in --checkpoint-dir [{DEFAULT_RUN}].")
-    checkpoint_dir: str = option("checkpoint", "Folder that holds the runs.")
-    xla: bool = option(True, "Compile by XLA: slower to start, faster from then on.")
-    seed: int | None = option(
-        None,
-        "Seed of every random choice; drawn anew where none is given.",
-        least=0,
-        most=2**32 - 1,
-    )
-
-    @property
-    def run(self) -> str:
-        """The run's name, its default filled in."""
-        return self.run_name or DEFAULT_RUN
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(RunOptions):
+class FinetuneConfig(ComputeOptions, SeedOptions, RunOptions):
     """Fine-tune a GPT-2 on text, and keep its checkpoints in a run folder.
 
     A run that has checkpoints is continued. Stopped by a signal, it saves the step and can be
@@ -207,47 +145,3 @@ def check_corpus(config: FinetuneConfig) -> None:
         )
     if config.val_dataset and config.val_fraction:
         raise UsageError("--val-dataset and --val-fraction contradict each other; give one.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerateConfig(RunOptions):
-    """Write text from a run, or from a base model.
-
-    The text goes to stdout and everything else to stderr.
-    """
-
-    model_name: str | None = option(None, "Base model to generate from, in place of a run.")
-    prefix: tuple[str, ...] = option((), "Text to continue (repeatable).")
-    length: int | None = option(None, "New tokens at most [what is left of the window].", least=1)
-    temperature: float = option(0.7, "Lower is tamer; 0 takes the likeliest token.", least=0)
-    top_k: int = option(0, "Draw from the k likeliest tokens; 0: from all.", least=0)
-    top_p: float = option(
-        0.0,
-        "Draw from the likeliest tokens that reach this probability; 0: from all.",
-        least=0,
-        most=1,
-    )
-    nsamples: int = option(1, "Samples for each prefix.", least=1)
-    batch_size: int = option(1, "Samples decoded at once.", least=1)
-    stop: tuple[str, ...] = option((), "A sample ends before this text (repeatable).")
-    truncate: str | None = option(None, "The same as --stop.")
-    include_prefix: bool = option(True, "Whether a sample begins with its prefix.")
-    sample_delim: str = option("=" * 20 + "\n", "Stands between two samples.")
-    ignore_eos: bool = option(False, "Go on beyond the end-of-text token.")
-
-    def __post_init__(self) -> None:
-        """Checks what no single option shows.
-
-        Raises:
-            UsageError: options contradict each other.
-        """
-        super().__post_init__()
-        if self.model_name is not None and self.run_name is not None:
-            raise UsageError("--model-name and --run-name contradict each other; give one.")
-        if "" in self.stops:
-            raise UsageError("--stop and --truncate need a text, not an empty one.")
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The texts that end a sample."""
-        return self.stop if self.truncate is None else (*self.stop, self.truncate)

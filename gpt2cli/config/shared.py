@@ -1,0 +1,90 @@
+"""What several commands can be told: each option written once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gpt2cli.errors import UsageError
+from gpt2cli.options import Config, option
+
+DEFAULT_MODEL = "124M"
+DEFAULT_RUN = "run1"
+LATEST = "latest"
+BEST = "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared(Config):
+    """What every command can be told."""
+
+    model_dir: str = option("models", "Folder that holds the base models.")
+    quiet: bool = option(False, "Print results and errors alone.", short="-q", switch=True)
+    verbose: bool = option(False, "Show TensorFlow's own log too.", short="-v", switch=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Shared):
+    """Which run."""
+
+    offline: bool = option(
+        False,
+        "Never fetch a missing model (GPT2CLI_OFFLINE=1 says so for every command).",
+        switch=True,
+    )
+    run_name: str | None = option(None, f"Run: a folder in --checkpoint-dir [{DEFAULT_RUN}].")
+    checkpoint_dir: str = option("checkpoint", "Folder that holds the runs.")
+
+    @property
+    def run(self) -> str:
+        """The run's name, its default filled in."""
+        return self.run_name or DEFAULT_RUN
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(RunOptions):
+    """Which weights are read: a run's, or a base model's."""
+
+    model_name: str | None = option(None, "Base model to take, in place of a run.")
+    checkpoint: str = option(
+        "latest", "Which checkpoint of the run: latest, best (by validation), or a step's number."
+    )
+
+    def __post_init__(self) -> None:
+        """Checks what no single option shows.
+
+        Raises:
+            UsageError: options contradict each other, or --checkpoint is no step.
+        """
+        super().__post_init__()
+        if self.model_name is not None and self.run_name is not None:
+            raise UsageError("--model-name and --run-name contradict each other; give one.")
+        if self.checkpoint not in (LATEST, BEST):
+            if not self.checkpoint.isdecimal():
+                raise UsageError(
+                    f"--checkpoint must be {LATEST}, {BEST} or a step, not {self.checkpoint!r}."
+                )
+            if self.model_name is not None:
+                raise UsageError("--checkpoint is of a run, and --model-name has none; give one.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions(Config):
+    """What the work runs on."""
+
+    device: Literal["auto", "cpu", "gpu"] = option(
+        "auto", "What to compute on; auto: the GPU where there is one."
+    )
+    xla: bool = option(True, "Compile by XLA: slower to start, faster from then on.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedOptions(Config):
+    """What random choices follow from."""
+
+    seed: int | None = option(
+        None,
+        "Seed of every random choice; drawn anew where none is given.",
+        least=0,
+        most=2**32 - 1,
+    )
