@@ -20,6 +20,7 @@ from gpt2cli.signals import Stop, deferred
 from gpt2cli.storage import folders, journal, run
 from gpt2cli.storage.recovery import settle
 from gpt2cli.storage.start import Start, for_finetune
+from gpt2cli.storage.state import State
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from gpt2cli.training import data
 
@@ -68,7 +69,7 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
                 yield from log.note(record)
 
 
-def last_step(config: FinetuneConfig, state: run.State, per_epoch: int) -> int | None:
+def last_step(config: FinetuneConfig, state: State, per_epoch: int) -> int | None:
     """Returns the step at which training ends, or None where only a signal ends it."""
     if config.until_step is not None:
         return config.until_step
@@ -102,9 +103,9 @@ def check_settings(config: FinetuneConfig, hparams: HParams, tokenizer: Tokenize
     return window
 
 
-def first_state(config: FinetuneConfig, start: Start, name: str) -> run.State:
+def first_state(config: FinetuneConfig, start: Start, name: str) -> State:
     """Returns where the run is: as it was saved, or at its beginning; a new corpus begins anew."""
-    state = start.state or run.State(start.step, secrets.randbits(SEED_BITS), start.model_name)
+    state = start.state or State(start.step, secrets.randbits(SEED_BITS), start.model_name)
     seed = state.seed if config.seed is None else config.seed
     state = dataclasses.replace(state, seed=seed, optimizer=config.optimizer)
     if state.corpus == name:
@@ -119,7 +120,7 @@ def repeated(folder: Path, start: Start) -> Iterator[str]:
         yield f"Steps {start.step + 1} to {last} were not saved; they are trained again."
 
 
-def opening(start: Start, state: run.State, encoded: data.Data) -> Iterator[Record]:
+def opening(start: Start, state: State, encoded: data.Data) -> Iterator[Record]:
     """Yields the lines that tell what is about to be trained, from where, and on what."""
     weights = f"{start.hparams.count():,} weights of {start.model_name}"
     if start.prefix is None:
@@ -172,7 +173,7 @@ def after_step(
         yield Saved(step, str(training.save()))
 
 
-def enough(config: FinetuneConfig, state: run.State, seconds: float) -> str | None:
+def enough(config: FinetuneConfig, state: State, seconds: float) -> str | None:
     """Returns why training ends before its last step, or None where it goes on."""
     if 0 < config.max_minutes * 60 <= seconds:
         return f"{config.max_minutes:g} minutes are over."

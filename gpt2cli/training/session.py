@@ -13,6 +13,7 @@ from gpt2cli.errors import BadDataError, Gpt2cliError
 from gpt2cli.network import gpt2
 from gpt2cli.storage import atomic, checkpoint, folders, journal, run
 from gpt2cli.storage.start import Start
+from gpt2cli.storage.state import State
 from gpt2cli.text import batches
 from gpt2cli.training.data import Data
 from gpt2cli.training.evaluation import Evaluator, Score
@@ -30,7 +31,7 @@ class Session:
     """
 
     def __init__(
-        self, config: FinetuneConfig, start: Start, state: run.State, data: Data, last: int | None
+        self, config: FinetuneConfig, start: Start, state: State, data: Data, last: int | None
     ) -> None:
         """Loads the weights, and the optimiser's state where the run has one.
 
