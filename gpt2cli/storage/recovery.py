@@ -159,6 +159,11 @@ def check_static(folder: Path, record: Mapping[str, Any]) -> None:
         UnfitError: they are not.
     """
     for name, facts in record.get("static", {}).items():
+        if not (folder / name).exists():
+            raise UnfitError(
+                f"{folder / name} is missing; the run folder is half copied. Copy it whole, or "
+                "give another --run-name."
+            )
         found = run.fingerprint(folder / name)
         if found != facts:
             raise UnfitError(

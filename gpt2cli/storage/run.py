@@ -57,6 +57,29 @@ def prepare(folder: Path, source: Path) -> None:
                 atomic.write_whole(folder / name, (source / name).read_bytes())
 
 
+def place_base(folder: Path, prefix: Path) -> None:
+    """Gives a run the weights that its adapters are trained beside, unless it has them already.
+
+    Where the file system can, they are the same files under a second name.
+    """
+    base = folder / folders.BASE
+    index, source = folders.index_file(base), folders.index_file(prefix)
+    if index.exists():
+        if index.read_bytes() == source.read_bytes():
+            return
+        remove_base(folder)
+    for path in (*sorted(prefix.parent.glob(f"{prefix.name}.data-*")), source):
+        with atomic.whole_file(folder / path.name.replace(prefix.name, base.name, 1)) as aside:
+            atomic.link(path, aside)
+
+
+def remove_base(folder: Path) -> None:
+    """Removes the weights of a run that no adapters belong to any more, the index first."""
+    atomic.remove(folders.index_file(folder / folders.BASE))
+    for path in folder.glob(f"{folders.BASE}.data-*"):
+        atomic.remove(path)
+
+
 def sweep(folder: Path) -> None:
     """Removes what processes that were killed left of saves that they had not finished."""
     for path in (*folders.unfinished(folder), *folder.glob(f".*{atomic.PART}")):
@@ -124,7 +147,9 @@ def seal(folder: Path, aside: Path, state: State) -> None:
         files = {path.name: fingerprint(path) for path in written}
         for waiting in synced:
             waiting.result()
-    static = [folder / name for name in folders.STATIC_FILES if (folder / name).exists()]
+    # The index holds the checksums of all the weights.
+    names = [*folders.STATIC_FILES, folders.index_file(Path(folders.BASE)).name]
+    static = [folder / name for name in names if (folder / name).exists()]
     record = dataclasses.asdict(state) | {
         "format": FORMAT,
         "files": files,

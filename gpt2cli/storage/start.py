@@ -262,3 +262,10 @@ def check_same(existing: Start, start: Start, folder: Path) -> None:
             raise BadDataError(
                 f"{folder / name} and {start.folder / name} differ. Give another --run-name."
             )
+    if existing.state and existing.state.lora_rank and start.prefix:
+        base = folders.index_file(folder / folders.BASE)
+        if base.read_bytes() != folders.index_file(start.prefix).read_bytes():
+            raise BadDataError(
+                f"{folder} holds adapters to other weights than {start.prefix}. Give another "
+                "--run-name."
+            )

@@ -10,11 +10,11 @@ from typing import Any
 
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError
-from gpt2cli.network import gpt2
 from gpt2cli.storage import atomic, checkpoint, folders, journal, run
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
 from gpt2cli.text import batches
+from gpt2cli.training import devices, model
 from gpt2cli.training.data import Data
 from gpt2cli.training.evaluation import Evaluator, Score
 from gpt2cli.training.schedule import Schedule
@@ -53,11 +53,8 @@ class Session:
             data,
             folders.run_folder(config.checkpoint_dir, config.run),
         )
-        self.weights = gpt2.variables(
-            gpt2.random_weights(start.hparams, state.seed)
-            if start.prefix is None
-            else checkpoint.load(start.prefix, start.hparams.shapes())
-        )
+        self._model = model.load(start, state, self._folder, devices.frozen_type(config.precision))
+        self.weights = self._model.weights
         self._trainer = Trainer(self.weights, start.hparams, recipe(config))
         if start.state is not None and start.state.optimizer == config.optimizer:
             self._load_optimizer(start.optimizer)
@@ -124,13 +121,15 @@ class Session:
         """
 
         def write(weights: Path, optimizer: Path) -> None:
-            checkpoint.save(weights, self.weights)
+            checkpoint.save(weights, self._model.saved)
             checkpoint.save(optimizer, self._trainer.slots)
 
         prefix = run.commit(self._folder, self.state, write, size=self.size())
         # Whatever lies there before the first save of a new run is of the one it replaces.
         best = frozenset({self.state.best_step})
         run.rotate(self._folder, self._config.max_checkpoints if self.saved else 1, best)
+        if self.saved is None and not self.state.lora_rank:
+            run.remove_base(self._folder)
         if self.state.best_loss is not None:
             journal.write_best(self._folder, self.state.best_step, self.state.best_loss)
         self.saved, self._saved_at = self.state.step, time.monotonic()
@@ -142,7 +141,7 @@ class Session:
 
     def size(self) -> int:
         """Returns what a checkpoint takes on the disk (bytes)."""
-        tensors: list[Any] = [*self.weights.values(), *self._trainer.slots.values()]
+        tensors: list[Any] = [*self._model.saved.values(), *self._trainer.slots.values()]
         return sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in tensors)
 
 
@@ -154,7 +153,7 @@ def recipe(config: FinetuneConfig) -> Recipe:
         clip_norm=config.clip_norm,
         weight_decay=config.weight_decay,
         dropout=config.dropout,
-        precision=config.precision,
+        precision=devices.precision(config.precision),
         recompute=config.use_memory_saving_gradients,
         blocks_only=config.only_train_transformer_layers,
         xla=config.xla,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2
+from gpt2cli.network import gpt2, lora
 from gpt2cli.training import gradients, optimizers
 
 # How float16's loss scale goes (Micikevicius et al. 2018, section 3.2): it starts high, halves
@@ -59,11 +59,7 @@ class Trainer:
         """Takes the variables to train, by OpenAI's names, and how."""
         self.weights = weights
         self._recipe = recipe
-        trained = {
-            name: weight
-            for name, weight in weights.items()
-            if not recipe.blocks_only or name.startswith("model/h")
-        }
+        trained = {name: weights[name] for name in trained_names(weights, recipe.blocks_only)}
         kind = optimizers.OPTIMIZERS[recipe.optimizer]
         self.optimizer = kind(trained, weight_decay=recipe.weight_decay)
         self.slots = dict(self.optimizer.slots)
@@ -162,6 +158,13 @@ class Trainer:
             return self._scale.assign(self._scale / 2)
 
         tf.cond(tf.math.is_finite(length), update, skip)
+
+
+def trained_names(weights: Iterable[str], blocks_only: bool) -> list[str]:
+    """Returns the names of the weights that are trained: of adapters alone, where there are any."""
+    names = list(weights)
+    adapters = [name for name in names if lora.is_trained(name)]
+    return adapters or [n for n in names if not blocks_only or n.startswith("model/h")]
 
 
 def dropout_seed(seed: int, step: int, micro_batch: int) -> Any:
