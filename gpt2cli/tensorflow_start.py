@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-
 # glibc's mallopt: how many heaps threads share, and from what size on memory is mapped by itself
 # and so given back when it is free (malloc.h; man 3 mallopt).
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3

@@ -18,7 +18,7 @@ from gpt2cli.storage.recovery import settle
 from gpt2cli.storage.start import Start, for_finetune
 from gpt2cli.storage.state import State
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
-from gpt2cli.training import data, plan
+from gpt2cli.training import data, memory, plan
 
 if TYPE_CHECKING:
     from gpt2cli.training.session import Session
@@ -43,11 +43,14 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
             return
         tokenizer = read_tokenizer(start.encoder, start.merges)
         window = plan.check_settings(config, start, tokenizer)
+        rank, _ = plan.adapters(config, start)
+        needed = memory.run_of(config, start.hparams, rank)
+        yield Notice(memory.check(config, needed))
         encoded = yield from data.encode(config, texts, tokenizer, folder, window)
         state = plan.first_state(config, start, encoded.name)
         last = plan.last_step(config, state, encoded.windows_per_epoch)
         yield from map(Notice, (*start.remarks(), *plan.repeated(folder, start)))
-        yield from plan.opening(start, state, encoded)
+        yield from plan.opening(start, state, encoded, needed.trained)
         if start.found:
             yield from map(Notice, settle(folder, start.found))
         run.prepare(folder, start.folder)

@@ -147,8 +147,10 @@ def seal(folder: Path, aside: Path, state: State) -> None:
         files = {path.name: fingerprint(path) for path in written}
         for waiting in synced:
             waiting.result()
-    # The index holds the checksums of all the weights.
-    names = [*folders.STATIC_FILES, folders.index_file(Path(folders.BASE)).name]
+    names = list(folders.STATIC_FILES)
+    if state.lora_rank:
+        # Its index holds the checksums of all the weights.
+        names.append(folders.index_file(Path(folders.BASE)).name)
     static = [folder / name for name in names if (folder / name).exists()]
     record = dataclasses.asdict(state) | {
         "format": FORMAT,

@@ -39,9 +39,8 @@ def check_settings(config: FinetuneConfig, start: Start, tokenizer: Tokenizer) -
 
     Raises:
         UsageError: an option asks for more than the model has.
-        BadDataError: the vocabulary does not fit the model, or the run's adapters are others.
+        BadDataError: the vocabulary does not fit the model.
     """
-    adapters(config, start)
     hparams = start.hparams
     if tokenizer.vocab > hparams.n_vocab:
         raise BadDataError(
@@ -108,13 +107,18 @@ def repeated(folder: Path, start: Start) -> Iterator[str]:
         yield f"Steps {start.step + 1} to {last} were not saved; they are trained again."
 
 
-def opening(start: Start, state: State, encoded: data.Data) -> Iterator[Record]:
+def opening(start: Start, state: State, encoded: data.Data, trained: int) -> Iterator[Record]:
     """Yields the lines that tell what is about to be trained, from where, and on what."""
     weights = f"{start.hparams.count():,} weights of {start.model_name}"
     if start.prefix is None:
         yield Notice(f"from scratch: {weights}, random, seed {state.seed}")
     else:
         yield Notice(f"from {start.prefix}: {weights}, step {start.step}, seed {state.seed}")
+    if state.lora_rank:
+        what = f"adapters of rank {state.lora_rank}, alpha {state.lora_alpha:g}"
+        yield Notice(f"training: {trained:,} weights of {what}; the others stay as they are")
+    elif trained < start.hparams.count():
+        yield Notice(f"training: {trained:,} of the weights")
     if start.step and (start.state is None or start.state.optimizer != state.optimizer):
         which = f"the optimiser is {state.optimizer} now" if start.state else "it was not saved"
         yield Notice(f"This run has no optimiser state ({which}); its averages begin at zero.")
