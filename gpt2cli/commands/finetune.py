@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from gpt2cli import tensorflow_start
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import DiskError, OutputError
 from gpt2cli.fetching.base import fetch_base
-from gpt2cli.records import Notice, Record, Sample, Saved, StepReport, Stopped, Validation
+from gpt2cli.records import Notice, Record, Sample, Saved, StepReport, Stopped
 from gpt2cli.signals import Stop, deferred
 from gpt2cli.storage import folders, journal, run
 from gpt2cli.storage.recovery import settle
@@ -57,30 +57,31 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
         journal.write_config(folder, dataclasses.asdict(config))
         with deferred() as stop:
             tensorflow_start.load(verbose=config.verbose, frugal=plan.is_frugal(config, state))
-            from gpt2cli.training import devices, session
+            from gpt2cli.training import board, devices, session
 
             device = devices.prepare(config.device)
             yield Notice(f"device: {device}, {devices.precision(config.precision)}")
             training = session.Session(config, start, state, encoded, last)
             sampler = Sampler(config, start, training, tokenizer)
-            log = journal.Log(folder)
-            for record in drive(config, training, sampler, last, stop):
-                yield from log.note(record)
+            log, curves = journal.Log(folder), board.Board(folder)
+            with contextlib.closing(curves):
+                for record in drive(config, training, sampler, last, stop):
+                    for told in log.note(record):
+                        yield from curves.note(told)
 
 
 def drive(
     config: FinetuneConfig, training: Session, sampler: Sampler, last: int | None, stop: Stop
 ) -> Iterator[Record]:
     """Trains step by step; yields every step, validation, sample and save as they happen."""
-    began = time.monotonic()
     if training.validates and config.val_every:
-        yield validation(training, began)
+        yield training.validate()
     while stop.signum is None and (last is None or training.state.step < last):
-        loss = training.step(lambda: stop.signum is not None)
-        if loss is None:
+        report = training.step(lambda: stop.signum is not None)
+        if report is None:
             break
-        yield from after_step(config, training, sampler, loss, began)
-        if reason := enough(config, training.state, time.monotonic() - began):
+        yield from after_step(config, training, sampler, report)
+        if reason := enough(config, training.state, training.seconds):
             yield Notice(reason)
             break
     if training.state.step not in (0, training.saved):
@@ -91,14 +92,14 @@ def drive(
 
 
 def after_step(
-    config: FinetuneConfig, training: Session, sampler: Sampler, loss: float, began: float
+    config: FinetuneConfig, training: Session, sampler: Sampler, report: StepReport
 ) -> Iterator[Record]:
     """Yields what is due after a step: its line, a validation, samples, a save."""
     step = training.state.step
     if due(step, config.print_every):
-        yield StepReport(step, time.monotonic() - began, loss, training.state.average)
+        yield report
     if training.validates and due(step, config.val_every):
-        yield validation(training, began)
+        yield training.validate()
     if due(step, config.sample_every):
         yield from sampler.samples()
     if due(step, config.save_every) or training.improved or training.waits(config.save_minutes):
@@ -120,13 +121,6 @@ def enough(config: FinetuneConfig, state: State, seconds: float) -> str | None:
 def due(step: int, period: int) -> bool:
     """Returns whether something that happens every `period` steps (0: never) happens now."""
     return period > 0 and step % period == 0
-
-
-def validation(training: Session, began: float) -> Validation:
-    """Returns the present score on the held-out text."""
-    score = training.validate()
-    seconds = time.monotonic() - began
-    return Validation(training.state.step, seconds, score.loss, score.perplexity, score.accuracy)
 
 
 class Sampler:

@@ -10,13 +10,14 @@ from typing import Any
 
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError
+from gpt2cli.records import StepReport, Validation
 from gpt2cli.storage import atomic, checkpoint, folders, journal, run
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
 from gpt2cli.text import batches
 from gpt2cli.training import devices, model
 from gpt2cli.training.data import Data
-from gpt2cli.training.evaluation import Evaluator, Score
+from gpt2cli.training.evaluation import Evaluator
 from gpt2cli.training.schedule import Schedule
 from gpt2cli.training.step import Recipe, Trainer
 
@@ -60,7 +61,7 @@ class Session:
             self._load_optimizer(start.optimizer)
         self._schedule = Schedule(config.schedule, config.learning_rate, config.warmup_steps, last)
         self._evaluator = Evaluator(self.weights, start.hparams, xla=config.xla)
-        self._saved_at = time.monotonic()
+        self._began = self._saved_at = time.monotonic()
         atomic.need_room(self._folder, self.size(), "Nothing was changed.")
 
     def _load_optimizer(self, prefix: Path) -> None:
@@ -70,18 +71,19 @@ class Session:
                 raise BadDataError(f"{prefix}: {name} has the shape {array.shape}.")
             slots[name].assign(array)
 
-    def step(self, cancelled: Callable[[], bool]) -> float | None:
-        """Trains one step; returns its loss (nats per token), or None where it was given up.
+    def step(self, cancelled: Callable[[], bool]) -> StepReport | None:
+        """Trains one step; returns what is to be told of it, or None where it was given up.
 
         Raises:
             Gpt2cliError: the loss is not a finite number.
         """
-        config, step = self._config, self.state.step + 1
+        config, step, began = self._config, self.state.step + 1, time.monotonic()
         count = config.accumulate_gradients * config.batch_size
         drawn = batches.windows(
             self._data.tokens, self.state.seed, self.state.windows, count, self._data.window
         ).reshape(config.accumulate_gradients, config.batch_size, self._data.window + 1)
-        loss = self._trainer.step(drawn, self.rate(step), step, self.state.seed, cancelled)
+        rate = self._schedule(step)
+        loss = self._trainer.step(drawn, rate, step, self.state.seed, cancelled)
         if loss is None:
             return None
         if not math.isfinite(loss):
@@ -91,22 +93,27 @@ class Session:
                 "Try a lower --learning-rate, a longer --warmup-steps or --clip-norm 1."
             )
         self.state = self.state.after(loss, count)
-        return loss
-
-    def rate(self, step: int) -> float:
-        """Returns the learning rate of a step."""
-        return self._schedule(step)
+        now = time.monotonic()
+        speed = count * self._data.window / (now - began)
+        average, norm = self.state.average, self._trainer.norm
+        return StepReport(step, self.seconds, loss, average, rate, norm, speed)
 
     @property
     def validates(self) -> bool:
         """Whether there is a text to validate on."""
         return self._data.held_out is not None
 
-    def validate(self) -> Score:
+    def validate(self) -> Validation:
         """Returns the score over the held-out windows, and notes whether it is the best."""
         score = self._evaluator.score(self._data.held_out, self._config.batch_size)
         self.state = self.state.validated(score.loss, self._data.held_out_name)
-        return score
+        step, seconds = self.state.step, self.seconds
+        return Validation(step, seconds, score.loss, score.perplexity, score.accuracy)
+
+    @property
+    def seconds(self) -> float:
+        """How long this process has trained."""
+        return time.monotonic() - self._began
 
     @property
     def improved(self) -> bool:
