@@ -139,6 +139,9 @@ class Session:
             run.remove_base(self._folder)
         if self.state.best_loss is not None:
             journal.write_best(self._folder, self.state.best_step, self.state.best_loss)
+        elif self.saved is None:
+            # It is of the run that this one replaces.
+            atomic.remove(self._folder / journal.BEST)
         self.saved, self._saved_at = self.state.step, time.monotonic()
         return prefix
 

@@ -214,6 +214,7 @@ def test_a_newer_format_and_another_vocabulary_are_refused_with_both_values(
     assert folders.newest(folder) == folder / "model-6"
 
 
+@pytest.mark.slow
 def test_damage_costs_steps_and_not_the_result(
     tmp_path: Path, mini_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
