@@ -12,6 +12,7 @@ from gpt2cli import tensorflow_start
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.fetching.base import fetch_base
+from gpt2cli.formats import archive, gguf
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
 from gpt2cli.records import Exported, Notice, Record
@@ -45,9 +46,9 @@ def export(config: ExportConfig) -> Iterator[Record]:
     yield from map(Notice, start.remarks())
     yield Notice(f"from {start.prefix}")
     with output(destination, overwrite=config.overwrite) as aside:
-        room = start.hparams.count() * WEIGHT_BYTES[config.precision]
-        atomic.need_room(destination, int(room))
-        tensorflow_start.load(verbose=config.verbose)
+        atomic.need_room(destination, room(config, start))
+        if config.kind != "tar":
+            tensorflow_start.load(verbose=config.verbose)
         yield from loaded(config, start, partial(write, config, start, aside))
         size = size_of(aside)
     yield Exported(config.destination, config.kind, config.precision, size)
@@ -76,9 +77,18 @@ def check_model(config: ExportConfig, start: Start) -> None:
             f"{start.hparams.n_vocab}."
         )
     if config.kind == "gguf":
-        from gpt2cli.formats import gguf
-
         gguf.check(start.hparams, config.precision)
+    if config.kind == "tar":
+        archive.check(start.folder)
+
+
+def room(config: ExportConfig, start: Start) -> int:
+    """Returns what the export will take on the disk, or a little less (bytes)."""
+    if config.kind == "tar" and start.prefix:
+        # What has no checkpoint any more is found when it is read.
+        files = archive.members(start.folder, start.prefix)
+        return sum(path.stat().st_size for path in files if path.exists())
+    return int(start.hparams.count() * WEIGHT_BYTES[config.precision])
 
 
 def write(config: ExportConfig, start: Start, aside: Path, prefix: Path, hparams: HParams) -> None:
@@ -92,6 +102,7 @@ def write(config: ExportConfig, start: Start, aside: Path, prefix: Path, hparams
     trained = step and folders.state(prefix.parent, step).exists()
     model = Model(
         name=Path(start.model_name).name,
+        folder=folder,
         prefix=prefix,
         hparams=hparams,
         encoder=start.encoder.read_bytes(),
@@ -100,4 +111,4 @@ def write(config: ExportConfig, start: Start, aside: Path, prefix: Path, hparams
         settings=journal.read_config(folder) if trained else {},
     )
     module = importlib.import_module(f"gpt2cli.formats.{MODULES.get(config.kind, config.kind)}")
-    module.write(model, aside, config.precision)
+    module.write(model, aside, config)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt2cli.config.export import ExportConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
@@ -44,7 +45,7 @@ def check(hparams: HParams, precision: str) -> None:
         )
 
 
-def write(model: Model, path: Path, precision: str) -> None:
+def write(model: Model, path: Path, config: ExportConfig) -> None:
     """Writes the file, one tensor at a time.
 
     Raises:
@@ -55,10 +56,10 @@ def write(model: Model, path: Path, precision: str) -> None:
 
     shapes = {name: tensor_shape(shape) for name, shape in model.hparams.shapes().items()}
     with contextlib.closing(gguf.GGUFWriter(path, "gpt2")) as writer:
-        describe(writer, model, precision)
+        describe(writer, model, config.precision)
         add_vocabulary(writer, model)
         for name, shape in shapes.items():
-            kind = kind_of(name, shape, precision)
+            kind = kind_of(name, shape, config.precision)
             block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
             size = math.prod(shape) // block * block_bytes
             writer.add_tensor_info(tensor_name(name), shape, np.dtype(np.float32), size, kind)
@@ -68,7 +69,7 @@ def write(model: Model, path: Path, precision: str) -> None:
         writer.write_ti_data_to_file()
         for name, array in model.weights():
             turned = array[0].T if array.ndim == 3 else array
-            kind = kind_of(name, shapes[name], precision)
+            kind = kind_of(name, shapes[name], config.precision)
             writer.write_tensor_data(gguf.quantize(np.ascontiguousarray(turned), kind))
 
 

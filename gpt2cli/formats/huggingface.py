@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gpt2cli.config.export import ExportConfig
 from gpt2cli.formats.model import Model
 from gpt2cli.storage import atomic, huggingface, safetensors
 from gpt2cli.text.tokenizer import END_OF_TEXT
@@ -26,7 +27,7 @@ TOLD = (
 )
 
 
-def write(model: Model, folder: Path, precision: str) -> None:
+def write(model: Model, folder: Path, config: ExportConfig) -> None:
     """Writes the folder.
 
     Raises:
@@ -35,12 +36,12 @@ def write(model: Model, folder: Path, precision: str) -> None:
     """
     atomic.make_folders(folder)
     files: dict[str, str | bytes] = {
-        huggingface.CONFIG: as_json(config(model, precision)),
+        huggingface.CONFIG: as_json(architecture(model, config.precision)),
         "generation_config.json": as_json(ends(model)),
         "tokenizer_config.json": as_json(tokenizer_config(model)),
         huggingface.VOCABULARY: model.encoder,
         huggingface.MERGES: model.merges,
-        "README.md": card(model, precision),
+        "README.md": card(model, config.precision),
     }
     for name, content in files.items():
         atomic.write(folder / name, content)
@@ -49,10 +50,10 @@ def write(model: Model, folder: Path, precision: str) -> None:
         for name, shape in model.hparams.shapes().items()
     }
     arrays = (array for _, array in model.weights())
-    safetensors.write(folder / huggingface.WEIGHTS, shapes, precision, arrays)
+    safetensors.write(folder / huggingface.WEIGHTS, shapes, config.precision, arrays)
 
 
-def config(model: Model, precision: str) -> dict[str, Any]:
+def architecture(model: Model, precision: str) -> dict[str, Any]:
     """Returns the architecture; llama.cpp's converter needs `n_ctx` and `architectures` too."""
     hparams = model.hparams
     return {

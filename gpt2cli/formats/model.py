@@ -20,6 +20,7 @@ class Model:
 
     Attributes:
         name: the base model that it is, or began with.
+        folder: where it lies.
         prefix: its checkpoint.
         hparams: its shape.
         encoder: the content of its encoder.json.
@@ -29,6 +30,7 @@ class Model:
     """
 
     name: str
+    folder: Path
     prefix: Path
     hparams: HParams
     encoder: bytes

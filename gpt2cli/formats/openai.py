@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from gpt2cli.config.export import ExportConfig
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
 from gpt2cli.storage import atomic, bundle_writer, folders
@@ -13,7 +14,7 @@ from gpt2cli.storage import atomic, bundle_writer, folders
 CHECKPOINT = "model.ckpt"
 
 
-def write(model: Model, folder: Path, precision: str) -> None:
+def write(model: Model, folder: Path, config: ExportConfig) -> None:
     """Writes the seven files.
 
     Raises:

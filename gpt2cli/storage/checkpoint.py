@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -51,13 +52,20 @@ def save(prefix: Path, tensors: Mapping[str, Any]) -> None:
     """
     atomic.before("write", prefix)
     names = list(tensors)
-    try:
+    with system_errors(prefix):
         tf.raw_ops.SaveV2(
             prefix=str(prefix),
             tensor_names=names,
             shape_and_slices=[""] * len(names),
             tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
         )
+
+
+@contextlib.contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Within the block what TensorFlow makes of the system's refusals is an OSError again."""
+    try:
+        yield
     except tf.errors.OpError as error:
         number = next((n for kind, n in SYSTEM_ERRORS if isinstance(error, kind)), errno.EIO)
-        raise OSError(number, str(error).splitlines()[0], str(prefix)) from error
+        raise OSError(number, str(error).splitlines()[0], str(path)) from error
