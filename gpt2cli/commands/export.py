@@ -16,7 +16,7 @@ from gpt2cli.formats import archive, gguf
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
 from gpt2cli.records import Exported, Notice, Record
-from gpt2cli.storage import atomic, folders, journal, run
+from gpt2cli.storage import atomic, folders, huggingface, journal, run
 from gpt2cli.storage.output import check_free, output, size_of
 from gpt2cli.storage.start import Start, for_reading, loaded
 from gpt2cli.text.tokenizer import read_tokenizer
@@ -105,8 +105,8 @@ def write(config: ExportConfig, start: Start, aside: Path, prefix: Path, hparams
         folder=folder,
         prefix=prefix,
         hparams=hparams,
-        encoder=start.encoder.read_bytes(),
-        merges=start.merges.read_bytes(),
+        encoder=huggingface.static_file(folder, folders.ENCODER),
+        merges=huggingface.static_file(folder, folders.MERGES),
         state=run.read_state(prefix.parent, step) if trained else None,
         settings=journal.read_config(folder) if trained else {},
     )

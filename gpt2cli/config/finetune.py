@@ -35,7 +35,9 @@ class FinetuneConfig(ComputeOptions, SeedOptions, RunOptions):
     )
     text_field: str = option("text", "Field of a record of JSON that is text.")
     model_name: str | None = option(
-        None, f"Base model: a folder in --model-dir [the run's own, else {DEFAULT_MODEL}]."
+        None,
+        "Base model: a folder in --model-dir, or a path, OpenAI's or Hugging Face's "
+        f"[the run's own, else {DEFAULT_MODEL}].",
     )
     restore_from: str = option(
         "latest",

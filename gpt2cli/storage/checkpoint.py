@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2cli.errors import BadDataError
-from gpt2cli.storage import atomic
+from gpt2cli.storage import atomic, huggingface
 
 # What TensorFlow makes of the operating system's refusals.
 SYSTEM_ERRORS = (
@@ -25,11 +25,15 @@ SYSTEM_ERRORS = (
 def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """Yields the named tensors of a checkpoint, one at a time, their checksums verified.
 
-    Half-precision tensors come as float32.
+    Half-precision tensors come as float32. A checkpoint may be Hugging Face's safetensors, which
+    have no checksums.
 
     Raises:
         BadDataError: the checkpoint is damaged or lacks a name.
     """
+    if huggingface.is_weights(prefix):
+        yield from huggingface.load(prefix, names)
+        return
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         for name in names:

@@ -29,6 +29,12 @@ def model_folder(model_dir: str, name: str) -> Path:
     return folder if folder.exists() else renamed
 
 
+def base_model(model_dir: str, name: str) -> Path:
+    """Returns where the model lies that --model-name names, which may be a path too."""
+    folder, path = model_folder(model_dir, name), Path(name)
+    return path if not folder.exists() and (path.name != name or path.is_dir()) else folder
+
+
 def run_folder(checkpoint_dir: str, name: str) -> Path:
     """Returns where a run lies."""
     return Path(checkpoint_dir) / name

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli.errors import BadDataError
-from gpt2cli.storage import atomic, folders
+from gpt2cli.storage import atomic, folders, huggingface
 from gpt2cli.storage.lock import locked
 
 FORMAT = 1
@@ -117,7 +117,7 @@ def prepare(folder: Path, source: Path) -> None:
         sweep(folder)
         for name in folders.STATIC_FILES:
             if not (folder / name).exists():
-                atomic.write_whole(folder / name, (source / name).read_bytes())
+                atomic.write_whole(folder / name, huggingface.static_file(source, name))
 
 
 def sweep(folder: Path) -> None:
