@@ -98,8 +98,8 @@ def write(config: ExportConfig, start: Start, aside: Path, prefix: Path, hparams
         BadDataError: the checkpoint is damaged.
         OSError: the disk is full, fails, or may not be written to.
     """
-    folder, step = start.folder, folders.step_of(prefix)
-    trained = step and folders.state(prefix.parent, step).exists()
+    folder = start.folder
+    state = state_of(prefix)
     model = Model(
         name=Path(start.model_name).name,
         folder=folder,
@@ -107,8 +107,22 @@ def write(config: ExportConfig, start: Start, aside: Path, prefix: Path, hparams
         hparams=hparams,
         encoder=huggingface.static_file(folder, folders.ENCODER),
         merges=huggingface.static_file(folder, folders.MERGES),
-        state=run.read_state(prefix.parent, step) if trained else None,
-        settings=journal.read_config(folder) if trained else {},
+        state=state,
+        settings=journal.read_config(folder) if state else {},
     )
     module = importlib.import_module(f"gpt2cli.formats.{MODULES.get(config.kind, config.kind)}")
     module.write(model, aside, config)
+
+
+def state_of(prefix: Path) -> run.State | None:
+    """Returns the state of a checkpoint; None where gpt2cli did not train it.
+
+    Raises:
+        BadDataError: it is damaged, or was removed.
+    """
+    step = folders.step_of(prefix)
+    path = folders.state(prefix.parent, step)
+    try:
+        return run.read_state(prefix.parent, step) if step and path.exists() else None
+    except FileNotFoundError as error:
+        raise BadDataError(f"{path} is missing.") from error

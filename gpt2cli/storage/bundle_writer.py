@@ -38,7 +38,7 @@ def write(
     atomic.before("write", prefix)
     with folders.data_file(prefix).open("wb") as file:
         for name, array in arrays:
-            data = np.ascontiguousarray(array, "<f4").data.cast("B")
+            data = np.ascontiguousarray(array, "<f4").reshape(-1).view(np.uint8).data
             entries[name] = entry(
                 NUMBERS["float32"], array.shape, file.tell(), len(data), crc32c.masked(data)
             )

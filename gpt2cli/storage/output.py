@@ -67,6 +67,7 @@ def output(path: Path, *, overwrite: bool) -> Iterator[Path]:
                 finally:
                     with contextlib.suppress(OSError):
                         sweep(path)
+                    with contextlib.suppress(OSError):
                         lock_file.unlink()
         except BaseException:
             atomic.remove_empty(made)

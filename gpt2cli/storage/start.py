@@ -69,7 +69,7 @@ def base_needed(config: FinetuneConfig | SourceOptions) -> Path | None:
     That is its `checkpoint`, or its hparams.json where random weights are asked for.
     """
     name = config.model_name
-    if name is not None and Path(name).name != name:
+    if name is not None and folders.is_path(name):
         # What a path names is not fetched.
         return None
     if isinstance(config, SourceOptions):
