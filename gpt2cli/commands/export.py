@@ -39,9 +39,10 @@ def export(config: ExportConfig) -> Iterator[Record]:
     """
     destination = Path(config.destination)
     check_library(config.kind)
+    check_free(destination, overwrite=config.overwrite, spare=[Path.cwd()])
     yield from fetch_base(config)
     start = for_reading(config)
-    check_free(destination, overwrite=config.overwrite, spare=(start.folder, Path.cwd()))
+    check_free(destination, overwrite=config.overwrite, spare=[start.folder])
     check_model(config, start)
     yield from map(Notice, start.remarks())
     yield Notice(f"from {start.prefix}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli.hparams import HParams
+from gpt2cli.storage import folders
 from gpt2cli.storage.run import State
 from gpt2cli.text.tokenizer import END_OF_TEXT
 
@@ -51,7 +52,7 @@ class Model:
     @property
     def step(self) -> int:
         """Steps that it was trained for; 0 where that is not known."""
-        return self.state.step if self.state else 0
+        return folders.step_of(self.prefix)
 
     @property
     def title(self) -> str:

@@ -72,7 +72,8 @@ def test_any_checkpoint_of_a_run_is_exported(place: Path) -> None:
 
 def test_a_run_that_rotates_is_followed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(1)
-    load, found = command.write, []
+    load = command.write
+    found: list[Path] = []
 
     def rotated(*arguments: Any) -> None:
         if not found:

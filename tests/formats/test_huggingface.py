@@ -17,7 +17,7 @@ from gpt2cli.storage.run import State
 from tests import models
 from tests.formats.conftest import Export
 
-safetensors = pytest.importorskip("safetensors.numpy", reason="needs the extra `export`")
+safetensors = pytest.importorskip("safetensors.numpy", reason="needs the extra `interop`")
 
 
 def expected(arrays: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def read(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_the_library_reads_what_we_write(dtype: str, tmp_path: Path) -> None:
-    library = pytest.importorskip("safetensors", reason="needs the extra `export`")
+    library = pytest.importorskip("safetensors", reason="needs the extra `interop`")
     path = tmp_path / "ours"
     safetensors.write(path, SHAPES, dtype, ARRAYS.values())
     with library.safe_open(path, "np") as opened:
@@ -41,7 +41,7 @@ def test_the_library_reads_what_we_write(dtype: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
 def test_we_read_what_the_library_writes(dtype: str, tmp_path: Path) -> None:
-    library = pytest.importorskip("safetensors.numpy", reason="needs the extra `export`")
+    library = pytest.importorskip("safetensors.numpy", reason="needs the extra `interop`")
     path = tmp_path / "theirs"
     library.save_file({name: array.astype(dtype) for name, array in ARRAYS.items()}, path)
     found = read(path)
