@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +17,7 @@ from gpt2cli.fetching.base import fetch_base
 from gpt2cli.formats import archive, gguf
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
+from gpt2cli.progress import Bar, Received
 from gpt2cli.records import Exported, Notice, Record
 from gpt2cli.storage import atomic, folders, huggingface, journal, run
 from gpt2cli.storage.output import check_free, output, size_of
@@ -101,18 +104,30 @@ def write(config: ExportConfig, start: Start, aside: Path, prefix: Path, hparams
     """
     folder = start.folder
     state = state_of(prefix)
-    model = Model(
-        name=Path(start.model_name).name,
-        folder=folder,
-        prefix=prefix,
-        hparams=hparams,
-        encoder=huggingface.static_file(folder, folders.ENCODER),
-        merges=huggingface.static_file(folder, folders.MERGES),
-        state=state,
-        settings=journal.read_config(folder) if state else {},
-    )
-    module = importlib.import_module(f"gpt2cli.formats.{MODULES.get(config.kind, config.kind)}")
-    module.write(model, aside, config)
+    with bar(config) as advance:
+        model = Model(
+            name=Path(start.model_name).name,
+            folder=folder,
+            prefix=prefix,
+            hparams=hparams,
+            encoder=huggingface.static_file(folder, folders.ENCODER),
+            merges=huggingface.static_file(folder, folders.MERGES),
+            state=state,
+            settings=journal.read_config(folder) if state else {},
+            advance=advance,
+        )
+        name = MODULES.get(config.kind, config.kind)
+        importlib.import_module(f"gpt2cli.formats.{name}").write(model, aside, config)
+
+
+@contextlib.contextmanager
+def bar(config: ExportConfig) -> Iterator[Callable[[int, int], object]]:
+    """Yields what draws how far an export is: on a terminal a bar, else nothing."""
+    if config.quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    with contextlib.closing(Bar(f"writing {config.destination}")) as drawn:
+        yield lambda done, total: drawn.advance(Received(done, total))
 
 
 def state_of(prefix: Path) -> run.State | None:

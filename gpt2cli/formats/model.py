@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from gpt2cli.hparams import HParams
 from gpt2cli.storage import folders
 from gpt2cli.storage.run import State
 from gpt2cli.text.tokenizer import END_OF_TEXT
+
+# A weight in memory is float32.
+WEIGHT_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Model:
         merges: the content of its vocab.bpe.
         state: the state of the run's step, where gpt2cli trained it.
         settings: those of the run's last invocation, where gpt2cli trained it.
+        advance: is told how many bytes of its weights were taken, and how many there are.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Model:
     merges: bytes
     state: State | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    advance: Callable[[int, int], object] = lambda done, total: None
 
     def weights(self) -> Iterator[tuple[str, Any]]:
         """Yields the weights by OpenAI's names, float32, one at a time.
@@ -47,7 +52,13 @@ class Model:
         """
         from gpt2cli.storage import checkpoint
 
-        return checkpoint.load(self.prefix, self.hparams.shapes())
+        done, total = 0, self.hparams.count() * WEIGHT_BYTES
+        for name, array in checkpoint.load(self.prefix, self.hparams.shapes()):
+            done += array.nbytes
+            yield name, array
+            # Here it must not be held on to while the next one is read.
+            del array
+            self.advance(done, total)
 
     @property
     def step(self) -> int:

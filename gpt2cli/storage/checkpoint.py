@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2cli.errors import BadDataError
+from gpt2cli.signals import postponed
 from gpt2cli.storage import atomic, huggingface
 
 # What TensorFlow makes of the operating system's refusals.
@@ -35,9 +36,11 @@ def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
         yield from huggingface.load(prefix, names)
         return
     try:
-        reader = tf.train.load_checkpoint(str(prefix))
+        with postponed():
+            reader = tf.train.load_checkpoint(str(prefix))
         for name in names:
-            array = reader.get_tensor(name)
+            with postponed():
+                array = reader.get_tensor(name)
             half = array.dtype in (np.float16, tf.bfloat16.as_numpy_dtype)
             yield name, array.astype(np.float32) if half else array
     # The reader raises plain RuntimeError and ValueError for some kinds of damage.

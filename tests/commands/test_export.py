@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gpt2cli.commands import export as command
@@ -17,7 +24,7 @@ from gpt2cli.config.export import PRECISIONS, ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, DiskError, MissingInputError, OutputError, UsageError
 from gpt2cli.records import Exported, Notice
-from gpt2cli.storage import checkpoint, folders
+from gpt2cli.storage import bundle_writer, checkpoint, folders
 from tests import models
 from tests.conftest import Run
 from tests.faults.test_places import mounted
@@ -96,6 +103,42 @@ def test_a_damaged_checkpoint_is_stepped_over_and_it_is_said(place: Path) -> Non
     records = run("out", model_name=None)
     assert "stepped over" in str(records[0])
     assert records[1] == Notice("from checkpoint/run1/model-1")
+
+
+def test_a_run_that_gpt_2_simple_wrote_is_exported(place: Path) -> None:
+    train(3)
+    folder = Path("checkpoint/run1")
+    for path in [*folder.glob("optimizer-*"), *folder.glob("state-*"), folder / "config.json"]:
+        path.unlink()
+    run("out", model_name=None)
+    assert "# GPT-2 run1, fine-tuned for 3 steps\n" in Path("out/README.md").read_text()
+    run("out.tar", model_name=None)
+    with tarfile.open("out.tar") as archive:
+        names = [name.removeprefix("checkpoint/run1/") for name in archive.getnames()]
+    assert names == [
+        *("hparams.json", "encoder.json", "vocab.bpe", "model-3.data-00000-of-00001"),
+        *("model-3.index", "checkpoint", "counter", "log.jsonl"),
+    ]
+
+
+def test_a_signal_leaves_nothing_behind(place: Path) -> None:
+    # Large enough to be caught in the act.
+    wide = dataclasses.replace(models.MINI, n_embd=2048)
+    folder = models.write_description(place / "models" / "wide", wide)
+    zeros = ((name, np.zeros(shape, np.float32)) for name, shape in wide.shapes().items())
+    bundle_writer.write(folder / "model.ckpt", zeros)
+    (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"\n')
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpt2cli", "export", "new/out", "--model-name", "wide"],
+        stderr=subprocess.PIPE,
+    )
+    while not list(place.glob("new/.out.*.part/model.safetensors")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 143, printed
+    assert sorted(path.name for path in place.iterdir()) == ["models"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -153,6 +154,26 @@ def test_what_transformers_saves_comes_in(place: Path) -> None:
     )
     assert theirs == ours
     assert len(str(ours)) > 60
+
+
+def readme_programs() -> list[str]:
+    """Returns the lines of Python in the README's section on export."""
+    readme = Path(__file__).parents[2] / "README.md"
+    section = readme.read_text(encoding="utf-8").split("### export\n")[1].split("\n### ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+@needs("transformers")
+@needs("xllamacpp")
+@needs("gpt_2_simple")
+@pytest.mark.parametrize("program", readme_programs(), ids=lambda program: program.split()[1])
+def test_the_readmes_lines_open_every_format(program: str, place: Path) -> None:
+    destinations = {"transformers": "mine", "xllamacpp": "mine.gguf"}
+    destinations |= {"gpt_2_simple": "models/mine", "tensorflow": "served/mine"}
+    module = program.split()[1].strip(";")
+    kind = {"models": "openai", "served": "savedmodel"}.get(destinations[module].split("/")[0])
+    exported(place, destinations[module], **({"format": kind} if kind else {}))
+    assert len(gpt_2_simple(program, place)) > 60
 
 
 @needs("gpt_2_simple")
