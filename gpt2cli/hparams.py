@@ -9,6 +9,9 @@ from typing import Any
 
 from gpt2cli.errors import BadDataError, MissingInputError
 
+# What stands beside the matrices where adapters are trained: see network/lora.py.
+LORA_A, LORA_B, LORA_SCALE = "/lora_a", "/lora_b", "model/lora/scale"
+
 
 @dataclasses.dataclass(frozen=True)
 class HParams:
@@ -38,6 +41,15 @@ class HParams:
         for layer in range(self.n_layer):
             shapes.update({f"model/h{layer}/{k}": v for k, v in block_shapes(embed).items()})
         return shapes | {"model/ln_f/g": (embed,), "model/ln_f/b": (embed,)}
+
+    def lora_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
+        """Returns the name and shape of every adapter of this rank, and of their common scale."""
+        shapes: dict[str, tuple[int, ...]] = {LORA_SCALE: ()}
+        for name, shape in self.shapes().items():
+            if len(shape) == 3:
+                _, width, columns = shape
+                shapes |= {name + LORA_A: (width, rank), name + LORA_B: (rank, columns)}
+        return shapes
 
     def count(self) -> int:
         """Returns the number of weights."""

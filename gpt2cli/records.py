@@ -55,6 +55,9 @@ class StepReport(Record):
         seconds: time since this command began to train.
         loss: mean over the step's tokens (nats per token).
         average: moving average of the loss over all steps of the run (nats per token).
+        rate: the learning rate.
+        norm: the global norm of the gradient, before it was clipped.
+        speed: tokens trained on a second, in this step.
     """
 
     channel: ClassVar[Channel] = "progress"
@@ -63,6 +66,9 @@ class StepReport(Record):
     seconds: float
     loss: float
     average: float
+    rate: float = 0.0
+    norm: float = 0.0
+    speed: float = 0.0
 
     def __str__(self) -> str:
         return f"[{self.step} | {self.seconds:.2f}] loss={self.loss:.2f} avg={self.average:.2f}"

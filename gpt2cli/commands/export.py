@@ -19,9 +19,10 @@ from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import Bar, Received
 from gpt2cli.records import Exported, Notice, Record
-from gpt2cli.storage import atomic, folders, huggingface, journal, run
-from gpt2cli.storage.output import check_free, output, size_of
+from gpt2cli.storage import atomic, folders, huggingface, journal
+from gpt2cli.storage.destination import check_free, output, size_of
 from gpt2cli.storage.start import Start, for_reading, loaded
+from gpt2cli.storage.state import State, read_state
 from gpt2cli.text.tokenizer import read_tokenizer
 
 MODULES = {"tar": "archive"}
@@ -130,7 +131,7 @@ def bar(config: ExportConfig) -> Iterator[Callable[[int, int], object]]:
         yield lambda done, total: drawn.advance(Received(done, total))
 
 
-def state_of(prefix: Path) -> run.State | None:
+def state_of(prefix: Path) -> State | None:
     """Returns the state of a checkpoint; None where gpt2cli did not train it.
 
     Raises:
@@ -139,6 +140,6 @@ def state_of(prefix: Path) -> run.State | None:
     step = folders.step_of(prefix)
     path = folders.state(prefix.parent, step)
     try:
-        return run.read_state(prefix.parent, step) if step and path.exists() else None
+        return read_state(prefix.parent, step) if step and path.exists() else None
     except FileNotFoundError as error:
         raise BadDataError(f"{path} is missing.") from error

@@ -11,7 +11,7 @@ from typing import Any
 
 from gpt2cli.hparams import HParams
 from gpt2cli.storage import folders
-from gpt2cli.storage.run import State
+from gpt2cli.storage.state import State
 from gpt2cli.text.tokenizer import END_OF_TEXT
 
 # A weight in memory is float32.

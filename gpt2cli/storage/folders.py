@@ -10,6 +10,8 @@ ENCODER = "encoder.json"
 MERGES = "vocab.bpe"
 POINTER = "checkpoint"
 COUNTER = "counter"
+# The weights that adapters are trained beside.
+BASE = "base"
 STATIC_FILES = (HPARAMS, ENCODER, MERGES)
 # Where a checkpoint is written before it is moved into the run folder.
 SAVING = ".saving"
@@ -76,6 +78,12 @@ def weights(folder: Path, step: int) -> Path:
 def optimizer(folder: Path, step: int) -> Path:
     """Returns the prefix of a step's optimiser state."""
     return folder / f"optimizer-{step}"
+
+
+def base(prefix: Path) -> Path:
+    """Returns the prefix of the weights that a run's checkpoint of adapters belongs to."""
+    folder = prefix.parent
+    return (folder.parent if folder.name in (SAVING, REPLACED) else folder) / BASE
 
 
 def state(folder: Path, step: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -61,6 +62,51 @@ def last_step(folder: Path) -> int:
             atomic.write(path, "\n", "ab")
     steps = re.findall(rb'^\{"event": "step".*"step": (\d+)', tail, re.MULTILINE)
     return int(steps[-1]) if steps else 0
+
+
+@dataclasses.dataclass
+class History:
+    """A run's losses (nats per token) as its log tells them.
+
+    Attributes:
+        steps: the steps that were told, ascending.
+        losses: their losses.
+        averages: the moving averages at them.
+        val_steps: the steps that were validated, ascending.
+        val_losses: their validation losses.
+    """
+
+    steps: list[int] = dataclasses.field(default_factory=list)
+    losses: list[float] = dataclasses.field(default_factory=list)
+    averages: list[float] = dataclasses.field(default_factory=list)
+    val_steps: list[int] = dataclasses.field(default_factory=list)
+    val_losses: list[float] = dataclasses.field(default_factory=list)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Takes the next line of a log; steps that are trained again replace what they were."""
+        step = record["step"]
+        if record["event"] == "step":
+            while self.steps and self.steps[-1] >= step:
+                del self.steps[-1], self.losses[-1], self.averages[-1]
+            self.steps.append(step)
+            self.losses.append(record["loss"])
+            self.averages.append(record["average"])
+        while self.val_steps and self.val_steps[-1] >= step:
+            del self.val_steps[-1], self.val_losses[-1]
+        if record["event"] == "validation":
+            self.val_steps.append(step)
+            self.val_losses.append(record["loss"])
+
+
+def history(folder: Path) -> History:
+    """Returns what a run's log tells of its losses; lines that are damaged are left out."""
+    found = History()
+    with contextlib.suppress(FileNotFoundError), (folder / LOG).open("rb") as log:
+        for line in log:
+            if line.startswith((b'{"event": "step"', b'{"event": "validation"')):
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    found.add(json.loads(line))
+    return found
 
 
 def write_config(folder: Path, settings: dict[str, Any]) -> None:

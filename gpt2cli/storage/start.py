@@ -12,8 +12,9 @@ from gpt2cli.config.shared import BEST, DEFAULT_MODEL, LATEST, SourceOptions
 from gpt2cli.errors import BadDataError, MissingInputError, OutputError, TryLaterError
 from gpt2cli.hparams import HParams, read_hparams
 from gpt2cli.records import Notice, Record
-from gpt2cli.storage import bundle, folders, huggingface, journal, run
+from gpt2cli.storage import bundle, folders, huggingface, journal
 from gpt2cli.storage.recovery import Whole, examined, newest_whole
+from gpt2cli.storage.state import State
 
 # How often a reader begins again because the run went on while it read.
 TRIES = 20
@@ -38,7 +39,7 @@ class Start:
     hparams: HParams
     prefix: Path | None
     model_name: str
-    state: run.State | None = None
+    state: State | None = None
     step: int = 0
     found: Whole | None = None
 
@@ -274,4 +275,12 @@ def check_same(existing: Start, start: Start, folder: Path) -> None:
         if (folder / name).read_bytes() != huggingface.static_file(start.folder, name):
             raise BadDataError(
                 f"{folder / name} and {start.folder / name} differ. Give another --run-name."
+            )
+    if existing.state and existing.state.lora_rank and start.prefix:
+        base = folders.index_file(folder / folders.BASE)
+        theirs = folders.index_file(start.prefix)
+        if not theirs.exists() or base.read_bytes() != theirs.read_bytes():
+            raise BadDataError(
+                f"{folder} holds adapters to other weights than {start.prefix}. Give another "
+                "--run-name."
             )

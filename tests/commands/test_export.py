@@ -45,11 +45,11 @@ def run(destination: str, **options: Any) -> list[Any]:
     return list(export(ExportConfig(**settings | options)))
 
 
-def train(steps: int) -> None:
+def train(steps: int, **more: Any) -> None:
     Path("text.txt").write_text("The cat sat on the mat, and the other cat sat there.\n" * 30)
     options: dict[str, Any] = {"model_name": "small", "seed": 1, "xla": False, "save_every": 1}
     options |= {"sample_every": 0, "val_every": 0, "accumulate_gradients": 1}
-    list(finetune(FinetuneConfig(dataset=("text.txt",), steps=steps, **options)))
+    list(finetune(FinetuneConfig(dataset=("text.txt",), steps=steps, **options | more)))
 
 
 def weights(prefix: Path) -> dict[str, Any]:
@@ -103,6 +103,46 @@ def test_a_damaged_checkpoint_is_stepped_over_and_it_is_said(place: Path) -> Non
     records = run("out", model_name=None)
     assert "stepped over" in str(records[0])
     assert records[1] == Notice("from checkpoint/run1/model-1")
+
+
+def test_adapters_are_exported_merged(place: Path) -> None:
+    train(2, lora_rank=2, learning_rate=0.1)
+    run("out", model_name=None, format="openai")
+    base = weights(Path("models/small/model.ckpt"))
+    shapes = models.MINI.lora_shapes(2)
+    adapters = dict(checkpoint.load(Path("checkpoint/run1/model-2"), shapes))
+    for name, array in weights(Path("out/model.ckpt")).items():
+        expected = base[name]
+        if name + "/lora_a" in adapters:
+            product = adapters[name + "/lora_a"] @ adapters[name + "/lora_b"]
+            expected = expected + adapters["model/lora/scale"] * product
+            assert np.abs(expected - base[name]).max() > 1e-3
+        np.testing.assert_allclose(array, expected, rtol=1e-6)
+
+
+def test_adapters_travel_with_the_weights_beside_them(place: Path) -> None:
+    train(2, lora_rank=2)
+    run("out.tar", model_name=None)
+    shutil.move("checkpoint", "before")
+    subprocess.run(["tar", "xf", "out.tar"], check=True)
+    there = Path("checkpoint/run1")
+    assert weights(there / "model-2").keys() == models.MINI.shapes().keys()
+    train(1, lora_rank=2)
+    assert folders.newest(there) == there / "model-3"
+
+
+def test_adapters_are_trained_beside_a_hugging_face_model(place: Path) -> None:
+    run("there")
+    train(1, model_name="there", lora_rank=2)
+    shutil.rmtree("there")
+    base = weights(Path("models/small/model.ckpt"))
+    beside = weights(Path("checkpoint/run1/base"))
+    assert all(beside[name].tobytes() == base[name].tobytes() for name in base)
+    train(1, model_name=None)
+    assert folders.newest(Path("checkpoint/run1")) == Path("checkpoint/run1/model-2")
+    run("there")
+    with pytest.raises(BadDataError, match="adapters to other weights"):
+        train(1, model_name=None, restore_from="there", overwrite=True)
 
 
 def test_a_run_that_gpt_2_simple_wrote_is_exported(place: Path) -> None:

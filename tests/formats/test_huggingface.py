@@ -13,7 +13,7 @@ import pytest
 
 from gpt2cli.formats import huggingface
 from gpt2cli.formats.model import Model
-from gpt2cli.storage.run import State
+from gpt2cli.storage.state import State
 from tests import models
 from tests.formats.conftest import Export
 

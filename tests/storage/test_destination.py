@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpt2cli.errors import DiskError, OutputError, TryLaterError
-from gpt2cli.storage import atomic, output
+from gpt2cli.storage import atomic, destination
 from gpt2cli.storage.lock import locked
 
 KINDS = ["file", "folder"]
@@ -29,7 +29,7 @@ def content(path: Path) -> set[str]:
 
 
 def replace(path: Path, kind: str) -> None:
-    with output.output(path, overwrite=True) as aside:
+    with destination.output(path, overwrite=True) as aside:
         make(aside, kind, "new")
 
 
@@ -71,7 +71,7 @@ def test_a_failure_at_any_operation_leaves_old_or_new(
         assert list(path.parent.glob(".*")) == []
         if found == {"new"}:
             # The failure came after the new one had taken its place.
-            output.remove(path)
+            destination.remove(path)
             path.parent.rmdir()
     assert failed > (8 if kind == "folder" else 4)
     assert content(path) == {"new"}
@@ -95,7 +95,7 @@ def test_without_an_exchange_of_names_the_old_waits_beside(
 ) -> None:
     path = tmp_path / "out"
     make(path, "folder", "old")
-    monkeypatch.setattr(output, "exchange", lambda first, second: False)
+    monkeypatch.setattr(destination, "exchange", lambda first, second: False)
     replace(path, "folder")
     assert content(path) == {"new"}
     assert list(tmp_path.iterdir()) == [path]
@@ -106,7 +106,7 @@ def test_what_a_killed_process_left_is_put_back_or_removed(tmp_path: Path) -> No
     make(tmp_path / ".out.1234.old", "folder", "old")
     make(tmp_path / ".out.1234.part", "folder", "half")
     make(tmp_path / ".other.1234.part", "file", "somebody's")
-    with pytest.raises(RuntimeError), output.output(path, overwrite=True):
+    with pytest.raises(RuntimeError), destination.output(path, overwrite=True):
         assert content(path) == {"old"}
         raise RuntimeError
     assert sorted(p.name for p in tmp_path.iterdir()) == [".other.1234.part", "out"]
@@ -119,7 +119,10 @@ def test_two_writers_to_one_destination_do_not_meet(tmp_path: Path) -> None:
 
 def test_what_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "out"
-    with pytest.raises(OutputError, match="exists"), output.output(path, overwrite=False) as aside:
+    with (
+        pytest.raises(OutputError, match="exists"),
+        destination.output(path, overwrite=False) as aside,
+    ):
         make(aside, "file", "new")
         path.write_text("somebody's")
     assert path.read_text() == "somebody's"
@@ -130,22 +133,22 @@ def test_folders_that_are_worked_in_are_not_replaced(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OutputError, match="holds"):
-        output.check_free(Path(".."), overwrite=True, spare=(Path.cwd(),))
-    output.check_free(tmp_path / "free", overwrite=False, spare=(Path.cwd(),))
+        destination.check_free(Path(".."), overwrite=True, spare=(Path.cwd(),))
+    destination.check_free(tmp_path / "free", overwrite=False, spare=(Path.cwd(),))
     (tmp_path / "taken").symlink_to("nowhere")
     with pytest.raises(OutputError, match="--overwrite"):
-        output.check_free(tmp_path / "taken", overwrite=False, spare=())
+        destination.check_free(tmp_path / "taken", overwrite=False, spare=())
 
 
 def test_names_are_exchanged_in_one_step_here(tmp_path: Path) -> None:
     make(tmp_path / "a", "folder", "1")
     make(tmp_path / "b", "file", "2")
-    assert output.exchange(tmp_path / "a", tmp_path / "b")
+    assert destination.exchange(tmp_path / "a", tmp_path / "b")
     assert (content(tmp_path / "a"), content(tmp_path / "b")) == ({"2"}, {"1"})
-    assert not output.exchange(tmp_path / "a", tmp_path / "nothing")
+    assert not destination.exchange(tmp_path / "a", tmp_path / "nothing")
 
 
 def test_a_size_is_that_of_all_files(tmp_path: Path) -> None:
     make(tmp_path / "out", "folder", "four")
-    assert output.size_of(tmp_path / "out") == 8
-    assert output.size_of(tmp_path / "out" / "one") == 4
+    assert destination.size_of(tmp_path / "out") == 8
+    assert destination.size_of(tmp_path / "out" / "one") == 4
