@@ -45,8 +45,10 @@ def llama(path: str, prompt: list[int], length: int, texts: dict[str, str]) -> A
     settings.n_ctx = 1024
     settings.n_parallel = 1
     settings.warmup = False
-    # More threads than cores wait for each other.
-    settings.cpuparams.n_threads = 1
+    # Threads that wait for each other on a busy machine do little else.
+    for cores in (settings.cpuparams, settings.cpuparams_batch):
+        cores.n_threads = 1
+        cores.poll = 0
     settings.verbosity = 0
     # The cache is float16 unless told otherwise.
     settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
