@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from gpt2cli.errors import BadDataError, MissingInputError
 
@@ -92,6 +93,15 @@ def read_hparams(path: Path) -> HParams:
         raise MissingInputError(f"{path} is missing.") from error
     except (ValueError, OSError) as error:
         raise BadDataError(f"{path} cannot be read as JSON: {error}.") from error
+    return checked(values, path)
+
+
+def checked(values: Any, path: Path) -> HParams:
+    """Returns what a file's values say of the shape.
+
+    Raises:
+        BadDataError: a number is missing, or the numbers do not fit each other.
+    """
     names = [field.name for field in dataclasses.fields(HParams)]
     for name in names:
         value = values.get(name) if isinstance(values, dict) else None

@@ -159,3 +159,24 @@ class Text(Record):
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported(Record):
+    """A model that is complete on disk in another program's format.
+
+    Attributes:
+        path: where.
+        kind: the format.
+        precision: what its weights are stored in.
+        size: of all its files (bytes).
+    """
+
+    event: ClassVar[str] = "export"
+    path: str
+    kind: str
+    precision: str
+    size: int
+
+    def __str__(self) -> str:
+        return f"exported {self.path}: {self.kind}, {self.precision}, {self.size / 1e6:,.1f} MB"

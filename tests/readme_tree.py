@@ -16,7 +16,15 @@ ROOT = Path(__file__).parent.parent
 ROOMS = (
     "cli.py",
     *("commands", "training", "decoding", "formats", "fetching", "network", "text", "storage"),
-    *("config", "options.py", "hparams.py", "records.py", "progress.py", "signals.py"),
+    *(
+        "config",
+        "options.py",
+        "hparams.py",
+        "vocabulary.py",
+        "records.py",
+        "progress.py",
+        "signals.py",
+    ),
     *("tensorflow_start.py", "errors.py"),
 )
 DATA = (

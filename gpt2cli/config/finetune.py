@@ -35,12 +35,15 @@ class FinetuneConfig(ComputeOptions, SeedOptions, RunOptions):
     )
     text_field: str = option("text", "Field of a record of JSON that is text.")
     model_name: str | None = option(
-        None, f"Base model: a folder in --model-dir [the run's own, else {DEFAULT_MODEL}]."
+        None,
+        "Base model: a folder in --model-dir, or a path, OpenAI's or Hugging Face's "
+        f"[the run's own, else {DEFAULT_MODEL}].",
     )
     restore_from: str = option(
         "latest",
         "latest: the run's newest checkpoint, else the base model; fresh: the base model; "
-        "scratch: random weights; or the path of a model folder, run folder or checkpoint.",
+        "scratch: random weights; or the path of a model folder (OpenAI's or Hugging Face's), run "
+        "folder or checkpoint.",
     )
     overwrite: bool = option(
         False, "Let fresh, scratch and a path replace the checkpoints that the run has."

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from gpt2cli.hparams import LORA_A, LORA_B, LORA_SCALE, HParams, block_shapes
 from gpt2cli.network import lora
-from gpt2cli.network.attention import causal_attention, merge_heads, split_heads
+from gpt2cli.network.attention import causal_attention, lengths_of, merge_heads, split_heads
 
 NORM_EPSILON = 1e-5
 # The standard deviations of Radford et al. 2018 and 2019 for weights that start at random.
@@ -165,7 +165,7 @@ def mlp(x: Any, weights: Weights, name: str) -> Any:
 def dense(x: Any, weights: Weights, name: str) -> Any:
     """(batch, time, width) → (batch, time, columns), in the precision of x."""
     matrix = tf.cast(tf.squeeze(weights[f"{name}/w"], 0), x.dtype)  # (width, columns)
-    batch, time, width = x.shape
+    batch, time, width = lengths_of(x)
     rows = tf.reshape(x, [batch * time, width])
     flat = tf.matmul(rows, matrix)  # (batch * time, columns)
     flat += tf.cast(weights[f"{name}/b"], x.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,8 @@ import tensorflow as tf
 
 from gpt2cli.errors import BadDataError
 from gpt2cli.hparams import LORA_A, LORA_B, LORA_SCALE
-from gpt2cli.storage import atomic, folders
+from gpt2cli.signals import postponed
+from gpt2cli.storage import atomic, folders, huggingface
 
 # What TensorFlow makes of the operating system's refusals.
 SYSTEM_ERRORS = (
@@ -26,20 +28,26 @@ def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """Yields the named tensors of a checkpoint, one at a time, their checksums verified.
 
     Half-precision tensors come as float32. Where the checkpoint holds adapters, weights come as
-    those that they were trained beside, each with its adapter merged into it.
+    those that they were trained beside, each with its adapter merged into it. A checkpoint may be
+    Hugging Face's safetensors, which have no checksums.
 
     Raises:
         BadDataError: the checkpoint is damaged or lacks a name.
     """
+    if huggingface.is_weights(prefix):
+        yield from huggingface.load(prefix, names)
+        return
     try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        adapted = reader.has_tensor(LORA_SCALE)
-        base = tf.train.load_checkpoint(str(folders.base(prefix))) if adapted else reader
+        with postponed():
+            reader = tf.train.load_checkpoint(str(prefix))
+            adapted = reader.has_tensor(LORA_SCALE)
+            base = tf.train.load_checkpoint(str(folders.base(prefix))) if adapted else reader
         for name in names:
-            if reader.has_tensor(name) or not adapted:
-                yield name, wide(reader.get_tensor(name))
-            else:
-                yield name, merged(wide(base.get_tensor(name)), reader, name)
+            with postponed():
+                own = reader.has_tensor(name) or not adapted
+                array = wide((reader if own else base).get_tensor(name))
+                array = array if own else merged(array, reader, name)
+            yield name, array
     # The reader raises plain RuntimeError and ValueError for some kinds of damage.
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -75,13 +83,20 @@ def save(prefix: Path, tensors: Mapping[str, Any]) -> None:
     """
     atomic.before("write", prefix)
     names = list(tensors)
-    try:
+    with system_errors(prefix):
         tf.raw_ops.SaveV2(
             prefix=str(prefix),
             tensor_names=names,
             shape_and_slices=[""] * len(names),
             tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
         )
+
+
+@contextlib.contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Within the block what TensorFlow makes of the system's refusals is an OSError again."""
+    try:
+        yield
     except tf.errors.OpError as error:
         number = next((n for kind, n in SYSTEM_ERRORS if isinstance(error, kind)), errno.EIO)
-        raise OSError(number, str(error).splitlines()[0], str(prefix)) from error
+        raise OSError(number, str(error).splitlines()[0], str(path)) from error

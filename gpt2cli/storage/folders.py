@@ -31,6 +31,22 @@ def model_folder(model_dir: str, name: str) -> Path:
     return folder if folder.exists() else renamed
 
 
+def base_model(model_dir: str, name: str) -> Path:
+    """Returns where the model lies that --model-name names, which may be a path too.
+
+    `./mine` is a folder here; `mine` is one in the folder of models, or else one here.
+    """
+    folder, path = model_folder(model_dir, name), Path(name)
+    if is_path(name):
+        return folder if folder.exists() and not path.is_dir() else path
+    return path if path.is_dir() and not folder.exists() else folder
+
+
+def is_path(name: str) -> bool:
+    """Returns whether a model's name is the path of a folder."""
+    return Path(name).name != name
+
+
 def run_folder(checkpoint_dir: str, name: str) -> Path:
     """Returns where a run lies."""
     return Path(checkpoint_dir) / name

@@ -17,6 +17,7 @@ from gpt2cli.storage import atomic
 
 LOG = "log.jsonl"
 BEST = "best.json"
+CONFIG = "config.json"
 # Far more than what a run writes between two steps.
 TAIL_BYTES = 1 << 16
 
@@ -111,7 +112,16 @@ def history(folder: Path) -> History:
 def write_config(folder: Path, settings: dict[str, Any]) -> None:
     """Writes the settings of this invocation as config.json."""
     with atomic.disk_errors(folder):
-        atomic.write_whole(folder / "config.json", json.dumps(settings, indent=1) + "\n")
+        atomic.write_whole(folder / CONFIG, json.dumps(settings, indent=1) + "\n")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns the settings of a run's last invocation; none where they cannot be read."""
+    try:
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def write_best(folder: Path, step: int, loss: float) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.storage import atomic, folders
+from gpt2cli.storage import atomic, folders, huggingface
 from gpt2cli.storage.lock import locked
 from gpt2cli.storage.state import FORMAT, State, digest
 
@@ -54,7 +54,7 @@ def prepare(folder: Path, source: Path) -> None:
         sweep(folder)
         for name in folders.STATIC_FILES:
             if not (folder / name).exists():
-                atomic.write_whole(folder / name, (source / name).read_bytes())
+                atomic.write_whole(folder / name, huggingface.static_file(source, name))
 
 
 def place_base(folder: Path, prefix: Path) -> None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, lora
-from gpt2cli.storage import atomic, checkpoint, folders, run
+from gpt2cli.storage import atomic, bundle_writer, checkpoint, folders, huggingface, run
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
 
@@ -77,10 +77,10 @@ def place_base(folder: Path, prefix: Path, hparams: HParams) -> None:
         DiskError: the disk is full or fails.
     """
     with atomic.disk_errors(folder):
-        if checkpoint.has_adapters(prefix):
+        if huggingface.is_weights(prefix) or checkpoint.has_adapters(prefix):
             aside = folder / folders.SAVING / folders.BASE
             atomic.make_folders(aside.parent)
-            checkpoint.save(aside, dict(checkpoint.load(prefix, hparams.shapes())))
+            bundle_writer.write(aside, checkpoint.load(prefix, hparams.shapes()))
             prefix = aside
         run.place_base(folder, prefix)
         run.sweep(folder)
