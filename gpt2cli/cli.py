@@ -17,7 +17,7 @@ from gpt2cli.config.download import DownloadConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.config.shared import Shared
-from gpt2cli.errors import Gpt2cliError
+from gpt2cli.errors import DiskError, Gpt2cliError
 from gpt2cli.options import Option, options
 from gpt2cli.records import Record, Sample, Stopped
 from gpt2cli.signals import Interrupted, raise_on_signals
@@ -176,9 +176,26 @@ def show(record: Record, settings: Shared) -> None:
     if isinstance(record, Sample):
         offer(str(record))
     elif record.channel == "text":
-        print(record, end="", flush=True)
+        deliver(str(record))
     elif record.channel == "notice" or not settings.quiet:
         say(str(record))
+
+
+def deliver(text: str) -> None:
+    """Prints text on stdout, where it must arrive.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        DiskError: stdout is a file that cannot take it.
+    """
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What Python still holds for stdout must not fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+        raise DiskError(f"Cannot write to stdout: {error.strerror}.") from error
 
 
 def offer(text: str) -> None:

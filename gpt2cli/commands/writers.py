@@ -52,7 +52,8 @@ def load_writer(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
 
     devices.prepare()
     weights = gpt2.variables(checkpoint.load(prefix, hparams.shapes()))
-    return TokenWriter(plan, weights, hparams)
+    kind = BeamWriter if plan.config.search == "beams" else TokenWriter
+    return kind(plan, weights, hparams)
 
 
 def sampling(config: GenerateConfig) -> Any:
@@ -74,10 +75,16 @@ class TokenWriter:
     """Lets rows grow side by side, token by token."""
 
     def __init__(self, plan: Plan, weights: Any, hparams: HParams) -> None:
+        from gpt2cli.decoding.contrast import ContrastiveDecoder
         from gpt2cli.decoding.loop import Decoder
 
         self._plan, self._width = plan, 0
-        self._decoder = Decoder(weights, hparams, sampling(plan.config), xla=plan.config.xla)
+        config, chosen = plan.config, sampling(plan.config)
+        self._decoder: Any = (
+            ContrastiveDecoder(weights, hparams, chosen, config.penalty_alpha, xla=config.xla)
+            if config.search == "contrast"
+            else Decoder(weights, hparams, chosen, xla=config.xla)
+        )
 
     def grow(self, rows: Sequence[Row]) -> Iterator[None]:
         """Lets all rows grow to their ends; yields after each token."""
@@ -97,4 +104,63 @@ class TokenWriter:
 
     def remarks(self) -> list[str]:
         """Returns a line for each thing that went otherwise than asked, once."""
-        return self._decoder.model.compiler.told()
+        told: list[str] = self._decoder.model.compiler.told()
+        return told
+
+
+class BeamWriter:
+    """Finds the best samples of each prompt by following beams."""
+
+    def __init__(self, plan: Plan, weights: Any, hparams: HParams) -> None:
+        from gpt2cli.decoding.search import BeamDecoder, Beams
+
+        config = plan.config
+        beams = Beams(
+            config.num_beams, config.beam_sample, config.length_penalty, config.early_stopping
+        )
+        self._plan, self._few = plan, 0
+        self._decoder = BeamDecoder(weights, hparams, sampling(config), beams, xla=config.xla)
+
+    def grow(self, rows: Sequence[Row]) -> Iterator[None]:
+        """Lets each prompt's rows become its best texts, best first; yields after each step.
+
+        Where fewer texts than rows are found, the best one fills the others, and it is said.
+        """
+        from gpt2cli.decoding.loop import uniforms
+        from gpt2cli.decoding.search import Group
+
+        plan, count = self._plan, self._plan.config.nsamples
+        firsts = rows[::count]
+        draws = [uniforms(plan.seed, row.prompt.number, row.sample) for row in firsts]
+        groups = [
+            Group(self._decoder.beams, plan.length(row.prompt), self._ended) for row in firsts
+        ]
+        length = max(plan.length(row.prompt) for row in firsts)
+        yield from self._decoder.search(
+            [row.prompt.tokens for row in firsts], draws, groups, length
+        )
+        for number, row in enumerate(rows):
+            found = groups[number // count].best(count)
+            self._few += number % count >= len(found)
+            beam = found[number % count] if number % count < len(found) else found[0]
+            for token, log_probability in zip(beam.tokens, beam.log_probabilities, strict=True):
+                row.add(token, log_probability)
+            row.new.finish()
+
+    def remarks(self) -> list[str]:
+        """Returns a line for each thing that went otherwise than asked, once."""
+        few, self._few = self._few, 0
+        told = self._decoder.model.compiler.told()
+        if few:
+            told.append(f"The filters leave too few texts: {few} are the best one once more.")
+        return told
+
+    def _ended(self, tokens: list[int]) -> bool:
+        """Returns whether new tokens hold a stop text, or end with the end-of-text token."""
+        config, tokenizer = self._plan.config, self._plan.tokenizer
+        if tokens[-1] == tokenizer.end_of_text and not config.ignore_eos:
+            return True
+        if not config.stops:
+            return False
+        text = tokenizer.decode(tokens)
+        return any(stop in text for stop in config.stops)

@@ -33,6 +33,7 @@ class CachedModel:
     Attributes:
         compiler: what compiles it; it tells where XLA failed.
         slots: how many places the cache has.
+        vocab: how many tokens there are to choose from.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class CachedModel:
             xla: whether XLA compiles it.
         """
         self.compiler = Compiler(xla=xla)
-        self.slots = 0
+        self.slots, self.vocab = 0, hparams.n_vocab
         self._weights, self._hparams, self._finish = weights, hparams, finish
         self._cache: Cache = []
         self._prefill = self.compiler(self._prefill_graph)

@@ -69,9 +69,9 @@ class History:
         return tf.constant(self.tokens)
 
 
-def newer_half(row: Row, n_ctx: int) -> list[int]:
-    """Returns a row, or where it is longer than the window the newer half of a window of it."""
-    return list(row) if len(row) <= n_ctx else list(row[-(n_ctx // 2) :])
+def newer_half(row: Row, n_ctx: int, more: int = 0) -> list[int]:
+    """Returns a row, or where the window cannot hold it and `more` the newer half of a window."""
+    return list(row) if len(row) + more <= n_ctx else list(row[-max(n_ctx // 2, 1) :])
 
 
 class Decoder:

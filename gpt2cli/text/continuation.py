@@ -65,6 +65,11 @@ class Continuation:
         elif len(self.tokens) == self._length:
             self._end("length")
 
+    def finish(self) -> None:
+        """Ends it, unless it has ended: no more tokens follow."""
+        if not self.done:
+            self._end("length")
+
     def _write(self, new: str) -> None:
         """Adds text and looks for the stop texts in it."""
         begin = max(0, len(self.text) - self._longest + 1)

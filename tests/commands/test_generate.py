@@ -218,6 +218,51 @@ def test_what_is_stopped_half_way_leaves_no_file(
     assert [p.name for p in place.iterdir()] == ["models"]
 
 
+def test_beams_come_best_first_and_end_before_a_stop_text(place: Path) -> None:
+    options: dict[str, Any] = {"prefix": (PROMPT, "x"), "num_beams": 4, "nsamples": 3, "length": 9}
+    lines = texts(**options, format="jsonl", batch_size=2, ignore_eos=True)
+    records = [json.loads(line) for line in lines]
+    assert [(r["prompt"], r["sample"]) for r in records] == [
+        (prompt, number) for prompt in (PROMPT, "x") for number in range(3)
+    ]
+    for three in (records[:3], records[3:]):
+        sums = [record["log_probability"] for record in three]
+        assert sums == sorted(sums, reverse=True)
+        assert len({tuple(record["tokens"]) for record in three}) == 3
+    assert texts(**options, format="text", ignore_eos=True, include_prefix=False)[0] == (
+        records[0]["text"].removeprefix(PROMPT).removesuffix("\n") + "\n"
+    )
+    new = records[0]["text"].removeprefix(PROMPT)
+    options |= {"nsamples": 1, "include_prefix": False, "format": "jsonl", "stop": (new[3:5],)}
+    record = json.loads(texts(**options, early_stopping=True)[0])
+    assert new[3:5] not in record["text"]
+    assert record["finish_reason"] == "stop"
+    assert len(record["tokens"]) < 9
+
+
+def test_beams_may_be_drawn(place: Path) -> None:
+    options: dict[str, Any] = {"prefix": (PROMPT,), "num_beams": 3, "beam_sample": True}
+    options |= {"temperature": 0.7, "top_k": 50, "no_repeat_ngram_size": 2, "length": 12}
+    assert texts(**options, seed=1) == texts(**options, seed=1)
+    assert texts(**options, seed=1) != texts(**options, seed=2)
+    records = list(
+        generate(
+            GenerateConfig(
+                model_name="small", seed=1, xla=False, nsamples=3, **options | {"top_k": 1}
+            )
+        )
+    )
+    assert "The filters leave too few texts: 2 are the best one once more." in map(str, records)
+
+
+def test_contrastive_search_is_another_text_than_the_greedy_one(place: Path) -> None:
+    options: dict[str, Any] = {"prefix": (PROMPT, "x"), "length": 20, "batch_size": 2}
+    contrastive = texts(**options, penalty_alpha=0.8, top_k=6)
+    assert contrastive != texts(**options, temperature=0.0)
+    assert contrastive == texts(**options, penalty_alpha=0.8, top_k=6, seed=9)
+    assert "".join(streamed(**options, penalty_alpha=0.8, top_k=6)) == "".join(contrastive)
+
+
 def test_a_hundred_samples_use_one_program_and_one_cache(place: Path) -> None:
     import tensorflow as tf
 
