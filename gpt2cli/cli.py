@@ -14,6 +14,7 @@ import typer
 
 from gpt2cli import __version__
 from gpt2cli.config.download import DownloadConfig
+from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.config.shared import Shared
@@ -26,6 +27,7 @@ COMMANDS: dict[str, type[Shared]] = {
     "download": DownloadConfig,
     "finetune": FinetuneConfig,
     "generate": GenerateConfig,
+    "evaluate": EvaluateConfig,
 }
 EPILOG = (
     "Every option of a command can come from the environment: GPT2CLI_FINETUNE_STEPS=100 is "

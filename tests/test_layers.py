@@ -77,6 +77,10 @@ def test_functions_and_files_stay_within_the_walls() -> None:
         ["finetune", __file__, "--model-name", "no-such-model", "--offline"],
         ["generate", "--run-name", "no-such-run"],
         ["generate", "--temperature", "-1"],
+        ["generate", "--prompts", "no-such-file.jsonl", "--model-name", "tiny"],
+        ["generate", "--destination-path", __file__, "--model-name", "tiny"],
+        ["evaluate", "--help"],
+        ["evaluate", "no-such-file.txt", "--model-name", "tiny"],
     ],
 )
 def test_tensorflow_is_not_loaded_for(arguments: list[str], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from gpt2cli import tensorflow_start
 from gpt2cli.config.finetune import DEFAULT_STEPS, FinetuneConfig
-from gpt2cli.errors import BadDataError, DiskError, OutputError, UsageError
+from gpt2cli.errors import DiskError, OutputError, UsageError
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.hparams import HParams
 from gpt2cli.records import Notice, Record, Sample, Saved, StepReport, Stopped, Validation
@@ -21,7 +21,7 @@ from gpt2cli.storage import folders, journal, run
 from gpt2cli.storage.recovery import settle
 from gpt2cli.storage.start import Start, for_finetune
 from gpt2cli.text.continuation import Continuation
-from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
+from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 from gpt2cli.training import data
 
 if TYPE_CHECKING:
@@ -90,10 +90,7 @@ def check_settings(config: FinetuneConfig, hparams: HParams, tokenizer: Tokenize
         UsageError: an option asks for more than the model has.
         BadDataError: the vocabulary does not fit the model.
     """
-    if tokenizer.vocab > hparams.n_vocab:
-        raise BadDataError(
-            f"encoder.json has {tokenizer.vocab} tokens, and hparams.json allows {hparams.n_vocab}."
-        )
+    check_fits(tokenizer, hparams)
     window = config.window or hparams.n_ctx
     if window > hparams.n_ctx:
         raise UsageError(f"--window {window} is more than the model's n_ctx, {hparams.n_ctx}.")

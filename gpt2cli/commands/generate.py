@@ -17,7 +17,7 @@ from gpt2cli.records import Notice, Record, Text
 from gpt2cli.storage import outputs
 from gpt2cli.storage.start import for_reading, loaded
 from gpt2cli.text.prompts import read_prompts
-from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
+from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 
 SEED_BITS = 32
 
@@ -35,6 +35,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     yield from fetch_base(config)
     start = for_reading(config)
     tokenizer = read_tokenizer(start.encoder, start.merges)
+    check_fits(tokenizer, start.hparams)
     prompts = yield from encoded(texts, tokenizer, start.hparams.n_ctx)
     seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
     yield from map(Notice, start.remarks())

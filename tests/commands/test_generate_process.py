@@ -55,28 +55,28 @@ def test_cron_gives_no_stdin_and_nothing_hangs(redirection: str, place: Path) ->
 
 def test_a_text_is_streamed_to_a_pipe_and_a_closed_one_ends_it_quietly(place: Path) -> None:
     arguments = ("--length", 100_000, "--stream", "--ignore-eos", "--prefix", "a")
-    process = start(place, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    # It comes while the rest is still being written.
-    assert process.stdout.read(5).startswith("a")
-    assert process.poll() is None
-    process.stdout.close()
-    assert process.wait(60) in (0, 141)
-    assert process.stderr.read() == "from models/small/model.ckpt, seed 3\n"
+    with start(place, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        # It comes while the rest is still being written.
+        assert process.stdout.read(5).startswith("a")
+        assert process.poll() is None
+        process.stdout.close()
+        assert process.wait(60) in (0, 141)
+        assert process.stderr.read() == "from models/small/model.ckpt, seed 3\n"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_half_way_leaves_no_file(number: int, code: int, place: Path) -> None:
     arguments = ("--length", 100_000, "--ignore-eos", "--destination-path", "new/all.txt")
-    process = start(place, *arguments, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("from models")
-    while not list(place.glob("new/.*.part")):
-        assert process.poll() is None
-    os.kill(process.pid, number)
-    assert process.wait(60) == code
-    assert process.stderr.read() == "gpt2cli: stopped\n"
+    with start(place, *arguments, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("from models")
+        while not list(place.glob("new/.*.part")):
+            assert process.poll() is None
+        os.kill(process.pid, number)
+        assert process.wait(60) == code
+        assert process.stderr.read() == "gpt2cli: stopped\n"
     assert [path.name for path in place.iterdir()] == ["models"]
 
 
