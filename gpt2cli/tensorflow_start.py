@@ -8,12 +8,20 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from gpt2cli import compile_cache
 
-def load(*, verbose: bool) -> None:
+
+def load(*, verbose: bool, keep_compiled: bool = False) -> None:
     """Imports TensorFlow; its log is shown only where it was asked for, or if it cannot load.
 
     TensorFlow writes some lines to stderr before it looks at TF_CPP_MIN_LOG_LEVEL.
+
+    Args:
+        verbose: whether to show its log.
+        keep_compiled: whether what XLA compiles is kept for the next command.
     """
+    if keep_compiled and "tensorflow" not in sys.modules:
+        compile_cache.enable()
     if verbose:
         import tensorflow  # noqa: F401
 

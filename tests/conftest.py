@@ -20,6 +20,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where compiled programs are kept while tests run: not in the user's own folder."""
+    place = tmp_path_factory.mktemp("cache")
+    os.environ["XDG_CACHE_HOME"] = str(place)
+    return place
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return models.real_tokenizer()

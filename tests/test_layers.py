@@ -14,8 +14,8 @@ import gpt2cli
 PACKAGE = Path(gpt2cli.__file__).parent
 # From the ground up; modules and rooms on one floor don't know each other.
 FLOORS = [
-    {"errors", "records", "signals", "tensorflow_start"},
-    {"options", "hparams", "progress"},
+    {"errors", "records", "signals", "compile_cache"},
+    {"options", "hparams", "progress", "tensorflow_start"},
     {"config"},
     {"network", "text", "storage"},
     {"training", "decoding", "fetching", "formats"},

@@ -51,7 +51,7 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         tokens = corpus.open_tokens(path)
         check_any(tokens, tokenizer, str(texts.training))
         yield Notice(f"from {start.prefix}")
-        tensorflow_start.load(verbose=config.verbose)
+        tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
         judge = yield from loaded(config, start, partial(load_evaluator, config))
         totals = yield from judged(config, judge, tokens, tokenizer.end_of_text, stride)
         yield from map(Notice, judge.compiler.told())

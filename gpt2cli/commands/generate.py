@@ -40,7 +40,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
     yield from map(Notice, start.remarks())
     yield Notice(f"from {start.prefix}, seed {seed}")
-    tensorflow_start.load(verbose=config.verbose)
+    tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
     plan = Plan(config, tokenizer, start.hparams.n_ctx, seed)
     writer = yield from loaded(config, start, partial(load_writer, plan))
     if config.destination_path is not None:

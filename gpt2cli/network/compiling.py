@@ -14,7 +14,10 @@ UNCOMPILED = (
     tf.errors.InternalError,
     tf.errors.NotFoundError,
     tf.errors.FailedPreconditionError,
+    tf.errors.OutOfRangeError,
 )
+# The disk may be full where XLA keeps what it has compiled.
+KEPT = "xla_compile_cache"
 
 
 class Compiler:
@@ -33,13 +36,15 @@ class Compiler:
 
         While it is traced, `xla` tells the graph how it is to be compiled.
         """
-        compiled = {xla: tf.function(graph, jit_compile=xla) for xla in (True, False)}
+        compiled = {
+            xla: tf.function(graph, jit_compile=xla, autograph=False) for xla in (True, False)
+        }
 
         def run(*arguments: Any) -> Any:
             try:
                 return compiled[self.xla](*arguments)
-            except UNCOMPILED as error:
-                if not self.xla:
+            except tf.errors.OpError as error:
+                if not self.xla or not (isinstance(error, UNCOMPILED) or KEPT in error.message):
                     raise
                 reason = str(error.message).strip().split("\n")[0][:200]
                 self._remarks.append(f"XLA cannot compile this ({reason}); going on without it.")

@@ -143,11 +143,11 @@ def test_nothing_is_left_in_the_folder_for_temporary_files(
 def test_what_cannot_be_judged_is_refused(place: Path) -> None:
     (place / "empty.txt").write_text("")
     (place / "border.txt").write_text("<|endoftext|><|endoftext|>")
-    with pytest.raises(BadDataError, match=r"empty.txt: empty"):
+    with pytest.raises(BadDataError, match=r"empty\.txt: empty"):
         judged("empty.txt")
-    with pytest.raises(BadDataError, match=r"border.txt: there is no token to judge"):
+    with pytest.raises(BadDataError, match=r"border\.txt: there is no token to judge"):
         judged("border.txt")
-    with pytest.raises(MissingInputError, match="nowhere.txt"):
+    with pytest.raises(MissingInputError, match=r"nowhere\.txt"):
         judged("nowhere.txt")
     with pytest.raises(MissingInputError, match="models/large"):
         judged("text.txt", model_name="large")
