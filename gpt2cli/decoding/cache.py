@@ -22,6 +22,8 @@ SLOT_STEP = 64
 Cache = list[tuple[Any, Any]]
 # Hidden states, first slots, newest slot, and what else is given → what the caller wants of them.
 Finish = Callable[..., Any]
+# A layer's keys and values; query, key and value → what each position attends to.
+Attend = Callable[..., Any]
 
 
 class CachedModel:
@@ -125,18 +127,9 @@ class CachedModel:
             cache: of `batch` rows, or of a multiple of them.
             inputs: handed to `finish`.
         """
-
-        def attend(pair: tuple[Any, Any], query: Any, key: Any, value: Any) -> Any:
-            for variable, new in zip(pair, (key, value), strict=True):
-                copies = variable.shape[0] // new.shape[0]
-                new = tf.repeat(new, copies, axis=0) if copies > 1 else new
-                free = variable.shape[2] - new.shape[2]
-                variable.assign(tf.pad(new, [[0, 0], [0, 0], [0, free], [0, 0]]))
-            return causal_attention(query, key, value, first)
-
         time = tokens.shape[1]
         positions = tf.maximum(tf.range(time)[None, :] - first[:, None], 0)
-        hidden = self._hidden(tokens, positions, [partial(attend, pair) for pair in cache])
+        hidden = self._hidden(tokens, positions, partial(self._fill, first), cache)
         return self._finish(hidden, first, time - 1, *inputs)
 
     def _step_graph(
@@ -152,24 +145,51 @@ class CachedModel:
             cache: of `batch` rows.
             inputs: handed to `finish`.
         """
-
-        def attend(pair: tuple[Any, Any], query: Any, key: Any, value: Any) -> Any:
-            keys, values = (
-                variable.assign(self.put(variable, new, place, 2))
-                for variable, new in zip(pair, (key, value), strict=True)
-            )
-            return cached_attention(query, keys, values, first, place)
-
-        if parents is not None:
-            for variable in (each for pair in cache for each in pair):
-                variable.assign(tf.gather(variable, parents))
         positions = (place - first)[:, None]
-        hidden = self._hidden(tokens, positions, [partial(attend, pair) for pair in cache])
+        hidden = self._hidden(
+            tokens, positions, partial(self._extend, first, place, parents), cache
+        )
         return self._finish(hidden, first, place, *inputs)
 
-    def _hidden(self, tokens: Any, positions: Any, attends: Sequence[gpt2.Attend]) -> Any:
+    def _hidden(self, tokens: Any, positions: Any, attend: Attend, cache: Cache) -> Any:
+        """Returns the last hidden states, (batch, time, embed).
+
+        The block is a function of its weights and its part of the cache, so that it is traced
+        once and not once for each layer.
+        """
+
+        def block(x: Any, weights: gpt2.Weights, pair: tuple[Any, Any]) -> Any:
+            return gpt2.block(x, weights, self._hparams.n_head, partial(attend, pair))
+
+        traced = tf.function(block, autograph=False)
         x = gpt2.embed(self._weights, tokens, positions)  # (batch, time, embed)
-        return gpt2.hidden_states(self._weights, self._hparams, x, attends=attends)
+        for layer, pair in enumerate(cache):
+            x = traced(x, gpt2.block_weights(self._weights, layer), pair)
+        return gpt2.norm(x, self._weights, "model/ln_f")
+
+    def _fill(self, first: Any, pair: tuple[Any, Any], query: Any, key: Any, value: Any) -> Any:
+        """Puts the keys and values of whole rows into a layer's cache, and attends to them."""
+        for variable, new in zip(pair, (key, value), strict=True):
+            copies = variable.shape[0] // new.shape[0]
+            new = tf.repeat(new, copies, axis=0) if copies > 1 else new
+            free = variable.shape[2] - new.shape[2]
+            variable.assign(tf.pad(new, [[0, 0], [0, 0], [0, free], [0, 0]]))
+        return causal_attention(query, key, value, first)
+
+    def _extend(
+        self, first: Any, place: Any, parents: Any, pair: tuple[Any, Any], *new: Any
+    ) -> Any:
+        """Adds the key and value of one position to a layer's cache, and attends to all."""
+        query, *added = new
+        keys, values = (
+            variable.assign(
+                self.put(
+                    variable if parents is None else tf.gather(variable, parents), one, place, 2
+                )
+            )
+            for variable, one in zip(pair, added, strict=True)
+        )
+        return cached_attention(query, keys, values, first, place)
 
 
 def prompt_size(length: int, n_ctx: int) -> int:
