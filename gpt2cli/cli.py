@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -45,6 +46,9 @@ STDERR = 2
 def main() -> None:
     """Runs the command line and exits with the code that tells how it went."""
     replace_closed_outputs()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Where the locale has no such character, a `?` is better than no text.
+        sys.stdout.reconfigure(errors="replace")
     raise_on_signals()
     try:
         code = application()(standalone_mode=False, prog_name="gpt2cli") or 0

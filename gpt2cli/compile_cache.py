@@ -56,8 +56,12 @@ def folder() -> Path:
     Raises:
         RuntimeError: the user has no home.
     """
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        base = Path.home() / ".cache"
+        # Some users have a home that is not there; it is not ours to make.
+        if not base.parent.is_dir():
+            raise RuntimeError(f"{base.parent} is no folder")
     return base / "gpt2cli" / f"xla-{fingerprint()}"
 
 

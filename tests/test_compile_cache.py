@@ -101,7 +101,10 @@ def test_where_there_can_be_no_cache_there_is_none(
         patch.setenv("XDG_CACHE_HOME", "relative")
         patch.setattr(Path, "home", homeless)
         assert unchanged()
+        patch.setattr(Path, "home", lambda: home / "nobody")
+        assert unchanged()
     assert not Path("relative").exists()
+    assert not (home / "nobody").exists()
     with monkeypatch.context() as patch:
         patch.setenv("TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory=/mine")
         assert compile_cache.enable() is None

@@ -88,6 +88,25 @@ def test_a_full_disk_behind_stdout_is_told(place: Path) -> None:
     assert errors.splitlines()[1:] == ["gpt2cli: Cannot write to stdout: No space left on device."]
 
 
+def test_a_narrow_encoding_of_stdout_loses_characters_and_no_text(cli: Run, place: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = cli(*COMMON, "--length", 1, "--prefix", "é…a", env=environment, encoding="latin-1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("é?a")
+
+
+def test_a_terminal_gets_the_text_as_it_is_written(place: Path) -> None:
+    main, terminal = os.openpty()
+    with start(
+        place, "--length", 2000, "--ignore-eos", "--prefix", "a", stdout=terminal
+    ) as process:
+        os.close(terminal)
+        assert os.read(main, 1) == b"a"
+        assert process.poll() is None
+        process.kill()
+    os.close(main)
+
+
 def test_an_existing_file_is_refused_at_once(cli: Run, place: Path) -> None:
     (place / "all.txt").write_text("mine")
     done = cli("generate", "--destination-path", "all.txt")
