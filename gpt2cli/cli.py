@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,11 +15,12 @@ import typer
 
 from gpt2cli import __version__
 from gpt2cli.config.download import DownloadConfig
+from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.config.shared import Shared
-from gpt2cli.errors import Gpt2cliError
+from gpt2cli.errors import DiskError, Gpt2cliError
 from gpt2cli.options import Option, options
 from gpt2cli.records import Record, Sample, Stopped
 from gpt2cli.signals import Interrupted, raise_on_signals
@@ -27,6 +29,7 @@ COMMANDS: dict[str, type[Shared]] = {
     "download": DownloadConfig,
     "finetune": FinetuneConfig,
     "generate": GenerateConfig,
+    "evaluate": EvaluateConfig,
     "export": ExportConfig,
 }
 EPILOG = (
@@ -45,6 +48,9 @@ STDERR = 2
 def main() -> None:
     """Runs the command line and exits with the code that tells how it went."""
     replace_closed_outputs()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Where the locale has no such character, a `?` is better than no text.
+        sys.stdout.reconfigure(errors="replace")
     raise_on_signals()
     try:
         code = application()(standalone_mode=False, prog_name="gpt2cli") or 0
@@ -179,9 +185,26 @@ def show(record: Record, settings: Shared) -> None:
     if isinstance(record, Sample):
         offer(str(record))
     elif record.channel == "text":
-        print(record, end="", flush=True)
+        deliver(str(record))
     elif record.channel == "notice" or not settings.quiet:
         say(str(record))
+
+
+def deliver(text: str) -> None:
+    """Prints text on stdout, where it must arrive.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        DiskError: stdout is a file that cannot take it.
+    """
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What Python still holds for stdout must not fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+        raise DiskError(f"Cannot write to stdout: {error.strerror}.") from error
 
 
 def offer(text: str) -> None:

@@ -20,6 +20,24 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what fetches from the network, unless it is asked for by name."""
+    if "network" in config.getoption("markexpr"):
+        return
+    skip = pytest.mark.skip(reason="fetches from the network; run it by `-m network`")
+    for item in items:
+        if "network" in item.keywords and item.get_closest_marker("network"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where compiled programs are kept while tests run: not in the user's own folder."""
+    place = tmp_path_factory.mktemp("cache")
+    os.environ["XDG_CACHE_HOME"] = str(place)
+    return place
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return models.real_tokenizer()

@@ -14,8 +14,8 @@ import gpt2cli
 PACKAGE = Path(gpt2cli.__file__).parent
 # From the ground up; modules and rooms on one floor don't know each other.
 FLOORS = [
-    {"errors", "records", "signals", "tensorflow_start"},
-    {"options", "hparams", "vocabulary", "progress"},
+    {"errors", "records", "signals", "compile_cache"},
+    {"options", "hparams", "vocabulary", "progress", "tensorflow_start"},
     {"config"},
     {"network", "text", "storage"},
     {"training", "decoding", "fetching", "formats"},
@@ -80,6 +80,10 @@ def test_functions_and_files_stay_within_the_walls() -> None:
         ["finetune", __file__, "--model-name", "no-such-model", "--offline"],
         ["generate", "--run-name", "no-such-run"],
         ["generate", "--temperature", "-1"],
+        ["generate", "--prompts", "no-such-file.jsonl", "--model-name", "tiny"],
+        ["generate", "--destination-path", __file__, "--model-name", "tiny"],
+        ["evaluate", "--help"],
+        ["evaluate", "no-such-file.txt", "--model-name", "tiny"],
     ],
 )
 def test_tensorflow_is_not_loaded_for(arguments: list[str], tmp_path: Path) -> None:

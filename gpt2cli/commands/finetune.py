@@ -17,6 +17,7 @@ from gpt2cli.storage import folders, journal, run
 from gpt2cli.storage.recovery import settle
 from gpt2cli.storage.start import Start, for_finetune
 from gpt2cli.storage.state import State
+from gpt2cli.text.continuation import Continuation
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from gpt2cli.training import data, memory, plan
 
@@ -145,15 +146,19 @@ class Sampler:
         config, state = self._config, self._training.state
         count = config.sample_num
         draws = [uniforms(state.seed, state.step, number) for number in range(count)]
-        columns = list(self._decoder.tokens([self._prompt] * count, draws, config.sample_length))
+        rows = [Continuation(self._tokenizer, config.sample_length) for _ in range(count)]
+        for chosen in self._decoder.tokens([self._prompt] * count, draws, config.sample_length):
+            for row, token in zip(rows, chosen.tokens, strict=True):
+                if not row.done:
+                    row.add(token)
+            if all(row.done for row in rows):
+                break
         folder = folders.run_folder(config.checkpoint_dir, config.run)
-        samples = []
-        for number in range(count):
-            row = [int(column[number]) for column in columns]
-            if self._tokenizer.end_of_text in row:
-                row = row[: row.index(self._tokenizer.end_of_text)]
-            text = config.sample_prefix + self._tokenizer.decode(row)
-            samples.append(Sample(state.step, number + 1, text))
+        samples = [
+            Sample(state.step, number, config.sample_prefix + row.text)
+            for number, row in enumerate(rows, start=1)
+        ]
+        yield from map(Notice, self._decoder.model.compiler.told())
         try:
             journal.write_samples(folder, state.step, "".join(map(str, samples)))
         except (DiskError, OutputError) as error:

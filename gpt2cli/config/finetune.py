@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import codecs
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt2cli.config.shared import DEFAULT_MODEL, ComputeOptions, RunOptions, SeedOptions
+from gpt2cli.config.shared import (
+    DEFAULT_MODEL,
+    ComputeOptions,
+    CorpusOptions,
+    RunOptions,
+    SeedOptions,
+)
 from gpt2cli.errors import UsageError
-from gpt2cli.options import argument, option
+from gpt2cli.options import option
 
 DEFAULT_STEPS = 1000
 DEFAULT_VAL_FRACTION = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(ComputeOptions, SeedOptions, RunOptions):
+class FinetuneConfig(CorpusOptions, ComputeOptions, SeedOptions, RunOptions):
     """Fine-tune a GPT-2 on text, and keep its checkpoints in a run folder.
 
     A run that has checkpoints is continued. Stopped by a signal, it saves the step and can be
     continued by the same command.
     """
 
-    dataset: tuple[str, ...] = argument(
-        "Text files, .csv, .jsonl, or .npy and .npz of tokens, any of them .gz; folders of them "
-        "(recursive); globs; or - for stdin."
-    )
-    encoding: str = option("utf-8", "How text is written: utf-8, latin-1, shift-jis, …")
-    csv_column: str | None = option(
-        None, "Column of a csv that is text: its name, or its number from 1 [the first]."
-    )
-    csv_header: bool | None = option(
-        None, "Whether a csv's first row is the columns' names [as it looks]."
-    )
-    text_field: str = option("text", "Field of a record of JSON that is text.")
     model_name: str | None = option(
         None,
         "Base model: a folder in --model-dir, or a path, OpenAI's or Hugging Face's "
@@ -128,7 +121,8 @@ class FinetuneConfig(ComputeOptions, SeedOptions, RunOptions):
             UsageError: options contradict each other.
         """
         super().__post_init__()
-        check_corpus(self)
+        if self.val_dataset and self.val_fraction:
+            raise UsageError("--val-dataset and --val-fraction contradict each other; give one.")
         lengths = {"--steps": self.steps, "--until-step": self.until_step, "--epochs": self.epochs}
         given = [name for name, value in lengths.items() if value is not None]
         if len(given) > 1:
@@ -143,24 +137,3 @@ class FinetuneConfig(ComputeOptions, SeedOptions, RunOptions):
             raise UsageError(
                 f"--schedule {self.schedule} needs an end: give --until-step or --steps above 0."
             )
-
-
-def check_corpus(config: FinetuneConfig) -> None:
-    """Checks what the options on text and validation ask of each other.
-
-    Raises:
-        UsageError: they contradict each other, or name an encoding that Python does not know.
-    """
-    try:
-        "a".encode(config.encoding)
-        codecs.getincrementaldecoder(config.encoding)
-    except (LookupError, ValueError) as error:
-        raise UsageError(f"--encoding: {error}. Python's names are meant, as latin-1.") from error
-    column = config.csv_column
-    if config.csv_header is False and column is not None and not column.isdecimal():
-        raise UsageError(
-            f"--csv-column {column} needs a header, and --no-csv-header says there is none; "
-            "give the column's number, from 1."
-        )
-    if config.val_dataset and config.val_fraction:
-        raise UsageError("--val-dataset and --val-fraction contradict each other; give one.")

@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from gpt2cli.config.shared import ComputeOptions, SeedOptions, SourceOptions
 from gpt2cli.errors import UsageError
-from gpt2cli.options import option
+from gpt2cli.options import Config, option
+
+DEFAULT_TEMPERATURE = 0.7
+DEFAULT_DELIMITER = "=" * 20 + "\n"
+DEFAULT_FOLDER = "gen"
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig(ComputeOptions, SeedOptions, SourceOptions):
-    """Write text from a run, or from a base model.
-
-    The text goes to stdout and everything else to stderr.
-    """
+class PromptOptions(Config):
+    """What is continued, and how far."""
 
     prefix: tuple[str, ...] = option((), "Text to continue (repeatable).")
+    prefix_file: str | None = option(
+        None, "File with one text to continue; a line break at its end is left out."
+    )
+    prompts: str | None = option(
+        None,
+        "File of texts to continue, one a line, or .jsonl with `prompt`; - is stdin, which is "
+        "also read where it is a pipe and no text is given.",
+    )
     length: int | None = option(None, "New tokens at most [what is left of the window].", least=1)
-    temperature: float = option(0.7, "Lower is tamer; 0 takes the likeliest token.", least=0)
+    stop: tuple[str, ...] = option((), "A sample ends before this text (repeatable).")
+    truncate: str | None = option(None, "The same as --stop.")
+    ignore_eos: bool = option(False, "Go on beyond the end-of-text token.", switch=True)
+    nsamples: int = option(1, "Samples for each text; of beams: the best so many.", least=1)
+    batch_size: int = option(1, "Samples decoded at once; with beams: texts.", least=1)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The texts that end a sample."""
+        return self.stop if self.truncate is None else (*self.stop, self.truncate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceOptions(Config):
+    """How the next token is chosen."""
+
+    temperature: float = option(
+        DEFAULT_TEMPERATURE, "Lower is tamer; 0 takes the likeliest token.", least=0
+    )
     top_k: int = option(0, "Draw from the k likeliest tokens; 0: from all.", least=0)
     top_p: float = option(
         0.0,
@@ -26,13 +55,71 @@ class GenerateConfig(ComputeOptions, SeedOptions, SourceOptions):
         least=0,
         most=1,
     )
-    nsamples: int = option(1, "Samples for each prefix.", least=1)
-    batch_size: int = option(1, "Samples decoded at once.", least=1)
-    stop: tuple[str, ...] = option((), "A sample ends before this text (repeatable).")
-    truncate: str | None = option(None, "The same as --stop.")
+    min_p: float = option(
+        0.0,
+        "Draw from tokens of at least this share of the likeliest's probability; 0: from all.",
+        least=0,
+        most=1,
+    )
+    typical_p: float = option(
+        1.0,
+        "Draw from the tokens of most expected surprise that reach this probability; 1: from all.",
+        least=0,
+        most=1,
+    )
+    repetition_penalty: float = option(
+        1.0, "Makes tokens that the text has less likely; 1: not at all.", least=0
+    )
+    no_repeat_ngram_size: int = option(
+        0, "No run of so many tokens comes twice; 0: any may.", least=0
+    )
+    num_beams: int = option(1, "Beams to search with for the likeliest text; 1: none.", least=1)
+    beam_sample: bool = option(
+        False, "Draw the candidates of the beams, with all filters.", switch=True
+    )
+    length_penalty: float = option(
+        1.0, "Beams are judged by log-probability over length to this power."
+    )
+    early_stopping: bool = option(
+        False, "End the search once as many beams as there are have ended.", switch=True
+    )
+    penalty_alpha: float = option(
+        0.0,
+        "Contrastive search: how much a candidate of the --top-k is held against for being like "
+        "the text before; 0: none.",
+        least=0,
+        most=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(Config):
+    """Where the samples go, and in which form."""
+
     include_prefix: bool = option(True, "Whether a sample begins with its prefix.")
-    sample_delim: str = option("=" * 20 + "\n", "Stands between two samples.")
-    ignore_eos: bool = option(False, "Go on beyond the end-of-text token.")
+    sample_delim: str = option(DEFAULT_DELIMITER, "Stands between two samples.")
+    format: Literal["text", "jsonl"] = option(
+        "text", "jsonl: a line of JSON for each sample, with its tokens and their probabilities."
+    )
+    stream: bool | None = option(
+        None, "Whether text is shown as it is written [on a terminal, where that can be]."
+    )
+    destination_path: str | None = option(None, "File to write all samples to, in place of stdout.")
+    nfiles: int | None = option(None, "Files to write, each with all samples [1].", least=1)
+    folder: str | None = option(
+        None, f"Folder to put files in, beside what is there [{DEFAULT_FOLDER} with --nfiles]."
+    )
+    overwrite: bool = option(False, "Replace --destination-path if it exists.", switch=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(
+    PromptOptions, ChoiceOptions, OutputOptions, ComputeOptions, SeedOptions, SourceOptions
+):
+    """Write text from a run, or from a base model.
+
+    The text goes to stdout and everything else to stderr.
+    """
 
     def __post_init__(self) -> None:
         """Checks what no single option shows.
@@ -43,8 +130,81 @@ class GenerateConfig(ComputeOptions, SeedOptions, SourceOptions):
         super().__post_init__()
         if "" in self.stops:
             raise UsageError("--stop and --truncate need a text, not an empty one.")
+        if self.repetition_penalty == 0:
+            raise UsageError("--repetition-penalty must be above 0; 1 is none.")
+        if self.typical_p == 0:
+            raise UsageError("--typical-p must be above 0; 1 takes all tokens.")
+        check_search(self)
+        check_output(self)
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        """The texts that end a sample."""
-        return self.stop if self.truncate is None else (*self.stop, self.truncate)
+    def files(self) -> int:
+        """How many files are written to a folder; 0: none."""
+        return (self.nfiles or 1) if self.folder or self.nfiles else 0
+
+    @property
+    def search(self) -> Literal["tokens", "beams", "contrast"]:
+        """How texts are searched for."""
+        if self.num_beams > 1:
+            return "beams"
+        return "contrast" if self.penalty_alpha else "tokens"
+
+
+def check_search(config: GenerateConfig) -> None:
+    """Raises UsageError where options on how tokens are chosen contradict each other."""
+    drawing = {
+        "--temperature": config.temperature not in (0, DEFAULT_TEMPERATURE),
+        "--top-p": 0 < config.top_p < 1,
+        "--min-p": config.min_p > 0,
+        "--typical-p": config.typical_p < 1,
+    }
+    top_k = {"--top-k": config.top_k > 0}
+    searching = {"--beam-sample": config.beam_sample, "--early-stopping": config.early_stopping}
+    if config.search != "beams":
+        given = first_given(searching | {"--length-penalty": config.length_penalty != 1})
+        if given:
+            raise UsageError(f"{given} is of beams; give --num-beams above 1.")
+    if config.search == "beams":
+        refuse_both(config.penalty_alpha > 0, "--penalty-alpha", "--num-beams")
+        if config.nsamples > config.num_beams:
+            raise UsageError(
+                f"--nsamples {config.nsamples} is more than --num-beams {config.num_beams} find."
+            )
+        if config.beam_sample:
+            refuse_both(config.temperature == 0, "--temperature 0", "--beam-sample")
+        elif given := first_given(drawing | top_k):
+            raise UsageError(
+                f"{given} and --num-beams contradict each other without --beam-sample: beams are "
+                "the likeliest candidates, and none is drawn."
+            )
+    if config.search == "contrast":
+        if config.top_k < 2:
+            raise UsageError("--penalty-alpha needs --top-k of 2 or more: how many candidates.")
+        if given := first_given(drawing):
+            raise UsageError(f"{given} and --penalty-alpha contradict each other: none is drawn.")
+
+
+def check_output(config: GenerateConfig) -> None:
+    """Raises UsageError where options on the output contradict each other."""
+    folder = "--folder" if config.folder else "--nfiles"
+    refuse_both(bool(config.destination_path and config.files), "--destination-path", folder)
+    if config.stream:
+        refuse_both(config.search == "beams", "--stream", "--num-beams")
+        refuse_both(config.format == "jsonl", "--stream", "--format jsonl")
+        refuse_both(config.destination_path is not None, "--stream", "--destination-path")
+        refuse_both(config.files > 0, "--stream", folder)
+    delimiter = config.sample_delim != DEFAULT_DELIMITER
+    refuse_both(config.format == "jsonl" and delimiter, "--sample-delim", "--format jsonl")
+    if config.destination_path == "" or config.folder == "":
+        raise UsageError("--destination-path and --folder need a name, not an empty one.")
+
+
+def refuse_both(given: bool, one: str, other: str) -> None:
+    """Raises UsageError, naming both, where two options are given that contradict each other."""
+    if given:
+        raise UsageError(f"{one} and {other} contradict each other; give one of them.")
+
+
+def first_given(options: Mapping[str, Any]) -> str | None:
+    """Returns the name of the first option that was given, or None."""
+    return next((name for name, given in options.items() if given), None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from typing import Literal
 
 from gpt2cli.errors import UsageError
-from gpt2cli.options import Config, option
+from gpt2cli.options import Config, argument, option
 
 DEFAULT_MODEL = "124M"
 DEFAULT_RUN = "run1"
@@ -90,3 +91,42 @@ class SeedOptions(Config):
         least=0,
         most=2**32 - 1,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusOptions(Config):
+    """Which text is read, and how."""
+
+    dataset: tuple[str, ...] = argument(
+        "Text files, .csv, .jsonl, or .npy and .npz of tokens, any of them .gz; folders of them "
+        "(recursive); globs; or - for stdin."
+    )
+    encoding: str = option("utf-8", "How text is written: utf-8, latin-1, shift-jis, …")
+    csv_column: str | None = option(
+        None, "Column of a csv that is text: its name, or its number from 1 [the first]."
+    )
+    csv_header: bool | None = option(
+        None, "Whether a csv's first row is the columns' names [as it looks]."
+    )
+    text_field: str = option("text", "Field of a record of JSON that is text.")
+
+    def __post_init__(self) -> None:
+        """Checks what no single option shows.
+
+        Raises:
+            UsageError: options contradict each other, or Python does not know the encoding.
+        """
+        super().__post_init__()
+        try:
+            "a".encode(self.encoding)
+            codecs.getincrementaldecoder(self.encoding)
+        except (LookupError, ValueError) as error:
+            raise UsageError(
+                f"--encoding: {error}. Python's names are meant, as latin-1."
+            ) from error
+        column = self.csv_column
+        if self.csv_header is False and column is not None and not column.isdecimal():
+            raise UsageError(
+                f"--csv-column {column} needs a header, and --no-csv-header says there is none; "
+                "give the column's number, from 1."
+            )

@@ -1,25 +1,32 @@
-"""Prefill, cached decode steps and the sliding window: tokens in, tokens out, one at a time."""
+"""Prompts in, tokens out, one at a time: drawn or likeliest, with a window that slides."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
 
-from gpt2cli.decoding.filters import Sampling
+from gpt2cli.decoding.cache import SLOT_STEP, CachedModel
+from gpt2cli.decoding.filters import NO_TOKEN, Sampling
 from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2
-from gpt2cli.network.attention import cached_attention, causal_attention
 
-# Prompts are padded to one of these lengths, so that few programs are compiled.
-PROMPT_SIZES = (16, 64, 256, 512, 768, 1024)
-SLOT_STEP = 64
+Row = Sequence[int]
 
-Cache = list[tuple[Any, Any]]
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The next token of each row.
+
+    Attributes:
+        tokens: the tokens.
+        log_probabilities: of the tokens, as the model sees them without filters (nats).
+    """
+
+    tokens: list[int]
+    log_probabilities: list[float]
 
 
 def uniforms(seed: int, prompt: int, sample: int) -> Iterator[float]:
@@ -34,33 +41,56 @@ def uniforms(seed: int, prompt: int, sample: int) -> Iterator[float]:
         yield (int(generator.random_raw()) >> 40) * 2.0**-24
 
 
-class Decoder:
-    """The compiled prefill and decode step over one model's weights, and their cache.
+class History:
+    """The tokens so far of each row, for the filters that look back.
 
-    The rows of a batch are aligned at their ends: shorter ones are padded on the left. A slot is
-    a place in the padded window; `first` is each row's first slot that holds a token.
+    They are aligned at their ends; the size is fixed, and a multiple of few.
+    """
+
+    def __init__(self, prompts: Sequence[Row], length: int, *, wanted: bool) -> None:
+        """Takes the prompts and how many tokens are to come; unless wanted, it is empty."""
+        longest = max(map(len, prompts)) + length
+        size = -(-longest // SLOT_STEP) * SLOT_STEP if wanted else 0
+        self.tokens = np.full((len(prompts), size), NO_TOKEN, np.int32)
+        if wanted:
+            for row, prompt in zip(self.tokens, prompts, strict=True):
+                row[size - len(prompt) :] = prompt
+
+    def add(self, newest: Sequence[int], parents: Any = None) -> None:
+        """Adds a token to each row, after it has become a copy of the parent that is given."""
+        if parents is not None:
+            self.tokens = self.tokens[parents]
+        if self.tokens.shape[1]:
+            self.tokens[:, :-1] = self.tokens[:, 1:].copy()
+            self.tokens[:, -1] = newest
+
+    def tensor(self) -> Any:
+        """Returns it as int32 (batch, slots)."""
+        return tf.constant(self.tokens)
+
+
+def newer_half(row: Row, n_ctx: int, more: int = 0) -> list[int]:
+    """Returns a row, or where the window cannot hold it and `more` the newer half of a window."""
+    return list(row) if len(row) + more <= n_ctx else list(row[-max(n_ctx // 2, 1) :])
+
+
+class Decoder:
+    """Continues prompts token by token, each drawn or the likeliest.
+
+    Attributes:
+        model: the model over its cache.
     """
 
     def __init__(
-        self,
-        weights: Mapping[str, Any],
-        hparams: HParams,
-        sampling: Sampling,
-        *,
-        xla: bool = True,
+        self, weights: Mapping[str, Any], hparams: HParams, sampling: Sampling, *, xla: bool = True
     ) -> None:
         """Takes the model, how tokens are chosen, and whether XLA compiles it."""
-        self._put = dynamic_update_slice if xla else put
-        self._weights = weights
-        self._hparams = hparams
-        self._sampling = sampling
-        self._cache: Cache = []
-        self._prefill = tf.function(self._prefill_graph, jit_compile=xla)
-        self._step = tf.function(self._step_graph, jit_compile=xla)
+        self.model = CachedModel(weights, hparams, self._finish, xla=xla)
+        self._n_ctx, self._sampling = hparams.n_ctx, sampling
 
     def tokens(
-        self, prompts: Sequence[Sequence[int]], draws: Sequence[Iterator[float]], length: int
-    ) -> Iterator[Any]:
+        self, prompts: Sequence[Row], draws: Sequence[Iterator[float]], length: int
+    ) -> Iterator[Chosen]:
         """Yields each row's next token, `length` times.
 
         A row that has filled the window goes on from its newer half, which is computed anew.
@@ -69,124 +99,23 @@ class Decoder:
             prompts: a row's tokens each, from 1 to n_ctx of them.
             draws: each row's random numbers.
             length: tokens to yield a row.
-
-        Yields:
-            int32 (batch,).
         """
-        n_ctx = self._hparams.n_ctx
         rows = [list(prompt) for prompt in prompts]
-        self._make_cache(rows, length)
+        history = History(prompts, length, wanted=self._sampling.looks_back)
+        self.model.make_room(len(rows), max(map(len, rows)), length)
         for number in range(length):
             uniform = tf.constant([next(row) for row in draws], tf.float32)
-            if number == 0 or max(map(len, rows)) > n_ctx:
-                rows = [row if len(row) <= n_ctx else row[-(n_ctx // 2) :] for row in rows]
-                place = prompt_size(max(map(len, rows)), n_ctx)
-                first = tf.constant([place - len(row) for row in rows], tf.int32)
-                tokens = tf.constant([[0] * (place - len(row)) + row for row in rows], tf.int32)
-                chosen = self._prefill(tokens, first, uniform, self._cache)
+            if number == 0 or max(map(len, rows)) > self._n_ctx:
+                rows = [newer_half(row, self._n_ctx) for row in rows]
+                found = self.model.prefill(rows, uniform, history.tensor())
             else:
-                newest = tf.constant([row[-1:] for row in rows], tf.int32)
-                chosen = self._step(newest, first, tf.constant(place), uniform, self._cache)
-                place += 1
-            values = chosen.numpy()
-            for row, token in zip(rows, values.tolist(), strict=True):
+                newest = [row[-1] for row in rows]
+                found = self.model.step(newest, uniform, history.tensor())
+            chosen = Chosen(found[0].numpy().tolist(), found[1].numpy().tolist())
+            for row, token in zip(rows, chosen.tokens, strict=True):
                 row.append(token)
-            yield values
+            history.add(chosen.tokens)
+            yield chosen
 
-    def _make_cache(self, rows: Sequence[Sequence[int]], length: int) -> None:
-        """Makes keys and values for this many rows and slots, unless they are there already."""
-        hparams, longest = self._hparams, max(map(len, rows))
-        slots = prompt_size(longest, hparams.n_ctx) + length
-        if longest + length > hparams.n_ctx:
-            # The window will slide; then a row may be padded from one size to the next.
-            slots = hparams.n_ctx + widest_padding(hparams.n_ctx)
-        slots = -(-slots // SLOT_STEP) * SLOT_STEP
-        shape = [len(rows), hparams.n_head, slots, hparams.n_embd // hparams.n_head]
-        if not self._cache or self._cache[0][0].shape != shape:
-            self._cache = [
-                (tf.Variable(tf.zeros(shape)), tf.Variable(tf.zeros(shape)))
-                for _ in range(hparams.n_layer)
-            ]
-
-    def _prefill_graph(self, tokens: Any, first: Any, uniform: Any, cache: Cache) -> Any:
-        """Fills the cache from whole rows and chooses what follows them.
-
-        Args:
-            tokens: int32 (batch, time), padded on the left.
-            first: int32 (batch,).
-            uniform: float32 (batch,).
-            cache: keys and values of each layer, (batch, heads, slots, head).
-
-        Returns:
-            int32 (batch,).
-        """
-
-        def attend(pair: tuple[Any, Any], query: Any, key: Any, value: Any) -> Any:
-            for variable, new in zip(pair, (key, value), strict=True):
-                free = variable.shape[2] - new.shape[2]
-                variable.assign(tf.pad(new, [[0, 0], [0, 0], [0, free], [0, 0]]))
-            return causal_attention(query, key, value, first)
-
-        positions = tf.maximum(tf.range(tokens.shape[1])[None, :] - first[:, None], 0)
-        return self._choose(tokens, positions, uniform, [partial(attend, pair) for pair in cache])
-
-    def _step_graph(self, tokens: Any, first: Any, place: Any, uniform: Any, cache: Cache) -> Any:
-        """Adds one token a row to the cache, in slot `place`, and chooses what follows it.
-
-        Args:
-            tokens: int32 (batch, 1).
-            first: int32 (batch,).
-            place: int32.
-            uniform: float32 (batch,).
-            cache: keys and values of each layer, (batch, heads, slots, head).
-
-        Returns:
-            int32 (batch,).
-        """
-
-        def attend(pair: tuple[Any, Any], query: Any, key: Any, value: Any) -> Any:
-            keys, values = (
-                variable.assign(self._put(variable, new, [0, 0, place, 0]))
-                for variable, new in zip(pair, (key, value), strict=True)
-            )
-            return cached_attention(query, keys, values, first, place)
-
-        return self._choose(
-            tokens, (place - first)[:, None], uniform, [partial(attend, pair) for pair in cache]
-        )
-
-    def _choose(
-        self, tokens: Any, positions: Any, uniform: Any, attends: Sequence[gpt2.Attend]
-    ) -> Any:
-        x = gpt2.embed(self._weights, tokens, positions)  # (batch, time, embed)
-        hidden = gpt2.hidden_states(self._weights, self._hparams, x, attends=attends)
-        logits = gpt2.logits(self._weights, hidden[:, -1])  # (batch, vocab)
-        return self._sampling.choose(logits, uniform)
-
-
-def put(whole: Any, new: Any, begin: Sequence[Any]) -> Any:
-    """Returns keys or values with new ones in one slot, as XLA's dynamic_update_slice does.
-
-    Args:
-        whole: (batch, heads, slots, head).
-        new: (batch, heads, 1, head).
-        begin: where `new` comes in each dimension; the third is its slot.
-    """
-    here = tf.range(whole.shape[2]) == begin[2]  # (slots,)
-    return tf.where(here[:, None], new, whole)
-
-
-def prompt_size(length: int, n_ctx: int) -> int:
-    """Returns the padded length of a prompt: the smallest size that holds it."""
-    return next(size for size in prompt_sizes(n_ctx) if size >= length)
-
-
-def prompt_sizes(n_ctx: int) -> list[int]:
-    """Returns the lengths that prompts are padded to, ascending; the window is the last."""
-    return [*(size for size in PROMPT_SIZES if size < n_ctx), n_ctx]
-
-
-def widest_padding(n_ctx: int) -> int:
-    """Returns how many slots the padding of a prompt takes at most."""
-    sizes = prompt_sizes(n_ctx)
-    return max(after - before for before, after in zip([0, *sizes], sizes, strict=False))
+    def _finish(self, hidden: Any, _first: Any, _place: Any, uniform: Any, history: Any) -> Any:
+        return self._sampling.choose(self.model.logits(hidden[:, -1]), uniform, history)

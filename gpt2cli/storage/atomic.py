@@ -49,17 +49,18 @@ def disk_errors(path: Path, safe: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yields a path to write to; what was written there becomes `path` when the block ends well.
 
     Folders above are made. If the block fails, the file and the folders made for it are removed.
-    An old file at `path` is replaced in one step: a reader sees the old one or the new one.
+    An old file at `path` is replaced in one step: a reader sees the old one or the new one. With
+    `replace=False` it stays, and FileExistsError is raised.
     """
     made = make_folders(path.parent)
     aside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         yield aside
-        move(aside, path)
+        (move if replace else move_new)(aside, path)
     except BaseException:
         with contextlib.suppress(OSError):
             remove(aside)
@@ -85,6 +86,27 @@ def move(source: Path, destination: Path) -> None:
     sync(source)
     before("rename", destination)
     source.replace(destination)
+    sync(destination.parent)
+
+
+def move_new(source: Path, destination: Path) -> None:
+    """Gives a finished file its name as `move` does, but never in the place of another file.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    sync(source)
+    before("rename", destination)
+    try:
+        destination.hardlink_to(source)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without second names: the moment between look and rename is left.
+        if destination.exists():
+            raise FileExistsError(errno.EEXIST, "File exists", str(destination)) from None
+        source.replace(destination)
+    remove(source)
     sync(destination.parent)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,3 +101,41 @@ def padded(tokens: Tokens, window: int) -> Windows:
     row = np.full((1, window + 1), PADDING, np.int32)
     row[0, : len(tokens)] = tokens
     return row
+
+
+def overlapping(
+    tokens: Tokens, end_of_text: int, window: int, stride: int
+) -> Iterator[tuple[Windows, Windows]]:
+    """Yields windows over a whole text in which each token is to be predicted once.
+
+    The text begins behind an end-of-text token, so that its first token has one before it, too.
+    A window goes on `stride` tokens behind the one before, and only its last `stride` tokens are
+    to be predicted: the others are context. End-of-text tokens are no text, and context alone.
+
+    Args:
+        tokens: the text, uint16 (tokens,).
+        end_of_text: the token between documents.
+        window: tokens that are seen at once; a shorter text has one window, of its length.
+        stride: from 1 to `window`.
+
+    Yields:
+        int32 (window,) what is seen, and int32 (window,) what follows each of them, which is
+        PADDING where it is not to be predicted.
+    """
+    window = min(window, len(tokens))
+    for start in range(0, max(len(tokens) - window, 0) + stride, stride):
+        piece = tokens[max(start - 1, 0) : start + window].astype(np.int32)
+        piece = np.concatenate([[end_of_text], piece]) if start == 0 else piece
+        row = np.full(window + 1, PADDING, np.int32)
+        row[: len(piece)] = piece
+        targets = np.where(row[1:] == end_of_text, PADDING, row[1:])
+        if start:
+            targets[: window - stride] = PADDING
+        yield row[:-1], targets
+
+
+def stacked(rows: Sequence[tuple[Windows, Windows]], count: int) -> tuple[Windows, Windows]:
+    """Returns rows as two arrays of `count` rows; what is missing is PADDING."""
+    missing = [(np.full_like(rows[0][0], PADDING),) * 2] * (count - len(rows))
+    seen, targets = zip(*rows, *missing, strict=True)
+    return np.stack(seen), np.stack(targets)

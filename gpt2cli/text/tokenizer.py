@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gpt2cli.errors import BadDataError, MissingInputError
+from gpt2cli.hparams import HParams
 from gpt2cli.text.words import Parts, Words
 from gpt2cli.vocabulary import byte_symbols, read_vocabulary
 
@@ -109,6 +110,14 @@ class Stream:
     def finish(self) -> str:
         """Returns what was held back, as U+FFFD where it is not a whole character."""
         return self._decoder.decode(b"", final=True)
+
+
+def check_fits(tokenizer: Tokenizer, hparams: HParams) -> None:
+    """Raises BadDataError where a vocabulary has more tokens than the model."""
+    if tokenizer.vocab > hparams.n_vocab:
+        raise BadDataError(
+            f"encoder.json has {tokenizer.vocab} tokens, and hparams.json allows {hparams.n_vocab}."
+        )
 
 
 def read_tokenizer(encoder: Path, merges: Path) -> Tokenizer:

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from gpt2cli.config.finetune import DEFAULT_VAL_FRACTION, FinetuneConfig
+from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.progress import Received, told
 from gpt2cli.records import Notice, Record
@@ -94,7 +95,7 @@ def find(config: FinetuneConfig) -> Texts:
     return Texts(sources.find(config.dataset, config.encoding), held_out)
 
 
-def remarks(config: FinetuneConfig, texts: Texts) -> Iterator[Notice]:
+def remarks(config: CorpusOptions, texts: Texts) -> Iterator[Notice]:
     """Yields what was skipped, and how each csv is read.
 
     Raises:
@@ -109,7 +110,7 @@ def remarks(config: FinetuneConfig, texts: Texts) -> Iterator[Notice]:
         yield Notice(f"{first}{f' and {count - 1} more' if count > 1 else ''}: {layout}")
 
 
-def reading_of(config: FinetuneConfig, vocab: int) -> Reading:
+def reading_of(config: CorpusOptions, vocab: int) -> Reading:
     """Returns how the config wants files to be read, for a vocabulary of so many tokens."""
     return Reading(vocab, config.encoding, config.csv_column, config.csv_header, config.text_field)
 
@@ -124,18 +125,27 @@ def encode(
     Raises:
         BadDataError: it is not text, or has fewer than two tokens; nothing is left of it then.
     """
-    if tokenizer.vocab > MOST_TOKENS:
-        raise BadDataError(
-            f"The vocabulary has {tokenizer.vocab:,} tokens; training knows up to {MOST_TOKENS:,}."
-        )
-    bars = sys.stderr.isatty() and not config.quiet
-    encoder = Encoder(reading_of(config, tokenizer.vocab), tokenizer, folder, bars)
+    makes = encoder(config, tokenizer, folder, bars=not config.quiet)
     try:
-        data = yield from encoder.data(config, texts, window)
+        data = yield from makes.data(config, texts, window)
     except BaseException:
-        encoder.remove_made()
+        makes.remove_made()
         raise
     return data
+
+
+def encoder(config: CorpusOptions, tokenizer: Tokenizer, folder: Path, *, bars: bool) -> Encoder:
+    """Returns what makes token files in a folder; a bar is drawn on a terminal alone.
+
+    Raises:
+        BadDataError: the vocabulary is too large for them.
+    """
+    if tokenizer.vocab > MOST_TOKENS:
+        raise BadDataError(
+            f"The vocabulary has {tokenizer.vocab:,} tokens; token files hold {MOST_TOKENS:,}."
+        )
+    reading = reading_of(config, tokenizer.vocab)
+    return Encoder(reading, tokenizer, folder, bars and sys.stderr.isatty())
 
 
 def with_windows(config: FinetuneConfig, data: Data, text: batches.Tokens) -> Data:

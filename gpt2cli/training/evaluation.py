@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, loss
+from gpt2cli.network.compiling import Compiler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +33,43 @@ class Score:
         return float(np.exp(self.loss))
 
 
+@dataclasses.dataclass(frozen=True)
+class Totals:
+    """What adds up to a score.
+
+    Attributes:
+        nats: the sum of the cross-entropies.
+        hits: how many tokens were the model's likeliest.
+        count: how many tokens were judged.
+    """
+
+    nats: float = 0.0
+    hits: int = 0
+    count: int = 0
+
+    def plus(self, other: Totals) -> Totals:
+        """Returns the totals of both."""
+        return Totals(self.nats + other.nats, self.hits + other.hits, self.count + other.count)
+
+    def score(self) -> Score:
+        """Returns the means."""
+        return Score(self.nats / self.count, self.hits / self.count)
+
+
 class Evaluator:
-    """The compiled forward pass over one model's weights."""
+    """The compiled forward pass over one model's weights.
+
+    Attributes:
+        compiler: what compiles it; it tells where XLA failed.
+        n_ctx: the longest window (tokens).
+    """
 
     def __init__(self, weights: Mapping[str, Any], hparams: HParams, *, xla: bool = True) -> None:
+        self.compiler = Compiler(xla=xla)
+        self.n_ctx = hparams.n_ctx
         self._weights = weights
         self._hparams = hparams
-        self._compiled = tf.function(self._scores, jit_compile=xla)
+        self._compiled = self.compiler(self._scores)
 
     def score(self, windows: Any, batch_size: int) -> Score:
         """Returns the score over windows, each of which has one token to spare.
@@ -46,19 +78,27 @@ class Evaluator:
             windows: int32 (count, window + 1); negative tokens are padding and do not count.
             batch_size: how many to take at once.
         """
-        total, hits, count = 0.0, 0, 0
+        totals = Totals()
         for start in range(0, len(windows), batch_size):
             batch = windows[start : start + batch_size]
-            losses, right = self._compiled(tf.constant(batch))
-            total += float(np.sum(losses.numpy(), dtype=np.float64))
-            hits += int(right)
-            count += int(np.count_nonzero(batch[:, 1:] >= 0))
-        return Score(total / count, hits / count)
+            totals = totals.plus(self.judge(batch[:, :-1], batch[:, 1:]))
+        return totals.score()
 
-    def _scores(self, tokens: Any) -> tuple[Any, Any]:
-        x = gpt2.embed(self._weights, tf.maximum(tokens[:, :-1], 0))  # (batch, window, embed)
+    def judge(self, seen: Any, targets: Any) -> Totals:
+        """Returns the totals over one batch of windows.
+
+        Args:
+            seen: int32 (batch, window); negative tokens are padding.
+            targets: int32 (batch, window), what follows each token; negative ones don't count.
+        """
+        losses, right = self._compiled(tf.constant(seen), tf.constant(targets))
+        nats = math.fsum(losses.numpy().tolist())
+        return Totals(nats, int(right), int(np.count_nonzero(np.asarray(targets) >= 0)))
+
+    def _scores(self, seen: Any, targets: Any) -> tuple[Any, Any]:
+        x = gpt2.embed(self._weights, tf.maximum(seen, 0))  # (batch, window, embed)
         hidden = gpt2.hidden_states(self._weights, self._hparams, x)
         rows = tf.reshape(hidden, [-1, self._hparams.n_embd])  # (batch * window, embed)
-        targets = tf.reshape(tokens[:, 1:], [-1])  # (batch * window,)
-        losses, right = loss.next_token_scores(rows, self._weights["model/wte"], targets)
+        flat = tf.reshape(targets, [-1])  # (batch * window,)
+        losses, right = loss.next_token_scores(rows, self._weights["model/wte"], flat)
         return losses, tf.reduce_sum(tf.cast(right, tf.int32))

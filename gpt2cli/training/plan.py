@@ -14,7 +14,7 @@ from gpt2cli.records import Notice, Record
 from gpt2cli.storage import journal
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
-from gpt2cli.text.tokenizer import Tokenizer
+from gpt2cli.text.tokenizer import Tokenizer, check_fits
 from gpt2cli.training import data
 
 SEED_BITS = 32
@@ -42,10 +42,7 @@ def check_settings(config: FinetuneConfig, start: Start, tokenizer: Tokenizer) -
         BadDataError: the vocabulary does not fit the model.
     """
     hparams = start.hparams
-    if tokenizer.vocab > hparams.n_vocab:
-        raise BadDataError(
-            f"encoder.json has {tokenizer.vocab} tokens, and hparams.json allows {hparams.n_vocab}."
-        )
+    check_fits(tokenizer, hparams)
     window = config.window or hparams.n_ctx
     if window > hparams.n_ctx:
         raise UsageError(f"--window {window} is more than the model's n_ctx, {hparams.n_ctx}.")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gpt2cli.commands.generate import generate
 from gpt2cli.config.generate import GenerateConfig
-from gpt2cli.errors import BadDataError, MissingInputError
+from gpt2cli.errors import BadDataError, MissingInputError, OutputError
 from gpt2cli.records import Notice, Text
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from tests import models, oracle
@@ -67,7 +69,7 @@ def test_samples_of_every_prompt_come_in_order_whatever_the_batch(place: Path) -
 def test_seeds_decide_and_their_absence_is_told(place: Path) -> None:
     assert texts(seed=5, length=10) == texts(seed=5, length=10)
     assert texts(seed=5, length=10) != texts(seed=6, length=10)
-    records = [str(r) for r in generate(GenerateConfig(model_name="small", length=4))]
+    records = [str(r) for r in generate(GenerateConfig(model_name="small", length=4, xla=False))]
     seed = int(records[0].rsplit("seed ", 1)[1])
     assert texts(seed=seed, length=4) == records[1:]
 
@@ -78,47 +80,6 @@ def test_a_sample_ends_before_the_first_stop_text(place: Path) -> None:
     expected = whole[: whole.index(whole[9:12])].removesuffix("\n") + "\n"
     assert texts(**options, stop=("never", whole[9:12])) == [expected]
     assert texts(**options, truncate=whole[9:12]) == [expected]
-
-
-def test_a_stop_text_is_found_wherever_the_borders_of_tokens_are(tokens_of: Tokenizer) -> None:
-    from gpt2cli.commands.generate import Prompt, Row
-
-    text = "the weather, their other feather"
-    for start in range(len(text) - 3):
-        stop = text[start : start + 3]
-        config = GenerateConfig(model_name="small", stop=("never", stop), length=100)
-        row = Row(Prompt(0, "", [1]), 0, config, tokens_of, n_ctx=32)
-        for token in tokens_of.encode(text):
-            row.add(token)
-        assert row.done
-        assert row.text == text[: text.index(stop)]
-
-
-def test_end_of_text_ends_a_sample_unless_told_otherwise(place: Path, tokens_of: Tokenizer) -> None:
-    from gpt2cli.commands.generate import Prompt, Row
-
-    for ignore, expected in ((False, "a"), (True, "a<|endoftext|>b")):
-        config = GenerateConfig(model_name="small", ignore_eos=ignore, length=3)
-        row = Row(Prompt(0, "", [1]), 0, config, tokens_of, n_ctx=32)
-        for token in (*tokens_of.encode("a"), tokens_of.end_of_text, *tokens_of.encode("b")):
-            row.add(token)
-        assert row.done
-        assert row.text == expected
-
-
-def test_a_character_cut_by_the_length_becomes_a_replacement(tokens_of: Tokenizer) -> None:
-    from gpt2cli.commands.generate import Prompt, Row
-
-    config = GenerateConfig(model_name="small", length=2)
-    row = Row(Prompt(0, "", [1]), 0, config, tokens_of, n_ctx=32)
-    for token in tokens_of.encode("é…")[:2]:
-        row.add(token)
-    assert row.text == "é"
-    row = Row(Prompt(0, "", [1]), 0, config, tokens_of, n_ctx=32)
-    for token in tokens_of.encode("…")[:2]:
-        assert row.text == ""
-        row.add(token)
-    assert row.text == "\ufffd"
 
 
 def test_without_a_length_the_window_is_filled(place: Path, tokens_of: Tokenizer) -> None:
@@ -135,7 +96,9 @@ def test_more_tokens_than_the_window_are_written(place: Path, tokens_of: Tokeniz
 
 def test_a_prompt_longer_than_the_window_is_cut_from_the_left_and_it_is_said(place: Path) -> None:
     records = list(
-        generate(GenerateConfig(model_name="small", prefix=("x" * 50,), length=2, seed=1))
+        generate(
+            GenerateConfig(model_name="small", prefix=("x" * 50,), length=2, seed=1, xla=False)
+        )
     )
     assert records[0] == Notice("prefix 1: 18 tokens are cut from its left.")
     assert isinstance(records[-1], Text)
@@ -146,6 +109,189 @@ def test_a_prompt_longer_than_the_window_is_cut_from_the_left_and_it_is_said(pla
 def test_any_text_may_be_a_prefix(prefix: str, place: Path) -> None:
     (found,) = texts(prefix=(prefix,), length=3)
     assert found.startswith(prefix)
+
+
+def test_tokens_and_probabilities_are_told_as_json(place: Path, tokens_of: Tokenizer) -> None:
+    options: dict[str, Any] = {"prefix": (PROMPT, "é"), "length": 9, "nsamples": 2, "batch_size": 3}
+    records = [json.loads(line) for line in texts(**options, format="jsonl", ignore_eos=True)]
+    printed = texts(**options, ignore_eos=True, sample_delim="")
+    weights = models.random_arrays(models.MINI)
+    assert [(r["prompt"], r["sample"]) for r in records] == [
+        (PROMPT, 0),
+        (PROMPT, 1),
+        ("é", 0),
+        ("é", 1),
+    ]
+    for record, text in zip(records, printed, strict=True):
+        new = tokens_of.decode_bytes(record["tokens"]).decode(errors="replace")
+        assert (record["prompt"] + new).startswith(record["text"])
+        assert record["text"].removesuffix("\n") + "\n" == text
+        assert (record["finish_reason"], record["seed"]) == ("length", 1)
+        tokens = tokens_of.encode(record["prompt"]) + record["tokens"]
+        logits = oracle.logits(weights, models.MINI.n_head, tokens[:-1])
+        expected = np.log(oracle.softmax(logits))[range(-9, 0), record["tokens"]]
+        np.testing.assert_allclose(record["log_probabilities"], expected, atol=2e-5)
+        assert record["log_probability"] == pytest.approx(expected.sum(), abs=1e-4)
+        assert record["tokens_per_second"] == pytest.approx(9 / record["seconds"], rel=1e-3)
+
+
+def test_the_reason_for_an_end_is_told(place: Path) -> None:
+    options: dict[str, Any] = {"prefix": (PROMPT,), "include_prefix": False, "format": "jsonl"}
+    (whole,) = texts(**options, length=20)
+    text = json.loads(whole)["text"]
+    (line,) = texts(**options, length=20, stop=(text[5:8],))
+    record = json.loads(line)
+    assert record["text"] == text[: text.index(text[5:8])]
+    assert record["finish_reason"] == "stop"
+    assert len(record["tokens"]) == len(record["log_probabilities"]) < 20
+
+
+def streamed(**options: Any) -> list[str]:
+    return texts(**options, stream=True)
+
+
+@pytest.mark.parametrize("stop", [(), ("e",), ("\n\n", "a")])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_streamed_text_is_the_same_in_pieces(
+    stop: tuple[str, ...], batch_size: int, place: Path
+) -> None:
+    options: dict[str, Any] = {
+        "prefix": (PROMPT, "x"),
+        "nsamples": 2,
+        "length": 25,
+        "stop": stop,
+        "batch_size": batch_size,
+    }
+    pieces = streamed(**options)
+    assert "".join(pieces) == "".join(texts(**options))
+    assert len(pieces) > (20 if not stop else 8)
+
+
+def test_a_bad_option_is_refused_before_anything_is_fetched(place: Path) -> None:
+    with pytest.raises(OutputError, match="README exists"):
+        (place / "README").write_text("mine")
+        texts(model_name="124M", destination_path="README")
+    with pytest.raises(BadDataError, match="line 1"):
+        (place / "prompts").write_bytes(b"\xff")
+        texts(model_name="124M", prompts="prompts")
+    assert {p.name for p in place.iterdir()} == {"models", "README", "prompts"}
+    assert (place / "README").read_text() == "mine"
+
+
+def test_all_samples_go_to_one_file(place: Path) -> None:
+    options: dict[str, Any] = {"prefix": ("a", PROMPT), "length": 5, "nsamples": 2}
+    assert texts(**options, destination_path="out/all.txt") == []
+    path = place / "out" / "all.txt"
+    assert path.read_text(encoding="utf-8") == "".join(texts(**options))
+    with pytest.raises(OutputError, match=r"out/all.txt exists"):
+        texts(**options, destination_path="out/all.txt")
+    texts(**options, destination_path="out/all.txt", overwrite=True, format="jsonl")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == ["a", "a", PROMPT, PROMPT]
+    assert list((place / "out").iterdir()) == [path]
+
+
+def test_a_folder_gets_new_files_each_time(place: Path) -> None:
+    folder = place / "gen"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    options: dict[str, Any] = {"prefix": (PROMPT,), "length": 5, "nsamples": 2}
+    for _ in range(2):
+        assert texts(**options, nfiles=2) == []
+    assert (folder / "mine.txt").read_text() == "mine"
+    files = sorted(folder.glob("gentext_*_?.txt"))
+    contents = [file.read_text(encoding="utf-8") for file in files]
+    assert len(files) == 4
+    assert contents[:2] == contents[2:]
+    together = "".join(texts(**options | {"nsamples": 4}))
+    assert contents[0] + "=" * 20 + "\n" + contents[1] == together
+    texts(**options, folder="one")
+    assert len(list((place / "one").iterdir())) == 1
+
+
+def test_what_is_stopped_half_way_leaves_no_file(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt2cli.commands.writers import TokenWriter
+
+    monkeypatch.setattr(TokenWriter, "remarks", lambda _self: next(iter(())))
+    with pytest.raises(RuntimeError):
+        texts(destination_path="new/file.txt", length=2)
+    assert [p.name for p in place.iterdir()] == ["models"]
+
+
+def test_beams_come_best_first_and_end_before_a_stop_text(place: Path) -> None:
+    options: dict[str, Any] = {"prefix": (PROMPT, "x"), "num_beams": 4, "nsamples": 3, "length": 9}
+    lines = texts(**options, format="jsonl", batch_size=2, ignore_eos=True)
+    records = [json.loads(line) for line in lines]
+    assert [(r["prompt"], r["sample"]) for r in records] == [
+        (prompt, number) for prompt in (PROMPT, "x") for number in range(3)
+    ]
+    for three in (records[:3], records[3:]):
+        sums = [record["log_probability"] for record in three]
+        assert sums == sorted(sums, reverse=True)
+        assert len({tuple(record["tokens"]) for record in three}) == 3
+    assert texts(**options, format="text", ignore_eos=True, include_prefix=False)[0] == (
+        records[0]["text"].removeprefix(PROMPT).removesuffix("\n") + "\n"
+    )
+    new = records[0]["text"].removeprefix(PROMPT)
+    options |= {"nsamples": 1, "include_prefix": False, "format": "jsonl", "stop": (new[3:5],)}
+    record = json.loads(texts(**options, early_stopping=True)[0])
+    assert new[3:5] not in record["text"]
+    assert record["finish_reason"] == "stop"
+    assert len(record["tokens"]) < 9
+
+
+def test_beams_may_be_drawn(place: Path) -> None:
+    options: dict[str, Any] = {"prefix": (PROMPT,), "num_beams": 3, "beam_sample": True}
+    options |= {"temperature": 0.7, "top_k": 50, "no_repeat_ngram_size": 2, "length": 12}
+    assert texts(**options, seed=1) == texts(**options, seed=1)
+    assert texts(**options, seed=1) != texts(**options, seed=2)
+    records = list(
+        generate(
+            GenerateConfig(
+                model_name="small", seed=1, xla=False, nsamples=3, **options | {"top_k": 1}
+            )
+        )
+    )
+    assert "The filters leave too few texts: 2 are the best one once more." in map(str, records)
+
+
+def test_contrastive_search_is_another_text_than_the_greedy_one(place: Path) -> None:
+    options: dict[str, Any] = {"prefix": (PROMPT, "x"), "length": 20, "batch_size": 2}
+    contrastive = texts(**options, penalty_alpha=0.8, top_k=6)
+    assert contrastive != texts(**options, temperature=0.0)
+    assert contrastive == texts(**options, penalty_alpha=0.8, top_k=6, seed=9)
+    assert "".join(streamed(**options, penalty_alpha=0.8, top_k=6)) == "".join(contrastive)
+
+
+def test_a_hundred_samples_use_one_program_and_one_cache(place: Path) -> None:
+    import tensorflow as tf
+
+    from gpt2cli.decoding import cache
+
+    made = []
+    real = tf.Variable
+
+    def counted(value: Any, **settings: Any) -> Any:
+        made.append(value.shape)
+        return real(value, **settings)
+
+    traced = []
+    graph = cache.CachedModel._step_graph
+
+    def watched(self: Any, *arguments: Any) -> Any:
+        traced.append(arguments[0].shape)
+        return graph(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf, "Variable", counted)
+        patch.setattr(cache.CachedModel, "_step_graph", watched)
+        prefixes = ("a", "the cat sat", "b", "x" * 14, "c") * 4
+        assert len(texts(prefix=prefixes, nsamples=5, length=4, ignore_eos=True)) == 100
+    # Two of one layer for a cache; the weights are variables, too.
+    assert len(made) == 2 + len(models.MINI.shapes())
+    assert len(traced) == 1
 
 
 def test_half_a_character_as_prefix_is_refused(place: Path) -> None:

@@ -7,9 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import plain_filters
+
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (4, 700)).astype(np.float32)
+
+
+# Tokens before, with repeats; the rows are of different lengths.
+HISTORIES = [[5, 6, 5], [], [1, 2, 3, 1, 2, 9, 1, 2], [*range(40), 3, 4]]
+NO_HISTORY = np.zeros((4, 0), np.int32)
 
 
 def softmax(logits: Any) -> Any:
@@ -17,24 +24,81 @@ def softmax(logits: Any) -> Any:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize("k", [1, 5, 699])
-def test_top_k_leaves_the_k_likeliest(k: int) -> None:
-    from gpt2cli.decoding.filters import keep_top_k
-
-    left = np.isfinite(keep_top_k(LOGITS, k).numpy())
-    for row, kept in zip(LOGITS, left, strict=True):
-        assert set(np.flatnonzero(kept)) == set(np.argsort(row)[-k:])
+def aligned(histories: list[list[int]]) -> Any:
+    """Returns the tokens as the filters get them: aligned at their ends."""
+    return np.array([[-1] * (64 - len(row)) + row for row in histories], np.int32)
 
 
-@pytest.mark.parametrize("p", [1e-6, 0.3, 0.9, 0.999])
-def test_top_p_leaves_the_fewest_that_reach_p(p: float) -> None:
-    from gpt2cli.decoding.filters import keep_top_p
+SETTINGS: list[dict[str, Any]] = [
+    {"temperature": 0.7},
+    *({"top_k": k} for k in (1, 5, 699)),
+    *({"top_p": p} for p in (1e-6, 0.3, 0.9, 0.999)),
+    *({"min_p": p} for p in (1e-4, 0.1, 1.0)),
+    *({"typical_p": p} for p in (1e-6, 0.2, 0.9, 0.999)),
+    *({"repetition_penalty": p} for p in (0.5, 1.3)),
+    *({"no_repeat_ngram_size": n} for n in (1, 2, 3, 4, 64, 65)),
+    {"temperature": 0.4, "top_k": 40, "top_p": 0.9},
+    {"temperature": 1.7, "repetition_penalty": 1.2, "no_repeat_ngram_size": 3, "top_p": 0.95},
+    {"top_k": 300, "top_p": 0.97, "min_p": 0.002, "typical_p": 0.8},
+    {
+        "temperature": 0.9,
+        "repetition_penalty": 2.0,
+        "no_repeat_ngram_size": 2,
+        "top_k": 200,
+        "top_p": 0.99,
+        "min_p": 0.001,
+        "typical_p": 0.95,
+    },
+]
 
-    left = np.isfinite(keep_top_p(LOGITS, p).numpy())
-    for shares, kept in zip(softmax(LOGITS.astype(np.float64)), left, strict=True):
-        order = np.argsort(shares)[::-1]
-        count = int(np.searchsorted(np.cumsum(shares[order]), p)) + 1
-        assert set(np.flatnonzero(kept)) == set(order[:count])
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_filters_leave_what_a_plain_computation_leaves(settings: dict[str, Any]) -> None:
+    from gpt2cli.decoding.filters import Sampling
+
+    found = np.asarray(Sampling(**settings).filtered(LOGITS, aligned(HISTORIES)))
+    for row, history, logits in zip(found, HISTORIES, LOGITS, strict=True):
+        expected = plain_filters.filtered(logits, history, **settings)
+        assert set(np.flatnonzero(np.isfinite(row))) == set(np.flatnonzero(np.isfinite(expected)))
+        np.testing.assert_allclose(row, expected, rtol=1e-5)
+
+
+def test_all_filters_compiled_by_xla_choose_what_a_plain_computation_chooses() -> None:
+    import tensorflow as tf
+
+    from gpt2cli.decoding.filters import Sampling
+
+    settings = SETTINGS[-1]
+    choose = tf.function(Sampling(**settings).choose, jit_compile=True)
+    uniform = np.array([0.1, 0.5, 0.77, 0.999], np.float32)
+    tokens, log_probabilities = choose(
+        tf.constant(LOGITS), tf.constant(uniform), tf.constant(aligned(HISTORIES))
+    )
+    left = [
+        plain_filters.filtered(row, history, **settings)
+        for row, history in zip(LOGITS, HISTORIES, strict=True)
+    ]
+    expected = [plain_filters.drawn(row, u) for row, u in zip(left, uniform, strict=True)]
+    assert tokens.numpy().tolist() == expected
+    unfiltered = np.log(softmax(LOGITS.astype(np.float64)))[range(4), expected]
+    np.testing.assert_allclose(log_probabilities, unfiltered, rtol=1e-5)
+
+
+def test_where_every_token_would_be_a_repeat_all_are_left() -> None:
+    from gpt2cli.decoding.filters import remove_repeats
+
+    logits = LOGITS[:, :4]
+    history = np.tile(np.arange(4, dtype=np.int32), (4, 1))
+    assert remove_repeats(logits, history, 1).numpy().tolist() == logits.tolist()
+
+
+def test_the_likeliest_token_is_taken_among_those_that_are_no_repeat() -> None:
+    from gpt2cli.decoding.filters import Sampling
+
+    best, second = np.argsort(-LOGITS[0])[:2].tolist()
+    history = aligned([[7, best, 7]] * 4)[:1]
+    choose = Sampling(temperature=0, no_repeat_ngram_size=2).choose
+    assert choose(LOGITS[:1], np.zeros(1, np.float32), history)[0].numpy().tolist() == [second]
 
 
 def test_a_draw_inverts_the_cumulative_sum() -> None:
@@ -80,6 +144,6 @@ def test_temperature_0_takes_the_likeliest_and_so_does_top_k_1() -> None:
 
     uniform = np.full(4, 0.77, np.float32)
     likeliest = LOGITS.argmax(axis=1).tolist()
-    assert Sampling(temperature=0).choose(LOGITS, uniform).numpy().tolist() == likeliest
-    assert Sampling(top_k=1).choose(LOGITS, uniform).numpy().tolist() == likeliest
-    assert Sampling(top_p=1e-9).choose(LOGITS, uniform).numpy().tolist() == likeliest
+    for settings in ({"temperature": 0}, {"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1}):
+        chosen, _ = Sampling(**settings).choose(LOGITS, uniform, NO_HISTORY)
+        assert chosen.numpy().tolist() == likeliest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,21 @@ ARRAYS = models.random_arrays(models.SMALL, deviation=0.5)
 HEADS, N_CTX = models.SMALL.n_head, models.SMALL.n_ctx
 
 
-def decoded(prompts: list[list[int]], length: int, *, seed: int = 0, **sampling: Any) -> Any:
+def decoded(
+    prompts: list[list[int]], length: int, *, seed: int = 0, xla: bool = True, **sampling: Any
+) -> Any:
     """Returns each prompt's new tokens, as lists."""
     from gpt2cli.decoding.filters import Sampling
     from gpt2cli.decoding.loop import Decoder, uniforms
 
-    decoder = Decoder(ARRAYS, models.SMALL, Sampling(**sampling))
+    decoder = Decoder(ARRAYS, models.SMALL, Sampling(**sampling), xla=xla)
     draws = [uniforms(seed, 0, number) for number in range(len(prompts))]
-    return np.stack(list(decoder.tokens(prompts, draws, length)), axis=1).tolist()
+    return columns(decoder.tokens(prompts, draws, length))
+
+
+def columns(steps: Iterable[Any]) -> list[list[int]]:
+    """Returns each row's tokens of steps that each have one for every row."""
+    return [list(row) for row in zip(*(chosen.tokens for chosen in steps), strict=True)]
 
 
 def slid(prompt: list[int], length: int) -> list[int]:
@@ -56,7 +64,8 @@ def test_a_full_window_goes_on_from_its_newer_half() -> None:
 
 def test_rows_slide_each_in_its_own_time() -> None:
     prompts = [[1, 2, 3], list(range(25))]
-    assert decoded(prompts, 60, temperature=0) == [slid(prompt, 60) for prompt in prompts]
+    found = decoded(prompts, 60, xla=False, temperature=0)
+    assert found == [slid(prompt, 60) for prompt in prompts]
 
 
 def test_a_sample_is_the_same_in_any_batch() -> None:
@@ -82,16 +91,16 @@ def test_a_batch_of_another_size_gets_a_cache_of_its_own() -> None:
     from gpt2cli.decoding.filters import Sampling
     from gpt2cli.decoding.loop import Decoder, uniforms
 
-    decoder = Decoder(ARRAYS, models.SMALL, Sampling(temperature=0))
+    decoder = Decoder(ARRAYS, models.SMALL, Sampling(temperature=0), xla=False)
     for prompts in ([[1, 2]], [[1, 2], [3]], [[4] * 20]):
         draws = [uniforms(0, 0, 0)] * len(prompts)
-        found = np.stack(list(decoder.tokens(prompts, draws, 5)), axis=1).tolist()
+        found = columns(decoder.tokens(prompts, draws, 5))
         assert found == [oracle.greedy(ARRAYS, HEADS, prompt, 5) for prompt in prompts]
 
 
 @pytest.mark.parametrize("n_ctx", [8, 64, 100, 1024, 2048])
 def test_prompt_sizes_cover_the_window(n_ctx: int) -> None:
-    from gpt2cli.decoding.loop import prompt_size, prompt_sizes, widest_padding
+    from gpt2cli.decoding.cache import prompt_size, prompt_sizes, widest_padding
 
     for length in range(1, n_ctx + 1):
         assert length <= prompt_size(length, n_ctx) <= n_ctx

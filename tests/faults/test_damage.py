@@ -283,11 +283,11 @@ def test_generate_is_not_led_astray_by_a_run_that_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gpt2cli.commands import generate as verb
+    from gpt2cli.commands.writers import load_writer
 
-    real = verb.load_decoder
     tries = []
 
-    def rotated_away(config: Any, prefix: Path, hparams: Any) -> Any:
+    def rotated_away(plan: Any, prefix: Path, hparams: Any) -> Any:
         tries.append(folders.step_of(prefix))
         if len(tries) == 1:
             for step in (7, 8):
@@ -298,9 +298,9 @@ def test_generate_is_not_led_astray_by_a_run_that_goes_on(
 
                 run.commit(folder, State(step, 1, "small"), write)
                 run.rotate(folder, 2)
-        return real(config, prefix, hparams)
+        return load_writer(plan, prefix, hparams)
 
-    monkeypatch.setattr(verb, "load_decoder", rotated_away)
+    monkeypatch.setattr(verb, "load_writer", rotated_away)
     lines = [str(record) for record in generate(GenerateConfig(length=3, seed=1))]
     assert tries == [6, 8]
     assert "once more, from checkpoint/run1/model-8" in lines

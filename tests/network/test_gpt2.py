@@ -74,9 +74,9 @@ def test_logits_of_a_124m_checkpoint_equal_the_oracles_cached_and_uncached(
     class Watched(Sampling):
         """Yields the logits in place of a choice, and feeds the text's own tokens."""
 
-        def choose(self, logits: Any, uniform: Any) -> Any:
+        def choose(self, logits: Any, uniform: Any, history: Any) -> tuple[Any, Any]:
             seen.append(logits)
-            return tf.cast(uniform, tf.int32)
+            return tf.cast(uniform, tf.int32), uniform
 
     seen: list[Any] = []
     decoder = Decoder(weights, hparams, Watched())

@@ -1,0 +1,139 @@
+"""`gpt2cli evaluate`: a run or a base model and a text in, loss and perplexity out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpt2cli import tensorflow_start
+from gpt2cli.config.evaluate import EvaluateConfig
+from gpt2cli.errors import BadDataError, UsageError
+from gpt2cli.fetching.base import fetch_base
+from gpt2cli.hparams import HParams
+from gpt2cli.records import Notice, Progress, Record, Text
+from gpt2cli.storage.start import Start, for_reading, loaded
+from gpt2cli.text import batches, corpus, sources
+from gpt2cli.text.batches import Tokens
+from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
+from gpt2cli.training import data
+
+if TYPE_CHECKING:
+    from gpt2cli.training.evaluation import Evaluator, Totals
+
+PROGRESS_SECONDS = 10.0
+
+
+def evaluate(config: EvaluateConfig) -> Iterator[Record]:
+    """Yields the loss, perplexity and bits per byte of a text, as one line.
+
+    Raises:
+        MissingInputError: there is no such text, run or model.
+        BadDataError: it is not text, or a checkpoint is damaged.
+    """
+    texts = data.Texts(sources.find(config.dataset, config.encoding), None)
+    yield from data.remarks(config, texts)
+    yield from fetch_base(config)
+    start = for_reading(config)
+    tokenizer = read_tokenizer(start.encoder, start.merges)
+    check_fits(tokenizer, start.hparams)
+    stride = chosen_stride(config, start.hparams.n_ctx)
+    yield from map(Notice, start.remarks())
+    with tempfile.TemporaryDirectory(prefix="gpt2cli-") as folder:
+        encoder = data.encoder(config, tokenizer, Path(folder), bars=not config.quiet)
+        path = yield from encoder.token_file(texts.training)
+        tokens = corpus.open_tokens(path)
+        check_any(tokens, tokenizer, str(texts.training))
+        yield Notice(f"from {start.prefix}")
+        tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
+        judge = yield from loaded(config, start, partial(load_evaluator, config))
+        totals = yield from judged(config, judge, tokens, tokenizer.end_of_text, stride)
+        yield from map(Notice, judge.compiler.told())
+        yield Text(told(config, start, totals, byte_count(tokens, tokenizer)))
+
+
+def chosen_stride(config: EvaluateConfig, n_ctx: int) -> int:
+    """Returns how many tokens a window judges, but for the first one.
+
+    Raises:
+        UsageError: it is more than the window.
+    """
+    stride = max(n_ctx // 2, 1) if config.stride is None else config.stride
+    if stride > n_ctx:
+        raise UsageError(f"--stride {stride} is more than the model's window, {n_ctx}.")
+    return stride
+
+
+def check_any(tokens: Tokens, tokenizer: Tokenizer, name: str) -> None:
+    """Raises BadDataError where a text is nothing but borders of documents."""
+    if not (tokens != tokenizer.end_of_text).any():
+        raise BadDataError(f"{name}: there is no token to judge. Give more text.")
+
+
+def load_evaluator(config: EvaluateConfig, prefix: Path, hparams: HParams) -> Evaluator:
+    """Returns what judges with the checkpoint's weights.
+
+    Raises:
+        BadDataError: the checkpoint is damaged.
+    """
+    from gpt2cli.network import gpt2
+    from gpt2cli.storage import checkpoint
+    from gpt2cli.training import devices
+    from gpt2cli.training.evaluation import Evaluator
+
+    devices.prepare()
+    weights = gpt2.variables(checkpoint.load(prefix, hparams.shapes()))
+    return Evaluator(weights, hparams, xla=config.xla)
+
+
+def judged(
+    config: EvaluateConfig, judge: Evaluator, tokens: Tokens, end_of_text: int, stride: int
+) -> Generator[Record, None, Totals]:
+    """Yields now and then how far it is; returns the totals over all tokens but borders."""
+    from gpt2cli.training.evaluation import Totals
+
+    windows = batches.overlapping(tokens, end_of_text, judge.n_ctx, stride)
+    totals, told_at = Totals(), time.monotonic()
+    while several := list(itertools.islice(windows, config.batch_size)):
+        totals = totals.plus(judge.judge(*batches.stacked(several, config.batch_size)))
+        if time.monotonic() - told_at >= PROGRESS_SECONDS:
+            told_at = time.monotonic()
+            done = f"{totals.count:,} of {len(tokens):,} tokens"
+            yield Progress(f"{done}: loss={totals.score().loss:.4f}")
+    return totals
+
+
+def byte_count(tokens: Tokens, tokenizer: Tokenizer) -> int:
+    """Returns how many bytes the tokens stand for, without the borders of documents."""
+    import numpy as np
+
+    lengths = np.array([len(tokenizer.decode_bytes([n])) for n in range(tokenizer.vocab)])
+    lengths[tokenizer.end_of_text] = 0
+    counts = np.bincount(tokens, minlength=tokenizer.vocab)
+    return int(counts @ lengths)
+
+
+def told(config: EvaluateConfig, start: Start, totals: Totals, size: int) -> str:
+    """Returns the line that tells the result; the size is that of the text (bytes)."""
+    score, bits = totals.score(), totals.nats / math.log(2) / size
+    if config.format == "text":
+        return (
+            f"loss={score.loss:.4f} perplexity={score.perplexity:.2f} bits_per_byte={bits:.4f} "
+            f"tokens={totals.count} bytes={size}\n"
+        )
+    fields = {
+        "loss": score.loss,
+        "perplexity": score.perplexity,
+        "bits_per_byte": bits,
+        "accuracy": score.accuracy,
+        "tokens": totals.count,
+        "bytes": size,
+        "checkpoint": str(start.prefix),
+    }
+    return json.dumps(fields) + "\n"

@@ -1,0 +1,166 @@
+"""What lets rows of samples grow: a decoder of the kind that the options ask for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from gpt2cli.commands.rows import Plan, Prompt, Row
+from gpt2cli.config.generate import GenerateConfig
+from gpt2cli.hparams import HParams
+
+
+class Writer(Protocol):
+    """Lets samples grow."""
+
+    def grow(self, rows: Sequence[Row]) -> Iterator[None]:
+        """Lets all rows of a batch grow to their ends; yields whenever they have grown."""
+        ...
+
+    def remarks(self) -> list[str]:
+        """Returns a line for each thing that went otherwise than asked, once."""
+        ...
+
+
+def batches(plan: Plan, prompts: Sequence[Prompt], first: int) -> Iterator[list[Row]]:
+    """Yields the rows that are decoded at once, in order.
+
+    Args:
+        plan: what they have in common.
+        prompts: what is continued.
+        first: the number of each prompt's first sample.
+    """
+    config = plan.config
+    samples = range(first, first + config.nsamples)
+    jobs = list(itertools.product(prompts, samples))
+    size = config.batch_size * (config.nsamples if config.search == "beams" else 1)
+    for begin in range(0, len(jobs), size):
+        yield [Row(prompt, sample, plan) for prompt, sample in jobs[begin : begin + size]]
+
+
+def load_writer(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
+    """Returns what writes with the checkpoint's weights.
+
+    Raises:
+        BadDataError: the checkpoint is damaged.
+    """
+    from gpt2cli.network import gpt2
+    from gpt2cli.storage import checkpoint
+    from gpt2cli.training import devices
+
+    devices.prepare()
+    weights = gpt2.variables(checkpoint.load(prefix, hparams.shapes()))
+    kind = BeamWriter if plan.config.search == "beams" else TokenWriter
+    return kind(plan, weights, hparams)
+
+
+def sampling(config: GenerateConfig) -> Any:
+    """Returns how the config wants tokens chosen."""
+    from gpt2cli.decoding.filters import Sampling
+
+    return Sampling(
+        config.temperature,
+        config.repetition_penalty,
+        config.no_repeat_ngram_size,
+        config.top_k,
+        config.top_p,
+        config.min_p,
+        config.typical_p,
+    )
+
+
+class TokenWriter:
+    """Lets rows grow side by side, token by token."""
+
+    def __init__(self, plan: Plan, weights: Any, hparams: HParams) -> None:
+        from gpt2cli.decoding.contrast import ContrastiveDecoder
+        from gpt2cli.decoding.loop import Decoder
+
+        self._plan, self._width = plan, 0
+        config, chosen = plan.config, sampling(plan.config)
+        self._decoder: Any = (
+            ContrastiveDecoder(weights, hparams, chosen, config.penalty_alpha, xla=config.xla)
+            if config.search == "contrast"
+            else Decoder(weights, hparams, chosen, xla=config.xla)
+        )
+
+    def grow(self, rows: Sequence[Row]) -> Iterator[None]:
+        """Lets all rows grow to their ends; yields after each token."""
+        from gpt2cli.decoding.loop import uniforms
+
+        # A last batch that is smaller repeats its last row, for which all is compiled.
+        self._width = max(self._width, len(rows))
+        places = [*rows, *[rows[-1]] * (self._width - len(rows))]
+        draws = [uniforms(self._plan.seed, row.prompt.number, row.sample) for row in places]
+        length = max(self._plan.length(row.prompt) for row in rows)
+        for chosen in self._decoder.tokens([row.prompt.tokens for row in places], draws, length):
+            for place, row in enumerate(rows):
+                row.add(chosen.tokens[place], chosen.log_probabilities[place])
+            yield
+            if all(row.new.done for row in rows):
+                return
+
+    def remarks(self) -> list[str]:
+        """Returns a line for each thing that went otherwise than asked, once."""
+        told: list[str] = self._decoder.model.compiler.told()
+        return told
+
+
+class BeamWriter:
+    """Finds the best samples of each prompt by following beams."""
+
+    def __init__(self, plan: Plan, weights: Any, hparams: HParams) -> None:
+        from gpt2cli.decoding.search import BeamDecoder, Beams
+
+        config = plan.config
+        beams = Beams(
+            config.num_beams, config.beam_sample, config.length_penalty, config.early_stopping
+        )
+        self._plan, self._few = plan, 0
+        self._decoder = BeamDecoder(weights, hparams, sampling(config), beams, xla=config.xla)
+
+    def grow(self, rows: Sequence[Row]) -> Iterator[None]:
+        """Lets each prompt's rows become its best texts, best first; yields after each step.
+
+        Where fewer texts than rows are found, the best one fills the others, and it is said.
+        """
+        from gpt2cli.decoding.loop import uniforms
+        from gpt2cli.decoding.search import Group
+
+        plan, count = self._plan, self._plan.config.nsamples
+        firsts = rows[::count]
+        draws = [uniforms(plan.seed, row.prompt.number, row.sample) for row in firsts]
+        groups = [
+            Group(self._decoder.beams, plan.length(row.prompt), self._ended) for row in firsts
+        ]
+        length = max(plan.length(row.prompt) for row in firsts)
+        yield from self._decoder.search(
+            [row.prompt.tokens for row in firsts], draws, groups, length
+        )
+        for number, row in enumerate(rows):
+            found = groups[number // count].best(count)
+            self._few += number % count >= len(found)
+            beam = found[number % count] if number % count < len(found) else found[0]
+            for token, log_probability in zip(beam.tokens, beam.log_probabilities, strict=True):
+                row.add(token, log_probability)
+            row.new.finish()
+
+    def remarks(self) -> list[str]:
+        """Returns a line for each thing that went otherwise than asked, once."""
+        few, self._few = self._few, 0
+        told = self._decoder.model.compiler.told()
+        if few:
+            told.append(f"The filters leave too few texts: {few} are the best one once more.")
+        return told
+
+    def _ended(self, tokens: list[int]) -> bool:
+        """Returns whether new tokens hold a stop text, or end with the end-of-text token."""
+        config, tokenizer = self._plan.config, self._plan.tokenizer
+        if tokens[-1] == tokenizer.end_of_text and not config.ignore_eos:
+            return True
+        if not config.stops:
+            return False
+        text = tokenizer.decode(tokens)
+        return any(stop in text for stop in config.stops)

@@ -1,0 +1,124 @@
+"""What XLA has compiled, kept in the user's cache folder, so that the next command starts faster.
+
+TensorFlow trusts what lies there, and runs it. So each file is sealed by a checksum when a command
+ends well enough to do so; what is not sealed, or damaged, is removed before TensorFlow loads.
+Wherever something is amiss with the folder, there is no cache, and nothing is said.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+
+FLAGS = "TF_XLA_FLAGS"
+DIRECTORY_FLAG = "--tf_xla_persistent_cache_directory"
+SEAL = ".sha256"
+# More than a few models' programs take (bytes); beyond it the oldest go.
+MOST_BYTES = 256_000_000
+# A disk with less room gets no cache (bytes): XLA gives up where it cannot write.
+LEAST_FREE = 256_000_000
+# After this, a file that is not whole is no other process's work (seconds).
+ABANDONED_SECONDS = 86_400
+
+
+def enable() -> Path | None:
+    """Lets TensorFlow keep what it compiles; returns where, or None where it will not be kept.
+
+    It must be called before TensorFlow loads. A folder that TF_XLA_FLAGS names is left to the user.
+    """
+    if DIRECTORY_FLAG in os.environ.get(FLAGS, ""):
+        return None
+    try:
+        place = folder()
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if place.stat().st_uid != os.getuid() or shutil.disk_usage(place).free < LEAST_FREE:
+            return None
+        clean(place)
+    # RuntimeError is what there is to know where a user has no home.
+    except (OSError, RuntimeError):
+        return None
+    kept = f"{DIRECTORY_FLAG}={place} --tf_xla_persistent_cache_device_types=CPU"
+    os.environ[FLAGS] = f"{os.environ.get(FLAGS, '')} {kept}".strip()
+    atexit.register(seal, place)
+    return place
+
+
+def folder() -> Path:
+    """Returns where programs for this machine and this TensorFlow lie.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        base = Path.home() / ".cache"
+        # Some users have a home that is not there; it is not ours to make.
+        if not base.parent.is_dir():
+            raise RuntimeError(f"{base.parent} is no folder")
+    return base / "gpt2cli" / f"xla-{fingerprint()}"
+
+
+def fingerprint() -> str:
+    """Returns a hash of what a compiled program depends on beside itself."""
+    spec = importlib.util.find_spec("tensorflow")
+    origin = Path(spec.origin) if spec and spec.origin else Path()
+    facts = [str(origin), origin.stat().st_mtime_ns, platform.machine(), processor()]
+    facts += [os.environ.get(name) for name in (FLAGS, "XLA_FLAGS")]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def processor() -> str:
+    """Returns what the processor can do, where Linux tells it."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return platform.processor()
+
+
+def clean(place: Path) -> None:
+    """Removes what is not sealed or damaged, and the oldest of what is too much.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    kept = 0
+    for path in sorted(place.glob("*.pb"), key=lambda path: -path.stat().st_mtime):
+        kept += path.stat().st_size
+        if kept > MOST_BYTES or not is_sealed(path):
+            path.unlink()
+    for path in place.iterdir():
+        old = time.time() - path.stat().st_mtime > ABANDONED_SECONDS
+        lonely = path.suffix == SEAL and not path.with_suffix("").exists()
+        if lonely or (old and path.suffix not in (".pb", SEAL)):
+            path.unlink()
+
+
+def is_sealed(path: Path) -> bool:
+    """Returns whether a file is what it was when it was sealed."""
+    mark = seal_of(path)
+    return mark.exists() and mark.read_text(encoding="utf-8", errors="replace") == digest(path)
+
+
+def seal(place: Path) -> None:
+    """Seals the programs that have come; where that cannot be done, they will not be used again."""
+    with contextlib.suppress(OSError):
+        for path in place.glob("*.pb"):
+            if not seal_of(path).exists():
+                seal_of(path).write_text(digest(path), encoding="utf-8")
+
+
+def seal_of(path: Path) -> Path:
+    """Returns the file with a program's checksum."""
+    return path.with_name(path.name + SEAL)
+
+
+def digest(path: Path) -> str:
+    """Returns a file's checksum."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,120 @@
+"""The texts to continue: from the command line, from files, from stdin."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpt2cli.config.generate import PromptOptions
+from gpt2cli.errors import BadDataError, UsageError
+from gpt2cli.text.sources import STDIN, Source, read_bytes
+
+FIELD = "prompt"
+BYTE_ORDER_MARK = "\ufeff"
+
+
+def read_prompts(config: PromptOptions) -> list[str]:
+    """Returns every text to continue, in the order of the options; one that is empty for none.
+
+    Raises:
+        MissingInputError: a file cannot be read.
+        BadDataError: a line is no text, or no JSON with a prompt; says which.
+        UsageError: stdin is named twice.
+    """
+    if config.prefix_file == config.prompts == STDIN:
+        raise UsageError("--prefix-file - and --prompts - contradict each other; give one of them.")
+    found = list(config.prefix)
+    if config.prefix_file is not None:
+        found.append(whole(source_of(config.prefix_file)))
+    if config.prompts is not None:
+        source = source_of(config.prompts)
+        several = list(prompts_in(source))
+        if not several:
+            raise BadDataError(f"{source}: no prompts in there. Give one a line.")
+        found += several
+    elif not found and stdin_is_piped():
+        found += prompts_in(source_of(STDIN))
+    return found or [""]
+
+
+def source_of(name: str) -> Source:
+    """Returns the file of that name, or stdin where it is `-`."""
+    return Source(Path(name), stdin=name == STDIN)
+
+
+def stdin_is_piped() -> bool:
+    """Returns whether stdin is a pipe, a socket or a file: not a terminal, /dev/null or closed."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def whole(source: Source) -> str:
+    """Returns a file's text, without the line break at its end.
+
+    Raises:
+        BadDataError: it is no UTF-8; says in which line.
+    """
+    text = "\n".join(text_lines(source))
+    return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
+
+
+def prompts_in(source: Source) -> Iterator[str]:
+    """Yields the prompts of a file, one a line; lines without a character are left out.
+
+    They are read as JSON in a .jsonl file, and on stdin where it begins with `{`.
+
+    Raises:
+        BadDataError: a line is no text, or no JSON with a prompt; says which.
+    """
+    lines = [(n, line.removesuffix("\r")) for n, line in enumerate(text_lines(source), start=1)]
+    lines = [(number, line) for number, line in lines if line.strip()]
+    begins_so = source.stdin and lines and lines[0][1].lstrip().startswith("{")
+    as_json = source.kind == "jsonl" or begins_so
+    for number, line in lines:
+        yield prompt_of(line, f"{source}, line {number}") if as_json else line
+
+
+def text_lines(source: Source) -> Iterator[str]:
+    """Yields a file's lines without their ends, and what stands behind the last.
+
+    Raises:
+        BadDataError: a line is no UTF-8; says which.
+    """
+    content = b"".join(read_bytes(source))
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise BadDataError(
+                f"{source}, line {number}: byte {error.start + 1} of it "
+                f"(0x{line[error.start]:02x}) is not UTF-8 text."
+            ) from error
+        yield text.removeprefix(BYTE_ORDER_MARK) if number == 1 else text
+
+
+def prompt_of(line: str, where: str) -> str:
+    """Returns the prompt in a line of JSON.
+
+    Raises:
+        BadDataError: there is none.
+    """
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadDataError(f"{where}: no JSON ({error}).") from error
+    if not isinstance(record, dict) or not isinstance(record.get(FIELD), str):
+        raise BadDataError(f'{where}: not a record with a text in "{FIELD}": {line.strip()[:40]}')
+    prompt = str(record[FIELD])
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        lone = f"U+{ord(prompt[error.start]):04X}"
+        raise BadDataError(f"{where}: the prompt holds {lone}, half a character.") from error
+    return prompt

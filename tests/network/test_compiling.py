@@ -1,0 +1,67 @@
+"""Where XLA cannot compile, the same is computed without it, and it is said once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.usefixtures("tensorflow")
+
+
+def doubled_by_python(x: Any) -> Any:
+    import tensorflow as tf
+
+    # XLA cannot call Python.
+    return tf.numpy_function(lambda array: array * 2, [x], tf.float32)
+
+
+def test_it_goes_on_without_xla_and_says_so() -> None:
+    import tensorflow as tf
+
+    from gpt2cli.network.compiling import Compiler
+
+    compiler = Compiler(xla=True)
+    double, triple = compiler(doubled_by_python), compiler(lambda x: x * 3)
+    assert triple(tf.constant([2.0])).numpy().tolist() == [6.0]
+    assert compiler.told() == []
+    assert double(tf.constant([1.0, 2.0])).numpy().tolist() == [2.0, 4.0]
+    assert not compiler.xla
+    (line,) = compiler.told()
+    assert line.startswith("XLA cannot compile this (")
+    assert line.endswith("); going on without it.")
+    assert len(line) < 300
+    assert double(tf.constant([3.0])).numpy().tolist() == [6.0]
+    assert compiler.told() == []
+
+
+def test_what_fails_without_xla_too_fails() -> None:
+    import tensorflow as tf
+
+    from gpt2cli.network.compiling import Compiler
+
+    def refuse(x: Any) -> Any:
+        with tf.control_dependencies([tf.debugging.assert_less(x, 1.0)]):
+            return tf.numpy_function(lambda array: array, [x], tf.float32)
+
+    for xla in (True, False):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            Compiler(xla=xla)(refuse)(tf.constant([2.0]))
+
+
+def test_a_decoder_goes_on_without_xla() -> None:
+    from gpt2cli.decoding.filters import Sampling
+    from gpt2cli.decoding.loop import Decoder
+    from tests import models, oracle
+
+    class Python(Sampling):
+        def choose(self, logits: Any, uniform: Any, history: Any) -> tuple[Any, Any]:
+            return super().choose(doubled_by_python(logits), uniform, history)
+
+    arrays = models.random_arrays(models.SMALL, deviation=0.5)
+    decoder = Decoder(arrays, models.SMALL, Python(temperature=0))
+    prompt = [7, 100, 3, 42, 250]
+    steps = [chosen.tokens for chosen in decoder.tokens([prompt], [iter([0.5] * 6)], 6)]
+    assert np.ravel(steps).tolist() == oracle.greedy(arrays, models.SMALL.n_head, prompt, 6)
+    assert len(decoder.model.compiler.told()) == 1
