@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ from gpt2cli.hparams import HParams
 from gpt2cli.storage import atomic
 
 NORM_EPSILON = 1e-5
+# A disk with less than this is full, where a write was cut short.
+FULL_BELOW_BYTES = 1 << 20
 # Q8_0 quantises so many neighbours together.
 Q8_0_BLOCK = 32
 TENSOR_TYPES = {"float32": "F32", "float16": "F16", "q8_0": "Q8_0"}
@@ -70,7 +76,21 @@ def write(model: Model, path: Path, config: ExportConfig) -> None:
         for name, array in model.weights():
             turned = array[0].T if array.ndim == 3 else array
             kind = kind_of(name, shapes[name], config.precision)
-            writer.write_tensor_data(gguf.quantize(np.ascontiguousarray(turned), kind))
+            with numbered_errors(path):
+                writer.write_tensor_data(gguf.quantize(np.ascontiguousarray(turned), kind))
+
+
+@contextlib.contextmanager
+def numbered_errors(path: Path) -> Iterator[None]:
+    """Within the block an error that NumPy raises without the system's number for it gets one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        full = shutil.disk_usage(path.parent).free < FULL_BELOW_BYTES
+        number = errno.ENOSPC if full else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def describe(writer: Any, model: Model, precision: str) -> None:

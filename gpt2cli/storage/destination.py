@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import glob
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -85,7 +85,9 @@ def sweep(path: Path) -> None:
 
 def beside(path: Path, ending: str) -> list[Path]:
     """Returns the files and folders that this process, or one that was killed, made for a path."""
-    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*{ending}"))
+    # Not a pattern of the shell: `.out.*.part` would be `.out.gguf.7.part` too, of another one.
+    name = re.compile(rf"\.{re.escape(path.name)}\.\d+{re.escape(ending)}")
+    return sorted(entry for entry in path.parent.iterdir() if name.fullmatch(entry.name))
 
 
 def put(aside: Path, path: Path) -> None:

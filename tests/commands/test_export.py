@@ -331,7 +331,9 @@ def test_a_read_only_folder_is_refused_with_its_path(cli: Run, place: Path) -> N
     assert len(done.stderr.splitlines()) == 2
 
 
-@pytest.mark.parametrize("kind", ["huggingface", "openai", "savedmodel", "tar"])
+@pytest.mark.parametrize(
+    "kind", ["huggingface", "openai", "savedmodel", "tar", pytest.param("gguf", marks=needs_gguf)]
+)
 def test_a_full_disk_leaves_the_old_export(
     kind: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

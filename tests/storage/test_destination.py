@@ -105,11 +105,11 @@ def test_what_a_killed_process_left_is_put_back_or_removed(tmp_path: Path) -> No
     path = tmp_path / "out"
     make(tmp_path / ".out.1234.old", "folder", "old")
     make(tmp_path / ".out.1234.part", "folder", "half")
-    make(tmp_path / ".other.1234.part", "file", "somebody's")
+    make(tmp_path / ".out.gguf.1234.part", "file", "somebody's")
     with pytest.raises(RuntimeError), destination.output(path, overwrite=True):
         assert content(path) == {"old"}
         raise RuntimeError
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".other.1234.part", "out"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.gguf.1234.part", "out"]
 
 
 def test_two_writers_to_one_destination_do_not_meet(tmp_path: Path) -> None:
