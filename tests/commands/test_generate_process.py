@@ -34,6 +34,7 @@ def test_prompts_are_piped_in_and_records_out(cli: Run, place: Path) -> None:
     lines = '{"prompt": "the cat"}\n{"prompt": "a\\u0000\\nb"}\n'
     done = cli(*COMMON, "--format", "jsonl", "--length", 3, input=lines)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("reading prompts from stdin\n")
     assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == [
         "the cat",
         "a\0\nb",
