@@ -9,13 +9,14 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
 from gpt2cli import __version__
 from gpt2cli.config.download import DownloadConfig
 from gpt2cli.config.evaluate import EvaluateConfig
+from gpt2cli.config.export import ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.config.shared import Shared
@@ -29,6 +30,7 @@ COMMANDS: dict[str, type[Shared]] = {
     "finetune": FinetuneConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
+    "export": ExportConfig,
 }
 EPILOG = (
     "Every option of a command can come from the environment: GPT2CLI_FINETUNE_STEPS=100 is "
@@ -153,13 +155,14 @@ def typer_option(name: str, rule: Option, kind: Any) -> Any:
     names = [f"--{word}/--no-{word}" if two_sided else f"--{word}"]
     if rule.short:
         names.append(rule.short)
-    plain = next((t for t in TYPE_NAMES if t is kind or t in get_args(kind)), None)
+    plain = next((TYPE_NAMES[t] for t in TYPE_NAMES if t is kind or t in get_args(kind)), None)
+    choices = "|".join(get_args(kind)) if get_origin(kind) is Literal else None
     return typer.Option(
         *names,
         help=rule.help,
         min=rule.least,
         max=rule.most,
-        metavar=TYPE_NAMES[plain] if plain else None,
+        metavar=plain or choices,
         show_envvar=False,
     )
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from gpt2cli.errors import BadDataError, MissingInputError
+
+# What stands beside the matrices where adapters are trained: see network/lora.py.
+LORA_A, LORA_B, LORA_SCALE = "/lora_a", "/lora_b", "model/lora/scale"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +41,15 @@ class HParams:
         for layer in range(self.n_layer):
             shapes.update({f"model/h{layer}/{k}": v for k, v in block_shapes(embed).items()})
         return shapes | {"model/ln_f/g": (embed,), "model/ln_f/b": (embed,)}
+
+    def lora_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
+        """Returns the name and shape of every adapter of this rank, and of their common scale."""
+        shapes: dict[str, tuple[int, ...]] = {LORA_SCALE: ()}
+        for name, shape in self.shapes().items():
+            if len(shape) == 3:
+                _, width, columns = shape
+                shapes |= {name + LORA_A: (width, rank), name + LORA_B: (rank, columns)}
+        return shapes
 
     def count(self) -> int:
         """Returns the number of weights."""
@@ -80,6 +93,15 @@ def read_hparams(path: Path) -> HParams:
         raise MissingInputError(f"{path} is missing.") from error
     except (ValueError, OSError) as error:
         raise BadDataError(f"{path} cannot be read as JSON: {error}.") from error
+    return checked(values, path)
+
+
+def checked(values: Any, path: Path) -> HParams:
+    """Returns what a file's values say of the shape.
+
+    Raises:
+        BadDataError: a number is missing, or the numbers do not fit each other.
+    """
     names = [field.name for field in dataclasses.fields(HParams)]
     for name in names:
         value = values.get(name) if isinstance(values, dict) else None

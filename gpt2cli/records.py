@@ -55,6 +55,9 @@ class StepReport(Record):
         seconds: time since this command began to train.
         loss: mean over the step's tokens (nats per token).
         average: moving average of the loss over all steps of the run (nats per token).
+        rate: the learning rate.
+        norm: the global norm of the gradient, before it was clipped.
+        speed: tokens trained on a second, in this step.
     """
 
     channel: ClassVar[Channel] = "progress"
@@ -63,6 +66,9 @@ class StepReport(Record):
     seconds: float
     loss: float
     average: float
+    rate: float = 0.0
+    norm: float = 0.0
+    speed: float = 0.0
 
     def __str__(self) -> str:
         return f"[{self.step} | {self.seconds:.2f}] loss={self.loss:.2f} avg={self.average:.2f}"
@@ -153,3 +159,24 @@ class Text(Record):
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported(Record):
+    """A model that is complete on disk in another program's format.
+
+    Attributes:
+        path: where.
+        kind: the format.
+        precision: what its weights are stored in.
+        size: of all its files (bytes).
+    """
+
+    event: ClassVar[str] = "export"
+    path: str
+    kind: str
+    precision: str
+    size: int
+
+    def __str__(self) -> str:
+        return f"exported {self.path}: {self.kind}, {self.precision}, {self.size / 1e6:,.1f} MB"

@@ -64,6 +64,26 @@ def raise_on_signals() -> None:
 
 
 @contextlib.contextmanager
+def postponed() -> Iterator[None]:
+    """Within the block a signal waits for its end; then it does what it would have done.
+
+    What is raised inside TensorFlow's C++ comes out of it as another error.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = {n: signal.signal(n, lambda signum, _frame: caught.append(signum)) for n in handled()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if caught:
+            signal.raise_signal(caught[0])
+
+
+@contextlib.contextmanager
 def deferred() -> Iterator[Stop]:
     """Within the block a signal only sets the Stop that is yielded, and is announced at once.
 

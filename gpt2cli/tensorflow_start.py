@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 import tempfile
@@ -10,18 +11,31 @@ from collections.abc import Iterator
 
 from gpt2cli import compile_cache
 
+# glibc's mallopt: how many heaps threads share, and from what size on memory is mapped by itself
+# and so given back when it is free (malloc.h; man 3 mallopt).
+M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3
+MAPPED_BYTES = 1 << 20
 
-def load(*, verbose: bool, keep_compiled: bool = False) -> None:
+
+def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) -> None:
     """Imports TensorFlow; its log is shown only where it was asked for, or if it cannot load.
 
     TensorFlow writes some lines to stderr before it looks at TF_CPP_MIN_LOG_LEVEL.
 
     Args:
-        verbose: whether to show its log.
+        verbose: whether to show the log.
+        frugal: whether memory is given back to the operating system as soon as it is free, which
+            takes a little time.
         keep_compiled: whether what XLA compiles is kept for the next command.
     """
     if keep_compiled and "tensorflow" not in sys.modules:
         compile_cache.enable()
+    if frugal:
+        os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL(None)
+            libc.mallopt(M_ARENA_MAX, 1)
+            libc.mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
     if verbose:
         import tensorflow  # noqa: F401
 

@@ -15,7 +15,7 @@ PACKAGE = Path(gpt2cli.__file__).parent
 # From the ground up; modules and rooms on one floor don't know each other.
 FLOORS = [
     {"errors", "records", "signals", "compile_cache"},
-    {"options", "hparams", "progress", "tensorflow_start"},
+    {"options", "hparams", "vocabulary", "progress", "tensorflow_start"},
     {"config"},
     {"network", "text", "storage"},
     {"training", "decoding", "fetching", "formats"},
@@ -73,6 +73,9 @@ def test_functions_and_files_stay_within_the_walls() -> None:
         ["finetune", "--help"],
         ["generate", "--help"],
         ["download", "--help"],
+        ["export", "--help"],
+        ["export", "out", "--run-name", "no-such-run"],
+        ["export", "out", "--precision", "q8_0"],
         ["finetune", "no-such-file.txt"],
         ["finetune", __file__, "--model-name", "no-such-model", "--offline"],
         ["generate", "--run-name", "no-such-run"],

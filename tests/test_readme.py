@@ -18,7 +18,7 @@ from gpt2cli.options import options
 PACKAGE = Path(gpt2cli.__file__).parent
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OTHER_OPTIONS = {"--help", "--version", "--install-completion", "--check"}
+OTHER_OPTIONS = {"--help", "--version", "--install-completion", "--check", "--logdir"}
 
 
 def test_the_tree_names_every_module_with_the_first_sentence_of_its_docstring() -> None:

@@ -28,12 +28,15 @@ class FinetuneConfig(CorpusOptions, ComputeOptions, SeedOptions, RunOptions):
     """
 
     model_name: str | None = option(
-        None, f"Base model: a folder in --model-dir [the run's own, else {DEFAULT_MODEL}]."
+        None,
+        "Base model: a folder in --model-dir, or a path, OpenAI's or Hugging Face's "
+        f"[the run's own, else {DEFAULT_MODEL}].",
     )
     restore_from: str = option(
         "latest",
         "latest: the run's newest checkpoint, else the base model; fresh: the base model; "
-        "scratch: random weights; or the path of a model folder, run folder or checkpoint.",
+        "scratch: random weights; or the path of a model folder (OpenAI's or Hugging Face's), run "
+        "folder or checkpoint.",
     )
     overwrite: bool = option(
         False, "Let fresh, scratch and a path replace the checkpoints that the run has."
@@ -68,8 +71,10 @@ class FinetuneConfig(CorpusOptions, ComputeOptions, SeedOptions, RunOptions):
     )
     clip_norm: float = option(1.0, "Largest global norm of a step's gradient; 0: any.", least=0)
     dropout: float = option(0.0, "Share of activations dropped in training.", least=0, most=0.9)
-    precision: Literal["float32", "bfloat16", "float16"] = option(
-        "float32", "What the network computes in; weights and optimiser stay float32."
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto",
+        "What the network computes in; weights that are trained and the optimiser stay float32. "
+        "auto: bfloat16 on a GPU that has it, else float32.",
     )
     use_memory_saving_gradients: bool = option(
         False, "Compute each block twice and keep its input alone."
@@ -77,6 +82,16 @@ class FinetuneConfig(CorpusOptions, ComputeOptions, SeedOptions, RunOptions):
     only_train_transformer_layers: bool = option(
         False, "Leave the embeddings and the last norm as they are."
     )
+    lora_rank: int | None = option(
+        None,
+        "Train adapters of this rank beside the blocks' matrices, which stay as they are; 0: train "
+        "the weights themselves [0, or as the run began].",
+        least=0,
+    )
+    lora_alpha: float | None = option(
+        None, "Adapters count alpha / rank [twice the rank].", least=0
+    )
+    memory_check: bool = option(True, "Refuse a run that will not fit in memory.")
     val_dataset: tuple[str, ...] = option((), "Text to validate on (repeatable).")
     val_fraction: float | None = option(
         None,
@@ -112,6 +127,10 @@ class FinetuneConfig(CorpusOptions, ComputeOptions, SeedOptions, RunOptions):
         given = [name for name, value in lengths.items() if value is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} contradict each other; give one of them.")
+        if self.lora_rank and self.restore_from == "scratch":
+            raise UsageError(
+                "--lora-rank needs weights to start from; --restore-from scratch: none."
+            )
         if self.steps == 0:
             raise UsageError("--steps must be -1 or at least 1, not 0.")
         if self.schedule != "constant" and self.steps == -1:

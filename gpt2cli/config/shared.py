@@ -46,7 +46,9 @@ class RunOptions(Shared):
 class SourceOptions(RunOptions):
     """Which weights are read: a run's, or a base model's."""
 
-    model_name: str | None = option(None, "Base model to take, in place of a run.")
+    model_name: str | None = option(
+        None, "Base model to take, in place of a run: a folder in --model-dir, or a path."
+    )
     checkpoint: str = option(
         "latest", "Which checkpoint of the run: latest, best (by validation), or a step's number."
     )

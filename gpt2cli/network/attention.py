@@ -81,13 +81,18 @@ def attend(query: Any, key: Any, value: Any, seen: Any) -> Any:
 
 def split_heads(x: Any, n_head: int) -> Any:
     """(batch, time, embed) → (batch, heads, time, head)."""
-    batch, time, embed = x.shape
+    batch, time, embed = lengths_of(x)
     x = tf.reshape(x, [batch, time, n_head, embed // n_head])  # (batch, time, heads, head)
     return tf.transpose(x, [0, 2, 1, 3])
 
 
 def merge_heads(x: Any) -> Any:
     """(batch, heads, time, head) → (batch, time, embed)."""
-    batch, heads, time, head = x.shape
+    batch, heads, time, head = lengths_of(x)
     x = tf.transpose(x, [0, 2, 1, 3])  # (batch, time, heads, head)
     return tf.reshape(x, [batch, time, heads * head])
+
+
+def lengths_of(x: Any) -> list[Any]:
+    """Returns the lengths of a tensor's axes: numbers where the graph knows them, else tensors."""
+    return [tf.shape(x)[axis] if n is None else n for axis, n in enumerate(x.shape)]

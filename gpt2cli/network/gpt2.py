@@ -13,8 +13,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from gpt2cli.hparams import HParams, block_shapes
-from gpt2cli.network.attention import causal_attention, merge_heads, split_heads
+from gpt2cli.hparams import LORA_A, LORA_B, LORA_SCALE, HParams, block_shapes
+from gpt2cli.network import lora
+from gpt2cli.network.attention import causal_attention, lengths_of, merge_heads, split_heads
 
 NORM_EPSILON = 1e-5
 # The standard deviations of Radford et al. 2018 and 2019 for weights that start at random.
@@ -77,8 +78,14 @@ def hidden_states(
 
 
 def block_weights(weights: Weights, layer: int) -> dict[str, Any]:
-    """Returns the weights of one block by their names below `model/hN/`."""
-    return {name: weights[f"model/h{layer}/{name}"] for name in block_shapes(1)}
+    """Returns the weights of one block by their names below `model/hN/`, adapters included."""
+    place = f"model/h{layer}/"
+    block = {name: weights[place + name] for name in block_shapes(1)}
+    if LORA_SCALE in weights:
+        names = [name + end for name in block if name.endswith("/w") for end in (LORA_A, LORA_B)]
+        block |= {name: weights[place + name] for name in names}
+        block[LORA_SCALE] = weights[LORA_SCALE]
+    return block
 
 
 def dropout_of(dropout: Dropout, layer: Any) -> Dropout:
@@ -88,7 +95,7 @@ def dropout_of(dropout: Dropout, layer: Any) -> Dropout:
 
 def logits(weights: Weights, hidden: Any) -> Any:
     """(…, embed) → (…, vocab): the scores of the tokens that may come next."""
-    return tf.matmul(hidden, weights["model/wte"], transpose_b=True)
+    return tf.matmul(hidden, tf.cast(weights["model/wte"], hidden.dtype), transpose_b=True)
 
 
 def embed(
@@ -111,8 +118,11 @@ def embed(
     """
     if positions is None:
         positions = tf.range(tokens.shape[1])
-    of_tokens = tf.gather(weights["model/wte"], tokens)  # (batch, time, embed)
-    return tf.cast(dropout(of_tokens + tf.gather(weights["model/wpe"], positions)), precision)
+    of_tokens, of_positions = (
+        tf.cast(tf.gather(weights[name], places), tf.float32)
+        for name, places in (("model/wte", tokens), ("model/wpe", positions))
+    )  # (batch, time, embed)
+    return tf.cast(dropout(of_tokens + of_positions), precision)
 
 
 def block(
@@ -155,9 +165,12 @@ def mlp(x: Any, weights: Weights, name: str) -> Any:
 def dense(x: Any, weights: Weights, name: str) -> Any:
     """(batch, time, width) → (batch, time, columns), in the precision of x."""
     matrix = tf.cast(tf.squeeze(weights[f"{name}/w"], 0), x.dtype)  # (width, columns)
-    batch, time, width = x.shape
-    flat = tf.matmul(tf.reshape(x, [batch * time, width]), matrix)  # (batch * time, columns)
+    batch, time, width = lengths_of(x)
+    rows = tf.reshape(x, [batch * time, width])
+    flat = tf.matmul(rows, matrix)  # (batch * time, columns)
     flat += tf.cast(weights[f"{name}/b"], x.dtype)
+    if LORA_SCALE in weights:
+        flat += lora.correction(rows, weights, f"{name}/w")
     return tf.reshape(flat, [batch, time, matrix.shape[1]])
 
 

@@ -20,7 +20,7 @@ def next_token_loss(hidden: Any, wte: Any, targets: Any, scale: Any = 1.0) -> An
 
     Args:
         hidden: (rows, embed), of the type that the logits are computed in.
-        wte: float32 (vocab, embed), the token embeddings.
+        wte: (vocab, embed), the token embeddings.
         targets: int32 (rows,); rows whose target is negative do not count.
         scale: what the gradient is multiplied by, so that it fits a narrow type.
 
@@ -47,7 +47,8 @@ def _loss_and_gradient(hidden: Any, wte: Any, targets: Any, scale: Any) -> tuple
     of_rows = tf.concat(of_hidden, axis=0)  # (rows, embed)
 
     def gradient(upstream: Any) -> tuple[Any, Any, None, None]:
-        return of_rows * tf.cast(upstream, of_rows.dtype), of_wte * upstream, None, None
+        whole = tf.cast(of_wte * upstream, wte.dtype)
+        return of_rows * tf.cast(upstream, of_rows.dtype), whole, None, None
 
     return total / count, gradient
 
@@ -83,7 +84,8 @@ def cross_entropy(hidden: Any, wte: Any, targets: Any) -> tuple[Any, Any]:
     Returns:
         float32 (rows,) and float32 (rows, vocab).
     """
-    logits = tf.cast(tf.matmul(hidden, wte, transpose_b=True), tf.float32)  # (rows, vocab)
+    products = tf.matmul(hidden, tf.cast(wte, hidden.dtype), transpose_b=True)
+    logits = tf.cast(products, tf.float32)  # (rows, vocab)
     highest = tf.reduce_max(logits, axis=-1, keepdims=True)  # (rows, 1)
     powers = tf.exp(logits - highest)
     total = tf.reduce_sum(powers, axis=-1, keepdims=True)  # (rows, 1)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gpt2cli.errors import BadDataError, MissingInputError
-from gpt2cli.hparams import HParams, product
+from gpt2cli.hparams import LORA_A, LORA_SCALE, HParams, product
 from gpt2cli.storage import crc32c, folders
 
 FOOTER_BYTES = 48
@@ -153,15 +153,26 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
+def rank(entries: Mapping[str, Entry]) -> int:
+    """Returns the rank of the adapters that a checkpoint holds; 0 where it holds none."""
+    return next((e.shape[-1] for name, e in entries.items() if name.endswith(LORA_A)), 0)
+
+
 def check(prefix: Path, hparams: HParams) -> None:
     """Checks that a checkpoint holds a GPT-2's weights whole; other tensors in it are left alone.
+
+    Where it holds adapters, the weights beside which they were trained must be there too.
 
     Raises:
         MissingInputError: a file of the checkpoint is missing.
         BadDataError: a weight is missing or of the wrong shape or type, or a file is cut.
     """
     entries, shards = read_index(prefix)
-    for name, shape in hparams.shapes().items():
+    shapes = hparams.shapes()
+    if LORA_SCALE in entries:
+        check(folders.base(prefix), hparams)
+        shapes = hparams.lora_shapes(rank(entries))
+    for name, shape in shapes.items():
         if name not in entries:
             raise BadDataError(f"{prefix} lacks the weight {name} that hparams.json demands.")
         found = entries[name]

@@ -24,13 +24,13 @@ SHORT_BYTES = 1 << 13
 CHUNK_BYTES = PIECES * PIECE_BYTES
 
 
-def masked(data: bytes) -> int:
+def masked(data: bytes | memoryview) -> int:
     """Returns the CRC-32C of bytes as checkpoints store it."""
     crc = crc32c(data)
     return ((crc >> 15 | crc << 17) + MASK_DELTA) & ONES
 
 
-def crc32c(data: bytes) -> int:
+def crc32c(data: bytes | memoryview) -> int:
     """Returns the CRC-32C of bytes."""
     if len(data) < SHORT_BYTES:
         return bytewise(data)
@@ -42,7 +42,7 @@ def crc32c(data: bytes) -> int:
     return int(crc[0]) ^ ONES
 
 
-def bytewise(data: bytes) -> int:
+def bytewise(data: bytes | memoryview) -> int:
     """Returns the CRC-32C of a few bytes, one after the other."""
     table = byte_table()
     crc = ONES

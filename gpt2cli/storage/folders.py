@@ -10,6 +10,8 @@ ENCODER = "encoder.json"
 MERGES = "vocab.bpe"
 POINTER = "checkpoint"
 COUNTER = "counter"
+# The weights that adapters are trained beside.
+BASE = "base"
 STATIC_FILES = (HPARAMS, ENCODER, MERGES)
 # Where a checkpoint is written before it is moved into the run folder.
 SAVING = ".saving"
@@ -27,6 +29,22 @@ def model_folder(model_dir: str, name: str) -> Path:
     folder = Path(model_dir) / name
     renamed = Path(model_dir) / MODEL_ALIASES.get(name, name)
     return folder if folder.exists() else renamed
+
+
+def base_model(model_dir: str, name: str) -> Path:
+    """Returns where the model lies that --model-name names, which may be a path too.
+
+    `./mine` is a folder here; `mine` is one in the folder of models, or else one here.
+    """
+    folder, path = model_folder(model_dir, name), Path(name)
+    if is_path(name):
+        return folder if folder.exists() and not path.is_dir() else path
+    return path if path.is_dir() and not folder.exists() else folder
+
+
+def is_path(name: str) -> bool:
+    """Returns whether a model's name is the path of a folder."""
+    return Path(name).name != name
 
 
 def run_folder(checkpoint_dir: str, name: str) -> Path:
@@ -60,6 +78,12 @@ def weights(folder: Path, step: int) -> Path:
 def optimizer(folder: Path, step: int) -> Path:
     """Returns the prefix of a step's optimiser state."""
     return folder / f"optimizer-{step}"
+
+
+def base(prefix: Path) -> Path:
+    """Returns the prefix of the weights that a run's checkpoint of adapters belongs to."""
+    folder = prefix.parent
+    return (folder.parent if folder.name in (SAVING, REPLACED) else folder) / BASE
 
 
 def state(folder: Path, step: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -16,6 +17,7 @@ from gpt2cli.storage import atomic
 
 LOG = "log.jsonl"
 BEST = "best.json"
+CONFIG = "config.json"
 # Far more than what a run writes between two steps.
 TAIL_BYTES = 1 << 16
 
@@ -62,10 +64,64 @@ def last_step(folder: Path) -> int:
     return int(steps[-1]) if steps else 0
 
 
+@dataclasses.dataclass
+class History:
+    """A run's losses (nats per token) as its log tells them.
+
+    Attributes:
+        steps: the steps that were told, ascending.
+        losses: their losses.
+        averages: the moving averages at them.
+        val_steps: the steps that were validated, ascending.
+        val_losses: their validation losses.
+    """
+
+    steps: list[int] = dataclasses.field(default_factory=list)
+    losses: list[float] = dataclasses.field(default_factory=list)
+    averages: list[float] = dataclasses.field(default_factory=list)
+    val_steps: list[int] = dataclasses.field(default_factory=list)
+    val_losses: list[float] = dataclasses.field(default_factory=list)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Takes the next line of a log; steps that are trained again replace what they were."""
+        step = record["step"]
+        if record["event"] == "step":
+            while self.steps and self.steps[-1] >= step:
+                del self.steps[-1], self.losses[-1], self.averages[-1]
+            self.steps.append(step)
+            self.losses.append(record["loss"])
+            self.averages.append(record["average"])
+        while self.val_steps and self.val_steps[-1] >= step:
+            del self.val_steps[-1], self.val_losses[-1]
+        if record["event"] == "validation":
+            self.val_steps.append(step)
+            self.val_losses.append(record["loss"])
+
+
+def history(folder: Path) -> History:
+    """Returns what a run's log tells of its losses; lines that are damaged are left out."""
+    found = History()
+    with contextlib.suppress(FileNotFoundError), (folder / LOG).open("rb") as log:
+        for line in log:
+            if line.startswith((b'{"event": "step"', b'{"event": "validation"')):
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    found.add(json.loads(line))
+    return found
+
+
 def write_config(folder: Path, settings: dict[str, Any]) -> None:
     """Writes the settings of this invocation as config.json."""
     with atomic.disk_errors(folder):
-        atomic.write_whole(folder / "config.json", json.dumps(settings, indent=1) + "\n")
+        atomic.write_whole(folder / CONFIG, json.dumps(settings, indent=1) + "\n")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns the settings of a run's last invocation; none where they cannot be read."""
+    try:
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def write_best(folder: Path, step: int, loss: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from gpt2cli.errors import BadDataError, MissingInputError
 from gpt2cli.hparams import HParams, read_hparams
 from gpt2cli.storage import atomic, bundle, folders, run
-from gpt2cli.storage.run import UnfitError
+from gpt2cli.storage.state import State, UnfitError, read_record, read_state
 
 DAMAGED = ".damaged"
 # How often a reader begins again because the run went on while it read.
@@ -32,7 +32,7 @@ class Whole:
 
     prefix: Path
     hparams: HParams
-    state: run.State | None
+    state: State | None
     damaged: Mapping[Path, str]
 
 
@@ -101,7 +101,7 @@ def candidates(folder: Path) -> list[Path]:
     return prefixes
 
 
-def examined(folder: Path, prefix: Path, *, resume: bool) -> run.State | None:
+def examined(folder: Path, prefix: Path, *, resume: bool) -> State | None:
     """Returns a checkpoint's state, its files checked; None where gpt-2-simple wrote it.
 
     Raises:
@@ -119,12 +119,12 @@ def examined(folder: Path, prefix: Path, *, resume: bool) -> run.State | None:
             bundle.check(prefix, hparams)
             bundle.check_sums(prefix)
             return None
-        record = run.read_record(aside, step)
+        record = read_record(aside, step)
         check_static(folder, record)
         names = [name for name in record["files"] if resume or name.startswith("model-")]
         check_files(aside, {name: record["files"][name] for name in names})
         bundle.check(prefix, hparams)
-        return run.read_state(aside, step)
+        return read_state(aside, step)
     except OSError as error:
         where = f"{error.filename or prefix}: {error.strerror or error}."
         if error.errno in (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR):
@@ -159,6 +159,11 @@ def check_static(folder: Path, record: Mapping[str, Any]) -> None:
         UnfitError: they are not.
     """
     for name, facts in record.get("static", {}).items():
+        if not (folder / name).exists():
+            raise UnfitError(
+                f"{folder / name} is missing; the run folder is half copied. Copy it whole, or "
+                "give another --run-name."
+            )
         found = run.fingerprint(folder / name)
         if found != facts:
             raise UnfitError(

@@ -12,8 +12,9 @@ from gpt2cli.config.shared import BEST, DEFAULT_MODEL, LATEST, SourceOptions
 from gpt2cli.errors import BadDataError, MissingInputError, OutputError, TryLaterError
 from gpt2cli.hparams import HParams, read_hparams
 from gpt2cli.records import Notice, Record
-from gpt2cli.storage import bundle, folders, journal, run
+from gpt2cli.storage import bundle, folders, huggingface, journal
 from gpt2cli.storage.recovery import Whole, examined, newest_whole
+from gpt2cli.storage.state import State
 
 # How often a reader begins again because the run went on while it read.
 TRIES = 20
@@ -38,7 +39,7 @@ class Start:
     hparams: HParams
     prefix: Path | None
     model_name: str
-    state: run.State | None = None
+    state: State | None = None
     step: int = 0
     found: Whole | None = None
 
@@ -55,12 +56,12 @@ class Start:
     @property
     def encoder(self) -> Path:
         """The vocabulary's tokens."""
-        return self.folder / folders.ENCODER
+        return huggingface.vocabulary(self.folder)[0]
 
     @property
     def merges(self) -> Path:
         """The vocabulary's merges."""
-        return self.folder / folders.MERGES
+        return huggingface.vocabulary(self.folder)[1]
 
 
 def base_needed(config: FinetuneConfig | SourceOptions) -> Path | None:
@@ -68,16 +69,24 @@ def base_needed(config: FinetuneConfig | SourceOptions) -> Path | None:
 
     That is its `checkpoint`, or its hparams.json where random weights are asked for.
     """
+    name = config.model_name
+    if name is not None and folders.is_path(name):
+        # What a path names is not fetched.
+        return None
     if isinstance(config, SourceOptions):
-        name = config.model_name
-        return folders.model_folder(config.model_dir, name) / folders.POINTER if name else None
-    model = folders.model_folder(config.model_dir, config.model_name or DEFAULT_MODEL)
+        return first_file(folders.base_model(config.model_dir, name)) if name else None
+    model = folders.base_model(config.model_dir, config.model_name or DEFAULT_MODEL)
     if config.restore_from == "scratch":
         return model / folders.HPARAMS
     trained = folders.has_checkpoints(folders.run_folder(config.checkpoint_dir, config.run))
     if config.restore_from == "fresh" or (config.restore_from == "latest" and not trained):
-        return model / folders.POINTER
+        return first_file(model)
     return None
+
+
+def first_file(model: Path) -> Path:
+    """Returns the file of a model folder that names its weights, or that is read before them."""
+    return model / (huggingface.CONFIG if huggingface.is_folder(model) else folders.POINTER)
 
 
 def for_finetune(config: FinetuneConfig) -> Start:
@@ -101,10 +110,10 @@ def for_finetune(config: FinetuneConfig) -> Start:
         )
     name = config.model_name or DEFAULT_MODEL
     if config.restore_from in ("latest", "fresh"):
-        start = from_model(folders.model_folder(config.model_dir, name), name)
+        start = from_model(folders.base_model(config.model_dir, name), name)
     elif config.restore_from == "scratch":
-        model = present(folders.model_folder(config.model_dir, name))
-        start = Start(model, read_hparams(model / folders.HPARAMS), None, name)
+        model = present(folders.base_model(config.model_dir, name))
+        start = Start(model, huggingface.hparams(model), None, Path(name).name)
     else:
         start = from_path(Path(config.restore_from))
     if existing:
@@ -121,7 +130,7 @@ def for_reading(config: SourceOptions) -> Start:
         BadDataError: the checkpoint is damaged or does not fit its hparams.json.
     """
     if config.model_name is not None:
-        model = folders.model_folder(config.model_dir, config.model_name)
+        model = folders.base_model(config.model_dir, config.model_name)
         return from_model(model, config.model_name)
     folder = folders.run_folder(config.checkpoint_dir, config.run)
     if not folders.has_checkpoints(folder):
@@ -177,14 +186,15 @@ def loaded(
 
 def from_model(folder: Path, name: str) -> Start:
     """Returns a base model's weights, checked."""
-    start = from_prefix(folders.newest(present(folder)), folder)
-    return dataclasses.replace(start, model_name=name)
+    return dataclasses.replace(from_path(present(folder)), model_name=Path(name).name)
 
 
 def from_path(path: Path) -> Start:
     """Returns the weights that a path names: a model or run folder, or a checkpoint in one."""
     if path.is_dir() and folders.has_checkpoints(path):
         return dataclasses.replace(from_run(path, resume=False), state=None, step=0, found=None)
+    if huggingface.is_folder(path):
+        return from_prefix(huggingface.weights(path), path)
     if path.is_dir():
         return from_prefix(folders.newest(path), path)
     return from_prefix(path.with_suffix("") if path.suffix == ".index" else path, path.parent)
@@ -192,6 +202,10 @@ def from_path(path: Path) -> Start:
 
 def from_prefix(prefix: Path | None, folder: Path) -> Start:
     """Returns the weights of one checkpoint, checked against its folder's hparams.json."""
+    if prefix is not None and huggingface.is_weights(prefix):
+        hparams = huggingface.hparams(folder)
+        huggingface.check(prefix, hparams)
+        return Start(folder, hparams, prefix, folder.name)
     if prefix is None or not folders.index_file(prefix).exists():
         raise MissingInputError(f"There is no checkpoint {prefix or folder}.")
     hparams = read_hparams(folder / folders.HPARAMS)
@@ -241,6 +255,7 @@ def check_model(existing: Start, config: FinetuneConfig) -> None:
     name = config.model_name
     if name is None or existing.state is None:
         return
+    name = Path(name).name
     known = folders.MODEL_ALIASES.get(name, name)
     if known != folders.MODEL_ALIASES.get(existing.model_name, existing.model_name):
         raise BadDataError(
@@ -257,7 +272,15 @@ def check_same(existing: Start, start: Start, folder: Path) -> None:
             f"{start.hparams}. Give another --run-name."
         )
     for name in (folders.ENCODER, folders.MERGES):
-        if (folder / name).read_bytes() != (start.folder / name).read_bytes():
+        if (folder / name).read_bytes() != huggingface.static_file(start.folder, name):
             raise BadDataError(
                 f"{folder / name} and {start.folder / name} differ. Give another --run-name."
+            )
+    if existing.state and existing.state.lora_rank and start.prefix:
+        base = folders.index_file(folder / folders.BASE)
+        theirs = folders.index_file(start.prefix)
+        if not theirs.exists() or base.read_bytes() != theirs.read_bytes():
+            raise BadDataError(
+                f"{folder} holds adapters to other weights than {start.prefix}. Give another "
+                "--run-name."
             )

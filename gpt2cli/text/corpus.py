@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +16,8 @@ from gpt2cli.text.readers import Document, Reading
 from gpt2cli.text.sources import Meter, Sources, content_hash
 from gpt2cli.text.tokenizer import END_OF_TEXT, Tokenizer
 
+# What stands behind the tokens in a token file: their SHA-256.
+SEAL_BYTES = hashlib.sha256().digest_size
 # Characters that are encoded at once, at least.
 CHUNK = 1 << 20
 # A corpus smaller than this is encoded before other processes would have started (bytes).
@@ -110,7 +113,35 @@ def last_cut(text: str) -> int:
 
 
 def open_tokens(path: Path) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    """Returns a token file as uint16 (tokens,), read from disk where it is looked at."""
-    if not path.stat().st_size:
+    """Returns a sealed token file as uint16 (tokens,), read from disk where it is looked at."""
+    count = (path.stat().st_size - SEAL_BYTES) // TOKEN_TYPE.itemsize
+    if count <= 0:
         return np.empty(0, TOKEN_TYPE)
-    return np.memmap(path, TOKEN_TYPE, mode="r")
+    return np.memmap(path, TOKEN_TYPE, mode="r", shape=(count,))
+
+
+def seal(path: Path) -> None:
+    """Appends the SHA-256 of what a token file holds."""
+    digest = hash_of(path, path.stat().st_size)
+    with path.open("ab") as file:
+        file.write(digest)
+
+
+def is_whole(path: Path) -> bool:
+    """Returns whether a sealed token file is as it was written."""
+    size = path.stat().st_size - SEAL_BYTES
+    if size < 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(size)
+        return file.read() == hash_of(path, size)
+
+
+def hash_of(path: Path, size: int) -> bytes:
+    """Returns the SHA-256 of a file's first bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while size > 0 and (part := file.read(min(size, CHUNK))):
+            digest.update(part)
+            size -= len(part)
+    return digest.digest()

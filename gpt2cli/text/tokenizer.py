@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import functools
 import hashlib
 import json
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from pathlib import Path
 from gpt2cli.errors import BadDataError, MissingInputError
 from gpt2cli.hparams import HParams
 from gpt2cli.text.words import Parts, Words
+from gpt2cli.vocabulary import byte_symbols, read_vocabulary
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -83,7 +83,9 @@ class Tokenizer:
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Returns the bytes that tokens stand for; they may end inside a character."""
-        return b"".join([self._bytes[token] for token in tokens])
+        known = self._bytes
+        # An embedding may have more rows than there are tokens.
+        return b"".join([known[token] for token in tokens if token < self.vocab])
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Returns the text that tokens stand for; bytes that are no text become U+FFFD."""
@@ -114,29 +116,15 @@ def check_fits(tokenizer: Tokenizer, hparams: HParams) -> None:
         )
 
 
-@functools.cache
-def byte_symbols() -> dict[int, str]:
-    """Returns the character that stands for each byte in encoder.json and vocab.bpe.
-
-    Printable bytes of Latin-1 stand for themselves; the others are counted up from U+0100
-    (openai/gpt-2, src/encoder.py).
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in sorted(printable)} | {
-        byte: chr(0x100 + index) for index, byte in enumerate(others)
-    }
-
-
 def read_tokenizer(encoder: Path, merges: Path) -> Tokenizer:
-    """Returns the tokenizer of an encoder.json and a vocab.bpe.
+    """Returns the tokenizer of an encoder.json and a vocab.bpe, or of a tokenizer.json for both.
 
     Raises:
         MissingInputError: a file is missing.
         BadDataError: a file is damaged, or the two do not fit each other.
     """
     try:
-        files = encoder.read_bytes(), merges.read_bytes()
+        files = read_vocabulary(encoder, merges)
         tokens = json.loads(files[0])
         lines = files[1].decode().split("\n")
         pairs = [(left, right) for left, right in (line.split() for line in lines[1:] if line)]

@@ -230,9 +230,13 @@ class Encoder:
             BadDataError: it is not text, or has fewer than two tokens; no file is left then.
         """
         path = self.folder / corpus.name(texts, self.reading, self.tokenizer)
-        if not path.exists():
+        damaged = path.exists() and not corpus.is_whole(path)
+        if damaged:
+            yield Notice(f"{path} is damaged; the text is encoded again.")
+        if damaged or not path.exists():
             with atomic.disk_errors(path), atomic.whole_file(path) as aside:
                 yield from self._write(texts, aside)
+                corpus.seal(aside)
                 tokens = corpus.open_tokens(aside)
                 batches.check_length(tokens, str(texts))
             self.made.append(path)

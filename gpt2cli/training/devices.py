@@ -1,15 +1,77 @@
-"""Which device the work runs on."""
+"""What the work runs on: the device, and the type that it computes in."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import tensorflow as tf
 
+from gpt2cli.errors import Gpt2cliError
 
-def prepare() -> str:
-    """Lets TensorFlow take GPU memory as it needs it; returns a name of the device used."""
-    devices = tf.config.list_physical_devices("GPU")
-    for device in devices:
-        tf.config.experimental.set_memory_growth(device, True)
-    if not devices:
-        return f"CPU ({tf.config.threading.get_intra_op_parallelism_threads() or 'all'} threads)"
-    return str(tf.config.experimental.get_device_details(devices[0]).get("device_name", "GPU"))
+# Ampere is the first generation that multiplies bfloat16 (CUDA C++ Programming Guide, 16.1).
+BFLOAT16_CAPABILITY = (8, 0)
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def prepare(device: str = "auto") -> str:
+    """Chooses what to compute on; returns its name.
+
+    A GPU's memory is taken as it is needed.
+
+    Args:
+        device: auto, cpu or gpu.
+
+    Raises:
+        Gpt2cliError: a GPU was asked for, and TensorFlow sees none.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if device == "gpu" and not gpus:
+        raise Gpt2cliError(f"--device gpu: TensorFlow sees no GPU. {reason()}")
+    if device == "cpu" or not gpus:
+        tf.config.set_visible_devices([], "GPU")
+        threads = tf.config.threading.get_intra_op_parallelism_threads() or "all"
+        remark = f"; {reason()}" if device == "auto" and NVIDIA_DRIVER.exists() else ""
+        return f"CPU ({threads} threads){remark}"
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
+
+
+def reason() -> str:
+    """Returns why TensorFlow sees no GPU, and what mends it."""
+    if not NVIDIA_DRIVER.exists():
+        return "This machine has no NVIDIA driver; give --device cpu, or install one."
+    if not tf.test.is_built_with_cuda():
+        return "This TensorFlow is built without CUDA; run `pip install 'gpt2cli[gpu]'`."
+    return (
+        "A driver is there, and CUDA's libraries are missing or of another version: run "
+        f"`pip install 'gpt2cli[gpu]'`. {driver()}"
+    ).rstrip()
+
+
+def driver() -> str:
+    """Returns what the NVIDIA driver says of itself; empty where it says nothing."""
+    try:
+        return NVIDIA_DRIVER.read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+def precision(asked: str) -> str:
+    """Returns the type to compute in: what was asked for, and for `auto` what suits the device."""
+    if asked != "auto":
+        return asked
+    for gpu in tf.config.get_visible_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpu)
+        if details.get("compute_capability", (0, 0)) >= BFLOAT16_CAPABILITY:
+            return "bfloat16"
+    return "float32"
+
+
+def frozen_type(asked: str) -> Any:
+    """Returns the type in which weights are held that are not trained.
+
+    Half as wide as float32, unless just that was asked for.
+    """
+    return tf.as_dtype("bfloat16" if asked == "auto" else asked)

@@ -120,10 +120,12 @@ class Recomputed(Network):
         return gpt2.block(x, weights, self._hparams.n_head, dropout=dropout)
 
     def _block_gradients(self, x: Any, weights: gpt2.Weights, seed: Any, upstream: Any) -> Any:
+        place = "model/h0/"
+        trained = {n: w for n, w in weights.items() if place + n in self._trained}
         with tf.GradientTape() as tape:
-            tape.watch([x, weights])
+            tape.watch([x, trained])
             result = self._block(x, weights, seed)
-        return tape.gradient(result, [x, weights], upstream)
+        return tape.gradient(result, [x, trained], upstream)
 
     def _head_gradients(self, x: Any, weights: gpt2.Weights, targets: Any, scale: Any) -> Any:
         trained = {name: weights[name] for name in weights if name in self._trained}

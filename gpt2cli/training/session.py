@@ -10,12 +10,14 @@ from typing import Any
 
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError
-from gpt2cli.network import gpt2
+from gpt2cli.records import StepReport, Validation
 from gpt2cli.storage import atomic, checkpoint, folders, journal, run
 from gpt2cli.storage.start import Start
+from gpt2cli.storage.state import State
 from gpt2cli.text import batches
+from gpt2cli.training import devices, model
 from gpt2cli.training.data import Data
-from gpt2cli.training.evaluation import Evaluator, Score
+from gpt2cli.training.evaluation import Evaluator
 from gpt2cli.training.schedule import Schedule
 from gpt2cli.training.step import Recipe, Trainer
 
@@ -30,7 +32,7 @@ class Session:
     """
 
     def __init__(
-        self, config: FinetuneConfig, start: Start, state: run.State, data: Data, last: int | None
+        self, config: FinetuneConfig, start: Start, state: State, data: Data, last: int | None
     ) -> None:
         """Loads the weights, and the optimiser's state where the run has one.
 
@@ -52,17 +54,14 @@ class Session:
             data,
             folders.run_folder(config.checkpoint_dir, config.run),
         )
-        self.weights = gpt2.variables(
-            gpt2.random_weights(start.hparams, state.seed)
-            if start.prefix is None
-            else checkpoint.load(start.prefix, start.hparams.shapes())
-        )
+        self._model = model.load(start, state, self._folder, devices.frozen_type(config.precision))
+        self.weights = self._model.weights
         self._trainer = Trainer(self.weights, start.hparams, recipe(config))
         if start.state is not None and start.state.optimizer == config.optimizer:
             self._load_optimizer(start.optimizer)
         self._schedule = Schedule(config.schedule, config.learning_rate, config.warmup_steps, last)
         self._evaluator = Evaluator(self.weights, start.hparams, xla=config.xla)
-        self._saved_at = time.monotonic()
+        self._began = self._saved_at = time.monotonic()
         atomic.need_room(self._folder, self.size(), "Nothing was changed.")
 
     def _load_optimizer(self, prefix: Path) -> None:
@@ -72,18 +71,19 @@ class Session:
                 raise BadDataError(f"{prefix}: {name} has the shape {array.shape}.")
             slots[name].assign(array)
 
-    def step(self, cancelled: Callable[[], bool]) -> float | None:
-        """Trains one step; returns its loss (nats per token), or None where it was given up.
+    def step(self, cancelled: Callable[[], bool]) -> StepReport | None:
+        """Trains one step; returns what is to be told of it, or None where it was given up.
 
         Raises:
             Gpt2cliError: the loss is not a finite number.
         """
-        config, step = self._config, self.state.step + 1
+        config, step, began = self._config, self.state.step + 1, time.monotonic()
         count = config.accumulate_gradients * config.batch_size
         drawn = batches.windows(
             self._data.tokens, self.state.seed, self.state.windows, count, self._data.window
         ).reshape(config.accumulate_gradients, config.batch_size, self._data.window + 1)
-        loss = self._trainer.step(drawn, self.rate(step), step, self.state.seed, cancelled)
+        rate = self._schedule(step)
+        loss = self._trainer.step(drawn, rate, step, self.state.seed, cancelled)
         if loss is None:
             return None
         if not math.isfinite(loss):
@@ -93,22 +93,27 @@ class Session:
                 "Try a lower --learning-rate, a longer --warmup-steps or --clip-norm 1."
             )
         self.state = self.state.after(loss, count)
-        return loss
-
-    def rate(self, step: int) -> float:
-        """Returns the learning rate of a step."""
-        return self._schedule(step)
+        now = time.monotonic()
+        speed = count * self._data.window / (now - began)
+        average, norm = self.state.average, self._trainer.norm
+        return StepReport(step, self.seconds, loss, average, rate, norm, speed)
 
     @property
     def validates(self) -> bool:
         """Whether there is a text to validate on."""
         return self._data.held_out is not None
 
-    def validate(self) -> Score:
+    def validate(self) -> Validation:
         """Returns the score over the held-out windows, and notes whether it is the best."""
         score = self._evaluator.score(self._data.held_out, self._config.batch_size)
         self.state = self.state.validated(score.loss, self._data.held_out_name)
-        return score
+        step, seconds = self.state.step, self.seconds
+        return Validation(step, seconds, score.loss, score.perplexity, score.accuracy)
+
+    @property
+    def seconds(self) -> float:
+        """How long this process has trained."""
+        return time.monotonic() - self._began
 
     @property
     def improved(self) -> bool:
@@ -123,15 +128,20 @@ class Session:
         """
 
         def write(weights: Path, optimizer: Path) -> None:
-            checkpoint.save(weights, self.weights)
+            checkpoint.save(weights, self._model.saved)
             checkpoint.save(optimizer, self._trainer.slots)
 
         prefix = run.commit(self._folder, self.state, write, size=self.size())
         # Whatever lies there before the first save of a new run is of the one it replaces.
         best = frozenset({self.state.best_step})
         run.rotate(self._folder, self._config.max_checkpoints if self.saved else 1, best)
+        if self.saved is None and not self.state.lora_rank:
+            run.remove_base(self._folder)
         if self.state.best_loss is not None:
             journal.write_best(self._folder, self.state.best_step, self.state.best_loss)
+        elif self.saved is None:
+            # It is of the run that this one replaces.
+            atomic.remove(self._folder / journal.BEST)
         self.saved, self._saved_at = self.state.step, time.monotonic()
         return prefix
 
@@ -141,7 +151,7 @@ class Session:
 
     def size(self) -> int:
         """Returns what a checkpoint takes on the disk (bytes)."""
-        tensors: list[Any] = [*self.weights.values(), *self._trainer.slots.values()]
+        tensors: list[Any] = [*self._model.saved.values(), *self._trainer.slots.values()]
         return sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in tensors)
 
 
@@ -153,7 +163,7 @@ def recipe(config: FinetuneConfig) -> Recipe:
         clip_norm=config.clip_norm,
         weight_decay=config.weight_decay,
         dropout=config.dropout,
-        precision=config.precision,
+        precision=devices.precision(config.precision),
         recompute=config.use_memory_saving_gradients,
         blocks_only=config.only_train_transformer_layers,
         xla=config.xla,

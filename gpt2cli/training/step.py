@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2
+from gpt2cli.network import gpt2, lora
 from gpt2cli.training import gradients, optimizers
 
 # How float16's loss scale goes (Micikevicius et al. 2018, section 3.2): it starts high, halves
@@ -53,17 +53,15 @@ class Trainer:
         weights: the model's variables, by name.
         optimizer: the optimiser of those that are trained.
         slots: what is saved beside the weights, by name.
+        norm: the global norm of the last step's gradient, before it was clipped.
     """
 
     def __init__(self, weights: Mapping[str, Any], hparams: HParams, recipe: Recipe) -> None:
         """Takes the variables to train, by OpenAI's names, and how."""
         self.weights = weights
+        self.norm = 0.0
         self._recipe = recipe
-        trained = {
-            name: weight
-            for name, weight in weights.items()
-            if not recipe.blocks_only or name.startswith("model/h")
-        }
+        trained = {name: weights[name] for name in trained_names(weights, recipe.blocks_only)}
         kind = optimizers.OPTIMIZERS[recipe.optimizer]
         self.optimizer = kind(trained, weight_decay=recipe.weight_decay)
         self.slots = dict(self.optimizer.slots)
@@ -101,20 +99,21 @@ class Trainer:
         Returns:
             The mean loss (nats per token), or None where the step was given up.
         """
-        losses = []
+        losses: list[Any] = []
+        norm: Any = 0.0
         for number, batch in enumerate(batches):
             if cancelled():
                 return None
-            losses.append(
-                self._micro_batch(
-                    tf.constant(batch),
-                    tf.constant(rate, tf.float32),
-                    tf.constant(step, tf.float32),
-                    tf.constant(dropout_seed(seed, step, number)),
-                    first=number == 0,
-                    last=number == len(batches) - 1,
-                )
+            loss, norm = self._micro_batch(
+                tf.constant(batch),
+                tf.constant(rate, tf.float32),
+                tf.constant(step, tf.float32),
+                tf.constant(dropout_seed(seed, step, number)),
+                first=number == 0,
+                last=number == len(batches) - 1,
             )
+            losses.append(loss)
+        self.norm = float(norm)
         return float(np.mean([float(value) for value in losses]))
 
     def _micro_batch_graph(
@@ -127,32 +126,33 @@ class Trainer:
         if not last:
             for name, gradient in found.items():
                 self._sums[name].assign(gradient)
-        elif self._recipe.precision == "float16":
-            self._update_if_finite(found, rate, step)
+            return value, 0.0
+        norm = tf.linalg.global_norm(list(found.values())) / (self._recipe.accumulate * self._scale)
+        if self._recipe.precision == "float16":
+            self._update_if_finite(found, norm, rate, step)
         else:
-            self._update(found, tf.linalg.global_norm(list(found.values())), rate, step)
-        return value
+            self._update(found, norm, rate, step)
+        return value, norm
 
-    def _update(self, found: Mapping[str, Any], length: Any, rate: Any, step: Any) -> None:
+    def _update(self, found: Mapping[str, Any], norm: Any, rate: Any, step: Any) -> None:
         """Updates the weights by the micro-batches' mean, at most as long as is allowed.
 
         Args:
             found: the sum of the micro-batches' gradients, times the loss scale.
-            length: its global norm.
+            norm: the mean's global norm.
             rate: the learning rate.
             step: float32, which step this is.
         """
         scale = 1 / (self._recipe.accumulate * self._scale)
         if self._recipe.clip_norm:
-            scale *= tf.minimum(self._recipe.clip_norm / (length * scale), 1.0)
+            scale *= tf.minimum(self._recipe.clip_norm / norm, 1.0)
         self.optimizer.update(found, scale, rate, step)
 
-    def _update_if_finite(self, found: Mapping[str, Any], rate: Any, step: Any) -> None:
+    def _update_if_finite(self, found: Mapping[str, Any], norm: Any, rate: Any, step: Any) -> None:
         """Updates unless a gradient overflowed, and moves the loss scale."""
-        length = tf.linalg.global_norm(list(found.values()))
 
         def update() -> Any:
-            self._update(found, length, rate, step)
+            self._update(found, norm, rate, step)
             doubled = self._good_steps.assign_add(1.0) >= STEPS_TO_DOUBLE
             self._good_steps.assign(tf.where(doubled, 0.0, self._good_steps))
             return self._scale.assign(tf.where(doubled, self._scale * 2, self._scale))
@@ -161,7 +161,14 @@ class Trainer:
             self._good_steps.assign(0.0)
             return self._scale.assign(self._scale / 2)
 
-        tf.cond(tf.math.is_finite(length), update, skip)
+        tf.cond(tf.math.is_finite(norm), update, skip)
+
+
+def trained_names(weights: Iterable[str], blocks_only: bool) -> list[str]:
+    """Returns the names of the weights that are trained: of adapters alone, where there are any."""
+    names = list(weights)
+    adapters = [name for name in names if lora.is_trained(name)]
+    return adapters or [n for n in names if not blocks_only or n.startswith("model/h")]
 
 
 def dropout_seed(seed: int, step: int, micro_batch: int) -> Any:

@@ -22,7 +22,7 @@ from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError, UsageError
 from gpt2cli.records import Notice, Sample, Saved, StepReport, Validation
 from gpt2cli.storage import bundle, folders
-from gpt2cli.text import crew
+from gpt2cli.text import batches, corpus, crew
 from tests import models, oracle
 from tests.conftest import Run
 
@@ -88,9 +88,22 @@ def test_training_lowers_the_loss_and_leaves_a_run_folder(place: Path) -> None:
     bundle.check(run / "model-40", models.MINI)
 
 
-def test_the_first_loss_is_the_oracles(place: Path) -> None:
-    from gpt2cli.text import batches, corpus
+def test_a_damaged_token_file_is_made_again(place: Path) -> None:
+    first = trained(steps=1)
+    (path,) = (place / "checkpoint" / "run1").glob("tokens-*.u16")
+    whole = path.read_bytes()
+    for content in (whole[:7] + bytes([whole[7] ^ 1]) + whole[8:], whole[:-40], b"", whole[:3]):
+        path.write_bytes(content)
+        records = trained(restore_from="fresh", overwrite=True, steps=1)
+        assert f"checkpoint/run1/{path.name} is damaged; the text is encoded again." in list(
+            map(str, records)
+        )
+        assert losses(records) == losses(first)
+        assert path.read_bytes() == whole
+    assert "damaged" not in "".join(map(str, trained(steps=1)))
 
+
+def test_the_first_loss_is_the_oracles(place: Path) -> None:
     ((_, loss, average),) = losses(trained(steps=1, accumulate_gradients=3, batch_size=2))
     (path,) = (place / "checkpoint" / "run1").glob("tokens-*.u16")
     drawn = batches.windows(corpus.open_tokens(path), 1, 0, 6, models.MINI.n_ctx)
@@ -184,7 +197,7 @@ def test_a_text_that_fills_no_window_is_trained_on(place: Path) -> None:
     steps = losses(trained(dataset=("short.txt",), steps=20, learning_rate=1e-2))
     assert steps[-1][1] < steps[0][1] - 1
     weights = models.random_arrays(models.MINI)
-    row = np.fromfile(next((place / "checkpoint" / "run1").glob("tokens-*.u16")), "<u2")
+    row = corpus.open_tokens(next((place / "checkpoint" / "run1").glob("tokens-*.u16")))
     assert steps[0][1] == pytest.approx(oracle.loss(weights, models.MINI.n_head, row), abs=1e-5)
 
 
@@ -247,7 +260,7 @@ def test_epochs_end_when_the_text_was_seen_so_often(place: Path) -> None:
     options: dict[str, Any] = {"val_fraction": 0.0, "batch_size": 3}
     steps = losses(trained(epochs=1.5, **options))
     state = json.loads((place / f"checkpoint/run1/state-{steps[-1][0]}.json").read_text())
-    size = next((place / "checkpoint/run1").glob("tokens-*.u16")).stat().st_size // 2
+    size = len(corpus.open_tokens(next((place / "checkpoint/run1").glob("tokens-*.u16"))))
     wanted = 1.5 * (size // models.MINI.n_ctx)
     assert wanted <= state["windows"] < wanted + 6
     assert losses(trained(epochs=1.5, **options)) == []

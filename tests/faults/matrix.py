@@ -19,6 +19,7 @@ from unittest import mock
 
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.storage import atomic, folders, recovery, run
+from gpt2cli.storage.state import State
 
 KILLED = 9
 CRASHED = 1
@@ -88,7 +89,7 @@ class Scene:
 
     def save(self, step: int, seed: int) -> None:
         """Saves the model's weights as a step, in pieces, so that half of a file can be there."""
-        state = run.State(step, seed, "model")
+        state = State(step, seed, "model")
 
         def write(weights: Path, optimizer: Path) -> None:
             for suffix in (".data-00000-of-00001", ".index"):

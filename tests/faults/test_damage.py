@@ -19,6 +19,7 @@ from gpt2cli.errors import BadDataError
 from gpt2cli.records import Notice, StepReport
 from gpt2cli.storage import bundle, checkpoint, folders, recovery, run
 from gpt2cli.storage.start import for_finetune, for_reading
+from gpt2cli.storage.state import State, digest
 from tests import models
 from tests.conftest import Run
 
@@ -65,7 +66,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, mini_model: Path) -> Pat
             checkpoint.save(weights, models.random_arrays(models.MINI, seed=step))
             checkpoint.save(optimizer, models.random_arrays(models.MINI, seed=step + 100))
 
-        run.commit(folder, run.State(step, 1, "small"), write)
+        run.commit(folder, State(step, 1, "small"), write)
     return folder
 
 
@@ -199,7 +200,7 @@ def test_a_newer_format_and_another_vocabulary_are_refused_with_both_values(
     path = folder / "state-6.json"
     record = json.loads(path.read_text())
     newer = record | {"format": 7}
-    path.write_text(json.dumps(newer | {"sha256": run.digest(newer)}))
+    path.write_text(json.dumps(newer | {"sha256": digest(newer)}))
     for arguments in (["finetune", "text.txt"], ["generate"]):
         done = cli(*arguments)
         assert done.returncode == 65
@@ -213,6 +214,7 @@ def test_a_newer_format_and_another_vocabulary_are_refused_with_both_values(
     assert folders.newest(folder) == folder / "model-6"
 
 
+@pytest.mark.slow
 def test_damage_costs_steps_and_not_the_result(
     tmp_path: Path, mini_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +296,7 @@ def test_generate_is_not_led_astray_by_a_run_that_goes_on(
                     for prefix in (weights, optimizer):
                         checkpoint.save(prefix, models.random_arrays(models.MINI))
 
-                run.commit(folder, run.State(step, 1, "small"), write)
+                run.commit(folder, State(step, 1, "small"), write)
                 run.rotate(folder, 2)
         return load_writer(plan, prefix, hparams)
 

@@ -79,6 +79,32 @@ def test_a_disk_that_fills_in_the_middle_of_a_save_leaves_the_one_before(
         assert not list((disk / "run1").glob(".*"))
 
 
+@pytest.mark.slow
+def test_a_disk_with_room_for_all_but_a_few_pages_of_a_save_leaves_the_one_before(
+    place: Path, nursery: Nursery
+) -> None:
+    with mounted(place / "checkpoint", "-t", "tmpfs", "-o", "size=4m", "tmpfs") as disk:
+        nursery.start("finetune", "text.txt", *OPTIONS.split(), "--steps", 1)
+        assert nursery.end() == 0, nursery.output()
+        ends = set()
+        for pages in range(3, 10):
+            (disk / "other").unlink(missing_ok=True)
+            free = os.statvfs(disk).f_bavail * 4096
+            (disk / "other").write_bytes(bytes(free - MINI_CHECKPOINT_BYTES - pages * 4096))
+            nursery.start("finetune", "text.txt", *OPTIONS.split(), "--until-step", 2)
+            code, output = nursery.end(), nursery.output()
+            ends.add("room" if "make room" in output and "needs" in output else code)
+            found = recovery.newest_whole(disk / "run1", resume=True)
+            assert found.damaged == {}
+            assert folders.step_of(found.prefix) == (2 if code == 0 else 1)
+            if code == 0:
+                break
+            assert code == 74
+            assert not (disk / "run1" / folders.SAVING).exists()
+        # The check saw it, the writing found it out, and with a page more there was room.
+        assert ends >= {74, 0}, ends
+
+
 def test_tensorflows_own_words_for_a_full_disk_become_the_systems(
     tmp_path: Path, tensorflow: None
 ) -> None:

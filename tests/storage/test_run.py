@@ -11,8 +11,9 @@ import pytest
 from gpt2cli.errors import BadDataError, DiskError, TryLaterError
 from gpt2cli.storage import atomic, folders, run
 from gpt2cli.storage.recovery import check_files
+from gpt2cli.storage.state import State, UnfitError, digest, read_record, read_state
 
-STATE = run.State(step=5, seed=1, model_name="124M", corpus="abc", windows=9)
+STATE = State(step=5, seed=1, model_name="124M", corpus="abc", windows=9)
 
 
 def write(weights: Path, optimizer: Path) -> None:
@@ -38,7 +39,7 @@ def test_a_commit_leaves_the_files_of_the_contract(tmp_path: Path) -> None:
     ]
     assert folders.newest(tmp_path) == tmp_path / "model-5"
     assert (tmp_path / "counter").read_text() == "5\n"
-    assert run.read_state(tmp_path, 5) == STATE
+    assert read_state(tmp_path, 5) == STATE
 
 
 def test_a_save_that_fails_leaves_the_checkpoint_before(tmp_path: Path) -> None:
@@ -82,20 +83,20 @@ def test_a_damaged_state_is_named(content: str, tmp_path: Path) -> None:
     commit(tmp_path, 5)
     (tmp_path / "state-5.json").write_text(content)
     with pytest.raises(BadDataError, match=r"state-5\.json is damaged"):
-        run.read_state(tmp_path, 5)
+        read_state(tmp_path, 5)
 
 
 def resigned(path: Path, **changes: object) -> None:
     """Changes a state file and its own hash with it, as another program would write it."""
     record = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps(record | {"sha256": run.digest(record)}))
+    path.write_text(json.dumps(record | {"sha256": digest(record)}))
 
 
 def test_a_newer_format_is_refused_with_both_versions(tmp_path: Path) -> None:
     commit(tmp_path, 5)
     resigned(tmp_path / "state-5.json", format=99)
-    with pytest.raises(run.UnfitError, match="has format 99; this gpt2cli knows up to 1"):
-        run.read_state(tmp_path, 5)
+    with pytest.raises(UnfitError, match="has format 99; this gpt2cli knows up to 1"):
+        read_state(tmp_path, 5)
 
 
 def test_a_changed_number_in_a_state_is_found_by_its_own_hash(tmp_path: Path) -> None:
@@ -103,20 +104,20 @@ def test_a_changed_number_in_a_state_is_found_by_its_own_hash(tmp_path: Path) ->
     path = tmp_path / "state-5.json"
     path.write_text(path.read_text().replace('"windows": 9', '"windows": 8'))
     with pytest.raises(BadDataError, match=r"state-5\.json is damaged: its hash"):
-        run.read_state(tmp_path, 5)
+        read_state(tmp_path, 5)
 
 
 def test_a_state_of_another_step_is_damaged(tmp_path: Path) -> None:
     commit(tmp_path, 5)
     (tmp_path / "state-5.json").rename(tmp_path / "state-6.json")
     with pytest.raises(BadDataError, match="it is the state of step 5"):
-        run.read_state(tmp_path, 6)
+        read_state(tmp_path, 6)
 
 
 def test_what_later_versions_add_to_a_state_is_left_alone(tmp_path: Path) -> None:
     commit(tmp_path, 5)
     resigned(tmp_path / "state-5.json", colour="blue")
-    assert run.read_state(tmp_path, 5) == STATE
+    assert read_state(tmp_path, 5) == STATE
 
 
 def test_what_a_killed_save_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
@@ -140,8 +141,8 @@ def test_a_step_saved_over_itself_is_whole_at_every_instant(
     def look(operation: str, path: Path) -> None:
         newest = folders.newest(tmp_path)
         assert newest is not None
-        state = run.read_state(newest.parent, 5)
-        check_files(newest.parent, run.read_record(newest.parent, 5)["files"])
+        state = read_state(newest.parent, 5)
+        check_files(newest.parent, read_record(newest.parent, 5)["files"])
         seen.append(state.seed)
 
     monkeypatch.setattr(atomic, "before", look)

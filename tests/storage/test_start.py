@@ -13,6 +13,7 @@ from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError, OutputError
 from gpt2cli.storage import checkpoint, folders, run
 from gpt2cli.storage.start import for_finetune, for_reading
+from gpt2cli.storage.state import State
 from tests import models
 
 
@@ -21,7 +22,7 @@ def place(tmp_path: Path, small_model: Path) -> Path:
     """A folder with `models/small`, a run `trained` at step 3, and a run of gpt-2-simple's."""
     shutil.copytree(small_model, tmp_path / "models" / "small")
     trained = tmp_path / "checkpoint" / "trained"
-    state = run.State(step=3, seed=9, model_name="small")
+    state = State(step=3, seed=9, model_name="small")
     run.prepare(trained, small_model)
 
     def write(weights: Path, optimizer: Path) -> None:
@@ -87,7 +88,7 @@ def test_finetune_starts_where_it_is_told(
 
 def test_a_runs_state_comes_with_it_and_gpt_2_simples_has_none(place: Path) -> None:
     state = for_finetune(finetune_config(place, run_name="trained")).state
-    assert state == run.State(step=3, seed=9, model_name="small")
+    assert state == State(step=3, seed=9, model_name="small")
     assert for_finetune(finetune_config(place, run_name="simple", model_name=None)).state is None
 
 

@@ -142,7 +142,8 @@ def test_half_a_character_is_refused_from_several_processes_too(
 
 def test_an_open_token_file_equals_what_was_written(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = tmp_path / "tokens"
-    path.write_bytes(tokenizer.pack([1, 50256, 65535]))
-    assert corpus.open_tokens(path).tolist() == [1, 50256, 65535]
-    path.write_bytes(b"")
-    assert corpus.open_tokens(path).tolist() == []
+    for tokens in ([1, 50256, 65535], []):
+        path.write_bytes(tokenizer.pack(tokens))
+        corpus.seal(path)
+        assert corpus.open_tokens(path).tolist() == tokens
+        assert corpus.is_whole(path)

@@ -1,0 +1,145 @@
+"""`gpt2cli export`: a run or a base model in, another program's format out."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from gpt2cli import tensorflow_start
+from gpt2cli.config.export import ExportConfig
+from gpt2cli.errors import BadDataError, UsageError
+from gpt2cli.fetching.base import fetch_base
+from gpt2cli.formats import archive, gguf
+from gpt2cli.formats.model import Model
+from gpt2cli.hparams import HParams
+from gpt2cli.progress import Bar, Received
+from gpt2cli.records import Exported, Notice, Record
+from gpt2cli.storage import atomic, folders, huggingface, journal
+from gpt2cli.storage.destination import check_free, output, size_of
+from gpt2cli.storage.start import Start, for_reading, loaded
+from gpt2cli.storage.state import State, read_state
+from gpt2cli.text.tokenizer import read_tokenizer
+
+MODULES = {"tar": "archive"}
+# What a format needs beyond gpt2cli's own requirements.
+LIBRARIES = {"gguf": "gguf"}
+WEIGHT_BYTES = {"float32": 4, "float16": 2, "q8_0": 1.0625}
+
+
+def export(config: ExportConfig) -> Iterator[Record]:
+    """Yields what was exported; all is checked before TensorFlow loads.
+
+    Raises:
+        UsageError: the format does not fit the precision, or its library is not installed.
+        MissingInputError: there is no such run or model.
+        BadDataError: a checkpoint is damaged.
+        OutputError: the destination cannot be written to, or exists.
+        DiskError: the disk is full or fails.
+    """
+    destination = Path(config.destination)
+    check_library(config.kind)
+    check_free(destination, overwrite=config.overwrite, spare=[Path.cwd()])
+    yield from fetch_base(config)
+    start = for_reading(config)
+    check_free(destination, overwrite=config.overwrite, spare=[start.folder])
+    check_model(config, start)
+    yield from map(Notice, start.remarks())
+    yield Notice(f"from {start.prefix}")
+    with output(destination, overwrite=config.overwrite) as aside:
+        atomic.need_room(destination, room(config, start))
+        if config.kind != "tar":
+            tensorflow_start.load(verbose=config.verbose)
+        yield from loaded(config, start, partial(write, config, start, aside))
+        size = size_of(aside)
+    yield Exported(config.destination, config.kind, config.precision, size)
+
+
+def check_library(kind: str) -> None:
+    """Raises UsageError where a format's library is not installed."""
+    library = LIBRARIES.get(kind)
+    if library and find_spec(library) is None:
+        raise UsageError(
+            f"--format {kind} needs the library {library}: pip install 'gpt2cli[export]'"
+        )
+
+
+def check_model(config: ExportConfig, start: Start) -> None:
+    """Checks that a model can be written in the format.
+
+    Raises:
+        UsageError: its shape does not fit the precision.
+        BadDataError: its vocabulary does not fit its shape.
+    """
+    tokenizer = read_tokenizer(start.encoder, start.merges)
+    if tokenizer.vocab > start.hparams.n_vocab:
+        raise BadDataError(
+            f"{start.encoder} has {tokenizer.vocab} tokens, and hparams.json allows "
+            f"{start.hparams.n_vocab}."
+        )
+    if config.kind == "gguf":
+        gguf.check(start.hparams, config.precision)
+    if config.kind == "tar":
+        archive.check(start.folder)
+
+
+def room(config: ExportConfig, start: Start) -> int:
+    """Returns what the export will take on the disk, or a little less (bytes)."""
+    if config.kind == "tar" and start.prefix:
+        # What has no checkpoint any more is found when it is read.
+        files = archive.members(start.folder, start.prefix)
+        return sum(path.stat().st_size for path in files if path.exists())
+    return int(start.hparams.count() * WEIGHT_BYTES[config.precision])
+
+
+def write(config: ExportConfig, start: Start, aside: Path, prefix: Path, hparams: HParams) -> None:
+    """Writes a checkpoint aside, in the format asked for.
+
+    Raises:
+        BadDataError: the checkpoint is damaged.
+        OSError: the disk is full, fails, or may not be written to.
+    """
+    folder = start.folder
+    state = state_of(prefix)
+    with bar(config) as advance:
+        model = Model(
+            name=Path(start.model_name).name,
+            folder=folder,
+            prefix=prefix,
+            hparams=hparams,
+            encoder=huggingface.static_file(folder, folders.ENCODER),
+            merges=huggingface.static_file(folder, folders.MERGES),
+            state=state,
+            settings=journal.read_config(folder) if state else {},
+            advance=advance,
+        )
+        name = MODULES.get(config.kind, config.kind)
+        importlib.import_module(f"gpt2cli.formats.{name}").write(model, aside, config)
+
+
+@contextlib.contextmanager
+def bar(config: ExportConfig) -> Iterator[Callable[[int, int], object]]:
+    """Yields what draws how far an export is: on a terminal a bar, else nothing."""
+    if config.quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    with contextlib.closing(Bar(f"writing {config.destination}")) as drawn:
+        yield lambda done, total: drawn.advance(Received(done, total))
+
+
+def state_of(prefix: Path) -> State | None:
+    """Returns the state of a checkpoint; None where gpt2cli did not train it.
+
+    Raises:
+        BadDataError: it is damaged, or was removed.
+    """
+    step = folders.step_of(prefix)
+    path = folders.state(prefix.parent, step)
+    try:
+        return read_state(prefix.parent, step) if step and path.exists() else None
+    except FileNotFoundError as error:
+        raise BadDataError(f"{path} is missing.") from error

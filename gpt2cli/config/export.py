@@ -1,0 +1,69 @@
+"""What `gpt2cli export` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gpt2cli.config.shared import SourceOptions
+from gpt2cli.errors import UsageError
+from gpt2cli.options import argument, option
+
+# The precisions that each format has.
+PRECISIONS: dict[str, tuple[str, ...]] = {
+    "huggingface": ("float32", "float16"),
+    "openai": ("float32",),
+    "gguf": ("float32", "float16", "q8_0"),
+    "savedmodel": ("float32",),
+    "tar": ("float32",),
+}
+# The formats that are told by the ending of a file's name.
+ENDINGS = {".gguf": "gguf", ".tar": "tar", ".tar.gz": "tar", ".tgz": "tar"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(SourceOptions):
+    """Write a run, or a base model, in the format of another program.
+
+    An old export stays whole until the new one takes its place.
+    """
+
+    destination: str = argument("The folder or file to write.")
+    format: Literal["auto", "huggingface", "openai", "gguf", "savedmodel", "tar"] = option(
+        "auto",
+        "auto: gguf or tar where DESTINATION ends in .gguf, .tar or .tar.gz, else huggingface.",
+    )
+    precision: Literal["float32", "float16", "q8_0"] = option(
+        "float32", "float16: half the size (huggingface, gguf); q8_0: a quarter of it (gguf)."
+    )
+    overwrite: bool = option(False, "Replace what is at DESTINATION.", switch=True)
+
+    def __post_init__(self) -> None:
+        """Checks what no single option shows.
+
+        Raises:
+            UsageError: options contradict each other.
+        """
+        super().__post_init__()
+        if not self.destination.strip():
+            raise UsageError("DESTINATION needs a path, not an empty one.")
+        known = PRECISIONS[self.kind]
+        if self.precision not in known:
+            raise UsageError(
+                f"--precision {self.precision} does not fit --format {self.kind}, which has "
+                f"{' and '.join(known)}."
+            )
+        if self.kind == "tar" and not self.ending:
+            raise UsageError(
+                f"DESTINATION of --format tar must end in .tar or .tar.gz, not {self.destination}."
+            )
+
+    @property
+    def ending(self) -> str:
+        """The ending of the destination that tells a format, or nothing."""
+        return next((end for end in ENDINGS if self.destination.endswith(end)), "")
+
+    @property
+    def kind(self) -> str:
+        """The format."""
+        return ENDINGS.get(self.ending, "huggingface") if self.format == "auto" else self.format

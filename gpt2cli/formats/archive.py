@@ -1,0 +1,108 @@
+"""A tar of a run or a model folder, with everything that is needed to go on with it elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import IO
+
+from gpt2cli.config.export import ExportConfig
+from gpt2cli.errors import BadDataError, UsageError
+from gpt2cli.formats.model import Model
+from gpt2cli.storage import atomic, folders, huggingface, journal, recovery
+
+# Weights hardly shrink, however hard one tries.
+GZIP_LEVEL = 1
+MODE = 0o644
+
+
+def check(folder: Path) -> None:
+    """Checks that a folder is of the kind that is packed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if (folder / huggingface.CONFIG).exists() and not (folder / folders.HPARAMS).exists():
+        raise UsageError(
+            f"--format tar packs runs and OpenAI's model folders, and {folder} is neither; "
+            "--format openai makes a model folder of it."
+        )
+
+
+def write(model: Model, path: Path, config: ExportConfig) -> None:
+    """Writes the archive; it unpacks to where gpt2cli looks: `checkpoint/RUN`, or `models/MODEL`.
+
+    Raises:
+        BadDataError: a file of the checkpoint is damaged or missing.
+        OSError: the disk is full, fails, or may not be written to.
+    """
+    step = folders.step_of(model.prefix)
+    if step:
+        recovery.examined(model.folder, model.prefix, resume=True)
+    place = f"{'checkpoint' if step else 'models'}/{model.folder.resolve().name}"
+    with contextlib.ExitStack() as stack:
+        files: dict[str, IO[bytes]] = {}
+        try:
+            # All are opened before the first is read: a run that goes on may remove them.
+            for file in members(model.folder, model.prefix):
+                files[file.name] = stack.enter_context(file.open("rb"))
+        except FileNotFoundError as error:
+            raise BadDataError(f"{error.filename} is missing.") from error
+        moment = max(os.fstat(file.fileno()).st_mtime for file in files.values())
+        files |= written(model.folder, model.prefix, step)
+        atomic.before("write", path)
+        zipped = config.destination.endswith("gz")
+        options = {"compresslevel": GZIP_LEVEL} if zipped else {}
+        archive = stack.enter_context(
+            tarfile.open(path, "w:gz" if zipped else "w", **options)  # type: ignore[call-overload]
+        )
+        for name, opened in files.items():
+            archive.addfile(entry(f"{place}/{name}", opened, moment), opened)
+
+
+def members(folder: Path, prefix: Path) -> list[Path]:
+    """Returns the files that a checkpoint consists of, and those that belong to all checkpoints."""
+    static = [folder / name for name in folders.STATIC_FILES]
+    bases = sorted(folder.glob("base.*"))
+    step = folders.step_of(prefix)
+    if step:
+        files = folders.files_by_step(prefix.parent).get(step, [])
+        settings = folder / journal.CONFIG
+        return [*static, *bases, *([settings] if settings.exists() else []), *files]
+    return [*static, *sorted(prefix.parent.glob(f"{prefix.name}.*"))]
+
+
+def written(folder: Path, prefix: Path, step: int) -> dict[str, IO[bytes]]:
+    """Returns the files that are another thing in the archive, where one checkpoint is alone."""
+    files = {folders.POINTER: folders.pointer_text(prefix.name)}
+    if step:
+        files[folders.COUNTER] = f"{step}\n"
+        files[journal.LOG] = "".join(log_until(folder, step))
+        if (folder / journal.BEST).exists() and journal.best_step(folder) == step:
+            files[journal.BEST] = (folder / journal.BEST).read_text(encoding="utf-8")
+    return {name: io.BytesIO(text.encode()) for name, text in files.items() if text}
+
+
+def log_until(folder: Path, step: int) -> list[str]:
+    """Returns the lines of a run's log up to a step; what can't be read is left out."""
+    lines = []
+    with contextlib.suppress(OSError), (folder / journal.LOG).open(encoding="utf-8") as log:
+        for line in log:
+            with contextlib.suppress(ValueError, TypeError, AttributeError):
+                if json.loads(line).get("step", 0) <= step:
+                    lines.append(line)
+    return lines
+
+
+def entry(name: str, opened: IO[bytes], moment: float) -> tarfile.TarInfo:
+    """Returns what the archive says of a file: its name, size and time, not whose it is."""
+    info = tarfile.TarInfo(name)
+    info.mtime = int(moment)
+    info.size = opened.seek(0, io.SEEK_END)
+    opened.seek(0)
+    info.mode = MODE
+    return info

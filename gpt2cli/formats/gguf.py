@@ -1,0 +1,132 @@
+"""A GGUF file for llama.cpp and what is built on it: ollama, LM Studio."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2cli.config.export import ExportConfig
+from gpt2cli.errors import UsageError
+from gpt2cli.formats.model import Model
+from gpt2cli.hparams import HParams
+from gpt2cli.storage import atomic
+
+NORM_EPSILON = 1e-5
+# Q8_0 quantises so many neighbours together.
+Q8_0_BLOCK = 32
+TENSOR_TYPES = {"float32": "F32", "float16": "F16", "q8_0": "Q8_0"}
+FILE_TYPES = {"float32": "ALL_F32", "float16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
+# llama.cpp's names for the parts of a block.
+PARTS = {
+    "ln_1": "attn_norm",
+    "attn/c_attn": "attn_qkv",
+    "attn/c_proj": "attn_output",
+    "ln_2": "ffn_norm",
+    "mlp/c_fc": "ffn_up",
+    "mlp/c_proj": "ffn_down",
+}
+EMBEDDINGS = {"model/wte": "token_embd.weight", "model/wpe": "position_embd.weight"}
+
+
+def check(hparams: HParams, precision: str) -> None:
+    """Checks that a model can be written in a precision.
+
+    Raises:
+        UsageError: its rows cannot be cut into the precision's blocks.
+    """
+    if precision == "q8_0" and hparams.n_embd % Q8_0_BLOCK:
+        raise UsageError(
+            f"--precision q8_0 needs an n_embd that {Q8_0_BLOCK} divides, not {hparams.n_embd}; "
+            "float16 fits every model."
+        )
+
+
+def write(model: Model, path: Path, config: ExportConfig) -> None:
+    """Writes the file, one tensor at a time.
+
+    Raises:
+        BadDataError: the checkpoint is damaged.
+        OSError: the disk is full, fails, or may not be written to.
+    """
+    import gguf
+
+    shapes = {name: tensor_shape(shape) for name, shape in model.hparams.shapes().items()}
+    with contextlib.closing(gguf.GGUFWriter(path, "gpt2")) as writer:
+        describe(writer, model, config.precision)
+        add_vocabulary(writer, model)
+        for name, shape in shapes.items():
+            kind = kind_of(name, shape, config.precision)
+            block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+            size = math.prod(shape) // block * block_bytes
+            writer.add_tensor_info(tensor_name(name), shape, np.dtype(np.float32), size, kind)
+        atomic.before("write", path)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for name, array in model.weights():
+            turned = array[0].T if array.ndim == 3 else array
+            kind = kind_of(name, shapes[name], config.precision)
+            writer.write_tensor_data(gguf.quantize(np.ascontiguousarray(turned), kind))
+
+
+def describe(writer: Any, model: Model, precision: str) -> None:
+    """Adds the architecture."""
+    import gguf
+
+    hparams = model.hparams
+    writer.add_type("model")
+    writer.add_name(model.title)
+    writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[precision]])
+    if precision == "q8_0":
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_block_count(hparams.n_layer)
+    writer.add_context_length(hparams.n_ctx)
+    writer.add_embedding_length(hparams.n_embd)
+    writer.add_feed_forward_length(4 * hparams.n_embd)
+    writer.add_head_count(hparams.n_head)
+    writer.add_layer_norm_eps(NORM_EPSILON)
+
+
+def add_vocabulary(writer: Any, model: Model) -> None:
+    """Adds tokens and merges; rows of the embedding that no token has get a name of their own."""
+    import gguf
+
+    tokens = model.tokens
+    unused = range(len(tokens), model.hparams.n_vocab)
+    kinds = [gguf.TokenType.NORMAL] * len(tokens) + [gguf.TokenType.UNUSED] * len(unused)
+    kinds[model.end_of_text] = gguf.TokenType.CONTROL
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*tokens, *(f"[PAD{number}]" for number in unused)])
+    writer.add_token_types(kinds)
+    writer.add_token_merges(model.pairs)
+    writer.add_bos_token_id(model.end_of_text)
+    writer.add_eos_token_id(model.end_of_text)
+    writer.add_add_bos_token(False)
+
+
+def kind_of(name: str, shape: tuple[int, ...], precision: str) -> Any:
+    """Returns the type that a tensor is stored in: vectors and positions stay float32."""
+    import gguf
+
+    wide = len(shape) == 1 or name == "model/wpe"
+    return gguf.GGMLQuantizationType["F32" if wide else TENSOR_TYPES[precision]]
+
+
+def tensor_name(name: str) -> str:
+    """Returns what a weight is called: `model/h0/ln_1/g` is `blk.0.attn_norm.weight`."""
+    if name in EMBEDDINGS:
+        return EMBEDDINGS[name]
+    path, _, leaf = name.removeprefix("model/").rpartition("/")
+    ending = "bias" if leaf == "b" else "weight"
+    layer, _, part = path.partition("/")
+    return f"blk.{layer[1:]}.{PARTS[part]}.{ending}" if part else f"output_norm.{ending}"
+
+
+def tensor_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns a weight's shape there: a matrix of a convolution is turned to (out, in)."""
+    return (shape[2], shape[1]) if len(shape) == 3 else shape

@@ -1,0 +1,128 @@
+"""A folder for Hugging Face's transformers and all that read its format: safetensors and a card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gpt2cli.config.export import ExportConfig
+from gpt2cli.formats.model import Model
+from gpt2cli.storage import atomic, huggingface, safetensors
+from gpt2cli.text.tokenizer import END_OF_TEXT
+
+# What OpenAI's models are called on the Hub.
+HUB_NAMES = {
+    "124M": "openai-community/gpt2",
+    "355M": "openai-community/gpt2-medium",
+    "774M": "openai-community/gpt2-large",
+    "1558M": "openai-community/gpt2-xl",
+}
+# Settings that say how a model was trained, and nothing of where.
+TOLD = (
+    *("optimizer", "learning_rate", "schedule", "warmup_steps", "weight_decay", "dropout"),
+    *("batch_size", "accumulate_gradients", "window", "precision", "lora_rank"),
+    "only_train_transformer_layers",
+)
+
+
+def write(model: Model, folder: Path, config: ExportConfig) -> None:
+    """Writes the folder.
+
+    Raises:
+        BadDataError: the checkpoint is damaged.
+        OSError: the disk is full, fails, or may not be written to.
+    """
+    atomic.make_folders(folder)
+    files: dict[str, str | bytes] = {
+        huggingface.CONFIG: as_json(architecture(model, config.precision)),
+        "generation_config.json": as_json(ends(model)),
+        "tokenizer_config.json": as_json(tokenizer_config(model)),
+        huggingface.VOCABULARY: model.encoder,
+        huggingface.MERGES: model.merges,
+        "README.md": card(model, config.precision),
+    }
+    for name, content in files.items():
+        atomic.write(folder / name, content)
+    shapes = {
+        huggingface.tensor_name(name): huggingface.tensor_shape(shape)
+        for name, shape in model.hparams.shapes().items()
+    }
+    arrays = (array for _, array in model.weights())
+    safetensors.write(folder / huggingface.WEIGHTS, shapes, config.precision, arrays)
+
+
+def architecture(model: Model, precision: str) -> dict[str, Any]:
+    """Returns the architecture; llama.cpp's converter needs `n_ctx` and `architectures` too."""
+    hparams = model.hparams
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": hparams.n_vocab,
+        "n_positions": hparams.n_ctx,
+        "n_ctx": hparams.n_ctx,
+        "n_embd": hparams.n_embd,
+        "n_layer": hparams.n_layer,
+        "n_head": hparams.n_head,
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        **dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop", "summary_first_dropout"), 0.1),
+        "layer_norm_epsilon": 1e-5,
+        "initializer_range": 0.02,
+        "scale_attn_weights": True,
+        "use_cache": True,
+        **ends(model),
+        "tie_word_embeddings": True,
+        "torch_dtype": precision,
+    }
+
+
+def ends(model: Model) -> dict[str, Any]:
+    """Returns which token begins and ends a text."""
+    return {"bos_token_id": model.end_of_text, "eos_token_id": model.end_of_text}
+
+
+def tokenizer_config(model: Model) -> dict[str, Any]:
+    """Returns how the tokenizer is to be made of vocab.json and merges.txt."""
+    return {
+        "tokenizer_class": "GPT2Tokenizer",
+        "model_max_length": model.hparams.n_ctx,
+        **dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT),
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def as_json(values: dict[str, Any]) -> str:
+    """Returns the content of a file of JSON."""
+    return json.dumps(values, indent=2) + "\n"
+
+
+def card(model: Model, precision: str) -> str:
+    """Returns the model card: what it was trained from and how, and nothing private."""
+    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
+    if base := HUB_NAMES.get(model.name):
+        lines += [f"base_model: {base}"]
+    lines += ["tags:", "- gpt2", "- gpt2cli", "---", "", f"# {model.title}", ""]
+    lines += [f"{model.hparams.count():,} weights in {precision}, exported by gpt2cli.", ""]
+    return "\n".join([*lines, *training(model), ""])
+
+
+def training(model: Model) -> Iterator[str]:
+    """Yields the card's lines on how the model was trained, where it was."""
+    state = model.state
+    if state is None:
+        return
+    yield from ("## Training", "", "| | |", "|---|---|")
+    yield f"| base model | {model.name} |"
+    yield f"| steps | {state.step:,} |"
+    if state.loss_weight:
+        yield f"| training loss, moving average (nats per token) | {state.average:.4f} |"
+    if state.best_loss is not None:
+        where = f" (step {state.best_step:,})"
+        yield f"| lowest validation loss (nats per token) | {state.best_loss:.4f}{where} |"
+    for name in TOLD:
+        value = model.settings.get(name)
+        if value not in (None, False):
+            yield f"| {name.replace('_', ' ')} | {value} |"

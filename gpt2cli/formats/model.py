@@ -1,0 +1,88 @@
+"""What every format is made of: a checkpoint's weights, one at a time, and what belongs to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gpt2cli.hparams import HParams
+from gpt2cli.storage import folders
+from gpt2cli.storage.state import State
+from gpt2cli.text.tokenizer import END_OF_TEXT
+
+# A weight in memory is float32.
+WEIGHT_BYTES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model that is to be written in another program's format.
+
+    Attributes:
+        name: the base model that it is, or began with.
+        folder: where it lies.
+        prefix: its checkpoint.
+        hparams: its shape.
+        encoder: the content of its encoder.json.
+        merges: the content of its vocab.bpe.
+        state: the state of the run's step, where gpt2cli trained it.
+        settings: those of the run's last invocation, where gpt2cli trained it.
+        advance: is told how many bytes of its weights were taken, and how many there are.
+    """
+
+    name: str
+    folder: Path
+    prefix: Path
+    hparams: HParams
+    encoder: bytes
+    merges: bytes
+    state: State | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    advance: Callable[[int, int], object] = lambda done, total: None
+
+    def weights(self) -> Iterator[tuple[str, Any]]:
+        """Yields the weights by OpenAI's names, float32, one at a time.
+
+        Raises:
+            BadDataError: the checkpoint is damaged.
+        """
+        from gpt2cli.storage import checkpoint
+
+        done, total = 0, self.hparams.count() * WEIGHT_BYTES
+        for name, array in checkpoint.load(self.prefix, self.hparams.shapes()):
+            done += array.nbytes
+            yield name, array
+            # Here it must not be held on to while the next one is read.
+            del array
+            self.advance(done, total)
+
+    @property
+    def step(self) -> int:
+        """Steps that it was trained for; 0 where that is not known."""
+        return folders.step_of(self.prefix)
+
+    @property
+    def title(self) -> str:
+        """What it is called elsewhere."""
+        trained = f", fine-tuned for {self.step:,} steps" if self.step else ""
+        return f"GPT-2 {self.name}{trained}"
+
+    @functools.cached_property
+    def tokens(self) -> list[str]:
+        """The vocabulary in GPT-2's byte symbols, in the order of the numbers."""
+        numbered: dict[str, int] = json.loads(self.encoder)
+        return sorted(numbered, key=numbered.__getitem__)
+
+    @property
+    def pairs(self) -> list[str]:
+        """The merges, the first to be made first, each as its two halves with a space."""
+        return [line for line in self.merges.decode().split("\n")[1:] if line]
+
+    @property
+    def end_of_text(self) -> int:
+        """The token of `<|endoftext|>`."""
+        return self.tokens.index(END_OF_TEXT)

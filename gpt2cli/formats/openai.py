@@ -1,0 +1,48 @@
+"""A model folder as OpenAI published them, for gpt-2-simple and for `finetune --model-name`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from gpt2cli.config.export import ExportConfig
+from gpt2cli.formats.model import Model
+from gpt2cli.hparams import HParams
+from gpt2cli.storage import atomic, bundle_writer, folders
+
+CHECKPOINT = "model.ckpt"
+
+
+def write(model: Model, folder: Path, config: ExportConfig) -> None:
+    """Writes the seven files.
+
+    Raises:
+        BadDataError: the checkpoint is damaged.
+        OSError: the disk is full, fails, or may not be written to.
+    """
+    atomic.make_folders(folder)
+    files: dict[str, str | bytes] = {
+        folders.HPARAMS: json.dumps(dataclasses.asdict(model.hparams), indent=1) + "\n",
+        folders.ENCODER: model.encoder,
+        folders.MERGES: model.merges,
+        f"{CHECKPOINT}.meta": graph(model.hparams),
+        folders.POINTER: folders.pointer_text(CHECKPOINT),
+    }
+    for name, content in files.items():
+        atomic.write(folder / name, content)
+    bundle_writer.write(folder / CHECKPOINT, model.weights())
+
+
+def graph(hparams: HParams) -> bytes:
+    """Returns the content of a .meta file: the weights as variables, and what restores them."""
+    import tensorflow as tf
+
+    # TensorFlow 1 is the format itself here.
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as whole:
+        for name, shape in hparams.shapes().items():
+            v1.get_variable(name, shape, tf.float32, v1.zeros_initializer(), use_resource=False)
+        saver = v1.train.Saver()
+        meta = v1.train.export_meta_graph(graph=whole, saver_def=saver.as_saver_def())
+    return bytes(meta.SerializeToString())

@@ -1,0 +1,67 @@
+"""A SavedModel in TensorFlow Serving's layout, which needs nothing of gpt2cli to run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import tensorflow as tf
+
+from gpt2cli.config.export import ExportConfig
+from gpt2cli.formats.model import Model
+from gpt2cli.formats.served import Served
+from gpt2cli.storage import atomic, bundle, bundle_writer, checkpoint, folders
+
+VERSION = "1"
+# Where TensorFlow Serving leaves files alone.
+EXTRA = "assets.extra"
+ATTRIBUTE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def write(model: Model, folder: Path, config: ExportConfig) -> None:
+    """Writes the folder.
+
+    TensorFlow would hold the whole model and write it: it is given variables of one element, and
+    their files are written anew with the weights, one at a time.
+
+    Raises:
+        BadDataError: the checkpoint is damaged.
+        OSError: the disk is full, fails, or may not be written to.
+    """
+    place = folder / VERSION
+    served = Served(model.hparams, model.end_of_text)
+    atomic.before("write", place)
+    with checkpoint.system_errors(place):
+        tf.saved_model.save(
+            served,
+            str(place),
+            signatures={"serving_default": served.logits, "generate": served.generate},
+        )
+    write_weights(model, place / "variables" / "variables")
+    # It is a hash of the variables that were there before.
+    atomic.remove(place / "fingerprint.pb")
+    extra = place / EXTRA
+    atomic.make_folders(extra)
+    atomic.write(extra / folders.HPARAMS, json.dumps(dataclasses.asdict(model.hparams)) + "\n")
+    atomic.write(extra / folders.ENCODER, model.encoder)
+    atomic.write(extra / folders.MERGES, model.merges)
+
+
+def write_weights(model: Model, prefix: Path) -> None:
+    """Writes a checkpoint with the weights in the place of one that holds their stand-ins."""
+    entries, _ = bundle.read_index(prefix)
+    old = folders.data_file(prefix).read_bytes()
+    raw = {
+        name: (found, old[found.offset : found.offset + found.size])
+        for name, found in entries.items()
+        if not name.endswith(ATTRIBUTE)
+    }
+    folders.data_file(prefix).unlink()
+    named = ((variable_name(name), array) for name, array in model.weights())
+    bundle_writer.write(prefix, named, raw)
+
+
+def variable_name(name: str) -> str:
+    """Returns what a weight is called in TensorFlow's object graph."""
+    return f"weights/{name.replace('.', '..').replace('/', '.S')}{ATTRIBUTE}"

@@ -1,0 +1,51 @@
+"""Low-rank adapters: what is trained in place of the matrices of the blocks.
+
+A matrix W of (width, columns) that stays as it is gets two small ones beside it, A of (width, rank)
+and B of (rank, columns), and counts as W + scale · A · B (Hu et al. 2021, section 4.1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from gpt2cli.hparams import LORA_A, LORA_B, LORA_SCALE, HParams
+
+
+def correction(x: Any, weights: Mapping[str, Any], name: str) -> Any:
+    """Returns what a matrix's adapter adds to its product with x.
+
+    Args:
+        x: (rows, width).
+        weights: a block's, by their names below `model/hN/`.
+        name: the matrix's, as in `attn/c_attn/w`.
+
+    Returns:
+        (rows, columns), in the precision of x.
+    """
+    narrow = tf.matmul(x, tf.cast(weights[name + LORA_A], x.dtype))  # (rows, rank)
+    wide = tf.matmul(narrow, tf.cast(weights[name + LORA_B], x.dtype))  # (rows, columns)
+    return wide * tf.cast(weights[LORA_SCALE], x.dtype)
+
+
+def is_trained(name: str) -> bool:
+    """Returns whether a weight is a part of an adapter that is trained."""
+    return name.endswith((LORA_A, LORA_B))
+
+
+def new_adapters(hparams: HParams, rank: int, alpha: float, seed: int) -> Iterator[tuple[str, Any]]:
+    """Yields adapters that change nothing yet, float32, by name; the same seed gives the same.
+
+    A is drawn from a normal distribution and B is zero; the scale is alpha / rank.
+    """
+    for number, (name, shape) in enumerate(hparams.lora_shapes(rank).items()):
+        if name == LORA_SCALE:
+            yield name, tf.constant(alpha / rank)
+        elif name.endswith(LORA_B):
+            yield name, tf.zeros(shape)
+        else:
+            deviation = 1 / math.sqrt(3 * shape[0])
+            yield name, tf.random.stateless_normal(shape, [seed, number], stddev=deviation)

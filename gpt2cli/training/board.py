@@ -1,0 +1,96 @@
+"""What a run tells to those who look at curves: TensorBoard's events, and loss.png."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework.summary_pb2 import SummaryMetadata
+
+from gpt2cli.records import Notice, Record, Sample, Saved, StepReport, Validation
+from gpt2cli.training import plot
+
+
+def described(plugin: str, kind: int) -> Any:
+    """Returns what makes TensorBoard show a tensor by one of its plugins."""
+    data = SummaryMetadata.PluginData(plugin_name=plugin)
+    return SummaryMetadata(plugin_data=data, data_class=kind)
+
+
+# DataClass in tensorflow/core/framework/summary.proto: a number, a tensor.
+SCALAR, TEXT = described("scalars", 1), described("text", 2)
+
+
+class Board:
+    """A run's events and its loss.png; where they cannot be written, training goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes the run folder; an events file is made in it with the first record."""
+        self._folder = folder
+        self._writer: Any = None
+        self._plots = importlib.util.find_spec("matplotlib") is not None
+        self._drawing: threading.Thread | None = None
+        self._failed = False
+
+    def note(self, record: Record) -> Iterator[Record]:
+        """Writes what a record says; yields it, and a line the first time that writing fails."""
+        yield record
+        if self._failed:
+            return
+        try:
+            self._write(record)
+        except (tf.errors.OpError, OSError) as error:
+            self._failed = True
+            yield Notice(f"TensorBoard's events end here: {error} Training goes on.")
+
+    def close(self) -> None:
+        """Finishes the events, and waits for a drawing that is under way."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._drawing is not None:
+            self._drawing.join()
+
+    def _write(self, record: Record) -> None:
+        if isinstance(record, (StepReport, Validation)):
+            with self._events():
+                for name, value in scalars(record):
+                    tf.summary.write(name, value, record.step, SCALAR)
+        elif isinstance(record, Sample):
+            with self._events():
+                tf.summary.write(f"sample {record.number}", record.text, record.step, TEXT)
+        elif isinstance(record, Saved):
+            if self._writer is not None:
+                self._writer.flush()
+            self._draw()
+
+    def _events(self) -> Any:
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(self._folder))
+        return self._writer.as_default()
+
+    def _draw(self) -> None:
+        """Draws loss.png beside the training; one drawing at a time."""
+        if self._plots and (self._drawing is None or not self._drawing.is_alive()):
+            self._drawing = threading.Thread(target=plot.draw, args=(self._folder,))
+            self._drawing.start()
+
+
+def scalars(record: StepReport | Validation) -> list[tuple[str, float]]:
+    """Returns the names and values of a record's curves."""
+    if isinstance(record, Validation):
+        return [
+            ("validation/loss", record.loss),
+            ("validation/perplexity", record.perplexity),
+            ("validation/accuracy", record.accuracy),
+        ]
+    return [
+        ("training/loss", record.loss),
+        ("training/average", record.average),
+        ("training/learning rate", record.rate),
+        ("training/gradient norm", record.norm),
+        ("training/tokens per second", record.speed),
+    ]

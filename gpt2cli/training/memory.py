@@ -1,0 +1,173 @@
+"""What memory a run is expected to take, what there is, and which options would fit."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.errors import Gpt2cliError
+from gpt2cli.hparams import HParams, product
+from gpt2cli.text.batches import LEAST
+
+FLOAT_BYTES = 4
+# TensorFlow itself and the programs that XLA makes (bytes).
+PROGRAM_BYTES = 900_000_000
+# Rows of logits that are held at once, and how often over (network/loss.py).
+LOGIT_ROWS, LOGIT_COPIES = 512, 3
+# What a block keeps for its way back, fitted to measured runs: hidden states of the embedding's
+# width for each position, and scores for each pair of positions, of which causality leaves half.
+KEPT_STATES, KEPT_SCORES = 22, 1.2
+SLOTS = {"adam": 2.0, "adamw": 2.0, "adafactor": 0.01, "sgd": 0.0}
+SMALL_RANK = 8
+NVIDIA_SMI = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
+CGROUP = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run's memory depends on.
+
+    Attributes:
+        hparams: the model's shape.
+        window: tokens that an example predicts.
+        batch_size: windows in a micro-batch.
+        accumulate: micro-batches in a step.
+        optimizer: its name.
+        recompute: whether blocks are computed twice.
+        blocks_only: whether embeddings and the last norm stay as they are.
+        rank: of the adapters that are trained; 0: none.
+        narrow: whether what is not trained is held in half precision.
+    """
+
+    hparams: HParams
+    window: int
+    batch_size: int
+    accumulate: int
+    optimizer: str
+    recompute: bool
+    blocks_only: bool
+    rank: int
+    narrow: bool
+
+    @property
+    def trained(self) -> int:
+        """How many weights are trained."""
+        if self.rank:
+            return sum(map(product, self.hparams.lora_shapes(self.rank).values())) - 1
+        shapes = self.hparams.shapes().items()
+        return sum(product(s) for n, s in shapes if not self.blocks_only or n.startswith("model/h"))
+
+    def expected(self) -> float:
+        """Returns the memory that the run takes at most (bytes), within about a fifth."""
+        return PROGRAM_BYTES + self._held() + max(self._on_the_way(), self._update())
+
+    def _held(self) -> float:
+        """The weights and what the optimiser and accumulation keep of them (bytes)."""
+        copies = SLOTS[self.optimizer] + (1 if self.accumulate > 1 else 0)
+        weights = self.hparams.count() * (2 if self.rank and self.narrow else FLOAT_BYTES)
+        adapters = self.trained if self.rank else 0
+        return weights + FLOAT_BYTES * (adapters + copies * self.trained)
+
+    def _on_the_way(self) -> float:
+        """What the way forward and back holds at its widest (bytes)."""
+        shape, rows = self.hparams, self.batch_size * self.window
+        logits = LOGIT_COPIES * min(rows, LOGIT_ROWS) * shape.n_vocab
+        embeddings = shape.n_vocab * shape.n_embd * (1 if self.rank else 2)
+        states = rows * shape.n_embd
+        block = KEPT_STATES * states + KEPT_SCORES * rows * self.window * shape.n_head
+        if self.rank and self.narrow:
+            # XLA keeps the wide form of narrow matrices from the way forward to the way back.
+            block += 12 * shape.n_embd**2
+        blocks = shape.n_layer * (states if self.recompute else block) + self.recompute * block
+        return FLOAT_BYTES * (logits + embeddings + blocks + self.trained / 2)
+
+    def _update(self) -> float:
+        """What the gradients take, and the largest one once more (bytes)."""
+        largest = 0 if self.rank else self.hparams.n_vocab * self.hparams.n_embd
+        return FLOAT_BYTES * (self.trained + largest)
+
+
+def run_of(config: FinetuneConfig, hparams: HParams, rank: int) -> Run:
+    """Returns what the settings say of a run's memory."""
+    return Run(
+        hparams,
+        config.window or hparams.n_ctx,
+        config.batch_size,
+        config.accumulate_gradients,
+        config.optimizer,
+        config.use_memory_saving_gradients,
+        config.only_train_transformer_layers,
+        rank,
+        config.precision != "float32",
+    )
+
+
+def leaner(run: Run) -> Iterator[tuple[str, Run]]:
+    """Yields options that make a run smaller, and the run with them; each adds to those before."""
+    if run.batch_size > 1:
+        run = dataclasses.replace(run, batch_size=1)
+        yield "--batch-size 1", run
+    if not run.recompute:
+        run = dataclasses.replace(run, recompute=True)
+        yield "--use-memory-saving-gradients", run
+    if not run.rank and run.optimizer in ("adam", "adamw"):
+        run = dataclasses.replace(run, optimizer="adafactor")
+        yield "--optimizer adafactor", run
+    if not run.rank:
+        run = dataclasses.replace(run, rank=SMALL_RANK, narrow=True)
+        yield f"--lora-rank {SMALL_RANK}", run
+    if run.window // 2 >= LEAST:
+        run = dataclasses.replace(run, window=run.window // 2)
+        yield f"--window {run.window}", run
+
+
+def check(config: FinetuneConfig, run: Run) -> str:
+    """Returns a line on what a run takes and what is free.
+
+    Raises:
+        Gpt2cliError: it will not fit, and the settings don't say to try all the same.
+    """
+    needed, free = run.expected(), free_bytes(config.device)
+    line = f"memory: about {needed / 1e9:.1f} GB expected, {free / 1e9:.1f} GB free"
+    if not config.memory_check or needed <= free:
+        return line
+    options: list[str] = []
+    for option, smaller in leaner(run):
+        options.append(option)
+        if smaller.expected() <= free:
+            raise Gpt2cliError(
+                f"{line}. {' '.join(options)} would take about {smaller.expected() / 1e9:.1f} GB; "
+                "--no-memory-check tries all the same."
+            )
+    raise Gpt2cliError(
+        f"{line}. No option makes it fit; take a smaller model, or --no-memory-check to try."
+    )
+
+
+def free_bytes(device: str) -> float:
+    """Returns the memory that is free for a run: the GPU's where there is one, else the machine's.
+
+    The machine's is less where a container's limit leaves less.
+    """
+    if device != "cpu" and shutil.which(NVIDIA_SMI[0]):
+        with contextlib.suppress(OSError, ValueError, IndexError, subprocess.SubprocessError):
+            told = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=10)
+            return float(told.stdout.split()[0]) * 2**20
+    limits = [float("inf")]
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = MEMINFO.read_text(encoding="utf-8").splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable"))
+        limits.append(float(line.split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):
+        most, used = ((CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
+        # Files that the kernel holds in memory give way.
+        files = re.search(r"^inactive_file (\d+)$", (CGROUP / "memory.stat").read_text(), re.M)
+        limits.append(float(most) - float(used) + float(files[1] if files else 0))
+    return min(limits)

@@ -1,0 +1,86 @@
+"""The variables of a run: its weights, and where adapters are trained, those beside narrow ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from gpt2cli.hparams import HParams
+from gpt2cli.network import gpt2, lora
+from gpt2cli.storage import atomic, bundle_writer, checkpoint, folders, huggingface, run
+from gpt2cli.storage.start import Start
+from gpt2cli.storage.state import State
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The variables of a run.
+
+    Attributes:
+        weights: what the network computes with, by name.
+        saved: those of them that its checkpoints hold.
+    """
+
+    weights: dict[str, Any]
+    saved: dict[str, Any]
+
+
+def load(start: Start, state: State, folder: Path, frozen: Any) -> Model:
+    """Returns the variables of a run as it begins or goes on.
+
+    Args:
+        start: where they come from.
+        state: says whether adapters are trained, and what random ones follow from.
+        folder: the run folder, into which the weights go that adapters are trained beside.
+        frozen: the type in which those weights are held.
+
+    Raises:
+        BadDataError: a checkpoint is damaged.
+        DiskError: the disk is full or fails.
+    """
+    hparams = start.hparams
+    if start.prefix is None:
+        weights = gpt2.variables(gpt2.random_weights(hparams, state.seed))
+        return Model(weights, weights)
+    if not state.lora_rank:
+        weights = gpt2.variables(checkpoint.load(start.prefix, hparams.shapes()))
+        return Model(weights, weights)
+    if start.state is not None and start.state.lora_rank:
+        adapters = checkpoint.load(start.prefix, hparams.lora_shapes(state.lora_rank))
+    else:
+        place_base(folder, start.prefix, hparams)
+        adapters = lora.new_adapters(hparams, state.lora_rank, state.lora_alpha, state.seed)
+    base = checkpoint.load(folder / folders.BASE, hparams.shapes())
+    saved = gpt2.variables(adapters)
+    return Model(held(base, frozen) | saved, saved)
+
+
+def held(arrays: Iterable[tuple[str, Any]], kind: Any) -> dict[str, Any]:
+    """Returns variables that are not trained; matrices and embeddings are of the given type."""
+    return {
+        name: tf.Variable(
+            tf.cast(array, kind if len(array.shape) > 1 else tf.float32), trainable=False, name=name
+        )
+        for name, array in arrays
+    }
+
+
+def place_base(folder: Path, prefix: Path, hparams: HParams) -> None:
+    """Puts the weights of a checkpoint into a run folder, for adapters to be trained beside them.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+        DiskError: the disk is full or fails.
+    """
+    with atomic.disk_errors(folder):
+        if huggingface.is_weights(prefix) or checkpoint.has_adapters(prefix):
+            aside = folder / folders.SAVING / folders.BASE
+            atomic.make_folders(aside.parent)
+            bundle_writer.write(aside, checkpoint.load(prefix, hparams.shapes()))
+            prefix = aside
+        run.place_base(folder, prefix)
+        run.sweep(folder)

@@ -1,0 +1,59 @@
+"""loss.png: training and validation loss over the steps of a run."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from gpt2cli.errors import DiskError, OutputError
+from gpt2cli.storage import atomic, journal
+
+NAME = "loss.png"
+# A curve of more points than this shows no more.
+MOST_POINTS = 2000
+INCHES, DOTS_PER_INCH = (8, 5), 120
+
+
+def draw(folder: Path) -> None:
+    """Draws a run's loss.png from its log; a picture that cannot be written is left out."""
+    with (
+        contextlib.suppress(OutputError, DiskError),
+        atomic.disk_errors(folder),
+        atomic.whole_file(folder / NAME) as aside,
+    ):
+        figure(journal.history(folder), folder.name).savefig(aside, format="png", dpi=DOTS_PER_INCH)
+
+
+def figure(history: journal.History, title: str) -> Any:
+    """Returns the picture of a run's history: a figure of matplotlib's.
+
+    Losses are in nats per token. The losses of single steps are faint, their average and the
+    validation are not; the lowest validation is ringed.
+    """
+    from matplotlib.figure import Figure
+
+    picture = Figure(INCHES, layout="constrained")
+    axes = picture.subplots()
+    every = max(1, len(history.steps) // MOST_POINTS)
+    steps, losses, averages = (
+        values[::every] for values in (history.steps, history.losses, history.averages)
+    )
+    axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8, label="each step")
+    axes.plot(steps, averages, color="tab:blue", linewidth=1.8, label="training, average")
+    if history.val_steps:
+        best, step = min(zip(history.val_losses, history.val_steps, strict=True))
+        axes.plot(
+            history.val_steps,
+            history.val_losses,
+            color="tab:orange",
+            linewidth=1.8,
+            marker="o",
+            markersize=4,
+            label=f"validation, lowest {best:.3f} at step {step}",
+        )
+        axes.plot(step, best, color="tab:orange", marker="o", markersize=10, fillstyle="none")
+    axes.set(title=title, xlabel="step", ylabel="loss (nats per token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return picture

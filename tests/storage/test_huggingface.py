@@ -1,0 +1,200 @@
+"""Hugging Face folders as models: written by hand here, and refused where they are none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpt2cli.config.export import ExportConfig
+from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.config.generate import GenerateConfig
+from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError
+from gpt2cli.storage import huggingface, safetensors
+from gpt2cli.storage.start import base_needed, for_finetune, for_reading
+from gpt2cli.text.tokenizer import read_tokenizer
+from tests import models
+
+CONFIG = {
+    "model_type": "gpt2", "vocab_size": 260, "n_positions": 32, "n_embd": 16, "n_head": 2,
+    "n_layer": 1,
+}  # fmt: skip
+# As openai-community/gpt2 has them: without a prefix, and with the buffers of masks.
+NAMES = {
+    "wte.weight": "model/wte", "wpe.weight": "model/wpe",
+    "h.0.ln_1.weight": "model/h0/ln_1/g", "h.0.ln_1.bias": "model/h0/ln_1/b",
+    "h.0.attn.c_attn.weight": "model/h0/attn/c_attn/w",
+    "h.0.attn.c_attn.bias": "model/h0/attn/c_attn/b",
+    "h.0.attn.c_proj.weight": "model/h0/attn/c_proj/w",
+    "h.0.attn.c_proj.bias": "model/h0/attn/c_proj/b",
+    "h.0.ln_2.weight": "model/h0/ln_2/g", "h.0.ln_2.bias": "model/h0/ln_2/b",
+    "h.0.mlp.c_fc.weight": "model/h0/mlp/c_fc/w", "h.0.mlp.c_fc.bias": "model/h0/mlp/c_fc/b",
+    "h.0.mlp.c_proj.weight": "model/h0/mlp/c_proj/w",
+    "h.0.mlp.c_proj.bias": "model/h0/mlp/c_proj/b",
+    "ln_f.weight": "model/ln_f/g", "ln_f.bias": "model/ln_f/b",
+}  # fmt: skip
+
+
+def tensors(prefix: str = "") -> dict[str, Any]:
+    arrays = models.random_arrays(models.MINI)
+    named = {prefix + theirs: arrays[ours] for theirs, ours in NAMES.items()}
+    return {n: a[0] if a.ndim == 3 else a for n, a in named.items()}
+
+
+def write(path: Path, arrays: dict[str, Any]) -> None:
+    shapes = {name: array.shape for name, array in arrays.items()}
+    safetensors.write(path, shapes, "float32", arrays.values())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a prefix and a mask, in two files of weights and one of the vocabulary."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    tokens, merges = models.byte_vocabulary(260)
+    (folder / "vocab.json").write_text(json.dumps(tokens))
+    lines = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges), ""])
+    (folder / "merges.txt").write_text(lines, encoding="utf-8")
+    write(folder / "model.safetensors", tensors() | {"h.0.attn.bias": np.ones((1, 1, 4, 4))})
+    return folder
+
+
+def loaded(folder: Path) -> dict[str, Any]:
+    start = for_reading(GenerateConfig(model_name=str(folder)))
+    assert start.prefix is not None
+    assert start.hparams == models.MINI
+    return dict(huggingface.load(start.prefix, start.hparams.shapes()))
+
+
+def check_weights(folder: Path) -> None:
+    found = loaded(folder)
+    for name, array in models.random_arrays(models.MINI).items():
+        assert found[name].shape == array.shape
+        assert np.array_equal(found[name], array), name
+
+
+def test_weights_come_under_openais_names_and_shapes(folder: Path) -> None:
+    check_weights(folder)
+
+
+def test_weights_in_several_files_are_found(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    arrays = tensors("transformer.")
+    parts: dict[str, dict[str, Any]] = {
+        "model-1-of-2.safetensors": {},
+        "model-2-of-2.safetensors": {},
+    }
+    for number, (name, array) in enumerate(arrays.items()):
+        parts[list(parts)[number % 2]][name] = array
+    for file, part in parts.items():
+        write(folder / file, part)
+    places = {name: file for file, part in parts.items() for name in part}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    check_weights(folder)
+    (folder / "model-2-of-2.safetensors").unlink()
+    with pytest.raises(MissingInputError, match="model-2-of-2"):
+        loaded(folder)
+
+
+def test_finetune_starts_from_a_path_by_either_option(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for options in (
+        {"model_name": "mine"}, {"model_name": "./mine"}, {"restore_from": "mine"},
+        {"model_name": str(folder)}, {"restore_from": "mine/model.safetensors"},
+    ):  # fmt: skip
+        config = FinetuneConfig(dataset=("x",), **options)  # type: ignore[arg-type]
+        start = for_finetune(config)
+        assert (start.model_name, start.step) == ("mine", 0)
+        assert start.prefix is not None
+        assert start.prefix.resolve() == folder / "model.safetensors"
+    scratch = FinetuneConfig(dataset=("x",), model_name="mine", restore_from="scratch")
+    assert for_finetune(scratch).hparams == models.MINI
+
+
+def test_a_path_is_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("./124M", "elsewhere/tiny", str(tmp_path / "124M")):
+        config = ExportConfig(destination="x", model_name=name)
+        assert base_needed(config) is None
+        with pytest.raises(MissingInputError, match="There is no model"):
+            for_reading(config)
+    needed = base_needed(ExportConfig(destination="x", model_name="124M"))
+    assert needed == Path("models/124M/checkpoint")
+
+
+def test_the_folder_of_models_comes_before_a_folder_here(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_model: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(small_model, tmp_path / "models" / "mine")
+    assert for_reading(GenerateConfig(model_name="mine")).hparams == models.SMALL
+    assert for_reading(GenerateConfig(model_name="./mine")).hparams == models.MINI
+
+
+def test_the_vocabulary_is_read_from_either_kind_of_file(folder: Path) -> None:
+    two = read_tokenizer(*huggingface.vocabulary(folder))
+    tokens, merges = models.byte_vocabulary(260)
+    whole = {
+        "model": {"type": "BPE", "vocab": tokens, "merges": [list(pair) for pair in merges]},
+        "added_tokens": [{"id": 259, "content": "<|endoftext|>"}],
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    (folder / "merges.txt").unlink()
+    one = read_tokenizer(*huggingface.vocabulary(folder))
+    text = "the other<|endoftext|> é"
+    assert one.encode(text, special=True) == two.encode(text, special=True)
+    assert one.fingerprint == two.fingerprint
+
+
+def change(name: str, value: Any) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        (folder / "config.json").write_text(json.dumps(CONFIG | {name: value}))
+
+    return act
+
+
+def lose(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def keep(*left_out: str, **changed: Any) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        arrays = {n: a for n, a in (tensors() | changed).items() if n not in left_out}
+        write(folder / "model.safetensors", arrays)
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "reason"),
+    [
+        (change("model_type", "llama"), BadDataError, "model_type is 'llama'"),
+        (change("activation_function", "relu"), BadDataError, "activation_function is 'relu'"),
+        (change("tie_word_embeddings", False), BadDataError, "tie_word_embeddings is False"),
+        (change("n_inner", 60), BadDataError, "n_inner is 60"),
+        (change("n_embd", None), BadDataError, "n_embd must be"),
+        (change("n_layer", 2), BadDataError, "lacks the weight h.1.ln_1.weight"),
+        (change("n_positions", 64), BadDataError, "wpe.weight is float32"),
+        (lose("model.safetensors"), MissingInputError, "safe_serialization"),
+        (lose("vocab.json"), MissingInputError, "vocab.json is missing"),
+        (keep("ln_f.bias"), BadDataError, "lacks the weight ln_f.bias"),
+        (keep(**{"ln_f.bias": np.zeros(3)}), BadDataError, r"float32 \(3,\)"),
+        (lambda f: (f / "config.json").write_text("<html>"), BadDataError, "read as JSON"),
+        (lambda f: (f / "model.safetensors").write_text("x"), BadDataError, "safetensors"),
+    ],
+)
+def test_what_is_no_gpt_2_is_refused(
+    damage: Callable[[Path], None], kind: type[Gpt2cliError], reason: str, folder: Path
+) -> None:
+    damage(folder)
+    with pytest.raises(kind, match=reason):
+        start = for_reading(GenerateConfig(model_name=str(folder)))
+        read_tokenizer(start.encoder, start.merges)

@@ -1,0 +1,91 @@
+"""What a run is expected to take, against runs that were measured, and what would fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.errors import Gpt2cliError
+from gpt2cli.hparams import HParams
+from gpt2cli.training import memory
+from tests import models
+
+LARGE = HParams(n_vocab=50257, n_ctx=1024, n_embd=1280, n_head=20, n_layer=36)
+XL = HParams(n_vocab=50257, n_ctx=1024, n_embd=1600, n_head=25, n_layer=48)
+SAVING = {"use_memory_saving_gradients": True}
+
+
+def expected(hparams: HParams, rank: int = 0, **settings: Any) -> float:
+    config = FinetuneConfig(dataset=("x",), accumulate_gradients=1, **settings)
+    return memory.run_of(config, hparams, rank).expected()
+
+
+@pytest.mark.parametrize(
+    ("hparams", "rank", "settings", "measured"),
+    [
+        (models.GPT2_124M, 0, {}, 4.84e9),
+        (models.GPT2_124M, 0, SAVING, 3.03e9),
+        (LARGE, 0, SAVING | {"optimizer": "adafactor"}, 7.80e9),
+        (XL, 8, SAVING | {"window": 512}, 4.91e9),
+        (XL, 8, {"window": 512}, 17.28e9),
+    ],
+)
+def test_the_estimate_is_near_what_was_measured(
+    hparams: HParams, rank: int, settings: dict[str, Any], measured: float
+) -> None:
+    assert expected(hparams, rank, **settings) == pytest.approx(measured, rel=0.2)
+
+
+def test_what_is_trained_is_counted() -> None:
+    config = FinetuneConfig(dataset=("x",))
+    run = memory.run_of(config, models.GPT2_124M, 0)
+    assert run.trained == 124_439_808
+    assert dataclasses.replace(run, blocks_only=True).trained == 12 * 7_087_872
+    # Two matrices of rank 8 beside each matrix: its width and its columns, together.
+    assert dataclasses.replace(run, rank=8).trained == 12 * 8 * (3072 + 1536 + 3840 + 3840)
+
+
+def check(free: float, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> str:
+    monkeypatch.setattr(memory, "free_bytes", lambda _device: free)
+    config = FinetuneConfig(dataset=("x",), accumulate_gradients=1, **settings)
+    return memory.check(config, memory.run_of(config, models.GPT2_124M, 0))
+
+
+def test_a_run_that_fits_is_told_and_one_that_does_not_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert check(8e9, monkeypatch) == "memory: about 4.8 GB expected, 8.0 GB free"
+    with pytest.raises(Gpt2cliError) as refused:
+        check(4e9, monkeypatch)
+    assert "4.8 GB expected, 4.0 GB free. --use-memory-saving-gradients would" in str(refused.value)
+    assert refused.value.exit_code == 1
+    with pytest.raises(Gpt2cliError, match=r"--optimizer adafactor would take about 2\.4 GB"):
+        check(2.5e9, monkeypatch)
+    with pytest.raises(Gpt2cliError, match=r"--lora-rank 8 would take about 1.[0-9] GB"):
+        check(2e9, monkeypatch)
+    with pytest.raises(Gpt2cliError, match="take a smaller model"):
+        check(0.5e9, monkeypatch)
+    assert "0.5 GB free" in check(0.5e9, monkeypatch, memory_check=False)
+
+
+def test_what_is_free_is_what_the_kernel_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < memory.free_bytes("cpu") <= whole
+    (tmp_path / "memory.max").write_text("3000000000\n")
+    (tmp_path / "memory.current").write_text("2500000000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 1500000000\nslab 5\n")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.free_bytes("cpu") == 2e9
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 1024\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert memory.free_bytes("auto") == 2**30
+    assert memory.free_bytes("cpu") == 2e9
