@@ -130,7 +130,8 @@ def test_old_spellings_of_gpt_2_simple_are_understood(cli: Run, place: Path) -> 
 
 def test_a_gpu_that_is_not_there_is_told(cli: Run, place: Path) -> None:
     (place / "text.txt").write_text("the cat")
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     for command in (["generate"], ["evaluate", "text.txt"]):
-        done = cli(*command, "--model-name", "small", "--no-xla", "--device", "gpu")
+        done = cli(*command, "--model-name", "small", "--no-xla", "--device", "gpu", env=hidden)
         assert (done.returncode, done.stdout) == (1, "")
         assert "gpt2cli: --device gpu: TensorFlow sees no GPU." in done.stderr
