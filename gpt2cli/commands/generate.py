@@ -13,10 +13,10 @@ from gpt2cli.commands.rows import Plan, Prompt, Telling
 from gpt2cli.commands.writers import Writer, batches, load_writer
 from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
 from gpt2cli.fetching.base import fetch_base
-from gpt2cli.records import Notice, Record, Text
+from gpt2cli.records import Notice, Progress, Record, Text
 from gpt2cli.storage import outputs
 from gpt2cli.storage.start import for_reading, loaded
-from gpt2cli.text.prompts import read_prompts
+from gpt2cli.text.prompts import read_prompts, reads_stdin_unasked
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 
 SEED_BITS = 32
@@ -31,6 +31,9 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
         OutputError: a file exists, or cannot be written.
     """
     check_destination(config)
+    if reads_stdin_unasked(config):
+        # Whoever left a pipe open by mistake sees what is waited for.
+        yield Progress("reading prompts from stdin")
     texts = read_prompts(config)
     yield from fetch_base(config)
     start = for_reading(config)

@@ -50,7 +50,7 @@ def load_writer(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
     from gpt2cli.storage import checkpoint
     from gpt2cli.training import devices
 
-    devices.prepare()
+    devices.prepare(plan.config.device)
     weights = gpt2.variables(checkpoint.load(prefix, hparams.shapes()))
     kind = BeamWriter if plan.config.search == "beams" else TokenWriter
     return kind(plan, weights, hparams)
@@ -69,6 +69,11 @@ def sampling(config: GenerateConfig) -> Any:
         config.min_p,
         config.typical_p,
     )
+
+
+def full(rows: Sequence[Row], width: int) -> list[Row]:
+    """Returns rows with the last one repeated up to the width for which all is compiled."""
+    return [*rows, *[rows[-1]] * (width - len(rows))]
 
 
 class TokenWriter:
@@ -90,9 +95,8 @@ class TokenWriter:
         """Lets all rows grow to their ends; yields after each token."""
         from gpt2cli.decoding.loop import uniforms
 
-        # A last batch that is smaller repeats its last row, for which all is compiled.
-        self._width = max(self._width, len(rows))
-        places = [*rows, *[rows[-1]] * (self._width - len(rows))]
+        places = full(rows, self._width)
+        self._width = len(places)
         draws = [uniforms(self._plan.seed, row.prompt.number, row.sample) for row in places]
         length = max(self._plan.length(row.prompt) for row in rows)
         for chosen in self._decoder.tokens([row.prompt.tokens for row in places], draws, length):
@@ -118,7 +122,7 @@ class BeamWriter:
         beams = Beams(
             config.num_beams, config.beam_sample, config.length_penalty, config.early_stopping
         )
-        self._plan, self._few = plan, 0
+        self._plan, self._few, self._width = plan, 0, 0
         self._decoder = BeamDecoder(weights, hparams, sampling(config), beams, xla=config.xla)
 
     def grow(self, rows: Sequence[Row]) -> Iterator[None]:
@@ -130,7 +134,8 @@ class BeamWriter:
         from gpt2cli.decoding.search import Group
 
         plan, count = self._plan, self._plan.config.nsamples
-        firsts = rows[::count]
+        firsts = full(rows[::count], self._width)
+        self._width = len(firsts)
         draws = [uniforms(plan.seed, row.prompt.number, row.sample) for row in firsts]
         groups = [
             Group(self._decoder.beams, plan.length(row.prompt), self._ended) for row in firsts

@@ -54,8 +54,9 @@ class ContrastiveDecoder:
             length: tokens to yield a row.
         """
         rows, n_ctx = [list(prompt) for prompt in prompts], self._hparams.n_ctx
-        history = History(prompts, length, wanted=self._sampling.looks_back)
         self._make_room(rows, length)
+        looks_back = self._sampling.looks_back
+        history = History(prompts, length, self.model.slots, wanted=looks_back)
         parents = None
         for number in range(length):
             # A candidate comes behind the row, and must have its place in the window.

@@ -44,12 +44,17 @@ def uniforms(seed: int, prompt: int, sample: int) -> Iterator[float]:
 class History:
     """The tokens so far of each row, for the filters that look back.
 
-    They are aligned at their ends; the size is fixed, and a multiple of few.
+    They are aligned at their ends; the size is fixed, and one of few.
     """
 
-    def __init__(self, prompts: Sequence[Row], length: int, *, wanted: bool) -> None:
-        """Takes the prompts and how many tokens are to come; unless wanted, it is empty."""
-        longest = max(map(len, prompts)) + length
+    def __init__(
+        self, prompts: Sequence[Row], length: int, least: int, *, wanted: bool = True
+    ) -> None:
+        """Takes the prompts, how many tokens are to come, and the least size.
+
+        Unless it is wanted, it is empty.
+        """
+        longest = max(least, max(map(len, prompts)) + length)
         size = -(-longest // SLOT_STEP) * SLOT_STEP if wanted else 0
         self.tokens = np.full((len(prompts), size), NO_TOKEN, np.int32)
         if wanted:
@@ -101,8 +106,9 @@ class Decoder:
             length: tokens to yield a row.
         """
         rows = [list(prompt) for prompt in prompts]
-        history = History(prompts, length, wanted=self._sampling.looks_back)
         self.model.make_room(len(rows), max(map(len, rows)), length)
+        looks_back = self._sampling.looks_back
+        history = History(prompts, length, self.model.slots, wanted=looks_back)
         for number in range(length):
             uniform = tf.constant([next(row) for row in draws], tf.float32)
             if number == 0 or max(map(len, rows)) > self._n_ctx:

@@ -168,8 +168,9 @@ class BeamDecoder:
         count = self.beams.count
         rows = [list(prompt) for prompt in prompts]
         copies = [row for row in rows for _ in range(count)]
-        history = History(copies, length, wanted=self._sampling.looks_back)
-        self.model.make_room(len(rows) * count, max(map(len, rows)), length)
+        self.model.make_room(len(copies), max(map(len, rows)), length)
+        looks_back = self._sampling.looks_back
+        history = History(copies, length, self.model.slots, wanted=looks_back)
         newest: list[int] = []
         parents: list[int] = []
         for number in range(length):

@@ -36,9 +36,15 @@ def read_prompts(config: PromptOptions) -> list[str]:
         if not several:
             raise BadDataError(f"{source}: no prompts in there. Give one a line.")
         found += several
-    elif not found and stdin_is_piped():
+    elif reads_stdin_unasked(config):
         found += prompts_in(source_of(STDIN))
     return found or [""]
+
+
+def reads_stdin_unasked(config: PromptOptions) -> bool:
+    """Returns whether stdin is read because it is piped and no text is given."""
+    given = config.prefix or config.prefix_file is not None or config.prompts is not None
+    return not given and stdin_is_piped()
 
 
 def source_of(name: str) -> Source:

@@ -107,10 +107,6 @@ class Stream:
         """Returns the text that is certain now."""
         return self._decoder.decode(self._tokenizer.decode_bytes(tokens))
 
-    def finish(self) -> str:
-        """Returns what was held back, as U+FFFD where it is not a whole character."""
-        return self._decoder.decode(b"", final=True)
-
 
 def check_fits(tokenizer: Tokenizer, hparams: HParams) -> None:
     """Raises BadDataError where a vocabulary has more tokens than the model."""

@@ -231,6 +231,10 @@ def test_beams_come_best_first_and_end_before_a_stop_text(place: Path) -> None:
         sums = [record["log_probability"] for record in three]
         assert sums == sorted(sums, reverse=True)
         assert len({tuple(record["tokens"]) for record in three}) == 3
+    three_prompts: dict[str, Any] = options | {"prefix": (PROMPT, "x", "a cat")}
+    assert texts(**three_prompts, ignore_eos=True, batch_size=2) == texts(
+        **three_prompts, ignore_eos=True
+    )
     assert texts(**options, format="text", ignore_eos=True, include_prefix=False)[0] == (
         records[0]["text"].removeprefix(PROMPT).removesuffix("\n") + "\n"
     )

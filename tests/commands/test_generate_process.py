@@ -34,6 +34,7 @@ def test_prompts_are_piped_in_and_records_out(cli: Run, place: Path) -> None:
     lines = '{"prompt": "the cat"}\n{"prompt": "a\\u0000\\nb"}\n'
     done = cli(*COMMON, "--format", "jsonl", "--length", 3, input=lines)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("reading prompts from stdin\n")
     assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == [
         "the cat",
         "a\0\nb",
@@ -125,3 +126,12 @@ def test_old_spellings_of_gpt_2_simple_are_understood(cli: Run, place: Path) -> 
     assert len(files) == 2
     for file in files:
         assert file.read_bytes().decode().count("\n-\n<|endoftext|>") == 1
+
+
+def test_a_gpu_that_is_not_there_is_told(cli: Run, place: Path) -> None:
+    (place / "text.txt").write_text("the cat")
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    for command in (["generate"], ["evaluate", "text.txt"]):
+        done = cli(*command, "--model-name", "small", "--no-xla", "--device", "gpu", env=hidden)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "gpt2cli: --device gpu: TensorFlow sees no GPU." in done.stderr
