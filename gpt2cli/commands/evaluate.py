@@ -82,13 +82,14 @@ def load_evaluator(config: EvaluateConfig, prefix: Path, hparams: HParams) -> Ev
     Raises:
         BadDataError: the checkpoint is damaged.
     """
-    from gpt2cli.network import gpt2
+    from gpt2cli.network import narrow
     from gpt2cli.storage import checkpoint
     from gpt2cli.training import devices
     from gpt2cli.training.evaluation import Evaluator
 
     devices.prepare(config.device)
-    weights = gpt2.variables(checkpoint.load(prefix, hparams.shapes()))
+    precision = devices.precision(config.precision)
+    weights = narrow.held(checkpoint.load(prefix, hparams.shapes()), precision)
     return Evaluator(weights, hparams, xla=config.xla)
 
 

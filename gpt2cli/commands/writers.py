@@ -46,12 +46,13 @@ def load_writer(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
     Raises:
         BadDataError: the checkpoint is damaged.
     """
-    from gpt2cli.network import gpt2
+    from gpt2cli.network import narrow
     from gpt2cli.storage import checkpoint
     from gpt2cli.training import devices
 
     devices.prepare(plan.config.device)
-    weights = gpt2.variables(checkpoint.load(prefix, hparams.shapes()))
+    precision = devices.precision(plan.config.precision)
+    weights = narrow.held(checkpoint.load(prefix, hparams.shapes()), precision)
     kind = BeamWriter if plan.config.search == "beams" else TokenWriter
     return kind(plan, weights, hparams)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt2cli.config.shared import ComputeOptions, CorpusOptions, SourceOptions
+from gpt2cli.config.shared import CorpusOptions, ReadingOptions, SourceOptions
 from gpt2cli.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(CorpusOptions, ComputeOptions, SourceOptions):
+class EvaluateConfig(CorpusOptions, ReadingOptions, SourceOptions):
     """Judge how well a run, or a base model, predicts a text.
 
     Every token is judged once, in overlapping windows, so that it has others before it.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gpt2cli.config.shared import ComputeOptions, SeedOptions, SourceOptions
+from gpt2cli.config.shared import ReadingOptions, SeedOptions, SourceOptions
 from gpt2cli.errors import UsageError
 from gpt2cli.options import Config, option
 
@@ -114,7 +114,7 @@ class OutputOptions(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig(
-    PromptOptions, ChoiceOptions, OutputOptions, ComputeOptions, SeedOptions, SourceOptions
+    PromptOptions, ChoiceOptions, OutputOptions, ReadingOptions, SeedOptions, SourceOptions
 ):
     """Write text from a run, or from a base model.
 

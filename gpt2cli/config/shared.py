@@ -82,6 +82,17 @@ class ComputeOptions(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadingOptions(ComputeOptions):
+    """How a model is held that is read and not trained."""
+
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = option(
+        "auto",
+        "What the weights are held in; int8: the weights alone, with a scale a row. auto: bfloat16 "
+        "on a GPU that has it, else float32.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SeedOptions(Config):
     """What random choices follow from."""
 

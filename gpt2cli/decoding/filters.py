@@ -123,8 +123,7 @@ def marked(tokens: Any, vocab: int) -> Any:
 
 def keep_top_k(logits: Any, k: int) -> Any:
     """(batch, vocab) → the same; all but the k highest of each row are removed."""
-    lowest = tf.math.top_k(logits, k).values[:, -1:]  # (batch, 1)
-    return tf.where(logits >= lowest, logits, REMOVED)
+    return tf.where(reaching(logits, tf.ones_like(logits), float(k)), logits, REMOVED)
 
 
 def keep_top_p(logits: Any, p: float) -> Any:
@@ -164,8 +163,8 @@ def reaching(ranks: Any, shares: Any, p: float) -> Any:
 
     Args:
         ranks: float32 (batch, vocab).
-        shares: float32 (batch, vocab), each row's sum is about 1.
-        p: from above 0 to 1.
+        shares: float32 (batch, vocab), not negative.
+        p: above 0, and no more than the sum of a row.
 
     Returns:
         bool (batch, vocab).

@@ -13,8 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from gpt2cli.hparams import LORA_A, LORA_B, LORA_SCALE, HParams, block_shapes
-from gpt2cli.network import lora
+from gpt2cli.hparams import LORA_SCALE, HParams
+from gpt2cli.network import lora, narrow
 from gpt2cli.network.attention import causal_attention, lengths_of, merge_heads, split_heads
 
 NORM_EPSILON = 1e-5
@@ -80,10 +80,8 @@ def hidden_states(
 def block_weights(weights: Weights, layer: int) -> dict[str, Any]:
     """Returns the weights of one block by their names below `model/hN/`, adapters included."""
     place = f"model/h{layer}/"
-    block = {name: weights[place + name] for name in block_shapes(1)}
+    block = {n.removeprefix(place): weight for n, weight in weights.items() if n.startswith(place)}
     if LORA_SCALE in weights:
-        names = [name + end for name in block if name.endswith("/w") for end in (LORA_A, LORA_B)]
-        block |= {name: weights[place + name] for name in names}
         block[LORA_SCALE] = weights[LORA_SCALE]
     return block
 
@@ -95,7 +93,7 @@ def dropout_of(dropout: Dropout, layer: Any) -> Dropout:
 
 def logits(weights: Weights, hidden: Any) -> Any:
     """(…, embed) → (…, vocab): the scores of the tokens that may come next."""
-    return tf.matmul(hidden, tf.cast(weights["model/wte"], hidden.dtype), transpose_b=True)
+    return narrow.product(hidden, weights, narrow.EMBEDDING)
 
 
 def embed(
@@ -119,7 +117,7 @@ def embed(
     if positions is None:
         positions = tf.range(tokens.shape[1])
     of_tokens, of_positions = (
-        tf.cast(tf.gather(weights[name], places), tf.float32)
+        narrow.wide(weights, name, places)
         for name, places in (("model/wte", tokens), ("model/wpe", positions))
     )  # (batch, time, embed)
     return tf.cast(dropout(of_tokens + of_positions), precision)
@@ -164,14 +162,17 @@ def mlp(x: Any, weights: Weights, name: str) -> Any:
 
 def dense(x: Any, weights: Weights, name: str) -> Any:
     """(batch, time, width) → (batch, time, columns), in the precision of x."""
-    matrix = tf.cast(tf.squeeze(weights[f"{name}/w"], 0), x.dtype)  # (width, columns)
     batch, time, width = lengths_of(x)
     rows = tf.reshape(x, [batch * time, width])
-    flat = tf.matmul(rows, matrix)  # (batch * time, columns)
+    if f"{name}/w" in weights:
+        matrix = tf.cast(tf.squeeze(weights[f"{name}/w"], 0), x.dtype)  # (width, columns)
+        flat = tf.matmul(rows, matrix)  # (batch * time, columns)
+    else:
+        flat = narrow.product(rows, weights, f"{name}/w{narrow.ROWS}")
     flat += tf.cast(weights[f"{name}/b"], x.dtype)
     if LORA_SCALE in weights:
         flat += lora.correction(rows, weights, f"{name}/w")
-    return tf.reshape(flat, [batch, time, matrix.shape[1]])
+    return tf.reshape(flat, [batch, time, flat.shape[-1]])
 
 
 def norm(x: Any, weights: Weights, name: str) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2, loss
+from gpt2cli.network import gpt2, loss, narrow
 from gpt2cli.network.compiling import Compiler
 
 
@@ -100,5 +100,6 @@ class Evaluator:
         hidden = gpt2.hidden_states(self._weights, self._hparams, x)
         rows = tf.reshape(hidden, [-1, self._hparams.n_embd])  # (batch * window, embed)
         flat = tf.reshape(targets, [-1])  # (batch * window,)
-        losses, right = loss.next_token_scores(rows, self._weights["model/wte"], flat)
+        wte = narrow.wide(self._weights, narrow.EMBEDDING)  # (vocab, embed)
+        losses, right = loss.next_token_scores(rows, wte, flat)
         return losses, tf.reduce_sum(tf.cast(right, tf.int32))
