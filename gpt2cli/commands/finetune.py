@@ -57,7 +57,11 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
         run.prepare(folder, start.folder)
         journal.write_config(folder, dataclasses.asdict(config))
         with deferred() as stop:
-            tensorflow_start.load(verbose=config.verbose, frugal=plan.is_frugal(config, state))
+            tensorflow_start.load(
+                verbose=config.verbose,
+                frugal=plan.is_frugal(config, state),
+                keep_compiled=config.xla,
+            )
             from gpt2cli.training import board, devices, session
 
             device = devices.prepare(config.device)
