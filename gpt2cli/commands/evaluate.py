@@ -87,7 +87,7 @@ def load_evaluator(config: EvaluateConfig, prefix: Path, hparams: HParams) -> Ev
     from gpt2cli.training import devices
     from gpt2cli.training.evaluation import Evaluator
 
-    devices.prepare()
+    devices.prepare(config.device, config.gpu_bytes)
     weights = gpt2.variables(checkpoint.load(prefix, hparams.shapes()))
     return Evaluator(weights, hparams, xla=config.xla)
 

@@ -49,7 +49,6 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
         yield Notice(memory.check(config, needed))
         encoded = yield from data.encode(config, texts, tokenizer, folder, window)
         state = plan.first_state(config, start, encoded.name)
-        last = plan.last_step(config, state, encoded.windows_per_epoch)
         yield from map(Notice, (*start.remarks(), *plan.repeated(folder, start)))
         yield from plan.opening(start, state, encoded, needed.trained)
         if start.found:
@@ -58,25 +57,28 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
         journal.write_config(folder, dataclasses.asdict(config))
         with deferred() as stop:
             tensorflow_start.load(verbose=config.verbose, frugal=plan.is_frugal(config, state))
-            from gpt2cli.training import board, devices, session
+            from gpt2cli.training import board, devices, session, team
 
-            device = devices.prepare(config.device)
+            device = devices.prepare(config.device, config.gpu_bytes)
+            together = team.gathered(config)
             yield Notice(f"device: {device}, {devices.precision(config.precision)}")
-            training = session.Session(config, start, state, encoded, last)
+            yield from map(Notice, together.remarks(config))
+            training = session.Session(config, start, state, encoded, together)
             sampler = Sampler(config, start, training, tokenizer)
             log, curves = journal.Log(folder), board.Board(folder)
             with contextlib.closing(curves):
-                for record in drive(config, training, sampler, last, stop):
+                for record in drive(config, training, sampler, stop):
                     for told in log.note(record):
                         yield from curves.note(told)
 
 
 def drive(
-    config: FinetuneConfig, training: Session, sampler: Sampler, last: int | None, stop: Stop
+    config: FinetuneConfig, training: Session, sampler: Sampler, stop: Stop
 ) -> Iterator[Record]:
     """Trains step by step; yields every step, validation, sample and save as they happen."""
     if training.validates and config.val_every:
         yield training.validate()
+    last = training.last
     while stop.signum is None and (last is None or training.state.step < last):
         report = training.step(lambda: stop.signum is not None)
         if report is None:

@@ -50,7 +50,7 @@ def load_writer(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
     from gpt2cli.storage import checkpoint
     from gpt2cli.training import devices
 
-    devices.prepare()
+    devices.prepare(plan.config.device, plan.config.gpu_bytes)
     weights = gpt2.variables(checkpoint.load(prefix, hparams.shapes()))
     kind = BeamWriter if plan.config.search == "beams" else TokenWriter
     return kind(plan, weights, hparams)

@@ -53,7 +53,7 @@ class FinetuneConfig(CorpusOptions, ComputeOptions, SeedOptions, RunOptions):
     max_minutes: float = option(
         0, "Stop, saved, after so many minutes of training; 0: no limit.", least=0
     )
-    batch_size: int = option(1, "Windows in a micro-batch.", least=1)
+    batch_size: int = option(1, "Windows in a micro-batch, of all devices together.", least=1)
     accumulate_gradients: int = option(
         5, "Micro-batches in a step; their gradients are averaged.", least=1
     )
@@ -90,6 +90,12 @@ class FinetuneConfig(CorpusOptions, ComputeOptions, SeedOptions, RunOptions):
     )
     lora_alpha: float | None = option(
         None, "Adapters count alpha / rank [twice the rank].", least=0
+    )
+    multi_gpu: bool = option(
+        False,
+        "Share each micro-batch between all GPUs of the machine, and between machines where "
+        "TF_CONFIG or --cluster says which.",
+        switch=True,
     )
     memory_check: bool = option(True, "Refuse a run that will not fit in memory.")
     val_dataset: tuple[str, ...] = option((), "Text to validate on (repeatable).")

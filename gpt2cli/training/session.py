@@ -15,11 +15,12 @@ from gpt2cli.storage import atomic, checkpoint, folders, journal, run
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
 from gpt2cli.text import batches
-from gpt2cli.training import devices, model
+from gpt2cli.training import devices, model, plan
 from gpt2cli.training.data import Data
 from gpt2cli.training.evaluation import Evaluator
 from gpt2cli.training.schedule import Schedule
-from gpt2cli.training.step import Recipe, Trainer
+from gpt2cli.training.step import Recipe
+from gpt2cli.training.team import Team
 
 
 class Session:
@@ -29,10 +30,11 @@ class Session:
         weights: the model's variables, by name.
         state: where the run is; it goes on with every step.
         saved: the step of the newest checkpoint of this run, or None.
+        last: the step at which it will end; None: it has no end.
     """
 
     def __init__(
-        self, config: FinetuneConfig, start: Start, state: State, data: Data, last: int | None
+        self, config: FinetuneConfig, start: Start, state: State, data: Data, team: Team
     ) -> None:
         """Loads the weights, and the optimiser's state where the run has one.
 
@@ -41,7 +43,7 @@ class Session:
             start: where the weights come from.
             state: where the run is.
             data: what it trains on.
-            last: the step at which it will end, for the schedule; None: it has no end.
+            team: who trains together.
 
         Raises:
             BadDataError: a checkpoint is damaged.
@@ -56,10 +58,13 @@ class Session:
         )
         self._model = model.load(start, state, self._folder, devices.frozen_type(config.precision))
         self.weights = self._model.weights
-        self._trainer = Trainer(self.weights, start.hparams, recipe(config))
+        self._trainer = team.trainer(self.weights, start.hparams, recipe(config))
         if start.state is not None and start.state.optimizer == config.optimizer:
             self._load_optimizer(start.optimizer)
-        self._schedule = Schedule(config.schedule, config.learning_rate, config.warmup_steps, last)
+        self.last = plan.last_step(config, state, data.windows_per_epoch)
+        self._schedule = Schedule(
+            config.schedule, config.learning_rate, config.warmup_steps, self.last
+        )
         self._evaluator = Evaluator(self.weights, start.hparams, xla=config.xla)
         self._began = self._saved_at = time.monotonic()
         atomic.need_room(self._folder, self.size(), "Nothing was changed.")
