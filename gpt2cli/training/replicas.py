@@ -7,7 +7,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from gpt2cli.errors import UsageError
 from gpt2cli.hparams import HParams
 from gpt2cli.training.step import Recipe, Trainer
 
@@ -91,13 +90,3 @@ def averaged(tensors: Any) -> Any:
     # The gradient of looked-up rows names its rows; devices' rows would be strung together.
     tensors = tf.nest.map_structure(tf.convert_to_tensor, tensors)
     return context.all_reduce(tf.distribute.ReduceOp.MEAN, tensors, options)
-
-
-def check_divisible(batch_size: int, count: int) -> None:
-    """Raises UsageError unless a micro-batch can be shared evenly by so many devices."""
-    if batch_size % count:
-        lower, upper = batch_size // count * count, (batch_size // count + 1) * count
-        fits = f"{lower} or {upper}" if lower else str(upper)
-        raise UsageError(
-            f"--batch-size {batch_size} cannot be shared by {count} devices; give {fits}."
-        )
