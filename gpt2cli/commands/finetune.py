@@ -60,7 +60,7 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
         tokenizer = read_tokenizer(start.encoder, start.merges)
         window = plan.check_settings(config, start, tokenizer)
         rank, _ = plan.adapters(config, start)
-        needed = memory.run_of(config, start.hparams, rank)
+        needed = memory.run_of(config, start.hparams, rank, together.size if together else 1)
         yield Notice(memory.check(config, needed))
         encoded = yield from data.encode(config, texts, tokenizer, place or folder, window)
         state = plan.first_state(config, start, encoded.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -96,8 +97,13 @@ class Team:
             lost = isinstance(error, LOST) or "ollective op" in error.message
             if self.alone or not lost:
                 raise
-            reason = str(error.message).strip().splitlines()[-1][:200]
-            raise TryLaterError(f"Another worker is gone ({reason}).") from error
+            raise TryLaterError(f"Another worker is gone ({reason(error.message)}).") from error
+
+
+def reason(message: str) -> str:
+    """Returns what TensorFlow's message says of a process that is gone, in a line."""
+    found = re.search(r"aborted by: ([^\n]+)", message)
+    return (found[1] if found else message.strip().splitlines()[0])[:200].strip(" .:")
 
 
 def gathered(config: FinetuneConfig, cluster: Cluster | None) -> Team:
