@@ -14,6 +14,7 @@ import gpt2cli
 from gpt2cli import cli
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.options import options
+from tests import readme_options
 
 PACKAGE = Path(gpt2cli.__file__).parent
 ROOT = Path(__file__).parent.parent
@@ -41,6 +42,13 @@ def test_every_option_that_is_mentioned_exists() -> None:
     found = re.findall(r"(?<![-\w])--[a-z][a-z0-9_-]*", README)
     mentioned = {name.replace("_", "-") for name in found}
     assert mentioned - known == set()
+
+
+def test_the_tables_of_options_are_those_of_the_code() -> None:
+    found = readme_options.SECTION.search(README)
+    assert found
+    assert found[0] == readme_options.section(), "run `python -m tests.readme_options`"
+    assert "| `--batch-size INT` | `1` | Windows in a micro-batch" in found[0]
 
 
 def test_every_exit_code_is_listed() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2cli import tensorflow_start
@@ -19,7 +21,8 @@ from gpt2cli.storage.start import Start, for_finetune
 from gpt2cli.storage.state import State
 from gpt2cli.text.continuation import Continuation
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
-from gpt2cli.training import data, memory, plan
+from gpt2cli.training import cluster, data, memory, plan
+from gpt2cli.training.cluster import Cluster
 
 if TYPE_CHECKING:
     from gpt2cli.training.session import Session
@@ -33,11 +36,23 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
     Raises:
         Gpt2cliError: of every kind; see errors.py.
     """
+    together = cluster.read(config)
+    if together is None or together.leads:
+        yield from train(config, together)
+        return
+    yield Notice(f"{together.name(together.number)} of {together.size}; the first tells and writes")
+    yield from (record for record in train(config, together) if isinstance(record, Stopped))
+
+
+def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
+    """Trains, alone or as one of several processes; yields what happens."""
+    plan.check_divisible(config.batch_size, together.size if together else 1)
     texts = data.find(config)
     yield from data.remarks(config, texts)
     yield from fetch_base(config)
     folder = folders.run_folder(config.checkpoint_dir, config.run)
-    with run.owned(folder):
+    leads = together is None or together.leads
+    with run.owned(folder) if leads else private_folder() as place:
         start = for_finetune(config)
         if config.until_step is not None and start.step >= config.until_step:
             yield Notice(f"{folder} is already at step {start.step}.")
@@ -45,55 +60,92 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
         tokenizer = read_tokenizer(start.encoder, start.merges)
         window = plan.check_settings(config, start, tokenizer)
         rank, _ = plan.adapters(config, start)
-        needed = memory.run_of(config, start.hparams, rank)
+        needed = memory.run_of(config, start.hparams, rank, together.size if together else 1)
         yield Notice(memory.check(config, needed))
-        encoded = yield from data.encode(config, texts, tokenizer, folder, window)
+        encoded = yield from data.encode(config, texts, tokenizer, place or folder, window)
         state = plan.first_state(config, start, encoded.name)
-        last = plan.last_step(config, state, encoded.windows_per_epoch)
-        yield from map(Notice, (*start.remarks(), *plan.repeated(folder, start)))
-        yield from plan.opening(start, state, encoded, needed.trained)
-        if start.found:
-            yield from map(Notice, settle(folder, start.found))
-        run.prepare(folder, start.folder)
-        journal.write_config(folder, dataclasses.asdict(config))
+        if together is not None:
+            state = plan.met(together, config, start, state, encoded)
+        yield from map(Notice, start.remarks())
+        if leads:
+            yield from map(Notice, plan.repeated(folder, start))
+            yield from plan.opening(start, state, encoded, needed.trained)
+            yield from prepared(config, folder, start)
         with deferred() as stop:
             tensorflow_start.load(
                 verbose=config.verbose,
                 frugal=plan.is_frugal(config, state),
                 keep_compiled=config.xla,
             )
-            from gpt2cli.training import board, devices, session
+            from gpt2cli.training import devices, session, team
 
-            device = devices.prepare(config.device)
+            device = devices.prepare(config.device, config.gpu_bytes)
             yield Notice(f"device: {device}, {devices.precision(config.precision)}")
-            training = session.Session(config, start, state, encoded, last)
+            members = team.gathered(config, together)
+            yield from map(Notice, members.remarks(config))
+            training = session.Session(config, start, state, encoded, members)
             sampler = Sampler(config, start, training, tokenizer)
-            log, curves = journal.Log(folder), board.Board(folder)
-            with contextlib.closing(curves):
-                for record in drive(config, training, sampler, last, stop):
-                    for told in log.note(record):
-                        yield from curves.note(told)
+            yield from noted(drive(config, training, sampler, stop), folder if leads else None)
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """Makes a folder for the text of a process that writes nothing in the run folder."""
+    with tempfile.TemporaryDirectory(prefix="gpt2cli-") as place:
+        yield Path(place)
+
+
+def prepared(config: FinetuneConfig, folder: Path, start: Start) -> Iterator[Record]:
+    """Makes the run folder ready for a start that is certain; yields what was found damaged."""
+    if start.found:
+        yield from map(Notice, settle(folder, start.found))
+    run.prepare(folder, start.folder)
+    journal.write_config(folder, dataclasses.asdict(config))
+
+
+def noted(records: Iterator[Record], folder: Path | None) -> Iterator[Record]:
+    """Yields records, and writes them into the run folder, where one is given."""
+    if folder is None:
+        yield from records
+        return
+    from gpt2cli.training import board
+
+    log, curves = journal.Log(folder), board.Board(folder)
+    with contextlib.closing(curves):
+        for record in records:
+            for told in log.note(record):
+                yield from curves.note(told)
 
 
 def drive(
-    config: FinetuneConfig, training: Session, sampler: Sampler, last: int | None, stop: Stop
+    config: FinetuneConfig, training: Session, sampler: Sampler, stop: Stop
 ) -> Iterator[Record]:
     """Trains step by step; yields every step, validation, sample and save as they happen."""
+    from gpt2cli.training.team import ENOUGH, GO_ON
+
     if training.validates and config.val_every:
         yield training.validate()
-    while stop.signum is None and (last is None or training.state.step < last):
-        report = training.step(lambda: stop.signum is not None)
+    team, last = training.team, training.last
+    word = training.agreed(stop.signum or GO_ON)
+    while word == GO_ON and (last is None or training.state.step < last):
+        report = training.step(lambda: team.alone and stop.signum is not None)
         if report is None:
             break
-        yield from after_step(config, training, sampler, report)
-        if reason := enough(config, training.state, training.seconds):
-            yield Notice(reason)
-            break
-    if training.state.step not in (0, training.saved):
+        reason = None
+        if team.leads:
+            yield from after_step(config, training, sampler, report)
+            if reason := enough(config, training.state, training.seconds):
+                yield Notice(reason)
+        word = training.agreed(ENOUGH if reason else stop.signum or GO_ON)
+    if team.leads and training.state.step not in (0, training.saved):
         yield Saved(training.state.step, str(training.save()))
-    if stop.signum is not None:
-        safe = f"Step {training.saved} is saved" if training.saved else "No step was done yet"
-        yield Stopped(stop.signum, f"{safe}; the same command goes on from there.")
+    # Nobody leaves before the last step is saved.
+    training.agreed(GO_ON)
+    signum = word if word not in (GO_ON, ENOUGH) else stop.signum
+    if signum is not None:
+        step = training.state.step
+        safe = f"Step {step} is saved" if step else "No step was done yet"
+        yield Stopped(signum, f"{safe}; the same command goes on from there.")
 
 
 def after_step(

@@ -50,7 +50,7 @@ def load_writer(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
     from gpt2cli.storage import checkpoint
     from gpt2cli.training import devices
 
-    devices.prepare(plan.config.device)
+    devices.prepare(plan.config.device, plan.config.gpu_bytes)
     precision = devices.precision(plan.config.precision)
     weights = narrow.held(checkpoint.load(prefix, hparams.shapes()), precision)
     kind = BeamWriter if plan.config.search == "beams" else TokenWriter

@@ -53,7 +53,7 @@ class FinetuneConfig(CorpusOptions, ComputeOptions, SeedOptions, RunOptions):
     max_minutes: float = option(
         0, "Stop, saved, after so many minutes of training; 0: no limit.", least=0
     )
-    batch_size: int = option(1, "Windows in a micro-batch.", least=1)
+    batch_size: int = option(1, "Windows in a micro-batch, of all devices together.", least=1)
     accumulate_gradients: int = option(
         5, "Micro-batches in a step; their gradients are averaged.", least=1
     )
@@ -91,6 +91,18 @@ class FinetuneConfig(CorpusOptions, ComputeOptions, SeedOptions, RunOptions):
     lora_alpha: float | None = option(
         None, "Adapters count alpha / rank [twice the rank].", least=0
     )
+    multi_gpu: bool = option(
+        False,
+        "Share each micro-batch between all GPUs of the machine, and between machines where "
+        "TF_CONFIG or --cluster says which.",
+        switch=True,
+    )
+    cluster: Literal["auto", "slurm"] = option(
+        "auto",
+        "Which machines train together. auto: those that TF_CONFIG names; slurm: the tasks of the "
+        "job step (implies --multi-gpu).",
+    )
+    wait_minutes: float = option(10.0, "Minutes to wait for the other machines.", least=0)
     memory_check: bool = option(True, "Refuse a run that will not fit in memory.")
     val_dataset: tuple[str, ...] = option((), "Text to validate on (repeatable).")
     val_fraction: float | None = option(
@@ -113,6 +125,11 @@ class FinetuneConfig(CorpusOptions, ComputeOptions, SeedOptions, RunOptions):
     save_minutes: float = option(10.0, "Minutes between checkpoints at most; 0: any.", least=0)
     max_checkpoints: int = option(2, "Checkpoints to keep.", least=1)
     print_every: int = option(1, "Steps between printed lines; 0: none.", least=0)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several devices are to train together."""
+        return self.multi_gpu or self.cluster != "auto"
 
     def __post_init__(self) -> None:
         """Checks what no single option shows.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,9 @@ DEFAULT_MODEL = "124M"
 DEFAULT_RUN = "run1"
 LATEST = "latest"
 BEST = "best"
+SIZE = re.compile(r"(\d+(?:\.\d+)?) *([MG]B?)", re.IGNORECASE)
+UNITS = {"M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30}
+LEAST_GPU_BYTES = 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,36 @@ class ComputeOptions(Config):
     device: Literal["auto", "cpu", "gpu"] = option(
         "auto", "What to compute on; auto: the GPU where there is one."
     )
+    gpu_memory_limit: str | None = option(
+        None, "What may be taken of each GPU's memory, as 8GB or 6000MB [what is needed]."
+    )
     xla: bool = option(True, "Compile by XLA: slower to start, faster from then on.")
+
+    def __post_init__(self) -> None:
+        """Checks what no single option shows.
+
+        Raises:
+            UsageError: --gpu-memory-limit is no size.
+        """
+        super().__post_init__()
+        self.gpu_bytes  # noqa: B018
+
+    @property
+    def gpu_bytes(self) -> int | None:
+        """What may be taken of each GPU's memory (bytes), or None.
+
+        Raises:
+            UsageError: --gpu-memory-limit is no size.
+        """
+        asked = self.gpu_memory_limit
+        if asked is None:
+            return None
+        found = SIZE.fullmatch(asked)
+        if found is None or float(found[1]) * UNITS[found[2].upper()] < LEAST_GPU_BYTES:
+            raise UsageError(
+                f"--gpu-memory-limit must be a size from 64MB, as 8GB or 6000MB, not {asked!r}."
+            )
+        return int(float(found[1]) * UNITS[found[2].upper()])
 
 
 @dataclass(frozen=True, kw_only=True)

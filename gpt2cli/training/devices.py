@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ from gpt2cli.errors import Gpt2cliError
 # Ampere is the first generation that multiplies bfloat16 (CUDA C++ Programming Guide, 16.1).
 BFLOAT16_CAPABILITY = (8, 0)
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+# Makes several devices of the CPU, to try out what is meant for several GPUs.
+CPU_DEVICES = "GPT2CLI_CPU_DEVICES"
 
 
-def prepare(device: str = "auto") -> str:
+def prepare(device: str = "auto", memory_limit: int | None = None) -> str:
     """Chooses what to compute on; returns its name.
 
-    A GPU's memory is taken as it is needed.
+    A GPU's memory is taken as it is needed, or what it may take is taken at once.
 
     Args:
         device: auto, cpu or gpu.
+        memory_limit: what may be taken of each GPU's memory (bytes); None: all.
 
     Raises:
         Gpt2cliError: a GPU was asked for, and TensorFlow sees none.
@@ -34,8 +38,26 @@ def prepare(device: str = "auto") -> str:
         remark = f"; {reason()}" if device == "auto" and NVIDIA_DRIVER.exists() else ""
         return f"CPU ({threads} threads){remark}"
     for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+        if memory_limit is None:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        else:
+            limit = tf.config.LogicalDeviceConfiguration(memory_limit=memory_limit >> 20)
+            tf.config.set_logical_device_configuration(gpu, [limit])
     return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
+
+
+def names() -> list[str]:
+    """Returns the devices that a machine's training can be shared by, as `GPU:0`.
+
+    TensorFlow's devices are settled from then on.
+    """
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    count = os.environ.get(CPU_DEVICES, "1")
+    if not tf.config.get_visible_devices("GPU") and count.isdecimal() and int(count) > 1:
+        several = [tf.config.LogicalDeviceConfiguration() for _ in range(int(count))]
+        tf.config.set_logical_device_configuration(cpu, several)
+    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return [device.name.removeprefix("/device:") for device in found]
 
 
 def reason() -> str:

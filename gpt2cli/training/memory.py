@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
@@ -94,12 +95,12 @@ class Run:
         return FLOAT_BYTES * (self.trained + largest)
 
 
-def run_of(config: FinetuneConfig, hparams: HParams, rank: int) -> Run:
-    """Returns what the settings say of a run's memory."""
+def run_of(config: FinetuneConfig, hparams: HParams, rank: int, machines: int = 1) -> Run:
+    """Returns what the settings say of the memory that each device takes."""
     return Run(
         hparams,
         config.window or hparams.n_ctx,
-        config.batch_size,
+        -(-config.batch_size // (machines * sharers(config))),
         config.accumulate_gradients,
         config.optimizer,
         config.use_memory_saving_gradients,
@@ -107,6 +108,24 @@ def run_of(config: FinetuneConfig, hparams: HParams, rank: int) -> Run:
         rank,
         config.precision != "float32",
     )
+
+
+def sharers(config: FinetuneConfig) -> int:
+    """Returns how many GPUs of this machine share what it takes of a micro-batch."""
+    if not config.is_shared or config.device == "cpu":
+        return 1
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = len(gpu_bytes()) if hidden is None else len([n for n in hidden.split(",") if n])
+    return max(1, min(seen, config.batch_size))
+
+
+def gpu_bytes() -> list[float]:
+    """Returns the memory that is free on each GPU (bytes), as its driver's program tells it."""
+    if shutil.which(NVIDIA_SMI[0]):
+        with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
+            told = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=10)
+            return [float(line) * 2**20 for line in told.stdout.split()]
+    return []
 
 
 def leaner(run: Run) -> Iterator[tuple[str, Run]]:
@@ -156,10 +175,8 @@ def free_bytes(device: str) -> float:
 
     The machine's is less where a container's limit leaves less.
     """
-    if device != "cpu" and shutil.which(NVIDIA_SMI[0]):
-        with contextlib.suppress(OSError, ValueError, IndexError, subprocess.SubprocessError):
-            told = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=10)
-            return float(told.stdout.split()[0]) * 2**20
+    if device != "cpu" and (free := gpu_bytes()):
+        return free[0]
     limits = [float("inf")]
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = MEMINFO.read_text(encoding="utf-8").splitlines()

@@ -29,7 +29,7 @@ class Model:
     saved: dict[str, Any]
 
 
-def load(start: Start, state: State, folder: Path, frozen: Any) -> Model:
+def load(start: Start, state: State, folder: Path, frozen: Any, *, writes: bool = True) -> Model:
     """Returns the variables of a run as it begins or goes on.
 
     Args:
@@ -37,6 +37,7 @@ def load(start: Start, state: State, folder: Path, frozen: Any) -> Model:
         state: says whether adapters are trained, and what random ones follow from.
         folder: the run folder, into which the weights go that adapters are trained beside.
         frozen: the type in which those weights are held.
+        writes: whether they are put there, or only read from where they lie.
 
     Raises:
         BadDataError: a checkpoint is damaged.
@@ -49,12 +50,16 @@ def load(start: Start, state: State, folder: Path, frozen: Any) -> Model:
     if not state.lora_rank:
         weights = gpt2.variables(checkpoint.load(start.prefix, hparams.shapes()))
         return Model(weights, weights)
+    source = folder / folders.BASE
     if start.state is not None and start.state.lora_rank:
         adapters = checkpoint.load(start.prefix, hparams.lora_shapes(state.lora_rank))
     else:
-        place_base(folder, start.prefix, hparams)
+        if writes:
+            place_base(folder, start.prefix, hparams)
+        else:
+            source = start.prefix
         adapters = lora.new_adapters(hparams, state.lora_rank, state.lora_alpha, state.seed)
-    base = checkpoint.load(folder / folders.BASE, hparams.shapes())
+    base = checkpoint.load(source, hparams.shapes())
     saved = gpt2.variables(adapters)
     return Model(held(base, frozen) | saved, saved)
 

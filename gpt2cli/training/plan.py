@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import secrets
 from collections.abc import Iterator
@@ -11,13 +12,14 @@ from pathlib import Path
 from gpt2cli.config.finetune import DEFAULT_STEPS, FinetuneConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.records import Notice, Record
-from gpt2cli.storage import journal
+from gpt2cli.storage import folders, journal
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
 from gpt2cli.text.tokenizer import Tokenizer, check_fits
-from gpt2cli.training import data
+from gpt2cli.training import cluster, data
 
 SEED_BITS = 32
+HASHED_BYTES = 1 << 24
 
 
 def last_step(config: FinetuneConfig, state: State, per_epoch: int) -> int | None:
@@ -50,6 +52,16 @@ def check_settings(config: FinetuneConfig, start: Start, tokenizer: Tokenizer) -
     if prefix > hparams.n_ctx:
         raise UsageError(f"--sample-prefix has {prefix} tokens; the window holds {hparams.n_ctx}.")
     return window
+
+
+def check_divisible(batch_size: int, count: int) -> None:
+    """Raises UsageError unless a micro-batch can be shared evenly by so many devices."""
+    if batch_size % count:
+        lower, upper = batch_size // count * count, (batch_size // count + 1) * count
+        fits = f"{lower} or {upper}" if lower else str(upper)
+        raise UsageError(
+            f"--batch-size {batch_size} cannot be shared by {count} devices; give {fits}."
+        )
 
 
 def first_state(config: FinetuneConfig, start: Start, name: str) -> State:
@@ -95,6 +107,38 @@ def adapters(config: FinetuneConfig, start: Start) -> tuple[int, float]:
 def is_frugal(config: FinetuneConfig, state: State) -> bool:
     """Returns whether the settings ask for memory to be saved before time."""
     return config.use_memory_saving_gradients or state.lora_rank > 0
+
+
+def origin(start: Start) -> str:
+    """Returns a hash that is the same where training starts from the same weights at one step."""
+    digest = hashlib.sha256(repr((start.step, start.hparams, start.state)).encode())
+    if start.prefix is not None:
+        index = folders.index_file(start.prefix)
+        # The index has the checksums of all weights; in Hugging Face's form their beginning does.
+        with (index if index.exists() else start.prefix).open("rb") as file:
+            digest.update(file.read(HASHED_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def met(
+    together: cluster.Cluster,
+    config: FinetuneConfig,
+    start: Start,
+    state: State,
+    encoded: data.Data,
+) -> State:
+    """Waits for the other processes; returns the state with the seed that all take.
+
+    Raises:
+        BadDataError: they are not about to train the same.
+        TryLaterError: not all come.
+    """
+    same = cluster.facts(
+        config, corpus=encoded.name, validation=encoded.held_out_name, start=origin(start)
+    )
+    return dataclasses.replace(
+        state, seed=cluster.meet(together, same, state.seed, config.wait_minutes)
+    )
 
 
 def repeated(folder: Path, start: Start) -> Iterator[str]:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from gpt2cli.config.finetune import FinetuneConfig
-from gpt2cli.errors import BadDataError, Gpt2cliError
+from gpt2cli.errors import BadDataError, Gpt2cliError, TryLaterError
 from gpt2cli.records import StepReport, Validation
 from gpt2cli.storage import atomic, checkpoint, folders, journal, run
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
 from gpt2cli.text import batches
-from gpt2cli.training import devices, model
+from gpt2cli.training import devices, model, plan
 from gpt2cli.training.data import Data
 from gpt2cli.training.evaluation import Evaluator
 from gpt2cli.training.schedule import Schedule
-from gpt2cli.training.step import Recipe, Trainer
+from gpt2cli.training.step import Recipe
+from gpt2cli.training.team import Team
 
 
 class Session:
@@ -29,10 +31,12 @@ class Session:
         weights: the model's variables, by name.
         state: where the run is; it goes on with every step.
         saved: the step of the newest checkpoint of this run, or None.
+        last: the step at which it will end; None: it has no end.
+        team: who trains together.
     """
 
     def __init__(
-        self, config: FinetuneConfig, start: Start, state: State, data: Data, last: int | None
+        self, config: FinetuneConfig, start: Start, state: State, data: Data, team: Team
     ) -> None:
         """Loads the weights, and the optimiser's state where the run has one.
 
@@ -41,7 +45,7 @@ class Session:
             start: where the weights come from.
             state: where the run is.
             data: what it trains on.
-            last: the step at which it will end, for the schedule; None: it has no end.
+            team: who trains together.
 
         Raises:
             BadDataError: a checkpoint is damaged.
@@ -54,15 +58,21 @@ class Session:
             data,
             folders.run_folder(config.checkpoint_dir, config.run),
         )
-        self._model = model.load(start, state, self._folder, devices.frozen_type(config.precision))
+        self.team = team
+        frozen = devices.frozen_type(config.precision)
+        self._model = model.load(start, state, self._folder, frozen, writes=team.leads)
         self.weights = self._model.weights
-        self._trainer = Trainer(self.weights, start.hparams, recipe(config))
+        self._trainer = team.trainer(self.weights, start.hparams, recipe(config))
         if start.state is not None and start.state.optimizer == config.optimizer:
             self._load_optimizer(start.optimizer)
-        self._schedule = Schedule(config.schedule, config.learning_rate, config.warmup_steps, last)
+        self.last = plan.last_step(config, state, data.windows_per_epoch)
+        self._schedule = Schedule(
+            config.schedule, config.learning_rate, config.warmup_steps, self.last
+        )
         self._evaluator = Evaluator(self.weights, start.hparams, xla=config.xla)
         self._began = self._saved_at = time.monotonic()
-        atomic.need_room(self._folder, self.size(), "Nothing was changed.")
+        if team.leads:
+            atomic.need_room(self._folder, self.size(), "Nothing was changed.")
 
     def _load_optimizer(self, prefix: Path) -> None:
         slots = self._trainer.slots
@@ -83,13 +93,13 @@ class Session:
             self._data.tokens, self.state.seed, self.state.windows, count, self._data.window
         ).reshape(config.accumulate_gradients, config.batch_size, self._data.window + 1)
         rate = self._schedule(step)
-        loss = self._trainer.step(drawn, rate, step, self.state.seed, cancelled)
+        with self._joint():
+            loss = self._trainer.step(drawn, rate, step, self.state.seed, cancelled)
         if loss is None:
             return None
         if not math.isfinite(loss):
-            safe = f"Step {self.saved} is safe." if self.saved else "Nothing was saved yet."
             raise Gpt2cliError(
-                f"The loss of step {step} is {loss}; the step was not saved. {safe} "
+                f"The loss of step {step} is {loss}; the step was not saved. {self._safe} "
                 "Try a lower --learning-rate, a longer --warmup-steps or --clip-norm 1."
             )
         self.state = self.state.after(loss, count)
@@ -98,10 +108,36 @@ class Session:
         average, norm = self.state.average, self._trainer.norm
         return StepReport(step, self.seconds, loss, average, rate, norm, speed)
 
+    def agreed(self, word: int) -> int:
+        """Returns the largest of the words that the processes say between two steps.
+
+        Raises:
+            TryLaterError: a process is gone.
+        """
+        with self._joint():
+            return self.team.agreed(word)
+
+    @contextlib.contextmanager
+    def _joint(self) -> Iterator[None]:
+        """Within the block a process that is gone is told with what is safe."""
+        try:
+            with self.team.together():
+                yield
+        except TryLaterError as error:
+            raise TryLaterError(
+                f"{error} {self._safe} The same command on every worker goes on from there."
+            ) from error
+
+    @property
+    def _safe(self) -> str:
+        if not self.team.leads:
+            return "What the first worker saved is safe."
+        return f"Step {self.saved} is safe." if self.saved else "Nothing was saved yet."
+
     @property
     def validates(self) -> bool:
-        """Whether there is a text to validate on."""
-        return self._data.held_out is not None
+        """Whether there is a text to validate on, and this process does it."""
+        return self._data.held_out is not None and self.team.leads
 
     def validate(self) -> Validation:
         """Returns the score over the held-out windows, and notes whether it is the best."""

@@ -56,11 +56,26 @@ class Trainer:
         norm: the global norm of the last step's gradient, before it was clipped.
     """
 
-    def __init__(self, weights: Mapping[str, Any], hparams: HParams, recipe: Recipe) -> None:
-        """Takes the variables to train, by OpenAI's names, and how."""
+    def __init__(
+        self,
+        weights: Mapping[str, Any],
+        hparams: HParams,
+        recipe: Recipe,
+        averaged: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Takes the variables to train, by OpenAI's names, and how.
+
+        Args:
+            weights: the variables.
+            hparams: the model's shape.
+            recipe: how it is trained.
+            averaged: gives the means of tensors over all devices that train together, where there
+                are others than this one.
+        """
         self.weights = weights
         self.norm = 0.0
         self._recipe = recipe
+        self._averaged = averaged
         trained = {name: weights[name] for name in trained_names(weights, recipe.blocks_only)}
         kind = optimizers.OPTIMIZERS[recipe.optimizer]
         self.optimizer = kind(trained, weight_decay=recipe.weight_decay)
@@ -76,7 +91,7 @@ class Trainer:
         precision = tf.as_dtype(recipe.precision)
         numerics = gradients.Numerics(recipe.dropout, precision, recipe.xla)
         self._gradients = backward(weights, hparams, tuple(trained), numerics)
-        self._micro_batch = tf.function(self._micro_batch_graph)
+        self._compiled = tf.function(self.graph)
 
     def step(
         self,
@@ -104,21 +119,32 @@ class Trainer:
         for number, batch in enumerate(batches):
             if cancelled():
                 return None
-            loss, norm = self._micro_batch(
-                tf.constant(batch),
+            facts = (
                 tf.constant(rate, tf.float32),
                 tf.constant(step, tf.float32),
                 tf.constant(dropout_seed(seed, step, number)),
-                first=number == 0,
-                last=number == len(batches) - 1,
             )
+            first, last = number == 0, number == len(batches) - 1
+            loss, norm = self.micro_batch(batch, facts, first=first, last=last)
             losses.append(loss)
         self.norm = float(norm)
         return float(np.mean([float(value) for value in losses]))
 
-    def _micro_batch_graph(
+    def micro_batch(self, batch: Any, facts: tuple[Any, ...], *, first: bool, last: bool) -> Any:
+        """Trains on a micro-batch, int32 (batch, window + 1); returns its loss and the norm.
+
+        Args:
+            batch: the windows.
+            facts: the rate, the step and the seed of the dropout, as `graph` takes them.
+            first: whether it is the first one of the step.
+            last: whether it is the last one, with which the weights change.
+        """
+        return self._compiled(tf.constant(batch), *facts, first=first, last=last)
+
+    def graph(
         self, tokens: Any, rate: Any, step: Any, seed: Any, *, first: bool, last: bool
     ) -> Any:
+        """Returns what a micro-batch is to do, for TensorFlow to compile; as `micro_batch`."""
         inputs = tf.maximum(tokens[:, :-1], 0)  # (batch, window)
         value, found = self._gradients(inputs, tokens[:, 1:], seed, self._scale)
         if not first:
@@ -126,7 +152,9 @@ class Trainer:
         if not last:
             for name, gradient in found.items():
                 self._sums[name].assign(gradient)
-            return value, 0.0
+            return self._averaged(value) if self._averaged else value, 0.0
+        if self._averaged:
+            value, found = self._averaged((value, found))
         norm = tf.linalg.global_norm(list(found.values())) / (self._recipe.accumulate * self._scale)
         if self._recipe.precision == "float16":
             self._update_if_finite(found, norm, rate, step)

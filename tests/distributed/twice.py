@@ -1,0 +1,76 @@
+"""Trains one model on one device, and the same on two; prints how far they are apart.
+
+    python -m tests.distributed.twice '{"optimizer": "sgd"}' …
+
+Each argument is a recipe's settings. It is a program of its own because TensorFlow settles its
+devices once in a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+STEPS, BATCH = 20, 4
+
+
+def main() -> None:
+    os.environ["GPT2CLI_CPU_DEVICES"] = "2"
+    from gpt2cli import tensorflow_start
+
+    tensorflow_start.load(verbose=False)
+    import tensorflow as tf
+
+    from gpt2cli.training import devices
+
+    devices.prepare("cpu")
+    strategy = tf.distribute.MirroredStrategy(devices.names())
+    assert strategy.num_replicas_in_sync == 2
+    for argument in sys.argv[1:]:
+        sys.stdout.write(json.dumps(apart(strategy, json.loads(argument))) + "\n")
+
+
+def apart(strategy: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the largest differences of losses, norms and weights, and the devices' weights'."""
+    from gpt2cli.network import gpt2
+    from gpt2cli.training.replicas import Group
+    from gpt2cli.training.step import Recipe, Trainer
+    from tests import models
+
+    arrays = models.random_arrays(models.MINI)
+    recipe = Recipe(**{"clip_norm": 1.0, "xla": False, **settings})
+    one = Trainer(gpt2.variables(arrays.items()), models.MINI, recipe)
+    two = Group(strategy, gpt2.variables(arrays.items()), models.MINI, recipe)
+    generator = np.random.default_rng(1)
+    shape = (recipe.accumulate, BATCH, models.MINI.n_ctx + 1)
+    losses: list[tuple[float | None, float]] = []
+    for step in range(1, STEPS + 1):
+        batches = generator.integers(0, models.MINI.n_vocab, shape).astype(np.int32)
+        for trainer in (one, two):
+            losses.append((trainer.step(batches, 1e-3, step, 5), trainer.norm))
+    told = np.array(losses, float).reshape(STEPS, 2, 2)
+    each = [trainer.weights for trainer in two._trainers]
+    return {
+        "losses": told[:, :, 0].tolist(),
+        "norms": told[:, :, 1].tolist(),
+        "weights": max(gap(one.weights[name], two.weights[name], name) for name in arrays),
+        "devices": max(float(np.abs(each[0][n] - each[1][n]).max()) for n in arrays),
+        "places": [weights["model/wte"].device[-5:] for weights in each],
+    }
+
+
+def gap(left: Any, right: Any, name: str) -> float:
+    """Returns the largest difference, but for the keys' bias: its gradient is rounding alone."""
+    difference = np.abs(left.numpy() - right.numpy())
+    if name.endswith("c_attn/b"):
+        third = len(difference) // 3
+        difference[third : 2 * third] = 0
+    return float(difference.max())
+
+
+if __name__ == "__main__":
+    main()
