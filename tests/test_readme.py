@@ -20,6 +20,9 @@ PACKAGE = Path(gpt2cli.__file__).parent
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OTHER_OPTIONS = {"--help", "--version", "--install-completion", "--check", "--logdir"}
+# Of SLURM, Docker and pip, in the recipes.
+OTHER_OPTIONS |= {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--time", "--signal"}
+OTHER_OPTIONS |= {"--requeue", "--open-mode", "--rm", "--gpus", "--no-cache-dir"}
 
 
 def test_the_tree_names_every_module_with_the_first_sentence_of_its_docstring() -> None:

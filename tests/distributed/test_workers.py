@@ -45,10 +45,13 @@ def assert_same(place: Path, run: str, other: str, steps: int) -> None:
             np.testing.assert_allclose(there[name], array, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_twenty_steps_of_several_workers_equal_those_of_one(place: Path, count: int) -> None:
-    with Workers(place, [words("many", "--steps", STEPS)] * count) as workers:
-        alone("one", steps=STEPS)
+@pytest.mark.parametrize(("count", "options"), [(2, {"lora_rank": 2}), (4, {})])
+def test_twenty_steps_of_several_workers_equal_those_of_one(
+    place: Path, count: int, options: dict[str, Any]
+) -> None:
+    more = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    with Workers(place, [words("many", "--steps", STEPS, *more)] * count) as workers:
+        alone("one", steps=STEPS, **options)
         assert workers.codes() == [0] * count, [workers.told(n) for n in range(count)]
         assert "together: " + f"{count} devices" in workers.told(0)
         assert "saved step 20" in workers.told(0)
@@ -85,6 +88,15 @@ def test_a_worker_that_is_killed_ends_all_and_the_job_goes_on(place: Path, victi
     step = len(losses(place / "checkpoint" / "run"))
     with Workers(place, [words("run", "--until-step", step + 3)] * 2) as workers:
         assert workers.codes() == [0, 0], workers.told(0)
+
+
+def test_a_worker_that_never_comes_ends_those_that_wait(place: Path) -> None:
+    waiting = words("run", "--wait-minutes", 0.03)
+    with Workers(place, [waiting, waiting, ["--version"]]) as workers:
+        assert workers.codes() == [75, 75, 0]
+        assert "gpt2cli: worker 2 (127.0.0.1:" in workers.told(0)
+        assert "did not come in time (--wait-minutes). Try again later." in workers.told(0)
+    assert not (place / "checkpoint" / "run").exists()
 
 
 def test_workers_that_would_train_otherwise_are_refused(place: Path) -> None:
