@@ -85,18 +85,25 @@ def test_a_worker_that_is_killed_ends_all_and_the_job_goes_on(place: Path, victi
         line = workers.told(1 - victim).splitlines()[-1]
         assert line.startswith("gpt2cli: Another worker is gone (")
         assert line.endswith("The same command on every worker goes on from there.")
-    step = len(losses(place / "checkpoint" / "run"))
-    with Workers(place, [words("run", "--until-step", step + 3)] * 2) as workers:
-        assert workers.codes() == [0, 0], workers.told(0)
+    pointer = (place / "checkpoint" / "run" / "checkpoint").read_text()
+    step = int(pointer.split("model-")[1].split('"')[0])
+    if victim:
+        assert f"Step {step} is safe." in line
+        with Workers(place, [words("run", "--until-step", step + 3)] * 2) as workers:
+            assert workers.codes() == [0, 0], workers.told(0)
+            assert f"/model-{step}: " in workers.told(0)
+    else:
+        alone("run", until_step=step + 3)
+    assert (place / "checkpoint" / "run" / f"model-{step + 3}.index").exists()
 
 
 def test_a_worker_that_never_comes_ends_those_that_wait(place: Path) -> None:
-    waiting = words("run", "--wait-minutes", 0.03)
+    waiting = words("run", "--wait-minutes", 0.03, "--batch-size", 3)
     with Workers(place, [waiting, waiting, ["--version"]]) as workers:
         assert workers.codes() == [75, 75, 0]
         assert "gpt2cli: worker 2 (127.0.0.1:" in workers.told(0)
         assert "did not come in time (--wait-minutes). Try again later." in workers.told(0)
-    assert not (place / "checkpoint" / "run").exists()
+    assert not list((place / "checkpoint" / "run").glob("model-*"))
 
 
 def test_workers_that_would_train_otherwise_are_refused(place: Path) -> None:
