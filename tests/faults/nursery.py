@@ -61,6 +61,8 @@ class Nursery:
 
 def live(arguments: list[str], output: str) -> None:
     """Runs the command line in this process, which ends with it."""
+    # What this process is told on stdin is not meant for it.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(file, descriptor)
