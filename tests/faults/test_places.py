@@ -188,7 +188,7 @@ def test_a_reader_that_goes_away_and_a_terminal_that_hangs_up_end_saved(place: P
 
 
 @pytest.mark.slow
-def test_generate_reads_a_run_that_saves_and_rotates_all_the_time(
+def test_generate_and_export_read_a_run_that_saves_and_rotates_all_the_time(
     place: Path, nursery: Nursery
 ) -> None:
     options = f"{OPTIONS} --save-every 1 --max-checkpoints 1 --steps -1"
@@ -203,6 +203,10 @@ def test_generate_reads_a_run_that_saves_and_rotates_all_the_time(
             )
             assert second.end() == 0, second.output()
             assert "stepped over" not in second.output()
+        second.start("export", "../exported", "--checkpoint-dir", "../checkpoint")
+        assert second.end() == 0, second.output()
+        assert "stepped over" not in second.output()
+        assert (place / "exported" / "model.safetensors").exists()
         second.start("finetune", "../text.txt", "--checkpoint-dir", "../checkpoint")
         assert second.end() == 75, second.output()
         assert f"process {pid}" in second.output()
