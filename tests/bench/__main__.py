@@ -15,11 +15,12 @@ import json
 import platform
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests import models
 from tests.bench import environments, limits
-from tests.bench.works import MODEL, Bench, Command, Generation, Training, Values
+from tests.bench.works import MODEL, Bench, Command, FailedError, Generation, Training, Values
 
 WORKS = (
     Training(1, 1024, 1),
@@ -32,6 +33,7 @@ WORKS = (
 )
 QUICK = (Training(1, 1024, 1), Generation(1, 200), Command())
 WORDS = 400_000
+Run = Callable[[Bench], Values]
 
 
 def prepared(folder: Path, *, quick: bool) -> Bench:
@@ -65,6 +67,21 @@ def told(name: str, rounds: list[Values], first: Values | None) -> str:
     return f"  {name:<24} " + " | ".join(cells)
 
 
+def in_turn(
+    bench: Bench, programs: dict[str, Run], rounds: int, machine: list[Values]
+) -> dict[str, list[Values]]:
+    """Returns what each program's runs tell, one after the other, round after round."""
+    measured: dict[str, list[Values]] = {name: [] for name in programs}
+    for _ in range(rounds if programs else 0):
+        machine.append(limits.measured())
+        for name, run in programs.items():
+            try:
+                measured[name].append(run(bench))
+            except FailedError as error:
+                print(f"  {name}: {error}", flush=True)
+    return {name: values for name, values in measured.items() if values}
+
+
 def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -87,11 +104,7 @@ def main() -> None:
                 for name, run in programs.items()
                 if not wanted or any(word in name for word in wanted)
             }
-        measured: dict[str, list[Values]] = {name: [] for name in programs}
-        for _ in range(rounds if programs else 0):
-            every["limits"]["machine"].append(limits.measured())
-            for name, run in programs.items():
-                measured[name].append(run(bench))
+        measured = in_turn(bench, programs, rounds, every["limits"]["machine"])
         every[str(work)] = measured
         print(f"\n{type(work).__name__}: {work}")
         first = next(iter(measured.values()), [])

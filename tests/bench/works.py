@@ -21,6 +21,10 @@ VOCAB = 50257
 Values = dict[str, float]
 
 
+class FailedError(Exception):
+    """A program that is measured ended with an error; the others are measured all the same."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What came of a process.
@@ -80,7 +84,7 @@ class Bench:
             _, status, usage = os.wait4(process.pid, 0)
         seconds = time.time() - began
         if status:
-            raise SystemExit(f"{program} failed:\n{errors.read_text()[-3000:]}")
+            raise FailedError(f"{program} failed: {errors.read_text()[-500:]}")
         return Outcome(output.read_text(), began, seconds, usage.ru_maxrss * 1024)
 
     def peer(self, script: str, program: str, *arguments: object, **variables: str) -> Outcome:
@@ -136,7 +140,7 @@ class Training:
     def huggingface(self, bench: Bench) -> Values:
         """Trains by PyTorch."""
         outcome = bench.peer(
-            "huggingface.py", "huggingface", "train", "--model", "hf", *self.options(bench)
+            "pytorch.py", "huggingface", "train", "--model", "hf", *self.options(bench)
         )
         return self.values(outcome, outcome.told()["marks"])
 
@@ -144,7 +148,7 @@ class Training:
         """Trains by gpt-2-simple, whose windows are always whole."""
         folder = bench.folder / "simple"
         outcome = bench.peer(
-            *("gpt_2_simple.py", "gpt-2-simple"),
+            *("simple.py", "gpt-2-simple"),
             *("train", "--model", f"models/{MODEL}", "--text", bench.text),
             *("--folder", folder, *self.options(bench)),
         )
@@ -154,7 +158,7 @@ class Training:
     def keras_hub(self, bench: Bench, backend: str) -> Values:
         """Trains by KerasHub."""
         outcome = bench.peer(
-            "keras_hub.py", "keras-hub", "train", *self.options(bench), KERAS_BACKEND=backend
+            "hub.py", "keras-hub", "train", *self.options(bench), KERAS_BACKEND=backend
         )
         return self.values(outcome, outcome.told()["marks"])
 
@@ -208,11 +212,11 @@ class Generation:
 
     def huggingface(self, bench: Bench) -> Values:
         """Writes by PyTorch."""
-        return self._script(bench, "huggingface.py", "huggingface", "hf")
+        return self._script(bench, "pytorch.py", "huggingface", "hf")
 
     def gpt_2_simple(self, bench: Bench) -> Values:
         """Writes by gpt-2-simple."""
-        return self._script(bench, "gpt_2_simple.py", "gpt-2-simple", f"models/{MODEL}")
+        return self._script(bench, "simple.py", "gpt-2-simple", f"models/{MODEL}")
 
     def _script(self, bench: Bench, script: str, program: str, model: str) -> Values:
         outcome = bench.peer(
@@ -226,7 +230,7 @@ class Generation:
     def llama_cpp(self, bench: Bench, precision: str) -> Values:
         """Writes by llama.cpp, which tells its speed itself."""
         outcome = bench.peer(
-            *("llama_cpp.py", "llama.cpp"),
+            *("llama.py", "llama.cpp"),
             *("generate", "--model", f"{precision}.gguf"),
             *("--length", self.length, "--steps", bench.steps),
             *("--threads", len(os.sched_getaffinity(0))),
@@ -286,8 +290,6 @@ class Command:
         return {
             "gpt2cli": self.cold,
             "gpt2cli, second call": lambda b: self.gpt2cli(b, b.folder / "cache"),
-            "Hugging Face": lambda b: self.peer(b, "huggingface.py", "huggingface", "hf"),
-            "gpt-2-simple": lambda b: self.peer(
-                b, "gpt_2_simple.py", "gpt-2-simple", f"models/{MODEL}"
-            ),
+            "Hugging Face": lambda b: self.peer(b, "pytorch.py", "huggingface", "hf"),
+            "gpt-2-simple": lambda b: self.peer(b, "simple.py", "gpt-2-simple", f"models/{MODEL}"),
         }

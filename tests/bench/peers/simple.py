@@ -26,7 +26,7 @@ def train(settings: argparse.Namespace) -> dict[str, Any]:
             batch_size=settings.batch,
             accumulate_gradients=settings.accumulate,
             print_every=1,
-            sample_every=0,
+            sample_every=10**9,
             save_every=10**9,
             checkpoint_dir=settings.folder,
         )
