@@ -19,7 +19,7 @@ from tests import readme_options
 PACKAGE = Path(gpt2cli.__file__).parent
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OTHER_OPTIONS = {"--help", "--version", "--install-completion", "--check", "--logdir"}
+OTHER_OPTIONS = {"--help", "--version", "--install-completion", "--check", "--logdir", "--quick"}
 # Of SLURM, Docker and pip, in the recipes.
 OTHER_OPTIONS |= {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--time", "--signal"}
 OTHER_OPTIONS |= {"--requeue", "--open-mode", "--rm", "--gpus", "--no-cache-dir"}
