@@ -13,11 +13,9 @@ from gpt2cli.errors import BadDataError, MissingInputError, OutputError, TryLate
 from gpt2cli.hparams import HParams, read_hparams
 from gpt2cli.records import Notice, Record
 from gpt2cli.storage import bundle, folders, huggingface, journal
-from gpt2cli.storage.recovery import Whole, examined, newest_whole
+from gpt2cli.storage.recovery import TRIES, Whole, examined, newest_whole
 from gpt2cli.storage.state import State
 
-# How often a reader begins again because the run went on while it read.
-TRIES = 20
 Loaded = TypeVar("Loaded")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import threading
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ class Board:
         self._writer: Any = None
         self._plots = importlib.util.find_spec("matplotlib") is not None
         self._drawing: threading.Thread | None = None
+        self._outdated = False
         self._failed = False
 
     def note(self, record: Record) -> Iterator[Record]:
@@ -48,11 +50,14 @@ class Board:
             yield Notice(f"TensorBoard's events end here: {error} Training goes on.")
 
     def close(self) -> None:
-        """Finishes the events, and waits for a drawing that is under way."""
+        """Finishes the events and the picture; what cannot be written is left out."""
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(tf.errors.OpError, OSError):
+                self._writer.close()
         if self._drawing is not None:
             self._drawing.join()
+        if self._outdated:
+            plot.draw(self._folder)
 
     def _write(self, record: Record) -> None:
         if isinstance(record, (StepReport, Validation)):
@@ -73,8 +78,11 @@ class Board:
         return self._writer.as_default()
 
     def _draw(self) -> None:
-        """Draws loss.png beside the training; one drawing at a time."""
-        if self._plots and (self._drawing is None or not self._drawing.is_alive()):
+        """Draws loss.png beside the training, unless the one before is still being drawn."""
+        if not self._plots:
+            return
+        self._outdated = self._drawing is not None and self._drawing.is_alive()
+        if not self._outdated:
             self._drawing = threading.Thread(target=plot.draw, args=(self._folder,))
             self._drawing.start()
 

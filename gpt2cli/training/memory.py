@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import re
 import shutil
@@ -154,7 +155,8 @@ def check(config: FinetuneConfig, run: Run) -> str:
         Gpt2cliError: it will not fit, and the settings don't say to try all the same.
     """
     needed, free = run.expected(), free_bytes(config.device)
-    line = f"memory: about {needed / 1e9:.1f} GB expected, {free / 1e9:.1f} GB free"
+    there = f"{free / 1e9:.1f} GB free" if math.isfinite(free) else "what is free is not known here"
+    line = f"memory: about {needed / 1e9:.1f} GB expected, {there}"
     if not config.memory_check or needed <= free:
         return line
     options: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,30 @@ def test_loss_png_is_drawn_at_each_save(tmp_path: Path) -> None:
     content = (tmp_path / "loss.png").read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", content[16:24]) == (960, 600)
+
+
+def test_a_save_while_a_picture_is_drawn_is_in_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt2cli.training import plot
+    from gpt2cli.training.board import Board
+
+    drawn, free = [], threading.Event()
+
+    def draw(folder: Path) -> None:
+        free.wait(10)
+        drawn.append(journal.history(folder).steps)
+
+    monkeypatch.setattr(plot, "draw", draw)
+    log, board = journal.Log(tmp_path), Board(tmp_path)
+    for step in (1, 2):
+        for record in (StepReport(step, 0.5, 3.0, 3.0), Saved(step, "x")):
+            for noted in log.note(record):
+                list(board.note(noted))
+    free.set()
+    board.close()
+    assert len(drawn) == 2
+    assert drawn[-1] == [1, 2]
 
 
 def test_the_picture_shows_what_the_log_says(tmp_path: Path) -> None:
