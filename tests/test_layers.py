@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 import gpt2cli
+from tests import models
 
 PACKAGE = Path(gpt2cli.__file__).parent
 # From the ground up; modules and rooms on one floor don't know each other.
 FLOORS = [
-    {"errors", "records", "signals", "compile_cache"},
+    {"errors", "records", "signals", "compile_cache", "hardware"},
     {"options", "hparams", "vocabulary", "progress", "tensorflow_start"},
     {"config"},
     {"network", "text", "storage"},
@@ -101,3 +102,18 @@ def test_tensorflow_is_not_loaded_for(arguments: list[str], tmp_path: Path) -> N
         # NumPy costs a tenth of a second, which help has not got.
         assert "loaded False False" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorflow_is_not_loaded_to_write_one_text_on_a_cpu(tmp_path: Path) -> None:
+    models.write_model(tmp_path / "models" / "mini", models.MINI)
+    program = (
+        "import sys\nfrom gpt2cli.cli import main\n"
+        "sys.argv = 'gpt2cli generate --model-name mini --device cpu --length 3'.split()\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    print('ended', end.code)\n"
+        "print('loaded', 'tensorflow' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("loaded False\n"), done.stderr
+    assert "ended" not in done.stdout or "ended None" in done.stdout or "ended 0" in done.stdout

@@ -197,7 +197,7 @@ class Sampler:
 
     def samples(self) -> Iterator[Sample | Notice]:
         """Yields as many samples as the config asks for; a step's samples are always the same."""
-        from gpt2cli.decoding.loop import uniforms
+        from gpt2cli.decoding.rows import uniforms
 
         config, state = self._config, self._training.state
         count = config.sample_num
@@ -214,7 +214,7 @@ class Sampler:
             Sample(state.step, number, config.sample_prefix + row.text)
             for number, row in enumerate(rows, start=1)
         ]
-        yield from map(Notice, self._decoder.model.compiler.told())
+        yield from map(Notice, self._decoder.remarks())
         try:
             journal.write_samples(folder, state.step, "".join(map(str, samples)))
         except (DiskError, OutputError) as error:

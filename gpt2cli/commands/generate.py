@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpt2cli import tensorflow_start
 from gpt2cli.commands.rows import Plan, Prompt, Telling
-from gpt2cli.commands.writers import Writer, batches, load_writer
+from gpt2cli.commands.writers import Writer, batches, is_single, load_single, load_writer
 from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.records import Notice, Progress, Record, Text
@@ -43,9 +43,11 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
     yield from map(Notice, start.remarks())
     yield Notice(f"from {start.prefix}, seed {seed}")
-    tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
     plan = Plan(config, tokenizer, start.hparams.n_ctx, seed)
-    writer = yield from loaded(config, start, partial(load_writer, plan))
+    load = load_single if is_single(config, len(prompts)) else load_writer
+    if load is load_writer:
+        tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
+    writer = yield from loaded(config, start, partial(load, plan))
     if config.destination_path is not None:
         yield from to_file(Path(config.destination_path), plan, writer, prompts, 0)
     elif config.files:

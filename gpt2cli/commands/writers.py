@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 from gpt2cli.commands.rows import Plan, Prompt, Row
 from gpt2cli.config.generate import GenerateConfig
+from gpt2cli.hardware import may_have_gpu
 from gpt2cli.hparams import HParams
+from gpt2cli.signals import postponed
 
 
 class Writer(Protocol):
@@ -40,28 +42,69 @@ def batches(plan: Plan, prompts: Sequence[Prompt], first: int) -> Iterator[list[
         yield [Row(prompt, sample, plan) for prompt, sample in jobs[begin : begin + size]]
 
 
-def load_writer(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
-    """Returns what writes with the checkpoint's weights.
+def is_single(config: GenerateConfig, prompts: int) -> bool:
+    """Returns whether texts are written one at a time on a CPU, which needs no TensorFlow.
+
+    Args:
+        config: the settings.
+        prompts: how many texts are continued.
+    """
+    rows = min(config.batch_size, config.nsamples * prompts)
+    wide = config.precision in ("auto", "float32")
+    on_cpu = config.device == "cpu" or (config.device == "auto" and not may_have_gpu())
+    return config.search == "tokens" and rows == 1 and wide and on_cpu
+
+
+def load_single(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
+    """Returns what writes with the checkpoint's weights, a text at a time on a CPU.
 
     Raises:
         BadDataError: the checkpoint is damaged.
     """
+    # What a signal raises is lost in NumPy's own imports.
+    with postponed():
+        from gpt2cli.decoding.row_filters import RowSampling
+        from gpt2cli.decoding.single import SingleDecoder
+        from gpt2cli.network.single import SingleModel
+        from gpt2cli.storage import checkpoint
+    model = SingleModel(checkpoint.load(prefix, hparams.shapes()), hparams)
+    sampling = RowSampling(*choices(plan.config))
+    return TokenWriter(plan, SingleDecoder(model, hparams.n_ctx, sampling))
+
+
+def load_writer(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
+    """Returns what writes with the checkpoint's weights, of the kind that the options ask for.
+
+    Raises:
+        BadDataError: the checkpoint is damaged.
+    """
+    from gpt2cli.decoding.contrast import ContrastiveDecoder
+    from gpt2cli.decoding.filters import Sampling
+    from gpt2cli.decoding.loop import Decoder
+    from gpt2cli.decoding.search import BeamDecoder, Beams
     from gpt2cli.network import narrow
     from gpt2cli.storage import checkpoint
     from gpt2cli.training import devices
 
-    devices.prepare(plan.config.device, plan.config.gpu_bytes)
-    precision = devices.precision(plan.config.precision)
+    config, xla = plan.config, plan.config.xla
+    devices.prepare(config.device, config.gpu_bytes)
+    precision = devices.precision(config.precision)
     weights = narrow.held(checkpoint.load(prefix, hparams.shapes()), precision)
-    kind = BeamWriter if plan.config.search == "beams" else TokenWriter
-    return kind(plan, weights, hparams)
+    sampling = Sampling(*choices(config))
+    if config.search == "beams":
+        beams = Beams(
+            config.num_beams, config.beam_sample, config.length_penalty, config.early_stopping
+        )
+        return BeamWriter(plan, BeamDecoder(weights, hparams, sampling, beams, xla=xla))
+    if config.search == "contrast":
+        alpha = config.penalty_alpha
+        return TokenWriter(plan, ContrastiveDecoder(weights, hparams, sampling, alpha, xla=xla))
+    return TokenWriter(plan, Decoder(weights, hparams, sampling, xla=xla))
 
 
-def sampling(config: GenerateConfig) -> Any:
-    """Returns how the config wants tokens chosen."""
-    from gpt2cli.decoding.filters import Sampling
-
-    return Sampling(
+def choices(config: GenerateConfig) -> tuple[Any, ...]:
+    """Returns how the config wants tokens chosen, in the order of Choices' attributes."""
+    return (
         config.temperature,
         config.repetition_penalty,
         config.no_repeat_ngram_size,
@@ -80,21 +123,13 @@ def full(rows: Sequence[Row], width: int) -> list[Row]:
 class TokenWriter:
     """Lets rows grow side by side, token by token."""
 
-    def __init__(self, plan: Plan, weights: Any, hparams: HParams) -> None:
-        from gpt2cli.decoding.contrast import ContrastiveDecoder
-        from gpt2cli.decoding.loop import Decoder
-
-        self._plan, self._width = plan, 0
-        config, chosen = plan.config, sampling(plan.config)
-        self._decoder: Any = (
-            ContrastiveDecoder(weights, hparams, chosen, config.penalty_alpha, xla=config.xla)
-            if config.search == "contrast"
-            else Decoder(weights, hparams, chosen, xla=config.xla)
-        )
+    def __init__(self, plan: Plan, decoder: Any) -> None:
+        """Takes what the rows have in common, and what continues their tokens."""
+        self._plan, self._decoder, self._width = plan, decoder, 0
 
     def grow(self, rows: Sequence[Row]) -> Iterator[None]:
         """Lets all rows grow to their ends; yields after each token."""
-        from gpt2cli.decoding.loop import uniforms
+        from gpt2cli.decoding.rows import uniforms
 
         places = full(rows, self._width)
         self._width = len(places)
@@ -109,29 +144,24 @@ class TokenWriter:
 
     def remarks(self) -> list[str]:
         """Returns a line for each thing that went otherwise than asked, once."""
-        told: list[str] = self._decoder.model.compiler.told()
+        told: list[str] = self._decoder.remarks()
         return told
 
 
 class BeamWriter:
     """Finds the best samples of each prompt by following beams."""
 
-    def __init__(self, plan: Plan, weights: Any, hparams: HParams) -> None:
-        from gpt2cli.decoding.search import BeamDecoder, Beams
-
-        config = plan.config
-        beams = Beams(
-            config.num_beams, config.beam_sample, config.length_penalty, config.early_stopping
-        )
-        self._plan, self._few, self._width = plan, 0, 0
-        self._decoder = BeamDecoder(weights, hparams, sampling(config), beams, xla=config.xla)
+    def __init__(self, plan: Plan, decoder: Any) -> None:
+        """Takes what the rows have in common, and what follows the beams."""
+        self._plan, self._decoder = plan, decoder
+        self._few, self._width = 0, 0
 
     def grow(self, rows: Sequence[Row]) -> Iterator[None]:
         """Lets each prompt's rows become its best texts, best first; yields after each step.
 
         Where fewer texts than rows are found, the best one fills the others, and it is said.
         """
-        from gpt2cli.decoding.loop import uniforms
+        from gpt2cli.decoding.rows import uniforms
         from gpt2cli.decoding.search import Group
 
         plan, count = self._plan, self._plan.config.nsamples
@@ -156,7 +186,7 @@ class BeamWriter:
     def remarks(self) -> list[str]:
         """Returns a line for each thing that went otherwise than asked, once."""
         few, self._few = self._few, 0
-        told = self._decoder.model.compiler.told()
+        told: list[str] = self._decoder.remarks()
         if few:
             told.append(f"The filters leave too few texts: {few} are the best one once more.")
         return told

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from gpt2cli.decoding.cache import CachedModel
 from gpt2cli.decoding.filters import Sampling
-from gpt2cli.decoding.loop import Chosen, History, Row, newer_half
+from gpt2cli.decoding.loop import History
+from gpt2cli.decoding.rows import Chosen, Row, newer_half
 from gpt2cli.hparams import HParams
 
 # Tokens, their probabilities after the filters, and their log-probabilities without them; all
@@ -76,6 +77,10 @@ class ContrastiveDecoder:
                 row.append(token)
             history.add(tokens)
             yield Chosen(tokens, found[1].numpy().tolist())
+
+    def remarks(self) -> list[str]:
+        """Returns a line for each thing that went otherwise than asked, once."""
+        return self.model.compiler.told()
 
     def _make_room(self, rows: Sequence[Row], length: int) -> None:
         self.model.make_room(len(rows) * self._count, max(map(len, rows)), length)

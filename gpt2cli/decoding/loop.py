@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,34 +10,8 @@ import tensorflow as tf
 
 from gpt2cli.decoding.cache import SLOT_STEP, CachedModel
 from gpt2cli.decoding.filters import NO_TOKEN, Sampling
+from gpt2cli.decoding.rows import Chosen, Row, newer_half
 from gpt2cli.hparams import HParams
-
-Row = Sequence[int]
-
-
-@dataclasses.dataclass(frozen=True)
-class Chosen:
-    """The next token of each row.
-
-    Attributes:
-        tokens: the tokens.
-        log_probabilities: of the tokens, as the model sees them without filters (nats).
-    """
-
-    tokens: list[int]
-    log_probabilities: list[float]
-
-
-def uniforms(seed: int, prompt: int, sample: int) -> Iterator[float]:
-    """Yields the random numbers, from 0 up to 1, that choose a sample's tokens.
-
-    They depend on nothing but the seed and on which sample of which prompt it is.
-    """
-    key = np.array([seed, (prompt << 32) | sample], np.uint64)
-    generator = np.random.Philox(key=key)
-    while True:
-        # 24 bits, as many as float32 can tell apart below 1.
-        yield (int(generator.random_raw()) >> 40) * 2.0**-24
 
 
 class History:
@@ -72,11 +45,6 @@ class History:
     def tensor(self) -> Any:
         """Returns it as int32 (batch, slots)."""
         return tf.constant(self.tokens)
-
-
-def newer_half(row: Row, n_ctx: int, more: int = 0) -> list[int]:
-    """Returns a row, or where the window cannot hold it and `more` the newer half of a window."""
-    return list(row) if len(row) + more <= n_ctx else list(row[-max(n_ctx // 2, 1) :])
 
 
 class Decoder:
@@ -122,6 +90,10 @@ class Decoder:
                 row.append(token)
             history.add(chosen.tokens)
             yield chosen
+
+    def remarks(self) -> list[str]:
+        """Returns a line for each thing that went otherwise than asked, once."""
+        return self.model.compiler.told()
 
     def _finish(self, hidden: Any, _first: Any, _place: Any, uniform: Any, history: Any) -> Any:
         return self._sampling.choose(self.model.logits(hidden[:, -1]), uniform, history)

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from gpt2cli.decoding.cache import CachedModel
 from gpt2cli.decoding.filters import REMOVED, Sampling, draw
-from gpt2cli.decoding.loop import History, Row, newer_half
+from gpt2cli.decoding.loop import History
+from gpt2cli.decoding.rows import Row, newer_half
 from gpt2cli.hparams import HParams
 
 # Says whether a text that consists of these new tokens has come to its end.
@@ -189,6 +190,10 @@ class BeamDecoder:
             yield
             if all(group.done for group in groups):
                 return
+
+    def remarks(self) -> list[str]:
+        """Returns a line for each thing that went otherwise than asked, once."""
+        return self.model.compiler.told()
 
     def _totals(self, groups: Sequence[Group]) -> Any:
         totals = [[beam.total for beam in group.running] for group in groups]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpt2cli.errors import BadDataError, MissingInputError
-from gpt2cli.storage import atomic
+from gpt2cli.storage import atomic, bundle_reader
 from gpt2cli.storage.bundle import Entry
 
 TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "U8": "uint8"}
@@ -79,11 +79,5 @@ def entry(facts: Mapping[str, Any], start: int) -> Entry:
 
 def read_tensor(path: Path, found: Entry) -> Any:
     """Returns one tensor of a file; half precision comes as float32."""
-    dtype = np.dtype("uint16" if found.dtype == "bfloat16" else found.dtype)
-    with path.open("rb") as file:
-        file.seek(found.offset)
-        array = np.fromfile(file, dtype.newbyteorder("<"), found.size // dtype.itemsize)
-    if found.dtype == "bfloat16":
-        # The upper half of a float32.
-        return (array.astype(np.uint32) << 16).view(np.float32).reshape(found.shape)
-    return array.astype(np.float32, copy=False).reshape(found.shape)
+    array = bundle_reader.typed(bundle_reader.read_bytes(path, found), found)
+    return array.astype(np.float32, copy=False)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from gpt2cli.errors import Gpt2cliError
+from gpt2cli.hardware import NVIDIA_DRIVER
 
 # Ampere is the first generation that multiplies bfloat16 (CUDA C++ Programming Guide, 16.1).
 BFLOAT16_CAPABILITY = (8, 0)
-NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 # Makes several devices of the CPU, to try out what is meant for several GPUs.
 CPU_DEVICES = "GPT2CLI_CPU_DEVICES"
 

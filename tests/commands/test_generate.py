@@ -292,7 +292,9 @@ def test_a_hundred_samples_use_one_program_and_one_cache(place: Path) -> None:
         patch.setattr(tf, "Variable", counted)
         patch.setattr(cache.CachedModel, "_step_graph", watched)
         prefixes = ("a", "the cat sat", "b", "x" * 14, "c") * 4
-        assert len(texts(prefix=prefixes, nsamples=5, length=4, ignore_eos=True)) == 100
+        assert (
+            len(texts(prefix=prefixes, nsamples=5, batch_size=4, length=4, ignore_eos=True)) == 100
+        )
     # Two of one layer for a cache; the weights are variables, too.
     assert len(made) == 2 + len(models.MINI.shapes())
     assert len(traced) == 1

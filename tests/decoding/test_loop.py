@@ -21,7 +21,8 @@ def decoded(
 ) -> Any:
     """Returns each prompt's new tokens, as lists."""
     from gpt2cli.decoding.filters import Sampling
-    from gpt2cli.decoding.loop import Decoder, uniforms
+    from gpt2cli.decoding.loop import Decoder
+    from gpt2cli.decoding.rows import uniforms
 
     decoder = Decoder(ARRAYS, models.SMALL, Sampling(**sampling), xla=xla)
     draws = [uniforms(seed, 0, number) for number in range(len(prompts))]
@@ -77,7 +78,7 @@ def test_a_sample_is_the_same_in_any_batch() -> None:
 
 
 def test_random_numbers_never_change() -> None:
-    from gpt2cli.decoding.loop import uniforms
+    from gpt2cli.decoding.rows import uniforms
 
     numbers = uniforms(1, 2, 3)
     assert [round(next(numbers), 6) for _ in range(3)] == [0.744745, 0.356413, 0.636608]
@@ -89,7 +90,8 @@ def test_random_numbers_never_change() -> None:
 
 def test_a_batch_of_another_size_gets_a_cache_of_its_own() -> None:
     from gpt2cli.decoding.filters import Sampling
-    from gpt2cli.decoding.loop import Decoder, uniforms
+    from gpt2cli.decoding.loop import Decoder
+    from gpt2cli.decoding.rows import uniforms
 
     decoder = Decoder(ARRAYS, models.SMALL, Sampling(temperature=0), xla=False)
     for prompts in ([[1, 2]], [[1, 2], [3]], [[4] * 20]):

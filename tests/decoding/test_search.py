@@ -24,7 +24,7 @@ def searched(
 ) -> list[list[list[int]]]:
     """Returns the new tokens of all beams of each prompt, which are searched in one batch."""
     from gpt2cli.decoding.filters import Sampling
-    from gpt2cli.decoding.loop import uniforms
+    from gpt2cli.decoding.rows import uniforms
     from gpt2cli.decoding.search import BeamDecoder, Beams, Group
 
     settings = dict(settings)
@@ -46,7 +46,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_drawn_beams_are_those_of_a_plain_computation(settings: dict[str, Any]) -> None:
-    from gpt2cli.decoding.loop import uniforms
+    from gpt2cli.decoding.rows import uniforms
 
     found = searched(PROMPTS[:2], 10, sample=True, **settings)
     for number, prompt in enumerate(PROMPTS[:2]):

@@ -59,7 +59,8 @@ def test_int8_rows_are_within_half_a_step_of_what_they_stand_for() -> None:
 
 def test_cached_decoding_of_narrow_weights_equals_uncached() -> None:
     from gpt2cli.decoding.filters import Sampling
-    from gpt2cli.decoding.loop import Decoder, uniforms
+    from gpt2cli.decoding.loop import Decoder
+    from gpt2cli.decoding.rows import uniforms
     from gpt2cli.network import narrow
 
     weights = narrow.held(models.random_arrays(HPARAMS).items(), "int8")

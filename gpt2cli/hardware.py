@@ -1,0 +1,18 @@
+"""What the machine has, told without TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+# Where Windows' Linux and AMD's driver show their GPUs.
+OTHER_GPUS = (Path("/dev/dxg"), Path("/dev/kfd"))
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def may_have_gpu() -> bool:
+    """Returns whether TensorFlow may find a GPU: a driver is there, and not hidden."""
+    if os.environ.get(VISIBLE, "0").strip() in ("", "-1"):
+        return False
+    return any(path.exists() for path in (NVIDIA_DRIVER, *OTHER_GPUS))

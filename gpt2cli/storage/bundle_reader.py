@@ -1,0 +1,95 @@
+"""The tensors of a checkpoint, read side by side without TensorFlow, their checksums verified."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2cli.errors import BadDataError
+from gpt2cli.storage import bundle, crc32c, folders
+from gpt2cli.storage.bundle import Entry
+
+# Each holds a tensor; more threads than this gain little over the disk.
+MOST_THREADS = 4
+
+
+class Reader:
+    """The tensors of one checkpoint.
+
+    Attributes:
+        entries: what there is, by name.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        """Takes the checkpoint's prefix, as in `checkpoint/run1/model-1000`.
+
+        Raises:
+            MissingInputError: there is no index file.
+            BadDataError: it is damaged.
+        """
+        self._prefix = prefix
+        self.entries, self._shards = bundle.read_index(prefix)
+
+    def tensor(self, name: str) -> Any:
+        """Returns one tensor; half precision comes as float32.
+
+        Raises:
+            BadDataError: the checkpoint is damaged or lacks the name.
+        """
+        found = self.entries.get(name)
+        if found is None:
+            raise BadDataError(f"{self._prefix} lacks {name}.")
+        path = folders.data_file(self._prefix, found.shard, self._shards)
+        try:
+            content = read_bytes(path, found)
+        except OSError as error:
+            raise BadDataError(f"{self._prefix} is damaged: {path}: {error.strerror}.") from error
+        if len(content) < found.size or crc32c.masked(content.data) != found.crc:
+            raise BadDataError(
+                f"{self._prefix} is damaged at {name}: its checksum is not that of {path.name}."
+            )
+        return typed(content, found)
+
+    def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """Yields named tensors in their order; the next ones are read meanwhile.
+
+        Raises:
+            BadDataError: the checkpoint is damaged or lacks a name.
+        """
+        threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
+        waiting: deque[tuple[str, Future[Any]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            for name in names:
+                waiting.append((name, pool.submit(self.tensor, name)))
+                if len(waiting) > threads:
+                    yield result(waiting)
+            while waiting:
+                yield result(waiting)
+
+
+def result(waiting: deque[tuple[str, Future[Any]]]) -> tuple[str, Any]:
+    """Returns the first of those that are waited for, and takes it out."""
+    name, future = waiting.popleft()
+    return name, future.result()
+
+
+def read_bytes(path: Path, entry: Entry) -> Any:
+    """Returns a tensor's bytes as they lie in its file, uint8; fewer where the file is cut."""
+    with path.open("rb") as file:
+        file.seek(entry.offset)
+        return np.fromfile(file, np.uint8, entry.size)
+
+
+def typed(content: Any, entry: Entry) -> Any:
+    """Returns bytes (uint8) as the tensor that they are; half precision comes as float32."""
+    if entry.dtype == "bfloat16":
+        # The upper half of a float32.
+        return (content.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(entry.shape)
+    array = content.view(np.dtype(entry.dtype).newbyteorder("<")).reshape(entry.shape)
+    return array.astype(np.float32) if entry.dtype == "float16" else array
