@@ -28,6 +28,8 @@ from gpt2cli.text.tokenizer import read_tokenizer
 MODULES = {"tar": "archive"}
 # What a format needs beyond gpt2cli's own requirements.
 LIBRARIES = {"gguf": "gguf"}
+# Formats that only TensorFlow writes, in part.
+NEED_TENSORFLOW = ("openai", "savedmodel")
 WEIGHT_BYTES = {"float32": 4, "float16": 2, "q8_0": 1.0625}
 
 
@@ -52,7 +54,7 @@ def export(config: ExportConfig) -> Iterator[Record]:
     yield Notice(f"from {start.prefix}")
     with output(destination, overwrite=config.overwrite) as aside:
         atomic.need_room(destination, room(config, start))
-        if config.kind != "tar":
+        if config.kind in NEED_TENSORFLOW:
             tensorflow_start.load(verbose=config.verbose)
         yield from loaded(config, start, partial(write, config, start, aside))
         size = size_of(aside)

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from gpt2cli.errors import BadDataError
+from gpt2cli.errors import BadDataError, MissingInputError
 from gpt2cli.fetching.checks import content_fault, index_fault
 from gpt2cli.fetching.pins import Model, PinnedFile
 from gpt2cli.storage import atomic, folders
+from gpt2cli.storage.bundle_reader import Reader
 
 CHECK_FOLDER = ".check"
 
@@ -51,25 +52,17 @@ def checksum_fault(model: Model, file: PinnedFile, prefix: Path) -> str:
 
 def index_checksum_fault(model: Model, prefix: Path) -> str:
     """Returns what is wrong with an index, its own checksums included; ``""`` where it is good."""
-    # TensorFlow takes seconds to load; nothing else in a download needs it.
-    import tensorflow as tf
-
     try:
-        tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
         return index_fault(model, folders.index_file(prefix))
-    except (tf.errors.OpError, RuntimeError, ValueError, BadDataError) as error:
-        return f"is damaged: {str(error).splitlines()[0]}"
+    except BadDataError as error:
+        return f"is damaged: {error}"
 
 
 def data_checksum_fault(model: Model, prefix: Path) -> str:
     """Returns which tensor of a checkpoint is damaged; ``""`` where all are good."""
-    import tensorflow as tf
-
-    name = ""
     try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        for name in model.hparams.shapes():
-            reader.get_tensor(name)
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        return f"is damaged at {name or 'its beginning'}: {str(error).splitlines()[0]}"
+        for _ in Reader(prefix).tensors(model.hparams.shapes()):
+            pass
+    except (BadDataError, MissingInputError) as error:
+        return f"is damaged: {error}"
     return ""
