@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,6 +50,8 @@ WORKS: tuple[Work, ...] = (
     Scaling(),
 )
 QUICK: tuple[Work, ...] = (Training(1, 1024, 1), Generation(1, 200), Command(), Encoding())
+# What a program's failing looks like, whatever it failed to tell.
+FAILURES = (FailedError, OSError, ValueError, LookupError, subprocess.SubprocessError)
 # Sentences to train on; characters to encode.
 SENTENCES, ENGLISH, CORPUS = 27_000, 8_000_000, 100_000_000
 
@@ -110,8 +113,8 @@ def in_turn(bench: Bench, work: Work, programs: dict[str, Run], rounds: int) -> 
         for name, run in programs.items():
             try:
                 measured[name].append(run(bench))
-            except FailedError as error:
-                print(f"  {name}: {error}", flush=True)
+            except FAILURES as error:
+                print(f"  {name}: {error!r}", flush=True)
     found = {name: values for name, values in measured.items() if values}
     limit = work.limit(table.medians(machine))
     return [Result(str(work), found, limit), Result("the machine", {"limits": machine}, {})]
@@ -161,11 +164,14 @@ def main() -> None:
         machine.rounds["limits"].extend(limits_then.rounds["limits"])
         results.append(result)
         print(table.lines(result), flush=True)
+        keep(settings, facts(bench), [*results, machine])
     if not results:
         raise SystemExit(f"nothing is called so: {', '.join(settings.only)}")
-    told = facts(bench)
-    print(table.lines(machine), *told, sep="\n")
-    results.append(machine)
+    print(table.lines(machine), *facts(bench), sep="\n")
+
+
+def keep(settings: argparse.Namespace, told: list[str], results: list[Result]) -> None:
+    """Writes what has been measured so far to the files that were asked for."""
     if settings.markdown:
         settings.markdown.write_text(table.markdown(told, results), encoding="utf-8")
     if settings.json:

@@ -16,6 +16,15 @@ REQUIREMENTS = {
     "llama.cpp": ["xllamacpp>=2026.10"],
     "tiktoken": ["tiktoken>=0.8"],
 }
+# The packages whose versions are told, as pip lists them.
+TOLD = {
+    "gpt2cli": ("gpt2cli", "tensorflow", "numpy"),
+    "gpt-2-simple": ("gpt_2_simple", "tensorflow"),
+    "huggingface": ("transformers", "torch"),
+    "keras-hub": ("keras-hub", "keras", "tensorflow", "jax"),
+    "llama.cpp": ("xllamacpp",),
+    "tiktoken": ("tiktoken",),
+}
 
 
 class FailedError(Exception):
@@ -54,5 +63,4 @@ def versions(folder: Path, name: str) -> str:
         text=True,
         check=True,
     ).stdout
-    wanted = ("gpt", "tensorflow=", "torch=", "transformers", "keras", "jax=", "xllama", "tiktoken")
-    return ", ".join(line for line in listed.split() if line.lower().startswith(wanted))
+    return ", ".join(line for line in listed.split() if line.split("==")[0] in TOLD[name])
