@@ -160,7 +160,8 @@ def attention(x: Any, weights: Weights, n_head: int, attend: Attend | None) -> A
     def mix(x: Any, weights: Weights) -> Any:
         return dense(norm(x, weights, "ln_1"), weights, "attn/c_attn")
 
-    mixed = pieces.again(mix, x, part(weights, "ln_1", "attn/c_attn"))  # (batch, time, 3 * embed)
+    mixed = pieces.again(mix, x, part(x, weights, "ln_1", "attn/c_attn"))
+    # (batch, time, 3 * embed)
     if attend is None:
         found = self_attention(mixed, n_head)
     else:
@@ -177,14 +178,20 @@ def mlp(x: Any, weights: Weights) -> Any:
     def narrowed(x: Any, weights: Weights) -> Any:
         return dense(gelu(x), weights, "mlp/c_proj")
 
-    wide = pieces.again(widen, x, part(weights, "ln_2", "mlp/c_fc"))  # (batch, time, 4 * embed)
-    return pieces.again(narrowed, wide, part(weights, "mlp/c_proj"))
+    wide = pieces.again(widen, x, part(x, weights, "ln_2", "mlp/c_fc"))
+    # (batch, time, 4 * embed)
+    return pieces.again(narrowed, wide, part(x, weights, "mlp/c_proj"))
 
 
-def part(weights: Weights, *names: str) -> Weights:
-    """Returns the weights of some layers of a block, under the layers' names."""
+def part(x: Any, weights: Weights, *names: str) -> Weights:
+    """Returns the weights of some layers of a block, under the layers' names.
+
+    Matrices are as narrow as x, so that where they are kept for the way back it is in that form.
+    """
     return {
-        name: weight
+        name: tf.cast(weight, x.dtype)
+        if name.endswith("/w") and weight.dtype.size > x.dtype.size
+        else weight
         for name, weight in weights.items()
         if name == LORA_SCALE or name.startswith(names)
     }
@@ -223,7 +230,9 @@ def normalised(x: Any, gain: Any, bias: Any) -> Any:
 @pieces.piece
 def gelu(x: Any) -> Any:
     """The tanh approximation of GELU (Hendrycks & Gimpel 2016), as GPT-2 was trained with."""
-    return 0.5 * x * (1 + tf.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    wide = tf.cast(x, tf.float32)
+    inner = math.sqrt(2 / math.pi) * (wide + 0.044715 * wide * wide * wide)
+    return tf.cast(0.5 * wide * (1 + tf.tanh(inner)), x.dtype)
 
 
 def random_weights(hparams: HParams, seed: int) -> Iterator[tuple[str, Any]]:
