@@ -21,6 +21,8 @@ NORM_EPSILON = 1e-5
 # The standard deviations of Radford et al. 2018 and 2019 for weights that start at random.
 EMBEDDING_DEVIATION = 0.02
 POSITION_DEVIATION = 0.01
+# The generator of random numbers that TensorFlow knows by this number (Salmon et al. 2011).
+PHILOX = 1
 
 Weights = Mapping[str, Any]
 # (query, key, value) → what each position attends to, all (batch, heads, time, head).
@@ -51,8 +53,15 @@ class Dropout:
 @pieces.piece
 def dropped(x: Any, rate: Any, seed: Any) -> Any:
     """Returns x with a share of it set to 0, which follows from the seed, and the rest scaled."""
-    rate = tf.stop_gradient(tf.cast(rate, x.dtype))
-    return tf.nn.experimental.stateless_dropout(x, rate, seed)
+    # Of the same key TensorFlow and XLA make the same integers, but of a seed other keys, and of
+    # the integers other fractions.
+    key = tf.reshape(tf.bitcast(seed, tf.uint64), [1])
+    integers = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=tf.shape(x), key=key, counter=tf.zeros([2], tf.uint64), alg=PHILOX, dtype=tf.uint32
+    )
+    drawn = tf.cast(tf.bitwise.right_shift(integers, 8), tf.float32) * 2.0**-24
+    rest = tf.stop_gradient(tf.cast(1 - rate, x.dtype))
+    return tf.where(drawn >= rate, x / rest, tf.zeros([], x.dtype))
 
 
 NO_DROPOUT = Dropout(0.0, None)
