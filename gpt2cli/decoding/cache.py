@@ -11,7 +11,7 @@ from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
 
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2
-from gpt2cli.network.attention import cached_attention, causal_attention
+from gpt2cli.network.attention import cached_attention, padded_attention
 from gpt2cli.network.compiling import Compiler
 
 # Prompts are padded to one of these lengths, so that few programs are compiled.
@@ -174,7 +174,7 @@ class CachedModel:
             new = tf.repeat(new, copies, axis=0) if copies > 1 else new
             free = variable.shape[2] - new.shape[2]
             variable.assign(tf.pad(new, [[0, 0], [0, 0], [0, free], [0, 0]]))
-        return causal_attention(query, key, value, first)
+        return padded_attention(query, key, value, first)
 
     def _extend(
         self, first: Any, place: Any, parents: Any, pair: tuple[Any, Any], *new: Any

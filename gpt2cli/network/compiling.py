@@ -1,11 +1,14 @@
-"""Functions compiled by XLA, or run without it where XLA cannot compile them."""
+"""How a network is computed: compiled by XLA whole or in pieces, or without it."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+
+from gpt2cli.network import pieces
 
 # What TensorFlow raises where XLA knows an operation not, or lacks a piece of itself.
 UNCOMPILED = (
@@ -18,6 +21,39 @@ UNCOMPILED = (
 )
 # The disk may be full where XLA keeps what it has compiled.
 KEPT = "xla_compile_cache"
+# A narrower network is faster as one program: its products take less time than beginning each.
+WIDE = 256
+
+
+class Way(enum.Enum):
+    """How a network is computed."""
+
+    WHOLE = "one program of XLA's"
+    PIECES = "products by TensorFlow, what lies between them by XLA"
+    PLAIN = "without XLA"
+
+
+def fastest(*, xla: bool, width: int) -> Way:
+    """Returns how the device in force does a training step, or a validation, fastest.
+
+    Args:
+        xla: whether XLA may be used.
+        width: the network's embedding.
+    """
+    if not xla:
+        return Way.PLAIN
+    whole = width < WIDE or tf.config.get_visible_devices("GPU")
+    return Way.WHOLE if whole else Way.PIECES
+
+
+def program(function: Callable[..., Any], way: Way) -> Any:
+    """Returns a TensorFlow function that computes what a Python function of tensors does."""
+
+    def traced(*arguments: Any) -> Any:
+        with pieces.apart(apart=way is Way.PIECES):
+            return function(*arguments)
+
+    return tf.function(traced, jit_compile=way is Way.WHOLE, autograph=False)
 
 
 class Compiler:
@@ -27,8 +63,10 @@ class Compiler:
         xla: whether XLA is in use.
     """
 
-    def __init__(self, *, xla: bool) -> None:
+    def __init__(self, *, xla: bool, way: Way = Way.WHOLE) -> None:
+        """Takes whether to use XLA, and how if so."""
         self.xla = xla
+        self._way = way
         self._remarks: list[str] = []
 
     def __call__(self, graph: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,9 +74,7 @@ class Compiler:
 
         While it is traced, `xla` tells the graph how it is to be compiled.
         """
-        compiled = {
-            xla: tf.function(graph, jit_compile=xla, autograph=False) for xla in (True, False)
-        }
+        compiled = {True: program(graph, self._way), False: program(graph, Way.PLAIN)}
 
         def run(*arguments: Any) -> Any:
             try:

@@ -14,13 +14,15 @@ from typing import Any
 import tensorflow as tf
 
 from gpt2cli.hparams import LORA_SCALE, HParams
-from gpt2cli.network import lora, narrow
-from gpt2cli.network.attention import causal_attention, lengths_of, merge_heads, split_heads
+from gpt2cli.network import lora, narrow, pieces
+from gpt2cli.network.attention import heads_of, lengths_of, merge_heads, self_attention
 
 NORM_EPSILON = 1e-5
 # The standard deviations of Radford et al. 2018 and 2019 for weights that start at random.
 EMBEDDING_DEVIATION = 0.02
 POSITION_DEVIATION = 0.01
+# The generator of random numbers that TensorFlow knows by this number (Salmon et al. 2011).
+PHILOX = 1
 
 Weights = Mapping[str, Any]
 # (query, key, value) → what each position attends to, all (batch, heads, time, head).
@@ -45,7 +47,21 @@ class Dropout:
 
     def __call__(self, x: Any) -> Any:
         """Returns x with a share of it dropped, and the rest scaled up."""
-        return tf.nn.experimental.stateless_dropout(x, self.rate, self.seed) if self.rate else x
+        return dropped(x, self.rate, self.seed) if self.rate else x
+
+
+@pieces.piece
+def dropped(x: Any, rate: Any, seed: Any) -> Any:
+    """Returns x with a share of it set to 0, which follows from the seed, and the rest scaled."""
+    # Of the same key TensorFlow and XLA make the same integers, but of a seed other keys, and of
+    # the integers other fractions.
+    key = tf.reshape(tf.bitcast(seed, tf.uint64), [1])
+    integers = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=tf.shape(x), key=key, counter=tf.zeros([2], tf.uint64), alg=PHILOX, dtype=tf.uint32
+    )
+    drawn = tf.cast(tf.bitwise.right_shift(integers, 8), tf.float32) * 2.0**-24
+    rest = tf.stop_gradient(tf.cast(1 - rate, x.dtype))
+    return tf.where(drawn >= rate, x / rest, tf.zeros([], x.dtype))
 
 
 NO_DROPOUT = Dropout(0.0, None)
@@ -71,7 +87,7 @@ def hidden_states(
     Returns:
         (batch, time, embed).
     """
-    for layer, attend in enumerate(attends or [causal_attention] * hparams.n_layer):
+    for layer, attend in enumerate(attends or [None] * hparams.n_layer):
         drop = dropout_of(dropout, layer)
         x = block(x, block_weights(weights, layer), hparams.n_head, attend, drop)
     return norm(x, weights, "model/ln_f")
@@ -127,7 +143,7 @@ def block(
     x: Any,
     weights: Weights,
     n_head: int,
-    attend: Attend = causal_attention,
+    attend: Attend | None = None,
     dropout: Dropout = NO_DROPOUT,
 ) -> Any:
     """Attention, then the MLP, both added to x.
@@ -136,28 +152,58 @@ def block(
         x: (batch, time, embed).
         weights: the block's, by their names below `model/hN/`.
         n_head: attention heads.
-        attend: how positions look at each other.
+        attend: how positions look at each other; None: causal, without padding.
         dropout: none outside training.
 
     Returns:
         (batch, time, embed).
     """
-    x += dropout(attention(norm(x, weights, "ln_1"), weights, "attn", n_head, attend))
+    x += dropout(attention(x, weights, n_head, attend))
     later = dropout.at(1) if dropout.rate else dropout
-    return x + later(mlp(norm(x, weights, "ln_2"), weights, "mlp"))
+    return x + later(mlp(x, weights))
 
 
-def attention(x: Any, weights: Weights, name: str, n_head: int, attend: Attend) -> Any:
+def attention(x: Any, weights: Weights, n_head: int, attend: Attend | None) -> Any:
     """(batch, time, embed) → (batch, time, embed), each position from those before it."""
-    mixed = dense(x, weights, f"{name}/c_attn")  # (batch, time, 3 * embed)
-    query, key, value = (split_heads(part, n_head) for part in tf.split(mixed, 3, axis=-1))
-    return dense(merge_heads(attend(query, key, value)), weights, f"{name}/c_proj")
+
+    def mix(x: Any, weights: Weights) -> Any:
+        return dense(norm(x, weights, "ln_1"), weights, "attn/c_attn")
+
+    mixed = pieces.again(mix, x, part(x, weights, "ln_1", "attn/c_attn"))
+    # (batch, time, 3 * embed)
+    if attend is None:
+        found = self_attention(mixed, n_head)
+    else:
+        found = merge_heads(attend(*heads_of(mixed, n_head)))
+    return dense(found, weights, "attn/c_proj")
 
 
-def mlp(x: Any, weights: Weights, name: str) -> Any:
+def mlp(x: Any, weights: Weights) -> Any:
     """(batch, time, embed) → (batch, time, embed), each position for itself."""
-    x = gelu(dense(x, weights, f"{name}/c_fc"))  # (batch, time, 4 * embed)
-    return dense(x, weights, f"{name}/c_proj")
+
+    def widen(x: Any, weights: Weights) -> Any:
+        return dense(norm(x, weights, "ln_2"), weights, "mlp/c_fc")
+
+    def narrowed(x: Any, weights: Weights) -> Any:
+        return dense(gelu(x), weights, "mlp/c_proj")
+
+    wide = pieces.again(widen, x, part(x, weights, "ln_2", "mlp/c_fc"))
+    # (batch, time, 4 * embed)
+    return pieces.again(narrowed, wide, part(x, weights, "mlp/c_proj"))
+
+
+def part(x: Any, weights: Weights, *names: str) -> Weights:
+    """Returns the weights of some layers of a block, under the layers' names.
+
+    Matrices are as narrow as x, so that where they are kept for the way back it is in that form.
+    """
+    return {
+        name: tf.cast(weight, x.dtype)
+        if name.endswith("/w") and weight.dtype.size > x.dtype.size
+        else weight
+        for name, weight in weights.items()
+        if name == LORA_SCALE or name.startswith(names)
+    }
 
 
 def dense(x: Any, weights: Weights, name: str) -> Any:
@@ -177,16 +223,25 @@ def dense(x: Any, weights: Weights, name: str) -> Any:
 
 def norm(x: Any, weights: Weights, name: str) -> Any:
     """Normalises the last axis to mean 0 and variance 1, then scales and shifts it, in float32."""
+    return normalised(x, weights[f"{name}/g"], weights[f"{name}/b"])
+
+
+@pieces.piece
+def normalised(x: Any, gain: Any, bias: Any) -> Any:
+    """Returns what `norm` does, from its own two weights."""
     wide = tf.cast(x, tf.float32)
     centred = wide - tf.reduce_mean(wide, axis=-1, keepdims=True)
     variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
     scaled = centred * tf.math.rsqrt(variance + NORM_EPSILON)
-    return tf.cast(scaled * weights[f"{name}/g"] + weights[f"{name}/b"], x.dtype)
+    return tf.cast(scaled * gain + bias, x.dtype)
 
 
+@pieces.piece
 def gelu(x: Any) -> Any:
     """The tanh approximation of GELU (Hendrycks & Gimpel 2016), as GPT-2 was trained with."""
-    return 0.5 * x * (1 + tf.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    wide = tf.cast(x, tf.float32)
+    inner = math.sqrt(2 / math.pi) * (wide + 0.044715 * wide * wide * wide)
+    return tf.cast(0.5 * wide * (1 + tf.tanh(inner)), x.dtype)
 
 
 def random_weights(hparams: HParams, seed: int) -> Iterator[tuple[str, Any]]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.network import pieces
+
 # Positions whose logits are held at once; at 50,257 tokens a block takes 100 MB.
 BLOCK_ROWS = 512
 # A long batch is cut into no more blocks than this, to keep the compiled program short.
@@ -33,17 +35,16 @@ def next_token_loss(hidden: Any, wte: Any, targets: Any, scale: Any = 1.0) -> An
 def _loss_and_gradient(hidden: Any, wte: Any, targets: Any, scale: Any) -> tuple[Any, Any]:
     narrow = tf.cast(wte, hidden.dtype)
     count = tf.maximum(tf.reduce_sum(tf.cast(targets >= 0, tf.float32)), 1.0)
-    total = tf.zeros([])
-    of_hidden, of_wte = [], tf.zeros(wte.shape)
+    total, of_hidden, of_wte = tf.zeros([]), [], tf.zeros([])
     for start, end in row_blocks(hidden.shape[0]):
-        block, target = hidden[start:end], targets[start:end]
-        loss, shares = cross_entropy(block, narrow, target)  # (block,), (block, vocab)
-        total += tf.reduce_sum(loss)
-        counts = tf.cast(target >= 0, tf.float32)[:, None] * scale / count  # (block, 1)
-        wrong = (shares - tf.one_hot(target, wte.shape[0])) * counts
-        wrong = tf.cast(wrong, hidden.dtype)  # (block, vocab)
+        # One after another, so that only one block's logits are held.
+        block, target = pieces.later([hidden[start:end], targets[start:end]], of_wte)
+        products = tf.matmul(block, narrow, transpose_b=True)  # (block, vocab)
+        loss, wrong = judged(products, target, scale / count)
+        total += loss
         of_hidden.append(tf.matmul(wrong, narrow))  # (block, embed)
-        of_wte += tf.cast(tf.matmul(wrong, block, transpose_a=True), tf.float32)  # (vocab, embed)
+        found = tf.cast(tf.matmul(wrong, block, transpose_a=True), tf.float32)  # (vocab, embed)
+        of_wte = of_wte + found if start else found
     of_rows = tf.concat(of_hidden, axis=0)  # (rows, embed)
 
     def gradient(upstream: Any) -> tuple[Any, Any, None, None]:
@@ -51,6 +52,24 @@ def _loss_and_gradient(hidden: Any, wte: Any, targets: Any, scale: Any) -> tuple
         return of_rows * tf.cast(upstream, of_rows.dtype), whole, None, None
 
     return total / count, gradient
+
+
+@pieces.compiled
+def judged(products: Any, targets: Any, scale: Any) -> tuple[Any, Any]:
+    """Returns the sum of the rows' cross-entropies, and the gradient of their logits.
+
+    Args:
+        products: (rows, vocab), the logits.
+        targets: int32 (rows,); rows whose target is negative do not count.
+        scale: what the gradient is multiplied by.
+
+    Returns:
+        float32, a scalar; and (rows, vocab), of the type of the logits.
+    """
+    loss, shares = cross_entropy(products, targets)  # (rows,), (rows, vocab)
+    counts = tf.cast(targets >= 0, tf.float32)[:, None] * scale  # (rows, 1)
+    wrong = (shares - tf.one_hot(targets, products.shape[-1])) * counts
+    return tf.reduce_sum(loss), tf.cast(wrong, products.dtype)
 
 
 def next_token_scores(hidden: Any, wte: Any, targets: Any) -> tuple[Any, Any]:
@@ -64,27 +83,35 @@ def next_token_scores(hidden: Any, wte: Any, targets: Any) -> tuple[Any, Any]:
     Returns:
         float32 (rows,) and bool (rows,).
     """
-    losses, hits = [], []
+    narrow = tf.cast(wte, hidden.dtype)
+    losses: list[Any] = []
+    hits: list[Any] = []
     for start, end in row_blocks(hidden.shape[0]):
-        target = targets[start:end]
-        loss, shares = cross_entropy(hidden[start:end], wte, target)
+        before = hits[-1] if hits else targets
+        block, target = pieces.later([hidden[start:end], targets[start:end]], before)
+        loss, hit = scored(tf.matmul(block, narrow, transpose_b=True), target)
         losses.append(loss)
-        hits.append(tf.argmax(shares, axis=-1, output_type=tf.int32) == target)
+        hits.append(hit)
     return tf.concat(losses, axis=0), tf.concat(hits, axis=0)
 
 
-def cross_entropy(hidden: Any, wte: Any, targets: Any) -> tuple[Any, Any]:
+@pieces.compiled
+def scored(products: Any, targets: Any) -> tuple[Any, Any]:
+    """Returns what `next_token_scores` does, from the logits: (rows, vocab)."""
+    loss, shares = cross_entropy(products, targets)
+    return loss, tf.argmax(shares, axis=-1, output_type=tf.int32) == targets
+
+
+def cross_entropy(products: Any, targets: Any) -> tuple[Any, Any]:
     """Returns each row's cross-entropy (nats) and the probabilities of all tokens.
 
     Args:
-        hidden: (rows, embed).
-        wte: (vocab, embed).
+        products: (rows, vocab), the logits.
         targets: int32 (rows,); a row whose target is negative has the loss 0.
 
     Returns:
         float32 (rows,) and float32 (rows, vocab).
     """
-    products = tf.matmul(hidden, tf.cast(wte, hidden.dtype), transpose_b=True)
     logits = tf.cast(products, tf.float32)  # (rows, vocab)
     highest = tf.reduce_max(logits, axis=-1, keepdims=True)  # (rows, 1)
     powers = tf.exp(logits - highest)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, loss, narrow
-from gpt2cli.network.compiling import Compiler
+from gpt2cli.network.compiling import Compiler, fastest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Evaluator:
     """
 
     def __init__(self, weights: Mapping[str, Any], hparams: HParams, *, xla: bool = True) -> None:
-        self.compiler = Compiler(xla=xla)
+        self.compiler = Compiler(xla=xla, way=fastest(xla=xla, width=hparams.n_embd))
         self.n_ctx = hparams.n_ctx
         self._weights = weights
         self._hparams = hparams

@@ -1,4 +1,4 @@
-"""Loss and gradients: the network compiled whole, or block by block with recomputation."""
+"""Loss and gradients: of the network as a whole, or block by block with recomputation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2
+from gpt2cli.network import gpt2, pieces
+from gpt2cli.network.compiling import Way, program
 from gpt2cli.network.loss import next_token_loss
 
 # (tokens (batch, window), targets (batch, window), dropout seed (2,), loss scale ())
@@ -24,12 +25,12 @@ class Numerics:
     Attributes:
         dropout: share of activations to drop (0 to 1).
         precision: the type that matrices are multiplied in.
-        xla: whether XLA compiles it.
+        way: how it is compiled.
     """
 
     dropout: float = 0.0
     precision: Any = tf.float32
-    xla: bool = True
+    way: Way = Way.WHOLE
 
 
 class Network:
@@ -51,11 +52,26 @@ class Network:
         self._precision = numerics.precision
 
     def _compile(self, function: Callable[..., Any]) -> Any:
-        return tf.function(function, jit_compile=self._numerics.xla)
+        return program(function, self._numerics.way)
+
+    def _embed(self, tokens: Any, seed: Any) -> Any:
+        dropout = gpt2.Dropout(self._dropout, seed)
+        return gpt2.embed(self._weights, tokens, dropout=dropout, precision=self._precision)
+
+    def _embed_gradients(self, tokens: Any, seed: Any, upstream: Any, of_wte: Any) -> Any:
+        """Returns the embeddings' gradients; `of_wte` is the head's share of one of them."""
+        upstream = tf.cast(upstream, tf.float32)  # (batch, window, embed)
+        if self._dropout:
+            upstream = gpt2.Dropout(self._dropout, seed)(upstream)
+        rows = tf.reshape(upstream, [-1, self._hparams.n_embd])  # (batch * window, embed)
+        of_wte = tf.tensor_scatter_nd_add(of_wte, tf.reshape(tokens, [-1, 1]), rows)
+        unused = self._hparams.n_ctx - tokens.shape[1]
+        of_wpe = tf.pad(tf.reduce_sum(upstream, axis=0), [[0, unused], [0, 0]])  # (n_ctx, embed)
+        return {"model/wte": of_wte, "model/wpe": of_wpe}
 
 
 class Whole(Network):
-    """The network forward and back as one compiled program: the fastest, and takes most memory."""
+    """The network forward and back at a stretch: the fastest, and takes most memory."""
 
     def __init__(self, *network: Any) -> None:
         """Takes what Network takes."""
@@ -70,13 +86,17 @@ class Whole(Network):
         return value, gradients
 
     def _loss_and_gradients(self, tokens: Any, targets: Any, seed: Any, scale: Any) -> Any:
-        trained = {name: self._weights[name] for name in self._trained}
+        trained = {n: self._weights[n] for n in self._trained if n != "model/wpe"}
+        x = self._embed(tokens, seed)
         with tf.GradientTape() as tape:
+            tape.watch(x)
             dropout = gpt2.Dropout(self._dropout, seed)
-            x = gpt2.embed(self._weights, tokens, dropout=dropout, precision=self._precision)
             hidden = gpt2.hidden_states(self._weights, self._hparams, x, dropout=dropout)
             value = mean_loss(hidden, self._weights["model/wte"], targets, scale)
-        return value, tape.gradient(value, trained)
+        upstream, gradients = tape.gradient(value, [x, trained])
+        if "model/wpe" in self._trained:
+            gradients |= self._embed_gradients(tokens, seed, upstream, gradients["model/wte"])
+        return value, {name: gradients[name] for name in self._trained}
 
 
 class Recomputed(Network):
@@ -92,7 +112,7 @@ class Recomputed(Network):
         self._forward = self._compile(self._block)
         self._backward = self._compile(self._block_gradients)
         self._head = self._compile(self._head_gradients)
-        self._embed = self._compile(self._embed_forward)
+        self._embedded = self._compile(self._embed)
         self._embed_back = self._compile(self._embed_gradients)
 
     def __call__(
@@ -102,7 +122,7 @@ class Recomputed(Network):
         blocks = [gpt2.block_weights(self._weights, n) for n in range(self._hparams.n_layer)]
         seeds = [gpt2.dropout_of(gpt2.Dropout(1.0, seed), n).seed for n in range(len(blocks))]
         head = {name: self._weights[name] for name in ("model/ln_f/g", "model/ln_f/b", "model/wte")}
-        x = self._embed(tokens, seed)  # (batch, window, embed)
+        x = self._embedded(tokens, seed)  # (batch, window, embed)
         inputs = []
         for block, block_seed in zip(blocks, seeds, strict=True):
             inputs.append(x)
@@ -122,6 +142,7 @@ class Recomputed(Network):
     def _block_gradients(self, x: Any, weights: gpt2.Weights, seed: Any, upstream: Any) -> Any:
         place = "model/h0/"
         trained = {n: w for n, w in weights.items() if place + n in self._trained}
+        (x,) = pieces.later([x], upstream)
         with tf.GradientTape() as tape:
             tape.watch([x, trained])
             result = self._block(x, weights, seed)
@@ -135,21 +156,6 @@ class Recomputed(Network):
             value = mean_loss(hidden, weights["model/wte"], targets, scale)
         upstream, gradients = tape.gradient(value, [x, trained])
         return value, upstream, gradients
-
-    def _embed_forward(self, tokens: Any, seed: Any) -> Any:
-        dropout = gpt2.Dropout(self._dropout, seed)
-        return gpt2.embed(self._weights, tokens, dropout=dropout, precision=self._precision)
-
-    def _embed_gradients(self, tokens: Any, seed: Any, upstream: Any, of_wte: Any) -> Any:
-        """Returns the embeddings' gradients; `of_wte` is the head's share of one of them."""
-        upstream = tf.cast(upstream, tf.float32)  # (batch, window, embed)
-        if self._dropout:
-            upstream = gpt2.Dropout(self._dropout, seed)(upstream)
-        rows = tf.reshape(upstream, [-1, self._hparams.n_embd])  # (batch * window, embed)
-        of_wte = tf.tensor_scatter_nd_add(of_wte, tf.reshape(tokens, [-1, 1]), rows)
-        unused = self._hparams.n_ctx - tokens.shape[1]
-        of_wpe = tf.pad(tf.reduce_sum(upstream, axis=0), [[0, unused], [0, 0]])  # (n_ctx, embed)
-        return {"model/wte": of_wte, "model/wpe": of_wpe}
 
 
 def mean_loss(hidden: Any, wte: Any, targets: Any, scale: Any) -> Any:

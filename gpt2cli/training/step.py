@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, lora
+from gpt2cli.network.compiling import Way, fastest
 from gpt2cli.training import gradients, optimizers
 
 # How float16's loss scale goes (Micikevicius et al. 2018, section 3.2): it starts high, halves
@@ -33,6 +34,7 @@ class Recipe:
         recompute: whether to save memory by computing each block twice.
         blocks_only: whether embeddings and the last norm stay as they are.
         xla: whether XLA compiles the network; else TensorFlow runs it operation by operation.
+        way: how it is compiled; None: as is fastest here.
     """
 
     optimizer: str = "adam"
@@ -44,6 +46,7 @@ class Recipe:
     recompute: bool = False
     blocks_only: bool = False
     xla: bool = True
+    way: Way | None = None
 
 
 class Trainer:
@@ -89,7 +92,8 @@ class Trainer:
         self._sums = gpt2.variables((name, tf.zeros_like(w)) for name, w in held.items())
         backward = gradients.Recomputed if recipe.recompute else gradients.Whole
         precision = tf.as_dtype(recipe.precision)
-        numerics = gradients.Numerics(recipe.dropout, precision, recipe.xla)
+        way = recipe.way or fastest(xla=recipe.xla, width=hparams.n_embd)
+        numerics = gradients.Numerics(recipe.dropout, precision, way)
         self._gradients = backward(weights, hparams, tuple(trained), numerics)
         self._compiled = tf.function(self.graph)
 

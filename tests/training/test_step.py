@@ -163,7 +163,7 @@ def test_accumulated_gradients_equal_those_of_one_batch() -> None:
         assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     for name, weight in whole.weights.items():
         if not name.endswith("c_attn/b"):
-            np.testing.assert_allclose(weight, parts.weights[name], atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(weight, parts.weights[name], atol=2e-5, err_msg=name)
 
 
 def test_gradients_are_shortened_to_the_norm_that_is_allowed() -> None:
