@@ -22,6 +22,7 @@ class RowSampling(Choices):
 
     filters: ClassVar[Any] = sys.modules[__name__]
 
+    @np.errstate(all="ignore")
     def choose(self, logits: Logits, uniform: float, history: Sequence[int]) -> tuple[int, float]:
         """Returns the next token, and its log-probability as the model sees it.
 

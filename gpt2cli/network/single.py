@@ -60,6 +60,8 @@ class SingleModel:
         """Goes on by a token; returns float32 (vocab,): the scores of the one that follows."""
         return self._logits([token])
 
+    # A model that has diverged is no cause for warnings.
+    @np.errstate(all="ignore")
     def _logits(self, tokens: Sequence[int]) -> Array:
         weights, end = self._weights, self.seen + len(tokens)
         x = weights["model/wte"][list(tokens)] + weights["model/wpe"][self.seen : end]

@@ -107,3 +107,12 @@ def test_a_row_never_draws_a_token_without_a_share() -> None:
             shares = np.zeros(vocab, np.float32)
             shares[only] = 1
             assert {row_filters.draw(shares, u) for u in (0.0, 0.5, 1 - 2**-24)} == {only}
+
+
+def test_a_model_that_has_diverged_writes_something_without_a_warning() -> None:
+    broken = {name: array * np.float32("nan") for name, array in ARRAYS.items()}
+    for arrays in (broken, {name: array * np.float32(1e38) for name, array in ARRAYS.items()}):
+        decoder = SingleDecoder(SingleModel(arrays.items(), models.SMALL), N_CTX, RowSampling())
+        (found,) = columns(decoder.tokens([[1]], [uniforms(0, 0, 0)], 4))
+        assert len(found) == 4
+        assert all(0 <= token < models.SMALL.n_vocab for token in found)
