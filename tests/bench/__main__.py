@@ -153,6 +153,8 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     """Measures what the command line asks for."""
     settings = parsed()
+    # Of this process, which makes the models, and of all that it starts.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     bench = prepared(settings)
     rounds = settings.rounds or (1 if settings.quick else 3)
     results, machine = [], Result("the machine", {"limits": []}, {})
