@@ -164,8 +164,7 @@ class Session:
         """
 
         def write(weights: Path, optimizer: Path) -> None:
-            checkpoint.save(weights, self._model.saved)
-            checkpoint.save(optimizer, self._trainer.slots)
+            checkpoint.save_all({weights: self._model.saved, optimizer: self._trainer.slots})
 
         prefix = run.commit(self._folder, self.state, write, size=self.size())
         # Whatever lies there before the first save of a new run is of the one it replaces.
