@@ -9,9 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2, pieces
+from gpt2cli.network import gpt2, loss, pieces
 from gpt2cli.network.compiling import Way, program
-from gpt2cli.network.loss import next_token_loss
 
 # (tokens (batch, window), targets (batch, window), dropout seed (2,), loss scale ())
 # → mean loss (nats per token), gradient of each trained weight times the loss scale.
@@ -92,7 +91,8 @@ class Whole(Network):
             tape.watch(x)
             dropout = gpt2.Dropout(self._dropout, seed)
             hidden = gpt2.hidden_states(self._weights, self._hparams, x, dropout=dropout)
-            value = mean_loss(hidden, self._weights["model/wte"], targets, scale)
+            wte = self._weights["model/wte"]
+            value = mean_loss(hidden, wte, targets, scale, loss.FAST_BLOCK_ROWS)
         upstream, gradients = tape.gradient(value, [x, trained])
         if "model/wpe" in self._trained:
             gradients |= self._embed_gradients(tokens, seed, upstream, gradients["model/wte"])
@@ -158,7 +158,9 @@ class Recomputed(Network):
         return value, upstream, gradients
 
 
-def mean_loss(hidden: Any, wte: Any, targets: Any, scale: Any) -> Any:
+def mean_loss(
+    hidden: Any, wte: Any, targets: Any, scale: Any, block_rows: int = loss.BLOCK_ROWS
+) -> Any:
     """Returns the mean loss of (batch, window, embed) hidden states; its gradient is scaled."""
     rows = tf.reshape(hidden, [-1, hidden.shape[-1]])  # (batch * window, embed)
-    return next_token_loss(rows, wte, tf.reshape(targets, [-1]), scale)
+    return loss.next_token_loss(rows, wte, tf.reshape(targets, [-1]), scale, block_rows)

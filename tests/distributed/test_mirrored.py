@@ -20,8 +20,8 @@ from tests.distributed.runs import arrays, command, losses, model_and_text
 
 RECIPES: list[dict[str, Any]] = [
     {},
-    {"accumulate": 3, "weight_decay": 0.1, "xla": True},
-    {"recompute": True, "clip_norm": 0.1},
+    {"accumulate": 3, "weight_decay": 0.1, "way": "WHOLE"},
+    {"recompute": True, "clip_norm": 0.1, "way": "PIECES"},
     {"optimizer": "sgd", "precision": "float16", "clip_norm": 0.0},
     {"dropout": 0.3},
 ]

@@ -37,12 +37,14 @@ def main() -> None:
 def apart(strategy: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the largest differences of losses, norms and weights, and the devices' weights'."""
     from gpt2cli.network import gpt2
+    from gpt2cli.network.compiling import Way
     from gpt2cli.training.replicas import Group
     from gpt2cli.training.step import Recipe, Trainer
     from tests import models
 
     arrays = models.random_arrays(models.MINI)
-    recipe = Recipe(**{"clip_norm": 1.0, "xla": False, **settings})
+    way = Way[settings.pop("way", "PLAIN")]
+    recipe = Recipe(**{"clip_norm": 1.0, "way": way, **settings})
     one = Trainer(gpt2.variables(arrays.items()), models.MINI, recipe)
     two = Group(strategy, gpt2.variables(arrays.items()), models.MINI, recipe)
     generator = np.random.default_rng(1)
