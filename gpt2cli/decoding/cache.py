@@ -10,9 +10,9 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
 
 from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2
+from gpt2cli.network import gpt2, narrow, pieces
 from gpt2cli.network.attention import cached_attention, padded_attention
-from gpt2cli.network.compiling import Compiler
+from gpt2cli.network.compiling import Compiler, Way, fastest
 
 # Prompts are padded to one of these lengths, so that few programs are compiled.
 PROMPT_SIZES = (16, 64, 256, 512, 768, 1024)
@@ -39,7 +39,13 @@ class CachedModel:
     """
 
     def __init__(
-        self, weights: Mapping[str, Any], hparams: HParams, finish: Finish, *, xla: bool = True
+        self,
+        weights: Mapping[str, Any],
+        hparams: HParams,
+        finish: Finish,
+        *,
+        xla: bool = True,
+        apart: bool = False,
     ) -> None:
         """Takes the model, and what is computed in the same program from its hidden states.
 
@@ -49,8 +55,11 @@ class CachedModel:
             finish: called with hidden (batch, time, embed), first (batch,), the newest slot and
                 the inputs that `prefill` and `step` are given.
             xla: whether XLA compiles it.
+            apart: whether products with narrow weights are TensorFlow's where it has the faster
+                ones; those of few rows in float32 are not slower within one program.
         """
-        self.compiler = Compiler(xla=xla)
+        narrowed = apart and narrow.is_narrow(weights)
+        self.compiler = Compiler(xla=xla, way=fastest(xla=xla) if narrowed else Way.WHOLE)
         self.slots, self.vocab = 0, hparams.n_vocab
         self._weights, self._hparams, self._finish = weights, hparams, finish
         self._cache: Cache = []
@@ -109,7 +118,7 @@ class CachedModel:
 
     def put(self, whole: Any, new: Any, place: Any, axis: int) -> Any:
         """Returns a tensor with new values at one place of an axis."""
-        if self.compiler.xla:
+        if self._is_one_program():
             begin = [0] * len(whole.shape)
             return dynamic_update_slice(whole, new, [*begin[:axis], place, *begin[axis + 1 :]])
         here = tf.range(whole.shape[axis]) == place
@@ -181,15 +190,20 @@ class CachedModel:
     ) -> Any:
         """Adds the key and value of one position to a layer's cache, and attends to all."""
         query, *added = new
-        keys, values = (
-            variable.assign(
-                self.put(
-                    variable if parents is None else tf.gather(variable, parents), one, place, 2
-                )
-            )
-            for variable, one in zip(pair, added, strict=True)
-        )
+        for variable, one in zip(pair, added, strict=True):
+            before = variable if parents is None else tf.gather(variable, parents)
+            if self._is_one_program():
+                variable.assign(self.put(before, one, place, 2))
+                continue
+            if parents is not None:
+                variable.assign(before)
+            variable[:, :, place : place + 1].assign(one)
+        keys, values = (variable.read_value() for variable in pair)
         return cached_attention(query, keys, values, first, place)
+
+    def _is_one_program(self) -> bool:
+        """Returns whether what is traced now becomes one program of XLA's."""
+        return self.compiler.xla and not pieces.are_apart()
 
 
 def prompt_size(length: int, n_ctx: int) -> int:

@@ -12,6 +12,7 @@ from gpt2cli.decoding.cache import SLOT_STEP, CachedModel
 from gpt2cli.decoding.filters import NO_TOKEN, Sampling
 from gpt2cli.decoding.rows import Chosen, Row, newer_half
 from gpt2cli.hparams import HParams
+from gpt2cli.network import pieces
 
 
 class History:
@@ -58,7 +59,7 @@ class Decoder:
         self, weights: Mapping[str, Any], hparams: HParams, sampling: Sampling, *, xla: bool = True
     ) -> None:
         """Takes the model, how tokens are chosen, and whether XLA compiles it."""
-        self.model = CachedModel(weights, hparams, self._finish, xla=xla)
+        self.model = CachedModel(weights, hparams, self._finish, xla=xla, apart=True)
         self._n_ctx, self._sampling = hparams.n_ctx, sampling
 
     def tokens(
@@ -96,4 +97,5 @@ class Decoder:
         return self.model.compiler.told()
 
     def _finish(self, hidden: Any, _first: Any, _place: Any, uniform: Any, history: Any) -> Any:
-        return self._sampling.choose(self.model.logits(hidden[:, -1]), uniform, history)
+        choose = pieces.compiled(self._sampling.choose)
+        return choose(self.model.logits(hidden[:, -1]), uniform, history)

@@ -166,6 +166,7 @@ def padded_attention(query: Any, key: Any, value: Any, first: Any) -> Any:
     return blocks[0] if len(blocks) == 1 else tf.concat(blocks, axis=2)
 
 
+@pieces.compiled
 def cached_attention(query: Any, key: Any, value: Any, first: Any, last: Any) -> Any:
     """Returns the values that one new position attends to, among those seen before.
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from gpt2cli.network import pieces
+
 # What follows a weight's name where it is held so: its rows, and the scale of each.
 ROWS, SCALE = "/rows", "/scale"
 EMBEDDING = "model/wte"
@@ -62,10 +64,23 @@ def product(x: Any, weights: Mapping[str, Any], name: str) -> Any:
     """
     rows, scale = weights[name], weights.get(name + SCALE)
     if scale is not None:
-        return tf.matmul(x, tf.cast(rows, x.dtype), transpose_b=True) * tf.cast(scale, x.dtype)
+        return widened_product(x, rows) * tf.cast(scale, x.dtype)
+    if rows.dtype == tf.float16 and x.shape[0] == 1 and pieces.are_apart():
+        return widened_product(x, rows)
     kind = rows.dtype if rows.dtype in (tf.bfloat16, tf.float16) else x.dtype
     found = tf.matmul(tf.cast(x, kind), tf.cast(rows, kind), transpose_b=True)
     return tf.cast(found, x.dtype)
+
+
+@pieces.compiled
+def widened_product(x: Any, rows: Any) -> Any:
+    """Returns (many, columns): x times narrow rows, which XLA widens as it reads them."""
+    return tf.matmul(x, tf.cast(rows, x.dtype), transpose_b=True)
+
+
+def is_narrow(weights: Mapping[str, Any]) -> bool:
+    """Returns whether weights are held narrower than float32."""
+    return bool(weights[EMBEDDING].dtype != tf.float32)
 
 
 def wide(weights: Mapping[str, Any], name: str, places: Any = None) -> Any:

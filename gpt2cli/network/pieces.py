@@ -30,6 +30,11 @@ def apart(*, apart: bool) -> Iterator[None]:
         _APART.reset(token)
 
 
+def are_apart() -> bool:
+    """Returns whether what is traced now is compiled piece by piece."""
+    return _APART.get()
+
+
 def compiled(function: Function) -> Function:
     """Makes a piece of a function of tensors whose gradient nobody asks for."""
     program = tf.function(function, jit_compile=True, autograph=False)
