@@ -203,7 +203,7 @@ def part(x: Any, weights: Weights, *names: str) -> Weights:
     """
     return {
         name: tf.cast(weight, x.dtype)
-        if name.endswith("/w") and weight.dtype.size > x.dtype.size
+        if name.endswith("/w") and tf.as_dtype(weight.dtype).size > x.dtype.size
         else weight
         for name, weight in weights.items()
         if name == LORA_SCALE or name.startswith(names)
