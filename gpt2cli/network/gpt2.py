@@ -175,7 +175,11 @@ def attention(x: Any, weights: Weights, n_head: int, attend: Attend | None) -> A
         found = self_attention(mixed, n_head)
     else:
         found = merge_heads(attend(*heads_of(mixed, n_head)))
-    return dense(found, weights, "attn/c_proj")
+
+    def project(x: Any, weights: Weights) -> Any:
+        return dense(x, weights, "attn/c_proj")
+
+    return pieces.again(project, found, part(x, weights, "attn/c_proj"))
 
 
 def mlp(x: Any, weights: Weights) -> Any:
@@ -199,7 +203,7 @@ def part(x: Any, weights: Weights, *names: str) -> Weights:
     """
     return {
         name: tf.cast(weight, x.dtype)
-        if name.endswith("/w") and weight.dtype.size > x.dtype.size
+        if name.endswith("/w") and tf.as_dtype(weight.dtype).size > x.dtype.size
         else weight
         for name, weight in weights.items()
         if name == LORA_SCALE or name.startswith(names)
@@ -211,7 +215,9 @@ def dense(x: Any, weights: Weights, name: str) -> Any:
     batch, time, width = lengths_of(x)
     rows = tf.reshape(x, [batch * time, width])
     if f"{name}/w" in weights:
-        matrix = tf.cast(tf.squeeze(weights[f"{name}/w"], 0), x.dtype)  # (width, columns)
+        # Not before it is needed, lest the wide forms of all narrow matrices be made at the start.
+        (held,) = pieces.later([weights[f"{name}/w"]], x)  # (1, width, columns)
+        matrix = tf.cast(tf.squeeze(held, 0), x.dtype)  # (width, columns)
         flat = tf.matmul(rows, matrix)  # (batch * time, columns)
     else:
         flat = narrow.product(rows, weights, f"{name}/w{narrow.ROWS}")

@@ -20,11 +20,14 @@ from gpt2cli.text.batches import LEAST
 FLOAT_BYTES = 4
 # TensorFlow itself and the programs that XLA makes (bytes).
 PROGRAM_BYTES = 900_000_000
-# Rows of logits that are held at once, and how often over (network/loss.py).
-LOGIT_ROWS, LOGIT_COPIES = 512, 3
+# Rows of logits that are held at once, where memory is saved and where not, and how often over
+# (network/loss.py).
+LOGIT_ROWS, MORE_LOGIT_ROWS, LOGIT_COPIES = 512, 1024, 2
 # What a block keeps for its way back, fitted to measured runs: hidden states of the embedding's
 # width for each position, and scores for each pair of positions, of which causality leaves half.
+# The pieces that a CPU computes (network/pieces.py) keep less, and scores for one block alone.
 KEPT_STATES, KEPT_SCORES = 22, 1.2
+PIECES_STATES, PIECES_SCORES = 11, 2.0
 SLOTS = {"adam": 2.0, "adamw": 2.0, "adafactor": 0.01, "sgd": 0.0}
 SMALL_RANK = 8
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
@@ -46,6 +49,7 @@ class Run:
         blocks_only: whether embeddings and the last norm stay as they are.
         rank: of the adapters that are trained; 0: none.
         narrow: whether what is not trained is held in half precision.
+        pieces: whether the network is computed in pieces, as on a CPU with XLA.
     """
 
     hparams: HParams
@@ -57,6 +61,7 @@ class Run:
     blocks_only: bool
     rank: int
     narrow: bool
+    pieces: bool
 
     @property
     def trained(self) -> int:
@@ -80,15 +85,24 @@ class Run:
     def _on_the_way(self) -> float:
         """What the way forward and back holds at its widest (bytes)."""
         shape, rows = self.hparams, self.batch_size * self.window
-        logits = LOGIT_COPIES * min(rows, LOGIT_ROWS) * shape.n_vocab
+        at_once = LOGIT_ROWS if self.recompute else MORE_LOGIT_ROWS
+        logits = LOGIT_COPIES * min(rows, at_once) * shape.n_vocab
         embeddings = shape.n_vocab * shape.n_embd * (1 if self.rank else 2)
-        states = rows * shape.n_embd
-        block = KEPT_STATES * states + KEPT_SCORES * rows * self.window * shape.n_head
-        if self.rank and self.narrow:
+        return FLOAT_BYTES * (logits + embeddings + self._blocks(rows) + self.trained / 2)
+
+    def _blocks(self, rows: int) -> float:
+        """What all blocks keep for the way back of so many positions (numbers)."""
+        shape = self.hparams
+        states, scores = rows * shape.n_embd, rows * self.window * shape.n_head
+        kept, once = KEPT_STATES * states + KEPT_SCORES * scores, 0.0
+        if self.pieces:
+            kept, once = PIECES_STATES * states, PIECES_SCORES * scores
+        elif self.rank and self.narrow:
             # XLA keeps the wide form of narrow matrices from the way forward to the way back.
-            block += 12 * shape.n_embd**2
-        blocks = shape.n_layer * (states if self.recompute else block) + self.recompute * block
-        return FLOAT_BYTES * (logits + embeddings + blocks + self.trained / 2)
+            kept += 12 * shape.n_embd**2
+        if self.recompute:
+            return shape.n_layer * states + kept + once
+        return shape.n_layer * kept + once
 
     def _update(self) -> float:
         """What the gradients take, and the largest one once more (bytes)."""
@@ -108,6 +122,7 @@ def run_of(config: FinetuneConfig, hparams: HParams, rank: int, machines: int = 
         config.only_train_transformer_layers,
         rank,
         config.precision != "float32",
+        config.xla and (config.device == "cpu" or not gpu_bytes()),
     )
 
 
