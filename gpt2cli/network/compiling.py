@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.hparams import WIDE
 from gpt2cli.network import pieces
 
 # What TensorFlow raises where XLA knows an operation not, or lacks a piece of itself.
@@ -31,11 +32,12 @@ class Way(enum.Enum):
     PLAIN = "without XLA"
 
 
-def fastest(*, xla: bool) -> Way:
-    """Returns how the device in force computes a network fastest, with XLA or without."""
+def fastest(*, xla: bool, width: int) -> Way:
+    """Returns how the device in force computes a network of a width fastest, with XLA or not."""
     if not xla:
         return Way.PLAIN
-    return Way.WHOLE if tf.config.get_visible_devices("GPU") else Way.PIECES
+    whole = width < WIDE or tf.config.get_visible_devices("GPU")
+    return Way.WHOLE if whole else Way.PIECES
 
 
 def program(function: Callable[..., Any], way: Way) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import Gpt2cliError
-from gpt2cli.hparams import HParams, product
+from gpt2cli.hparams import WIDE, HParams, product
 from gpt2cli.text.batches import LEAST
 
 FLOAT_BYTES = 4
@@ -122,7 +122,7 @@ def run_of(config: FinetuneConfig, hparams: HParams, rank: int, machines: int = 
         config.only_train_transformer_layers,
         rank,
         config.precision != "float32",
-        config.xla and (config.device == "cpu" or not gpu_bytes()),
+        config.xla and hparams.n_embd >= WIDE and (config.device == "cpu" or not gpu_bytes()),
     )
 
 

@@ -92,7 +92,7 @@ class Trainer:
         self._sums = gpt2.variables((name, tf.zeros_like(w)) for name, w in held.items())
         backward = gradients.Recomputed if recipe.recompute else gradients.Whole
         precision = tf.as_dtype(recipe.precision)
-        way = recipe.way or fastest(xla=recipe.xla)
+        way = recipe.way or fastest(xla=recipe.xla, width=hparams.n_embd)
         numerics = gradients.Numerics(recipe.dropout, precision, way)
         self._gradients = backward(weights, hparams, tuple(trained), numerics)
         self._compiled = tf.function(self.graph)

@@ -82,12 +82,13 @@ def test_what_is_computed_again_gives_the_same_and_its_product_is_done_once() ->
         assert names.count("Tanh") == 1 + apart
 
 
-def test_the_way_follows_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_way_follows_from_the_device_and_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
     from gpt2cli.network.compiling import Way, fastest
 
-    for gpus, way in (([], Way.PIECES), (["GPU:0"], Way.WHOLE)):
+    for gpus, wide in (([], Way.PIECES), (["GPU:0"], Way.WHOLE)):
         monkeypatch.setattr(tf.config, "get_visible_devices", lambda _kind, gpus=gpus: gpus)
-        assert fastest(xla=True) == way
-        assert fastest(xla=False) == Way.PLAIN
+        assert fastest(xla=True, width=768) == wide
+        assert fastest(xla=True, width=128) == Way.WHOLE
+        assert fastest(xla=False, width=768) == Way.PLAIN
