@@ -23,7 +23,7 @@ from gpt2cli.config.shared import Shared
 from gpt2cli.errors import DiskError, Gpt2cliError
 from gpt2cli.options import Option, options
 from gpt2cli.records import Record, Sample, Stopped
-from gpt2cli.signals import Interrupted, raise_on_signals
+from gpt2cli.signals import Interrupted, held, raise_on_signals
 
 COMMANDS: dict[str, type[Shared]] = {
     "download": DownloadConfig,
@@ -171,7 +171,8 @@ def perform(name: str, settings: Shared) -> int:
     """Runs a verb and prints what it yields; returns the exit code."""
     if not settings.verbose:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    verb = getattr(importlib.import_module(f"gpt2cli.commands.{name}"), name)
+    with held():
+        verb = getattr(importlib.import_module(f"gpt2cli.commands.{name}"), name)
     records: Iterator[Record] = verb(settings)
     for record in records:
         show(record, settings)

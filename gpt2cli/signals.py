@@ -64,23 +64,17 @@ def raise_on_signals() -> None:
 
 
 @contextlib.contextmanager
-def postponed() -> Iterator[None]:
-    """Within the block a signal waits for its end; then it does what it would have done.
+def held() -> Iterator[None]:
+    """Within the block signals wait, and the threads that it starts will never take one.
 
-    What is raised inside TensorFlow's C++ comes out of it as another error.
+    Those of NumPy's products would: in them a signal that TensorFlow listens for as well is lost,
+    and what it raises is lost in NumPy's own imports.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-    before = {n: signal.signal(n, lambda signum, _frame: caught.append(signum)) for n in handled()}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if caught:
-            signal.raise_signal(caught[0])
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextlib.contextmanager

@@ -116,6 +116,8 @@ def test_the_next_command_takes_what_was_compiled(
 ) -> None:
     shutil.copytree(mini_model, tmp_path / "models" / "small")
     arguments = ["generate", "--model-name", "small", "--length", 5, "--seed", 1]
+    # One text alone would need nothing compiled on a CPU.
+    arguments += ["--nsamples", 2, "--batch-size", 2]
     first = cli(*arguments)
     made = {path: path.stat().st_ino for path in compile_cache_files(home)}
     assert len([path for path in made if path.suffix == ".pb"]) == 2

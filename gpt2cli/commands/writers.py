@@ -11,7 +11,7 @@ from gpt2cli.commands.rows import Plan, Prompt, Row
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.hardware import may_have_gpu
 from gpt2cli.hparams import HParams
-from gpt2cli.signals import postponed
+from gpt2cli.signals import held
 
 
 class Writer(Protocol):
@@ -61,8 +61,7 @@ def load_single(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
     Raises:
         BadDataError: the checkpoint is damaged.
     """
-    # What a signal raises is lost in NumPy's own imports.
-    with postponed():
+    with held():
         from gpt2cli.decoding.row_filters import RowSampling
         from gpt2cli.decoding.single import SingleDecoder
         from gpt2cli.network.single import SingleModel

@@ -59,7 +59,9 @@ class CachedModel:
                 ones; those of few rows in float32 are not slower within one program.
         """
         narrowed = apart and narrow.is_narrow(weights)
-        self.compiler = Compiler(xla=xla, way=fastest(xla=xla) if narrowed else Way.WHOLE)
+        self.compiler = Compiler(
+            xla=xla, way=fastest(xla=xla, width=hparams.n_embd) if narrowed else Way.WHOLE
+        )
         self.slots, self.vocab = 0, hparams.n_vocab
         self._weights, self._hparams, self._finish = weights, hparams, finish
         self._cache: Cache = []
