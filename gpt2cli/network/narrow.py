@@ -78,9 +78,9 @@ def widened_product(x: Any, rows: Any) -> Any:
     return tf.matmul(x, tf.cast(rows, x.dtype), transpose_b=True)
 
 
-def is_narrow(weights: Mapping[str, Any]) -> bool:
-    """Returns whether weights are held narrower than float32."""
-    return bool(weights[EMBEDDING].dtype != tf.float32)
+def is_half(weights: Mapping[str, Any]) -> bool:
+    """Returns whether weights are held in bfloat16 or float16."""
+    return weights[EMBEDDING].dtype in (tf.bfloat16, tf.float16)
 
 
 def wide(weights: Mapping[str, Any], name: str, places: Any = None) -> Any:
