@@ -56,13 +56,22 @@ def folder() -> Path:
     Raises:
         RuntimeError: the user has no home.
     """
+    return home() / f"xla-{fingerprint()}"
+
+
+def home() -> Path:
+    """Returns where all lies that is kept from one command to the next.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():
         base = Path.home() / ".cache"
         # Some users have a home that is not there; it is not ours to make.
         if not base.parent.is_dir():
             raise RuntimeError(f"{base.parent} is no folder")
-    return base / "gpt2cli" / f"xla-{fingerprint()}"
+    return base / "gpt2cli"
 
 
 def fingerprint() -> str:
