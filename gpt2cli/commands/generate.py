@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpt2cli import tensorflow_start
 from gpt2cli.commands.rows import Plan, Prompt, Telling
-from gpt2cli.commands.writers import Writer, batches, is_single, load_single, load_writer
+from gpt2cli.commands.writers import Writer, batches, load_texts, load_writer, needs_tensorflow
 from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.records import Notice, Progress, Record, Text
@@ -44,7 +44,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     yield from map(Notice, start.remarks())
     yield Notice(f"from {start.prefix}, seed {seed}")
     plan = Plan(config, tokenizer, start.hparams.n_ctx, seed)
-    load = load_single if is_single(config, len(prompts)) else load_writer
+    load = load_writer if needs_tensorflow(config, len(prompts)) else load_texts
     if load is load_writer:
         tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
     writer = yield from loaded(config, start, partial(load, plan))

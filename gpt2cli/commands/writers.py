@@ -7,11 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from gpt2cli import native
 from gpt2cli.commands.rows import Plan, Prompt, Row
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.hardware import may_have_gpu
 from gpt2cli.hparams import HParams
 from gpt2cli.signals import held
+
+# The precisions that are float32 on a CPU.
+WIDE = ("auto", "float32")
 
 
 class Writer(Protocol):
@@ -42,33 +46,37 @@ def batches(plan: Plan, prompts: Sequence[Prompt], first: int) -> Iterator[list[
         yield [Row(prompt, sample, plan) for prompt, sample in jobs[begin : begin + size]]
 
 
-def is_single(config: GenerateConfig, prompts: int) -> bool:
-    """Returns whether texts are written one at a time on a CPU, which needs no TensorFlow.
+def needs_tensorflow(config: GenerateConfig, prompts: int) -> bool:
+    """Returns whether TensorFlow is needed: for a GPU, for beams and contrastive search.
+
+    Without Numba it is needed as well for several texts at once, and for narrow weights.
 
     Args:
         config: the settings.
         prompts: how many texts are continued.
     """
-    rows = min(config.batch_size, config.nsamples * prompts)
-    wide = config.precision in ("auto", "float32")
     on_cpu = config.device == "cpu" or (config.device == "auto" and not may_have_gpu())
-    return config.search == "tokens" and rows == 1 and wide and on_cpu
+    if config.search != "tokens" or not on_cpu:
+        return True
+    alone = min(config.batch_size, config.nsamples * prompts) == 1
+    return not (alone and config.precision in WIDE) and not native.is_there()
 
 
-def load_single(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
-    """Returns what writes with the checkpoint's weights, a text at a time on a CPU.
+def load_texts(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
+    """Returns what writes with the checkpoint's weights on a CPU, without TensorFlow.
 
     Raises:
         BadDataError: the checkpoint is damaged.
     """
     with held():
-        from gpt2cli.decoding.row_filters import RowSampling
-        from gpt2cli.decoding.single import SingleDecoder
-        from gpt2cli.network.single import SingleModel
+        from gpt2cli.decoding.texts import TextsDecoder, means
+        from gpt2cli.network.texts import TextsModel
         from gpt2cli.storage import checkpoint
-    model = SingleModel(checkpoint.load(prefix, hparams.shapes()), hparams)
-    sampling = RowSampling(*choices(plan.config))
-    return TokenWriter(plan, SingleDecoder(model, hparams.n_ctx, sampling))
+
+        precision = "float32" if plan.config.precision in WIDE else plan.config.precision
+        arithmetic, sampling = means(precision, choices(plan.config))
+    model = TextsModel(checkpoint.load(prefix, hparams.shapes()), hparams, arithmetic)
+    return TokenWriter(plan, TextsDecoder(model, hparams.n_ctx, sampling))
 
 
 def load_writer(plan: Plan, prefix: Path, hparams: HParams) -> Writer:

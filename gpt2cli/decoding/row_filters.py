@@ -22,6 +22,13 @@ class RowSampling(Choices):
 
     filters: ClassVar[Any] = sys.modules[__name__]
 
+    def choose_all(
+        self, logits: Logits, uniforms: Sequence[float], histories: Sequence[Sequence[int]]
+    ) -> tuple[list[int], list[float]]:
+        """Returns each row's next token, and its log-probability; logits are (rows, vocab)."""
+        chosen = list(map(self.choose, logits, uniforms, histories))
+        return [token for token, _ in chosen], [nats for _, nats in chosen]
+
     @np.errstate(all="ignore")
     def choose(self, logits: Logits, uniform: float, history: Sequence[int]) -> tuple[int, float]:
         """Returns the next token, and its log-probability as the model sees it.

@@ -14,11 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2cli.network import pieces
+from gpt2cli.network.rounding import quantised
 
 # What follows a weight's name where it is held so: its rows, and the scale of each.
 ROWS, SCALE = "/rows", "/scale"
 EMBEDDING = "model/wte"
-INT8_MOST = 127
 
 
 def held(arrays: Iterable[tuple[str, Any]], precision: str) -> dict[str, Any]:
@@ -42,13 +42,6 @@ def held(arrays: Iterable[tuple[str, Any]], precision: str) -> dict[str, Any]:
         kind = tf.as_dtype(precision)
         weights[name] = tf.Variable(tf.cast(rows, kind), trainable=False, dtype=kind)
     return weights
-
-
-def quantised(rows: Any) -> tuple[Any, Any]:
-    """Returns rows as int8, and float32 (rows,): what each row is to be multiplied by."""
-    most = np.abs(rows).max(axis=1)
-    scale = np.where(most > 0, most / INT8_MOST, 1.0).astype(np.float32)
-    return np.rint(rows / scale[:, None]).astype(np.int8), scale
 
 
 def product(x: Any, weights: Mapping[str, Any], name: str) -> Any:

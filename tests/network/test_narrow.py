@@ -10,6 +10,7 @@ import pytest
 
 import gpt2cli
 from gpt2cli.hparams import HParams, read_hparams
+from gpt2cli.network import rounding
 from gpt2cli.text.tokenizer import read_tokenizer
 from tests import models, oracle
 
@@ -46,12 +47,10 @@ def test_the_logits_are_nearly_the_oracles(precision: str, near: float) -> None:
 
 
 def test_int8_rows_are_within_half_a_step_of_what_they_stand_for() -> None:
-    from gpt2cli.network import narrow
-
     rows = np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32)
     rows[3] = 0
     rows[4] *= 1e-6
-    numbers, scale = narrow.quantised(rows)
+    numbers, scale = rounding.quantised(rows)
     assert numbers.dtype == np.int8
     assert np.abs(numbers).max(axis=1).tolist() == [127, 127, 127, 0, 127]
     assert np.all(np.abs(numbers * scale[:, None] - rows) <= 0.5001 * scale[:, None])

@@ -1,0 +1,26 @@
+"""float32 weights made narrower, in NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+INT8_MOST = 127
+# What is no number has some of the low bits that a bfloat16 lacks, or none.
+BFLOAT16_NAN = np.uint16(0x7FC0)
+
+
+def quantised(rows: Any) -> tuple[Any, Any]:
+    """Returns rows as int8, and float32 (rows,): what each row is to be multiplied by."""
+    most = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    scale = np.where(most > 0, most / INT8_MOST, 1.0).astype(np.float32)
+    scaled = rows / scale[:, None]
+    return np.rint(scaled, out=scaled).astype(np.int8), scale
+
+
+def upper_halves(rows: Any) -> Any:
+    """Returns float32 rows as bfloat16's bits, uint16, rounded to the nearest, ties to even."""
+    bits = rows.view(np.uint32)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return np.where(np.isnan(rows), BFLOAT16_NAN, rounded)
