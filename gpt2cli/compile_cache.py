@@ -35,14 +35,12 @@ def enable() -> Path | None:
     """
     if DIRECTORY_FLAG in os.environ.get(FLAGS, ""):
         return None
+    place = private(f"xla-{fingerprint()}")
+    if place is None:
+        return None
     try:
-        place = folder()
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if place.stat().st_uid != os.getuid() or shutil.disk_usage(place).free < LEAST_FREE:
-            return None
         clean(place)
-    # RuntimeError is what there is to know where a user has no home.
-    except (OSError, RuntimeError):
+    except OSError:
         return None
     kept = f"{DIRECTORY_FLAG}={place} --tf_xla_persistent_cache_device_types=CPU"
     os.environ[FLAGS] = f"{os.environ.get(FLAGS, '')} {kept}".strip()
@@ -50,17 +48,28 @@ def enable() -> Path | None:
     return place
 
 
-def folder() -> Path:
-    """Returns where programs for this machine and this TensorFlow lie.
+def private(name: str) -> Path | None:
+    """Returns a folder of the user's own for what is kept from one command to the next.
 
-    Raises:
-        RuntimeError: the user has no home.
+    Args:
+        name: the folder's, among ours in the user's cache.
+
+    Returns:
+        None where there can be none, or the disk has no room.
     """
-    return home() / f"xla-{fingerprint()}"
+    try:
+        place = home() / name
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if place.stat().st_uid != os.getuid() or shutil.disk_usage(place).free < LEAST_FREE:
+            return None
+    # RuntimeError is what there is to know where a user has no home.
+    except (OSError, RuntimeError):
+        return None
+    return place
 
 
 def home() -> Path:
-    """Returns where all lies that is kept from one command to the next.
+    """Returns where all lies that is kept.
 
     Raises:
         RuntimeError: the user has no home.

@@ -3,23 +3,89 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import os
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
 
 from gpt2cli import compile_cache
 
 CACHE = "NUMBA_CACHE_DIR"
+# All files with compiled loops. Numba notices that a file has changed, but not one it imports from.
+LOOPS = ("network/kernels.py", "decoding/draws.py")
+# What Numba keeps are pickles; this is how they end.
+PICKLES, END = "*/*.nb[ic]", b"."
+
+Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
 def is_there() -> bool:
-    """Returns whether Numba can be loaded, and lets it keep what it compiles.
+    """Returns whether Numba can be loaded.
 
     It is loaded by this, some 0.3 s: ask only where loops are about to run.
     """
-    with contextlib.suppress(OSError, RuntimeError):
-        os.environ.setdefault(CACHE, str(compile_cache.home() / "numba"))
+    keeps()
     try:
         import numba  # noqa: F401
     # A NumPy that is too new for it is an ImportError as well.
     except ImportError:
         return False
     return True
+
+
+def compiled(**options: Any) -> Callable[[Loop], Loop]:
+    """Returns a decorator by which Numba compiles a function when it is first called.
+
+    It divides as NumPy does, and lets other threads run.
+
+    Args:
+        options: Numba's, as `parallel` and `fastmath`. Whatever is not said here a function
+            inherits from the first that calls it.
+    """
+    from numba import njit
+
+    options = {"fastmath": False, "parallel": False, **options}
+    decorator: Callable[[Loop], Loop] = njit(
+        error_model="numpy", nogil=True, cache=keeps(), **options
+    )
+    return decorator
+
+
+def compile_ahead(loops: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
+    """Compiles loops for types of Numba's while other work is done.
+
+    Signals are never taken by the thread that does so, if they are held where it is started.
+    """
+
+    def compile_all() -> None:
+        for loop, types in loops:
+            loop.compile(types)
+
+    threading.Thread(target=compile_all).start()
+
+
+@functools.cache
+def keeps() -> bool:
+    """Returns whether Numba has a folder to keep what it compiles, which is looked through."""
+    if CACHE in os.environ:
+        return True
+    place = compile_cache.private(f"numba-{fingerprint()}")
+    if place is None:
+        return False
+    # A machine that went down may have left some that are not whole.
+    with contextlib.suppress(OSError):
+        for path in place.glob(PICKLES):
+            if not path.read_bytes().endswith(END):
+                path.unlink()
+    os.environ[CACHE] = str(place)
+    return True
+
+
+def fingerprint() -> str:
+    """Returns a hash of all files with compiled loops."""
+    package = Path(__file__).parent
+    loops = b"".join((package / name).read_bytes() for name in LOOPS)
+    return hashlib.sha256(loops).hexdigest()[:16]

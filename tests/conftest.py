@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from gpt2cli import tensorflow_start
+from gpt2cli import native, tensorflow_start
 from gpt2cli.text.tokenizer import Tokenizer
 from tests import models
 
 # Before any test imports TensorFlow, so that its greetings stay out of the tests' output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Before any test imports Numba: what it compiles is kept for the next run of the tests.
+COMPILED = Path(tempfile.gettempdir()) / f"gpt2cli-tests-{os.getuid()}-{native.fingerprint()}"
+os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -42,15 +42,15 @@ def test_tensorflow_is_told_where_and_keeps_its_other_flags(home: Path) -> None:
 def test_another_machine_or_tensorflow_has_its_own_folder(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = compile_cache.folder()
-    assert compile_cache.folder() == first
+    first = compile_cache.fingerprint()
+    assert compile_cache.fingerprint() == first
     monkeypatch.setattr(compile_cache, "processor", lambda: "flags: avx512f")
-    assert compile_cache.folder() != first
+    assert compile_cache.fingerprint() != first
 
 
 def test_what_is_not_sealed_or_damaged_is_removed(home: Path) -> None:
-    place = compile_cache.folder()
-    place.mkdir(parents=True)
+    place = compile_cache.private(f"xla-{compile_cache.fingerprint()}")
+    assert place is not None
     for name in ("good.pb", "flipped.pb", "cut.pb"):
         (place / name).write_bytes(b"program " * 100)
     compile_cache.seal(place)
@@ -66,8 +66,8 @@ def test_what_is_not_sealed_or_damaged_is_removed(home: Path) -> None:
 
 
 def test_the_oldest_go_where_there_is_too_much(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = compile_cache.folder()
-    place.mkdir(parents=True)
+    place = compile_cache.private(f"xla-{compile_cache.fingerprint()}")
+    assert place is not None
     for age, name in enumerate(("a.pb", "b.pb", "c.pb")):
         (place / name).write_bytes(b"x" * 100)
         os.utime(place / name, (1000 - age, 1000 - age))
@@ -116,8 +116,8 @@ def test_the_next_command_takes_what_was_compiled(
 ) -> None:
     shutil.copytree(mini_model, tmp_path / "models" / "small")
     arguments = ["generate", "--model-name", "small", "--length", 5, "--seed", 1]
-    # One text alone would need nothing compiled on a CPU.
-    arguments += ["--nsamples", 2, "--batch-size", 2]
+    # Without beams TensorFlow would not be needed on a CPU.
+    arguments += ["--num-beams", 2]
     first = cli(*arguments)
     made = {path: path.stat().st_ino for path in compile_cache_files(home)}
     assert len([path for path in made if path.suffix == ".pb"]) == 2

@@ -43,8 +43,9 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
     yield from map(Notice, start.remarks())
     yield Notice(f"from {start.prefix}, seed {seed}")
-    plan = Plan(config, tokenizer, start.hparams.n_ctx, seed)
-    load = load_writer if needs_tensorflow(config, len(prompts)) else load_texts
+    width = min(config.batch_size, config.nsamples * len(prompts))
+    plan = Plan(config, tokenizer, start.hparams.n_ctx, seed, width)
+    load = load_writer if needs_tensorflow(plan) else load_texts
     if load is load_writer:
         tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
     writer = yield from loaded(config, start, partial(load, plan))

@@ -40,12 +40,14 @@ class Plan:
         tokenizer: what makes text of tokens.
         n_ctx: the window.
         seed: what random numbers follow from.
+        width: how many texts grow at once at most.
     """
 
     config: GenerateConfig
     tokenizer: Tokenizer
     n_ctx: int
     seed: int
+    width: int = 1
 
     @property
     def streams(self) -> bool:

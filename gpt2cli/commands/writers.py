@@ -46,20 +46,17 @@ def batches(plan: Plan, prompts: Sequence[Prompt], first: int) -> Iterator[list[
         yield [Row(prompt, sample, plan) for prompt, sample in jobs[begin : begin + size]]
 
 
-def needs_tensorflow(config: GenerateConfig, prompts: int) -> bool:
+def needs_tensorflow(plan: Plan) -> bool:
     """Returns whether TensorFlow is needed: for a GPU, for beams and contrastive search.
 
     Without Numba it is needed as well for several texts at once, and for narrow weights.
-
-    Args:
-        config: the settings.
-        prompts: how many texts are continued.
     """
+    config = plan.config
     on_cpu = config.device == "cpu" or (config.device == "auto" and not may_have_gpu())
     if config.search != "tokens" or not on_cpu:
         return True
-    alone = min(config.batch_size, config.nsamples * prompts) == 1
-    return not (alone and config.precision in WIDE) and not native.is_there()
+    plain = plan.width == 1 and config.precision in WIDE
+    return not plain and not native.is_there()
 
 
 def load_texts(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
@@ -74,7 +71,8 @@ def load_texts(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
         from gpt2cli.storage import checkpoint
 
         precision = "float32" if plan.config.precision in WIDE else plan.config.precision
-        arithmetic, sampling = means(precision, choices(plan.config))
+        arithmetic, sampling = means(precision, choices(plan.config), many=plan.width > 1)
+        arithmetic.prepare()
     model = TextsModel(checkpoint.load(prefix, hparams.shapes()), hparams, arithmetic)
     return TokenWriter(plan, TextsDecoder(model, hparams.n_ctx, sampling))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from gpt2cli.native import compiled
 from gpt2cli.network.kernels import SUMS, power, softmax
 
 
-@njit(parallel=True, error_model="numpy", nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled(parallel=True)
 def draw_all(filtered: Any, uniforms: Any, tokens: Any) -> None:
     """Draws a token from each row, as row_filters.draw does.
 
@@ -24,7 +25,7 @@ def draw_all(filtered: Any, uniforms: Any, tokens: Any) -> None:
         tokens[row] = drawn(filtered[row], uniforms[row])
 
 
-@njit(error_model="numpy", nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled()
 def drawn(shares: Any, uniform: Any) -> Any:
     """Returns the token in whose stretch of the sum of shares (vocab,) a number falls."""
     total = 0.0
@@ -39,7 +40,7 @@ def drawn(shares: Any, uniform: Any) -> Any:
     return last
 
 
-@njit(parallel=True, error_model="numpy", nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled(parallel=True)
 def take_nats(logits: Any, tokens: Any, found: Any) -> None:
     """Takes the log-probability of each row's token.
 
@@ -53,7 +54,7 @@ def take_nats(logits: Any, tokens: Any, found: Any) -> None:
         found[row] = logits[row, tokens[row]] - most - np.log(total)
 
 
-@njit(error_model="numpy", nogil=True, cache=True, fastmath=SUMS)  # type: ignore[untyped-decorator]
+@compiled(fastmath=SUMS)
 def powers(logits: Any) -> Any:
     """float32 (vocab,) → the highest, and the sum of e to the power of each less the highest."""
     most = logits[0]

@@ -12,19 +12,23 @@ from gpt2cli.network.arithmetic import Arithmetic
 from gpt2cli.network.texts import TextsModel
 
 
-def means(precision: str, choices: Sequence[Any]) -> tuple[Arithmetic, RowSampling]:
+def means(
+    precision: str, choices: Sequence[Any], *, many: bool = True
+) -> tuple[Arithmetic, RowSampling]:
     """Returns what computes and what chooses: by Numba where it is there, else by NumPy alone.
 
     Args:
         precision: in which weights are held: float32, or with Numba bfloat16, float16 or int8.
         choices: the attributes of Choices.
+        many: whether several texts grow at once.
     """
     if not native.is_there():
         return Arithmetic(), RowSampling(*choices)
     from gpt2cli.decoding.native_rows import NativeSampling
     from gpt2cli.network.native_arithmetic import NativeArithmetic
 
-    return NativeArithmetic(precision), NativeSampling(*choices)
+    sampling = NativeSampling if many else RowSampling
+    return NativeArithmetic(precision, many=many), sampling(*choices)
 
 
 class TextsDecoder:

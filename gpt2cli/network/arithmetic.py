@@ -48,6 +48,9 @@ class PlainMatrix:
 class Arithmetic:
     """GPT-2's arithmetic in NumPy, float32."""
 
+    def prepare(self) -> None:
+        """Begins to make ready what is needed: nothing."""
+
     def matrix(self, rows: Array) -> Matrix:
         """Returns weights (columns, width) as they are read fastest."""
         return PlainMatrix(rows)

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import from_dtype, prange, types
 from numba.extending import intrinsic
+
+from gpt2cli.native import compiled
 
 # Sums may be taken in any order and products fused with them; what is no number stays none.
 SUMS = {"reassoc", "contract", "nsz"}
@@ -34,6 +36,32 @@ ROUNDING = np.float32(1.5 * 2**23)
 ONE_BITS, FRACTION_BITS = np.int32(0x3F800000), np.int32(23)
 
 
+def needed(held: Any, *, few: bool) -> list[tuple[Any, tuple[Any, ...]]]:
+    """Returns the loops that decoding needs, each with the types of what it takes.
+
+    Args:
+        held: NumPy's type of the weights, or of their bits.
+        few: whether products with a few rows are among them.
+    """
+    weights, counts = from_dtype(np.dtype(held))[:, ::1], types.int64[::1]
+    vector, rows = types.float32[::1], types.float32[:, ::1]
+    cache = types.float32[:, :, :, ::1]
+    loops: list[tuple[Any, tuple[Any, ...]]] = [
+        (norm, (rows, vector, vector, types.float32, rows)),
+        (one_row, (vector, weights, vector, vector, vector)),
+        (attend_newest, (rows, cache, cache, counts, rows)),
+        (gelu, (rows,)),
+    ]
+    return [(few_rows, (rows, weights, vector, vector, rows)), *loops] if few else loops
+
+
+@compiled(parallel=True)
+def wake(found: Any) -> None:
+    """int64 (places,) → their numbers, found by all threads: they are there from now on."""
+    for place in prange(len(found)):
+        found[place] = place
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def wide(_context: Any, kind: Any) -> Any:
     """A weight of any kind → float32; for compiled loops alone."""
@@ -51,9 +79,8 @@ def wide(_context: Any, kind: Any) -> Any:
     return types.float32(kind), generate
 
 
-# Numba lets a function inherit what it does not say itself from the first that calls it; with
-# SUMS the rounding in here would be optimised away.
-@njit(error_model="numpy", nogil=True, cache=True, fastmath=False)  # type: ignore[untyped-decorator]
+# With SUMS the rounding in here would be optimised away.
+@compiled()
 def power(x: Any) -> Any:
     """float32 → e to the power of it, up to 88; of what is below -87 nothing is left."""
     within = min(max(x, LEAST_POWER), MOST_POWER)
@@ -67,7 +94,7 @@ def power(x: Any) -> Any:
     return ZERO if x < LEAST_POWER else found
 
 
-@njit(error_model="numpy", nogil=True, cache=True, fastmath=SUMS)  # type: ignore[untyped-decorator]
+@compiled(fastmath=SUMS)
 def dot(row: Any, column: Any) -> Any:
     """float32 (width,), and (width,) of any kind → the sum of their products."""
     total = ZERO
@@ -76,7 +103,7 @@ def dot(row: Any, column: Any) -> Any:
     return total
 
 
-@njit(parallel=True, error_model="numpy", nogil=True, cache=True, fastmath=SUMS)  # type: ignore[untyped-decorator]
+@compiled(parallel=True, fastmath=SUMS)
 def one_row(row: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
     """Multiplies a row by a matrix, at the speed at which memory gives it.
 
@@ -91,7 +118,7 @@ def one_row(row: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
         found[column] = dot(row, columns[column]) * scale[column] + bias[column]
 
 
-@njit(parallel=True, error_model="numpy", nogil=True, cache=True, fastmath=SUMS)  # type: ignore[untyped-decorator]
+@compiled(parallel=True, fastmath=SUMS)
 def few_rows(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
     """Multiplies up to some dozens of rows by a matrix, which is read once.
 
@@ -122,7 +149,7 @@ def few_rows(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None
                 found[row, column] = found[row, column] * scale[column] + bias[column]
 
 
-@njit(error_model="numpy", nogil=True, cache=True, fastmath=SUMS)  # type: ignore[untyped-decorator]
+@compiled(fastmath=SUMS)
 def tile(rows: Any, columns: Any, found: Any) -> None:
     """float32 (4, width), (5, width) → (4, 5) or more: each row by each column.
 
@@ -152,7 +179,7 @@ def tile(rows: Any, columns: Any, found: Any) -> None:
             found[row, column] = sums[row][column]
 
 
-@njit(parallel=True, error_model="numpy", nogil=True, cache=True, fastmath=SUMS)  # type: ignore[untyped-decorator]
+@compiled(parallel=True, fastmath=SUMS)
 def attend_newest(mixed: Any, keys: Any, values: Any, seen: Any, found: Any) -> None:
     """Adds each text's newest position to its keys and values, and attends to all of them.
 
@@ -170,7 +197,7 @@ def attend_newest(mixed: Any, keys: Any, values: Any, seen: Any, found: Any) -> 
         attend(mixed[text], number, pair, seen[text] + 1, found[text])
 
 
-@njit(error_model="numpy", nogil=True, cache=True, fastmath=SUMS)  # type: ignore[untyped-decorator]
+@compiled(fastmath=SUMS)
 def attend(mixed: Any, number: Any, pair: Any, end: Any, found: Any) -> None:
     """The same for one text and one head, by its number.
 
@@ -208,7 +235,7 @@ def attend(mixed: Any, number: Any, pair: Any, end: Any, found: Any) -> None:
         found[first + place] = sums[place]
 
 
-@njit(parallel=True, error_model="numpy", nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled(parallel=True)
 def causal_softmax(scores: Any, first: int) -> None:
     """float32 (heads, block, end) → the same, in place: shares of what each position may see.
 
@@ -221,7 +248,7 @@ def causal_softmax(scores: Any, first: int) -> None:
         softmax(scores[job // block, job % block], first + job % block + 1)
 
 
-@njit(error_model="numpy", nogil=True, cache=True, fastmath=SUMS)  # type: ignore[untyped-decorator]
+@compiled(fastmath=SUMS)
 def softmax(scores: Any, end: int) -> None:
     """float32 (slots,) → the same, in place: shares of the first `end`; the others have none."""
     most = scores[0]
@@ -237,7 +264,7 @@ def softmax(scores: Any, end: int) -> None:
     scores[end:] = ZERO
 
 
-@njit(error_model="numpy", nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled()
 def gelu(x: Any) -> None:
     """float32 (many, width) → the same, in place; the tanh approximation, as gpt2.gelu."""
     for row in range(x.shape[0]):
@@ -247,7 +274,7 @@ def gelu(x: Any) -> None:
             x[row, place] = value / (ONE + power(inner))
 
 
-@njit(error_model="numpy", nogil=True, cache=True, fastmath=SUMS)  # type: ignore[untyped-decorator]
+@compiled(fastmath=SUMS)
 def norm(x: Any, gain: Any, bias: Any, epsilon: Any, found: Any) -> None:
     """float32 (many, embed) → (many, embed) of mean 0 and variance 1, scaled and shifted."""
     many, embed = x.shape

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from gpt2cli import native
 from gpt2cli.network import kernels
 from gpt2cli.network.arithmetic import NORM_EPSILON, Arithmetic, Array
 from gpt2cli.network.rounding import quantised, upper_halves
@@ -17,6 +19,15 @@ FEW_ROWS = 64
 MANY_SCORES = 1 << 16
 
 
+# What weights are held as, by precision.
+HELD: dict[str, Any] = {
+    "float32": np.float32,
+    "bfloat16": kernels.BFLOAT16_BITS,
+    "float16": kernels.FLOAT16_BITS,
+    "int8": np.int8,
+}
+
+
 class NativeMatrix:
     """Weights by their columns, held in a precision.
 
@@ -24,9 +35,12 @@ class NativeMatrix:
         kind: float32, bfloat16, float16 or int8.
     """
 
-    def __init__(self, rows: Array, kind: str) -> None:
-        """Takes float32 (columns, width), and the precision in which they are held."""
-        self.kind = kind
+    def __init__(self, rows: Array, kind: str, few: int = FEW_ROWS) -> None:
+        """Takes float32 (columns, width), and the precision in which they are held.
+
+        Products with more than `few` rows are BLAS's.
+        """
+        self.kind, self._few = kind, few
         self._scale = np.ones(len(rows), np.float32)
         self._no_bias = np.zeros(len(rows), np.float32)
         # Compiled code knows arrays that may be written to; these are, but nobody does.
@@ -34,16 +48,16 @@ class NativeMatrix:
         if kind == "int8":
             self._held, self._scale = quantised(rows)
         elif kind == "float16":
-            self._held = rows.astype(np.float16).view(kernels.FLOAT16_BITS)
+            self._held = rows.astype(np.float16).view(HELD[kind])
         elif kind == "bfloat16":
-            self._held = upper_halves(rows).view(kernels.BFLOAT16_BITS)
+            self._held = upper_halves(rows)
         else:
             self._held = rows
 
     def times(self, x: Array, bias: Array | None = None) -> Array:
         """(many, width) → (many, columns)."""
         bias = self._no_bias if bias is None else bias
-        if len(x) > FEW_ROWS:
+        if len(x) > self._few:
             found = x @ self._wide(slice(None)).T
             found += bias
             return np.asarray(found)
@@ -62,24 +76,33 @@ class NativeMatrix:
         """Returns the rows at some places as float32."""
         held = self._held[places]
         if self.kind == "int8":
-            return held * self._scale[places][:, None]
+            return np.asarray(held * self._scale[places][:, None])
         if self.kind == "float16":
-            return held.view(np.float16).astype(np.float32)
+            return np.asarray(held.view(np.float16).astype(np.float32))
         if self.kind == "bfloat16":
-            return (held.astype(np.uint32) << 16).view(np.float32)
-        return held
+            return np.asarray((held.astype(np.uint32) << 16).view(np.float32))
+        return np.asarray(held)
 
 
 class NativeArithmetic(Arithmetic):
     """GPT-2's arithmetic by compiled loops; products of many rows by NumPy's BLAS."""
 
-    def __init__(self, kind: str = "float32") -> None:
-        """Takes the precision in which weights are held: float32, bfloat16, float16 or int8."""
+    def __init__(self, kind: str = "float32", *, many: bool = True) -> None:
+        """Takes in which precision weights are held, and whether several texts grow at once.
+
+        Where it is one text, BLAS takes in its prompt: that is one loop less to compile.
+        """
         self._kind = kind
+        self._few = FEW_ROWS if many or kind != "float32" else 1
+
+    def prepare(self) -> None:
+        """Begins to compile what is needed, and starts the threads that share the work."""
+        kernels.wake(np.empty(len(os.sched_getaffinity(0)), np.int64))
+        native.compile_ahead(kernels.needed(HELD[self._kind], few=self._few > 1))
 
     def matrix(self, rows: Array) -> NativeMatrix:
         """Returns weights (columns, width) as they are read fastest."""
-        return NativeMatrix(rows, self._kind)
+        return NativeMatrix(rows, self._kind, self._few)
 
     def norm(self, x: Array, gain: Array, bias: Array) -> Array:
         """(many, embed) → (many, embed) of mean 0 and variance 1, scaled and shifted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import ml_dtypes
@@ -35,9 +36,9 @@ def test_products_are_those_of_what_the_weights_stand_for(kind: str, many: int) 
         rows, x, bias = noise(columns, width) / 10, noise(many, width), noise(columns)
         matrix, exact = NativeMatrix(rows, kind), stands_for(rows, kind)
         expected = x.astype(np.float64) @ exact.T
-        near = {"rtol": 1e-4, "atol": 1e-5}
-        np.testing.assert_allclose(matrix.times(x), expected, **near)  # type: ignore[arg-type]
-        np.testing.assert_allclose(matrix.times(x, bias), expected + bias, **near)  # type: ignore[arg-type]
+        near = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+        near(matrix.times(x), expected)
+        near(matrix.times(x, bias), expected + bias)
         places = [columns - 1, 0, 0]
         np.testing.assert_allclose(matrix.rows(places), exact[places], rtol=1e-6)
 
@@ -72,7 +73,7 @@ def test_gelu_and_norm_and_shares_are_numpys() -> None:
     plain, native = Arithmetic(), NativeArithmetic()
     x, gain, bias = 4 * noise(7, 96), noise(96), noise(96)
     x[0, :3] = 0, 30, -30
-    expected = plain.gelu(x.astype(np.float64))  # type: ignore[arg-type]
+    expected = plain.gelu(x.astype(np.float64))
     np.testing.assert_allclose(native.gelu(x.copy()), expected, rtol=1e-5, atol=1e-6)
     rows = x.astype(np.float64)
     centred = rows - rows.mean(axis=1, keepdims=True)
@@ -82,7 +83,7 @@ def test_gelu_and_norm_and_shares_are_numpys() -> None:
     )
     for first, many in ((0, 30), (170, 30)):
         scores = noise(12, many, first + many) * 5
-        expected = plain.shares(scores.astype(np.float64), first)  # type: ignore[arg-type]
+        expected = plain.shares(scores.astype(np.float64), first)
         kernels.causal_softmax(scores, first)
         np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-9)
 
