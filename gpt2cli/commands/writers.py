@@ -74,7 +74,7 @@ def load_texts(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
         arithmetic, sampling = means(precision, choices(plan.config), many=plan.width > 1)
         arithmetic.prepare()
     model = TextsModel(checkpoint.load(prefix, hparams.shapes()), hparams, arithmetic)
-    return TokenWriter(plan, TextsDecoder(model, hparams.n_ctx, sampling))
+    return TokenWriter(plan, TextsDecoder(model, hparams.n_ctx, sampling), fixed=False)
 
 
 def load_writer(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
@@ -128,16 +128,19 @@ def full(rows: Sequence[Row], width: int) -> list[Row]:
 class TokenWriter:
     """Lets rows grow side by side, token by token."""
 
-    def __init__(self, plan: Plan, decoder: Any) -> None:
-        """Takes what the rows have in common, and what continues their tokens."""
-        self._plan, self._decoder, self._width = plan, decoder, 0
+    def __init__(self, plan: Plan, decoder: Any, *, fixed: bool = True) -> None:
+        """Takes what the rows have in common, and what continues their tokens.
+
+        Where the width of a batch is fixed, what continues them is compiled for the first alone.
+        """
+        self._plan, self._decoder, self._fixed, self._width = plan, decoder, fixed, 0
 
     def grow(self, rows: Sequence[Row]) -> Iterator[None]:
         """Lets all rows grow to their ends; yields after each token."""
         from gpt2cli.decoding.rows import uniforms
 
         places = full(rows, self._width)
-        self._width = len(places)
+        self._width = len(places) if self._fixed else 0
         draws = [uniforms(self._plan.seed, row.prompt.number, row.sample) for row in places]
         length = max(self._plan.length(row.prompt) for row in rows)
         for chosen in self._decoder.tokens([row.prompt.tokens for row in places], draws, length):
