@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+# Queries are taken in blocks of so many, each against the keys up to its end.
+QUERY_BLOCK = 256
 NORM_EPSILON = np.float32(1e-5)
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -66,6 +68,28 @@ class Arithmetic:
         inner = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x)))
         return np.asarray(0.5 * x * (1 + inner))
 
+    def attend_prompt(self, mixed: Array, keys: Array, values: Array) -> Array:
+        """Lets each position of a prompt attend to those before it and to itself.
+
+        Args:
+            mixed: (time, 3 * embed): queries, keys and values.
+            keys: (heads, slots, head), of the prompt, set already.
+            values: like keys.
+
+        Returns:
+            (time, embed).
+        """
+        heads, _, head = keys.shape
+        time, embed = len(mixed), heads * head
+        query = mixed[:, :embed].reshape(time, heads, head).transpose(1, 0, 2)
+        query = query / np.float32(math.sqrt(head))  # (heads, time, head)
+        found = [
+            self.attend(query[:, start : start + QUERY_BLOCK], keys, values, start)
+            for start in range(0, time, QUERY_BLOCK)
+        ]
+        whole = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+        return whole.transpose(1, 0, 2).reshape(time, embed)
+
     def attend(self, query: Array, keys: Array, values: Array, first: int) -> Array:
         """Returns the values that scaled queries attend to, of a text's positions from `first` on.
 
@@ -78,9 +102,15 @@ class Arithmetic:
         Returns:
             (heads, block, head).
         """
-        end = first + query.shape[1]
+        block = query.shape[1]
+        end = first + block
         scores = query @ keys[:, :end].transpose(0, 2, 1)  # (heads, block, end)
-        return np.asarray(self.shares(scores, first) @ values[:, :end])
+        if block > 1:
+            scores[:, :, first:] += np.triu(np.full((block, block), -np.inf, np.float32), 1)
+        scores -= scores.max(axis=-1, keepdims=True)
+        shares = np.exp(scores, out=scores)
+        shares /= shares.sum(axis=-1, keepdims=True)
+        return np.asarray(shares @ values[:, :end])
 
     def attend_newest(self, mixed: Array, keys: Array, values: Array, seen: Any) -> Array:
         """Adds each text's newest position to its keys and values, and attends to all of them.
@@ -101,18 +131,3 @@ class Arithmetic:
             query = query[:, None] / np.float32(math.sqrt(head))  # (heads, 1, head)
             found[text] = self.attend(query, keys[text], values[text], at)
         return found.reshape(texts, heads * head)
-
-    def shares(self, scores: Array, first: int) -> Array:
-        """(heads, block, end) → the same: how much of each position each of the block's sees.
-
-        Args:
-            scores: of a block of positions with all up to its end; used up.
-            first: the position of the block's first.
-        """
-        block = scores.shape[1]
-        if block > 1:
-            scores[:, :, first:] += np.triu(np.full((block, block), -np.inf, np.float32), 1)
-        scores -= scores.max(axis=-1, keepdims=True)
-        shares = np.exp(scores, out=scores)
-        shares /= shares.sum(axis=-1, keepdims=True)
-        return shares

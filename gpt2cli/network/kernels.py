@@ -140,7 +140,7 @@ def few_rows(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None
         # Tiles need all their columns and rows; what is left is taken one by one.
         tiled = many - many % TILE_ROWS if some == TILE_COLUMNS else 0
         for row in range(0, tiled, TILE_ROWS):
-            tile(rows[row : row + TILE_ROWS], widened, found[row:, first:])
+            tile(rows, row, widened, width, found[row:, first:])
         for row in range(tiled, many):
             for column in range(some):
                 found[row, first + column] = dot(rows[row], widened[column])
@@ -150,18 +150,25 @@ def few_rows(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None
 
 
 @compiled(fastmath=SUMS)
-def tile(rows: Any, columns: Any, found: Any) -> None:
-    """float32 (4, width), (5, width) → (4, 5) or more: each row by each column.
+def tile(rows: Any, row: Any, columns: Any, depth: Any, found: Any) -> None:
+    """Sets (4, 5) of found: four rows from `row` on by five columns, as far as their depth.
 
     Twenty sums stay in registers; what is loaded once is used four or five times.
+
+    Args:
+        rows: float32 (many, at least depth).
+        row: the first of four.
+        columns: float32 (at least 5, at least depth).
+        depth: how much of them is multiplied.
+        found: float32 (at least 4, at least 5).
     """
-    row0, row1, row2, row3 = rows[0], rows[1], rows[2], rows[3]
+    row0, row1, row2, row3 = rows[row], rows[row + 1], rows[row + 2], rows[row + 3]
     column0, column1, column2, column3, column4 = (
         columns[0], columns[1], columns[2], columns[3], columns[4],
     )  # fmt: skip
     a0 = a1 = a2 = a3 = a4 = b0 = b1 = b2 = b3 = b4 = ZERO
     c0 = c1 = c2 = c3 = c4 = d0 = d1 = d2 = d3 = d4 = ZERO
-    for place in range(len(row0)):
+    for place in range(depth):
         a, b, c, d = row0[place], row1[place], row2[place], row3[place]
         weight = column0[place]
         a0, b0, c0, d0 = a0 + a * weight, b0 + b * weight, c0 + c * weight, d0 + d * weight
@@ -174,9 +181,9 @@ def tile(rows: Any, columns: Any, found: Any) -> None:
         weight = column4[place]
         a4, b4, c4, d4 = a4 + a * weight, b4 + b * weight, c4 + c * weight, d4 + d * weight
     sums = ((a0, a1, a2, a3, a4), (b0, b1, b2, b3, b4), (c0, c1, c2, c3, c4), (d0, d1, d2, d3, d4))
-    for row in range(TILE_ROWS):
+    for place in range(TILE_ROWS):
         for column in range(TILE_COLUMNS):
-            found[row, column] = sums[row][column]
+            found[place, column] = sums[place][column]
 
 
 @compiled(parallel=True, fastmath=SUMS)
@@ -235,17 +242,79 @@ def attend(mixed: Any, number: Any, pair: Any, end: Any, found: Any) -> None:
         found[first + place] = sums[place]
 
 
-@compiled(parallel=True)
-def causal_softmax(scores: Any, first: int) -> None:
-    """float32 (heads, block, end) → the same, in place: shares of what each position may see.
+@compiled(parallel=True, fastmath=SUMS)
+def attend_prompt(mixed: Any, keys: Any, values: Any, found: Any) -> None:
+    """Lets each position of a prompt attend to those before it and to itself.
 
     Args:
-        scores: of a block of positions with all up to its end.
-        first: the position of the block's first.
+        mixed: float32 (time, 3 * embed), of which the queries are taken; at least 4 positions.
+        keys: float32 (heads, slots, head), of the prompt; a head has at least 5.
+        values: like keys.
+        found: float32 (time, embed), the result.
     """
-    heads, block, _ = scores.shape
-    for job in prange(heads * block):
-        softmax(scores[job // block, job % block], first + job % block + 1)
+    for number in prange(len(keys)):
+        attend_head(mixed, number, keys[number], values[number], found)
+
+
+@compiled(fastmath=SUMS)
+def attend_head(mixed: Any, number: Any, keys: Any, values: Any, found: Any) -> None:
+    """The same for one head, by its number; four queries at a time."""
+    time, head = len(found), keys.shape[1]
+    turned = np.empty((2, head, time), np.float32)
+    for slot in range(time):
+        for place in range(head):
+            turned[0, place, slot] = keys[slot, place]
+            turned[1, place, slot] = values[slot, place]
+    scale, at = np.float32(1 / np.sqrt(np.float32(head))), number * head
+    scores, queries = (
+        np.empty((TILE_ROWS, time), np.float32),
+        np.empty((TILE_ROWS, head), np.float32),
+    )
+    for start in range(0, time, TILE_ROWS):
+        # The last four may have been among those before.
+        first = min(start, time - TILE_ROWS)
+        end = first + TILE_ROWS
+        for row in range(TILE_ROWS):
+            for place in range(head):
+                queries[row, place] = mixed[first + row, at + place] * scale
+        pair_product(queries, 0, turned[0], end, scores)
+        pair_product(queries, 2, turned[0], end, scores)
+        for row in range(TILE_ROWS):
+            softmax(scores[row, :end], first + row + 1)
+        for column in range(0, head, TILE_COLUMNS):
+            place = min(column, head - TILE_COLUMNS)
+            tile(
+                scores, 0, turned[1, place : place + TILE_COLUMNS], end, found[first:, at + place :]
+            )
+
+
+@compiled(fastmath=SUMS)
+def pair_product(left: Any, row: Any, right: Any, end: Any, found: Any) -> None:
+    """Sets rows `row` and `row + 1` of found, up to `end`: those of left times right.
+
+    Args:
+        left: float32 (rows, depth).
+        row: the first of two rows.
+        right: float32 (depth, columns).
+        end: how many columns are wanted.
+        found: float32 (rows, columns).
+    """
+    depth, next_row = left.shape[1], row + 1
+    found[row, :end], found[next_row, :end] = ZERO, ZERO
+    fours = depth - depth % 4
+    for k in range(0, fours, 4):
+        a0, a1, a2, a3 = left[row, k], left[row, k + 1], left[row, k + 2], left[row, k + 3]
+        b0, b1 = left[next_row, k], left[next_row, k + 1]
+        b2, b3 = left[next_row, k + 2], left[next_row, k + 3]
+        for place in range(end):
+            c0, c1 = right[k, place], right[k + 1, place]
+            c2, c3 = right[k + 2, place], right[k + 3, place]
+            found[row, place] += a0 * c0 + a1 * c1 + a2 * c2 + a3 * c3
+            found[next_row, place] += b0 * c0 + b1 * c1 + b2 * c2 + b3 * c3
+    for k in range(fours, depth):
+        for place in range(end):
+            found[row, place] += left[row, k] * right[k, place]
+            found[next_row, place] += left[next_row, k] * right[k, place]
 
 
 @compiled(fastmath=SUMS)

@@ -15,8 +15,8 @@ from gpt2cli.network.rounding import quantised, upper_halves
 
 # Products with more rows than this are bound by arithmetic: BLAS does them best.
 FEW_ROWS = 64
-# More scores than this are worth a second core.
-MANY_SCORES = 1 << 16
+# A shorter prompt is not worth another loop.
+LONG_PROMPT = 64
 
 
 # What weights are held as, by precision.
@@ -115,15 +115,16 @@ class NativeArithmetic(Arithmetic):
         kernels.gelu(x)
         return x
 
+    def attend_prompt(self, mixed: Array, keys: Array, values: Array) -> Array:
+        """Lets each position of a prompt attend to those before it and to itself."""
+        if len(mixed) < LONG_PROMPT or keys.shape[-1] < kernels.TILE_COLUMNS:
+            return super().attend_prompt(mixed, keys, values)
+        found = np.empty((len(mixed), mixed.shape[1] // 3), np.float32)
+        kernels.attend_prompt(mixed, keys, values, found)
+        return found
+
     def attend_newest(self, mixed: Array, keys: Array, values: Array, seen: Any) -> Array:
         """Adds each text's newest position to its keys and values, and attends to all of them."""
         found = np.empty((len(mixed), mixed.shape[1] // 3), np.float32)
         kernels.attend_newest(mixed, keys, values, seen, found)
         return found
-
-    def shares(self, scores: Array, first: int) -> Array:
-        """(heads, block, end) → the same: how much of each position each of the block's sees."""
-        if scores.size < MANY_SCORES:
-            return super().shares(scores, first)
-        kernels.causal_softmax(scores, first)
-        return scores

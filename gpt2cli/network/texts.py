@@ -6,7 +6,6 @@ about half of its speed. Besides, TensorFlow need not be loaded, and nothing is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,8 +14,6 @@ import numpy as np
 from gpt2cli.hparams import HParams
 from gpt2cli.network.arithmetic import Arithmetic, Array
 
-# Queries are taken in blocks of so many, each against the keys up to its end.
-QUERY_BLOCK = 256
 EMBEDDING = "model/wte"
 
 
@@ -61,11 +58,12 @@ class TextsModel:
         if not tokens:
             return
         x = self._embed(tokens, np.arange(len(tokens)))
-        for layer, (keys, values) in enumerate(self._cache):
-            query = self._keep(self._mixed(x, layer), keys[text], values[text])
+        for layer, pair in enumerate(self._cache):
+            mixed, keys, values = self._mixed(x, layer), pair[0][text], pair[1][text]
+            keep(mixed, keys, values)
             # Of the last layer only keys and values are needed.
             if layer < len(self._cache) - 1:
-                x = self._rest(x, self._attend(query, keys[text], values[text]), layer)
+                x = self._rest(x, self._arithmetic.attend_prompt(mixed, keys, values), layer)
 
     def copy(self, source: int, text: int) -> None:
         """Lets a text go on from where another is."""
@@ -102,32 +100,6 @@ class TextsModel:
         x += self._dense(self._arithmetic.gelu(wide), place + "mlp/c_proj")
         return x
 
-    def _keep(self, mixed: Array, keys: Array, values: Array) -> Array:
-        """Begins a text's keys and values, and returns its scaled queries.
-
-        Args:
-            mixed: (time, 3 * embed), of a text from its beginning.
-            keys: (heads, slots, head), which are set.
-            values: like keys.
-
-        Returns:
-            (heads, time, head).
-        """
-        heads, _, head = keys.shape
-        query, key, value = mixed.reshape(-1, 3, heads, head).transpose(1, 2, 0, 3)
-        keys[:, : len(mixed)], values[:, : len(mixed)] = key, value
-        return np.asarray(query / np.float32(math.sqrt(head)))
-
-    def _attend(self, query: Array, keys: Array, values: Array) -> Array:
-        """(heads, time, head) → (time, embed), a text's positions from those before them."""
-        heads, time, head = query.shape
-        found = [
-            self._arithmetic.attend(query[:, start : start + QUERY_BLOCK], keys, values, start)
-            for start in range(0, time, QUERY_BLOCK)
-        ]
-        whole = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
-        return whole.transpose(1, 0, 2).reshape(time, heads * head)
-
     def _dense(self, x: Array, name: str) -> Array:
         """(time, width) → (time, columns)."""
         return self._matrices[f"{name}/w"].times(x, self._vectors[f"{name}/b"])
@@ -135,3 +107,16 @@ class TextsModel:
     def _norm(self, x: Array, name: str) -> Array:
         """Normalises the last axis to mean 0 and variance 1, then scales and shifts it."""
         return self._arithmetic.norm(x, self._vectors[f"{name}/g"], self._vectors[f"{name}/b"])
+
+
+def keep(mixed: Array, keys: Array, values: Array) -> None:
+    """Begins a text's keys and values.
+
+    Args:
+        mixed: (time, 3 * embed), of a text from its beginning: queries, keys and values.
+        keys: (heads, slots, head), which are set.
+        values: like keys.
+    """
+    heads, _, head = keys.shape
+    _, key, value = mixed.reshape(-1, 3, heads, head).transpose(1, 2, 0, 3)
+    keys[:, : len(mixed)], values[:, : len(mixed)] = key, value

@@ -69,9 +69,9 @@ def test_queries_in_blocks_see_what_they_see_in_one(
     model, tokens = model_of(), list(range(5, 5 + N_CTX))
     model.open(1, N_CTX)
     whole = after(model, tokens)
-    monkeypatch.setattr("gpt2cli.network.texts.QUERY_BLOCK", 5)
+    monkeypatch.setattr("gpt2cli.network.arithmetic.QUERY_BLOCK", 5)
     if computed == "numba":
-        monkeypatch.setattr("gpt2cli.network.native_arithmetic.MANY_SCORES", 0)
+        monkeypatch.setattr("gpt2cli.network.native_arithmetic.LONG_PROMPT", 4)
         monkeypatch.setattr("gpt2cli.network.native_arithmetic.FEW_ROWS", 1)
     np.testing.assert_allclose(after(model, tokens), whole, rtol=1e-4, atol=1e-4)
 

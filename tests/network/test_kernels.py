@@ -69,7 +69,7 @@ def test_powers_are_as_near_as_float32_can_tell() -> None:
     assert kernels.power(np.float32("-inf")) == 0
 
 
-def test_gelu_and_norm_and_shares_are_numpys() -> None:
+def test_gelu_and_norm_are_numpys() -> None:
     plain, native = Arithmetic(), NativeArithmetic()
     x, gain, bias = 4 * noise(7, 96), noise(96), noise(96)
     x[0, :3] = 0, 30, -30
@@ -81,11 +81,18 @@ def test_gelu_and_norm_and_shares_are_numpys() -> None:
     np.testing.assert_allclose(
         native.norm(x, gain, bias), scaled * gain + bias, rtol=1e-4, atol=1e-5
     )
-    for first, many in ((0, 30), (170, 30)):
-        scores = noise(12, many, first + many) * 5
-        expected = plain.shares(scores.astype(np.float64), first)
-        kernels.causal_softmax(scores, first)
-        np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(("time", "head"), [(4, 5), (7, 8), (70, 64), (131, 21)])
+def test_attention_of_a_prompt_is_numpys(
+    time: int, head: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt2cli.network.native_arithmetic.LONG_PROMPT", 4)
+    mixed, keys, values = noise(time, 9 * head), noise(3, time + 2, head), noise(3, time + 2, head)
+    wide = (array.astype(np.float64) for array in (mixed, keys, values))
+    expected = Arithmetic().attend_prompt(*wide)
+    found = NativeArithmetic().attend_prompt(mixed, keys, values)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_attention_of_texts_at_different_places_is_numpys() -> None:
