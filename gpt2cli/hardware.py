@@ -11,6 +11,13 @@ OTHER_GPUS = (Path("/dev/dxg"), Path("/dev/kfd"))
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
+def cores() -> int:
+    """Returns how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def may_have_gpu() -> bool:
     """Returns whether TensorFlow may find a GPU: a driver is there, and not hidden."""
     if os.environ.get(VISIBLE, "0").strip() in ("", "-1"):

@@ -17,7 +17,14 @@ ROOMS = (
     "cli.py",
     *("commands", "training", "decoding", "formats", "fetching", "network", "text", "storage"),
     *("config", "options.py", "hparams.py", "vocabulary.py", "records.py", "progress.py"),
-    *("signals.py", "tensorflow_start.py", "compile_cache.py", "hardware.py", "errors.py"),
+    *(
+        "signals.py",
+        "tensorflow_start.py",
+        "compile_cache.py",
+        "native.py",
+        "hardware.py",
+        "errors.py",
+    ),
 )
 DATA = (
     "└── data/                pins.json, what is known of OpenAI's files; tiny/, the bundled model"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numba import from_dtype, types
 
 from gpt2cli import native
-from gpt2cli.network import kernels
+from gpt2cli.hardware import cores
+from gpt2cli.network import attention_kernels, kernels
 from gpt2cli.network.arithmetic import NORM_EPSILON, Arithmetic, Array
 from gpt2cli.network.rounding import quantised, upper_halves
 
@@ -97,8 +98,8 @@ class NativeArithmetic(Arithmetic):
 
     def prepare(self) -> None:
         """Begins to compile what is needed, and starts the threads that share the work."""
-        kernels.wake(np.empty(len(os.sched_getaffinity(0)), np.int64))
-        native.compile_ahead(kernels.needed(HELD[self._kind], few=self._few > 1))
+        kernels.wake(np.empty(cores(), np.int64))
+        native.compile_ahead(needed(HELD[self._kind], few=self._few > 1))
 
     def matrix(self, rows: Array) -> NativeMatrix:
         """Returns weights (columns, width) as they are read fastest."""
@@ -120,11 +121,30 @@ class NativeArithmetic(Arithmetic):
         if len(mixed) < LONG_PROMPT or keys.shape[-1] < kernels.TILE_COLUMNS:
             return super().attend_prompt(mixed, keys, values)
         found = np.empty((len(mixed), mixed.shape[1] // 3), np.float32)
-        kernels.attend_prompt(mixed, keys, values, found)
+        attention_kernels.attend_prompt(mixed, keys, values, found)
         return found
 
     def attend_newest(self, mixed: Array, keys: Array, values: Array, seen: Any) -> Array:
         """Adds each text's newest position to its keys and values, and attends to all of them."""
         found = np.empty((len(mixed), mixed.shape[1] // 3), np.float32)
-        kernels.attend_newest(mixed, keys, values, seen, found)
+        attention_kernels.attend_newest(mixed, keys, values, seen, found)
         return found
+
+
+def needed(held: Any, *, few: bool) -> list[tuple[Any, tuple[Any, ...]]]:
+    """Returns the loops that decoding needs, each with the types of what it takes.
+
+    Args:
+        held: NumPy's type of the weights, or of their bits.
+        few: whether products with a few rows are among them.
+    """
+    weights, counts = from_dtype(np.dtype(held))[:, ::1], types.int64[::1]
+    vector, rows = types.float32[::1], types.float32[:, ::1]
+    cache = types.float32[:, :, :, ::1]
+    loops: list[tuple[Any, tuple[Any, ...]]] = [
+        (kernels.norm, (rows, vector, vector, types.float32, rows)),
+        (kernels.one_row, (vector, weights, vector, vector, vector)),
+        (attention_kernels.attend_newest, (rows, cache, cache, counts, rows)),
+        (kernels.gelu, (rows,)),
+    ]
+    return [(kernels.few_rows, (rows, weights, vector, vector, rows)), *loops] if few else loops

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpt2cli.errors import BadDataError
+from gpt2cli.hardware import cores
 from gpt2cli.storage import bundle, crc32c, folders
 from gpt2cli.storage.bundle import Entry
 
@@ -62,7 +62,7 @@ class Reader:
         Raises:
             BadDataError: the checkpoint is damaged or lacks a name.
         """
-        threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
+        threads = min(cores(), MOST_THREADS)
         waiting: deque[tuple[str, Future[Any]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for name in names:

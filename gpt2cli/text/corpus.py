@@ -52,7 +52,7 @@ def write_tokens(
     meter = Meter()
     found = (each for source in sources.files for each in readers.documents(source, reading, meter))
     pieces = chunks(bordered(found, tokenizer))
-    helpers = crew.cores() if sources.size() >= WORTH_A_CREW else 1
+    helpers = crew.size() if sources.size() >= WORTH_A_CREW else 1
     for packed in crew.encoded(pieces, tokenizer, helpers):
         file.write(packed)
         yield meter.done

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pickle
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from gpt2cli.hardware import cores
 from gpt2cli.text.tokenizer import Tokenizer
 from gpt2cli.text.worker import receive, send
 
@@ -88,9 +88,9 @@ class Helper:
             process.wait()
 
 
-def cores() -> int:
+def size() -> int:
     """Returns how many helpers are worth their while here: one a core, but not too many."""
-    return min(len(os.sched_getaffinity(0)), MOST)
+    return min(cores(), MOST)
 
 
 def encoded(chunks: Iterable[str | bytes], tokenizer: Tokenizer, count: int) -> Iterator[bytes]:

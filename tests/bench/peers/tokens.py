@@ -52,7 +52,7 @@ def gpt2cli(settings: argparse.Namespace) -> Callable[[], object]:
     tokenizer = read_tokenizer(folder / "encoder.json", folder / "vocab.bpe")
     if settings.processes:
         corpus.WORTH_A_CREW = 0 if settings.processes > 1 else MANY
-        crew.cores = lambda: settings.processes
+        crew.size = lambda: settings.processes
     reading = Reading(tokenizer.vocab)
 
     def work() -> None:
