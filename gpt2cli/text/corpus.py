@@ -22,6 +22,8 @@ SEAL_BYTES = hashlib.sha256().digest_size
 CHUNK = 1 << 20
 # A corpus smaller than this is encoded before other processes would have started (bytes).
 WORTH_A_CREW = 16_000_000
+# A corpus smaller than this is encoded before compiled loops would have been loaded (bytes).
+WORTH_COMPILING = 4_000_000
 # No word spans the place between these: a word begins at most with one space, and letters, or
 # digits, go on to the last. (`|` is left out for the sake of `<|endoftext|>`.)
 SAFE_CUT = regex.compile(r"\S(?=\s)|\p{L}(?=[^\p{L}|])|\p{N}(?=[^\p{N}|])")
@@ -52,6 +54,8 @@ def write_tokens(
     meter = Meter()
     found = (each for source in sources.files for each in readers.documents(source, reading, meter))
     pieces = chunks(bordered(found, tokenizer))
+    if sources.size() >= WORTH_COMPILING:
+        tokenizer.compile()
     helpers = crew.size() if sources.size() >= WORTH_A_CREW else 1
     for packed in crew.encoded(pieces, tokenizer, helpers):
         file.write(packed)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from gpt2cli.hardware import cores
 from gpt2cli.text.tokenizer import Tokenizer
@@ -99,11 +100,14 @@ def encoded(chunks: Iterable[str | bytes], tokenizer: Tokenizer, count: int) -> 
     Args:
         chunks: the text, cut where no word is.
         tokenizer: what encodes it.
-        count: how many processes share it; 1: this one does it all.
+        count: how many processes share it, or threads of compiled loops; 1: this one does it all.
     """
     if count == 1:
         for chunk in chunks:
             yield tokenizer.encode_packed(chunk, special=True) if isinstance(chunk, str) else chunk
+        return
+    if tokenizer.is_compiled:
+        yield from in_threads(chunks, tokenizer, count)
         return
     helpers = [Helper(tokenizer) for _ in range(count)]
     try:
@@ -116,6 +120,21 @@ def encoded(chunks: Iterable[str | bytes], tokenizer: Tokenizer, count: int) -> 
     finally:
         for helper in helpers:
             helper.end()
+
+
+def in_threads(chunks: Iterable[str | bytes], tokenizer: Tokenizer, count: int) -> Iterator[bytes]:
+    """Yields each chunk's packed tokens, in order; so many threads share the work."""
+
+    def encode(chunk: str | bytes) -> bytes:
+        return tokenizer.encode_packed(chunk, special=True) if isinstance(chunk, str) else chunk
+
+    waiting: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(count) as pool:
+        for chunk in chunks:
+            waiting.append(pool.submit(encode, chunk))
+            yield waiting.popleft().result() if len(waiting) > count else b""
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def in_turn(chunks: Iterable[str | bytes], helpers: list[Helper]) -> Iterator[bytes]:

@@ -7,13 +7,23 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
+from gpt2cli import native
 from gpt2cli.errors import BadDataError, MissingInputError
 from gpt2cli.hparams import HParams
 from gpt2cli.text.words import Parts, Words
 from gpt2cli.vocabulary import byte_symbols, read_vocabulary
 
 END_OF_TEXT = "<|endoftext|>"
+
+
+class Encoder(Protocol):
+    """Text to tokens."""
+
+    def encode(self, text: str) -> bytes:
+        """Returns a text's tokens, packed."""
+        ...
 
 
 class Tokenizer:
@@ -23,6 +33,7 @@ class Tokenizer:
         vocab: the number of tokens in the vocabulary.
         end_of_text: the token of `<|endoftext|>`, which separates documents.
         fingerprint: a hash of the two files.
+        is_compiled: whether compiled loops encode; then threads may share the work.
     """
 
     def __init__(
@@ -49,7 +60,16 @@ class Tokenizer:
         self._bytes[self.end_of_text] = END_OF_TEXT.encode()
         byte_tokens = [tokens[symbols[byte]] for byte in range(256)]
         self._words = Words(pairs, byte_tokens, self.vocab)
-        self._parts = Parts(self._words)
+        self._encoder: Encoder = Parts(self._words)
+        self.is_compiled = False
+
+    def compile(self) -> None:
+        """Lets compiled loops encode from now on, where Numba is there: it pays for long texts."""
+        if native.is_there() and not self.is_compiled:
+            from gpt2cli.text.native_words import NativeWords
+
+            self._encoder = NativeWords(self._words)
+            self.is_compiled = True
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Returns a text's tokens.
@@ -70,9 +90,9 @@ class Tokenizer:
         """
         try:
             if special and END_OF_TEXT in text:
-                parts = map(self._parts.encode, text.split(END_OF_TEXT))
+                parts = map(self._encoder.encode, text.split(END_OF_TEXT))
                 return self.pack([self.end_of_text]).join(parts)
-            return self._parts.encode(text)
+            return self._encoder.encode(text)
         except UnicodeEncodeError as error:
             lone = f"U+{ord(error.object[error.start]):04X}"
             raise BadDataError(f"The text holds {lone}, half a character.") from error

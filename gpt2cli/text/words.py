@@ -27,14 +27,15 @@ class Words(dict[str, bytes]):
     """The tokens of each word that was asked for, packed; a word is merged when first seen.
 
     Attributes:
+        pairs: rank and joined token of each pair of tokens that may be joined.
+        byte_tokens: the token of each byte.
         code: struct's letter for a packed token, little-endian: 16 bits where they are enough.
         size: bytes of a packed token.
     """
 
     def __init__(self, pairs: Pairs, byte_tokens: list[int], vocab: int) -> None:
         super().__init__()
-        self._pairs = pairs
-        self._byte_tokens = byte_tokens
+        self.pairs, self.byte_tokens = pairs, byte_tokens
         self.code = "H" if vocab <= 1 << 16 else "I"
         self.size = struct.calcsize("<" + self.code)
 
@@ -51,10 +52,14 @@ class Words(dict[str, bytes]):
         return b"".join(map(self.__getitem__, WORDS.findall(text)))
 
     def __missing__(self, word: str) -> bytes:
-        packed = self.pack(merge([self._byte_tokens[byte] for byte in word.encode()], self._pairs))
+        packed = self.merged(word.encode())
         if len(self) < REMEMBERED_WORDS:
             self[word] = packed
         return packed
+
+    def merged(self, word: bytes) -> bytes:
+        """Returns a word's tokens, packed, without remembering them."""
+        return self.pack(merge([self.byte_tokens[byte] for byte in word], self.pairs))
 
 
 class Parts(dict[str, bytes]):

@@ -14,6 +14,7 @@ from gpt2cli.errors import BadDataError
 from gpt2cli.text import corpus, crew, sources
 from gpt2cli.text.readers import Reading
 from gpt2cli.text.tokenizer import END_OF_TEXT, Tokenizer
+from tests import models
 
 VERSES = "Shall I compare thee to a summer's day?\n\n\n  Thou art more lovely…\tand\r\n" * 40
 LANGUAGES = {
@@ -103,10 +104,23 @@ def test_several_processes_give_the_same_file_as_one(
     alone = tokens_of([str(tmp_path)], tokenizer)
     monkeypatch.setattr(corpus, "WORTH_A_CREW", 0)
     monkeypatch.setattr(corpus, "CHUNK", 2000)
-    monkeypatch.setattr(crew, "cores", lambda: 3)
+    monkeypatch.setattr(crew, "size", lambda: 3)
     # Without this process's own tokenizer, all that is right must come from the others.
     monkeypatch.setattr(Tokenizer, "encode_packed", None)
     assert tokens_of([str(tmp_path)], tokenizer) == alone
+
+
+def test_compiled_loops_give_the_same_file(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(LANGUAGES.values()) * 5, encoding="utf-8")
+    np.save(tmp_path / "b.npy", np.arange(50257))
+    alone = tokens_of([str(tmp_path)], tokenizer)
+    for name, value in (("WORTH_COMPILING", 0), ("WORTH_A_CREW", 0), ("CHUNK", 2000)):
+        monkeypatch.setattr(corpus, name, value)
+    compiled = models.real_tokenizer()
+    assert tokens_of([str(tmp_path)], compiled) == alone
+    assert compiled.is_compiled
 
 
 def test_how_far_it_is_ends_at_the_corpus_size(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -134,7 +148,7 @@ def test_half_a_character_is_refused_from_several_processes_too(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corpus, "WORTH_A_CREW", 0)
-    monkeypatch.setattr(crew, "cores", lambda: 2)
+    monkeypatch.setattr(crew, "size", lambda: 2)
     (tmp_path / "a.txt").write_text("fine \\ud83d")
     with pytest.raises(BadDataError, match=r"U\+D83D"):
         tokens_of([str(tmp_path)], tokenizer, encoding="unicode_escape")

@@ -27,6 +27,14 @@ def test_chunks_come_back_in_order(tokenizer: Tokenizer) -> None:
     assert b"".join(crew.encoded(CHUNKS, tokenizer, 3)) == alone(tokenizer)
 
 
+def test_threads_of_compiled_loops_give_the_same_in_order(tokenizer: Tokenizer) -> None:
+    compiled = models.real_tokenizer()
+    compiled.compile()
+    for count in (1, 2, 3):
+        assert b"".join(crew.encoded(CHUNKS, compiled, count)) == alone(tokenizer)
+    assert children(os.getpid()) == []
+
+
 def test_a_small_vocabulary_of_ones_own_is_used_by_the_helpers_too() -> None:
     tokens, merges = models.byte_vocabulary(260)
     tokenizer = Tokenizer(tokens, merges)

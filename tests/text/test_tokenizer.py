@@ -34,6 +34,16 @@ TEXTS = {
 }
 
 
+@pytest.fixture(scope="module", params=["python", "numba"])
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    """OpenAI's vocabulary, once as short texts are encoded and once as long ones are."""
+    found = models.real_tokenizer()
+    if request.param == "numba":
+        found.compile()
+    assert found.is_compiled == (request.param == "numba")
+    return found
+
+
 @pytest.fixture(scope="module")
 def judge() -> tiktoken.Encoding:
     """Tiktoken with GPT-2's own pattern, from the same two files."""

@@ -44,6 +44,7 @@ def watch(most: list[int], done: threading.Event) -> None:
 
 
 def gpt2cli(settings: argparse.Namespace) -> Callable[[], object]:
+    from gpt2cli import native
     from gpt2cli.text import corpus, crew, sources
     from gpt2cli.text.readers import Reading
     from gpt2cli.text.tokenizer import read_tokenizer
@@ -54,6 +55,9 @@ def gpt2cli(settings: argparse.Namespace) -> Callable[[], object]:
         corpus.WORTH_A_CREW = 0 if settings.processes > 1 else MANY
         crew.size = lambda: settings.processes
     reading = Reading(tokenizer.vocab)
+    # Importing does not count, as with the others.
+    native.is_there()
+    corpus.WORTH_COMPILING = 0
 
     def work() -> None:
         with Path("tokens.tmp").open("wb") as file:
