@@ -22,7 +22,7 @@ FLOAT_BYTES = 4
 PROGRAM_BYTES = 900_000_000
 # Rows of logits that are held at once, where memory is saved and where not, and how often over
 # (network/loss.py).
-LOGIT_ROWS, MORE_LOGIT_ROWS, LOGIT_COPIES = 512, 1024, 2
+LOGIT_ROWS, MORE_LOGIT_ROWS, LOGIT_COPIES = 256, 1024, 2
 # What a block keeps for its way back, fitted to measured runs: hidden states of the embedding's
 # width for each position, and scores for each pair of positions, of which causality leaves half.
 # The pieces that a CPU computes (network/pieces.py) keep less, and scores for one block alone.
