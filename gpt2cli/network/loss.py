@@ -96,7 +96,7 @@ def next_token_scores(hidden: Any, wte: Any, targets: Any) -> tuple[Any, Any]:
     narrow = tf.cast(wte, hidden.dtype)
     losses: list[Any] = []
     hits: list[Any] = []
-    for start, end in row_blocks(hidden.shape[0]):
+    for start, end in row_blocks(hidden.shape[0], 2 * BLOCK_ROWS):
         before = hits[-1] if hits else targets
         block, target = pieces.later([hidden[start:end], targets[start:end]], before)
         loss, hit = scored(tf.matmul(block, narrow, transpose_b=True), target)

@@ -113,11 +113,10 @@ class Recomputed(Network):
         self._backward = self._compile(self._block_gradients)
         self._head = self._compile(self._head_gradients)
         self._embedded = self._compile(self._embed)
-        # Compiled, it would hold the largest gradient twice; but what was dropped must be found again.
-        dropped = self._dropout
-        self._embed_back = (
-            self._compile(self._embed_gradients) if dropped else self._embed_gradients
-        )
+        self._embed_back = self._embed_gradients
+        # Compiled it holds the largest gradient twice, but only so is what was dropped found again.
+        if self._dropout:
+            self._embed_back = self._compile(self._embed_gradients)
 
     def __call__(
         self, tokens: Any, targets: Any, seed: Any, scale: Any
