@@ -33,8 +33,8 @@ def is_there() -> bool:
     keeps()
     try:
         import numba  # noqa: F401
-    # A NumPy that is too new for it is an ImportError as well.
-    except ImportError:
+    # A NumPy too new for it is an ImportError as well; a library that is missing, an OSError.
+    except (ImportError, OSError):
         return False
     return True
 

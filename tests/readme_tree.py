@@ -37,7 +37,7 @@ def sentence(path: Path) -> str:
 
 
 def line(path: Path, indent: str, branch: str) -> str:
-    return f"{indent}{branch} {path.name:<{24 - len(indent) - len(branch)}}{sentence(path)}"
+    return f"{indent}{branch} {path.name + ' ':<{24 - len(indent) - len(branch)}}{sentence(path)}"
 
 
 def tree(package: Path) -> str:

@@ -69,7 +69,7 @@ def test_the_first_command_works_as_written(tmp_path: Path) -> None:
     assert commands[:3] == [
         "python3 -m venv .venv",
         ". .venv/bin/activate",
-        "pip install .",
+        "pip install '.[fast]'",
     ]
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
     program = f"PATH={Path(sys.executable).parent}:$PATH; " + " && ".join(commands[3:])
