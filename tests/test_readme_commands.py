@@ -25,7 +25,7 @@ README = Path(__file__).parent.parent / "README.md"
 TINY = Path(gpt2cli.__file__).parent / "data" / "tiny"
 # By how they begin: commands that are not run here, and why.
 ELSEWHERE = {
-    "python3 -m venv .venv && . .venv/bin/activate && pip install . &&": "test_readme.py runs it",
+    "python3 -m venv .venv && . .venv/bin/activate && pip install '.[fa": "test_readme.py runs it",
     "python3 -m venv .venv && . .venv/bin/activate && pip install '.[dev,": ".ci/run does this",
     "pip install -e '.[dev,interop]'": ".ci/run does this, and it needs the network",
     "ruff check . &&": ".ci/run does this",

@@ -32,7 +32,8 @@ class TextsModel:
             elif array.ndim == 3:
                 self._matrices[name] = arithmetic.matrix(array[0].T)
             else:
-                self._vectors[name] = np.squeeze(array)
+                # Compiled loops are made for arrays that may be written to.
+                self._vectors[name] = np.require(np.squeeze(array), np.float32, ["C", "W"])
         self._cache: list[tuple[Array, Array]] = []
         self._seen = np.zeros(0, np.int64)
 

@@ -162,3 +162,15 @@ def test_a_model_that_has_diverged_writes_something_without_a_warning() -> None:
         for found in columns(decoder.tokens([[1], [1, 2]], draws, 4)):
             assert len(found) == 4
             assert all(0 <= token < models.SMALL.n_vocab for token in found)
+
+
+@pytest.mark.usefixtures("computed")
+def test_texts_of_one_length_have_one_cache() -> None:
+    model = model_of()
+    decoder = TextsDecoder(model, N_CTX, means("float32", ())[1])
+    kept = []
+    for seed in range(3):
+        draws = [uniforms(seed, 0, number) for number in range(2)]
+        columns(decoder.tokens([[1, 2, 3], [4]], draws, 5))
+        kept.append(model._cache)
+    assert kept[0] is kept[1] is kept[2]
