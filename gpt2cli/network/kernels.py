@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
+from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 from gpt2cli.native import compiled
@@ -21,6 +22,8 @@ SUMS = {"reassoc", "contract", "nsz"}
 FLOAT16_BITS, BFLOAT16_BITS = np.int16, np.uint16
 # A tile of a product is so many rows by so many columns: as many sums as registers hold.
 TILE_ROWS, TILE_COLUMNS = 4, 5
+# So many bytes come from memory at once.
+CACHE_LINE = 64
 
 ZERO, ONE = np.float32(0), np.float32(1)
 # GELU's tanh is (1 - e) / (1 + e), e a power of minus twice this much of x and of its cube.
@@ -58,6 +61,23 @@ def wide(_context: Any, kind: Any) -> Any:
         return builder.sitofp(value, ir.FloatType()) if kind == types.int8 else value
 
     return types.float32(kind), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(_context: Any, array: Any) -> Any:
+    """Asks memory for the beginning of an array, and does not wait for it."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        address = builder.bitcast(data, ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+        function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        # To read it, into the second cache, as data.
+        builder.call(function, [address, number(0), number(2), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array), generate
 
 
 # With SUMS the rounding in here would be optimised away.
@@ -114,6 +134,9 @@ def few_rows(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None
     for part in prange((len(columns) + TILE_COLUMNS - 1) // TILE_COLUMNS):
         first = part * TILE_COLUMNS
         some = min(TILE_COLUMNS, len(columns) - first)
+        # While these columns are multiplied, memory gives the next, a share with every tile.
+        next_weights = columns[first + some : first + some + TILE_COLUMNS].reshape(-1)
+        share = (len(next_weights) * TILE_ROWS + many - 1) // many
         widened = np.empty((TILE_COLUMNS, width), np.float32)
         for column in range(some):
             for place in range(width):
@@ -121,6 +144,8 @@ def few_rows(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None
         # Tiles need all their columns and rows; what is left is taken one by one.
         tiled = many - many % TILE_ROWS if some == TILE_COLUMNS else 0
         for row in range(0, tiled, TILE_ROWS):
+            start = row // TILE_ROWS * share
+            fetch(next_weights, start, min(start + share, len(next_weights)))
             tile(rows, row, widened, width, found[row:, first:])
         for row in range(tiled, many):
             for column in range(some):
@@ -128,6 +153,16 @@ def few_rows(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None
         for row in range(many):
             for column in range(first, first + some):
                 found[row, column] = found[row, column] * scale[column] + bias[column]
+
+
+@compiled()
+def fetch(weights: Any, start: Any, end: Any) -> None:
+    """Calls for a stretch of weights (many,), of any kind, that is needed soon.
+
+    To slice them for each is slow enough that memory need not be waited for.
+    """
+    for place in range(start, end, CACHE_LINE // weights.itemsize):
+        prefetch(weights[place:])
 
 
 @compiled(fastmath=SUMS)
