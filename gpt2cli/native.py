@@ -16,7 +16,7 @@ from gpt2cli import compile_cache
 CACHE = "NUMBA_CACHE_DIR"
 # All files with compiled loops. Numba notices that a file has changed, but not one it imports from.
 LOOPS = (
-    *("network/kernels.py", "network/attention_kernels.py"),
+    *("network/tiles.py", "network/kernels.py", "network/attention_kernels.py"),
     *("decoding/draws.py", "text/word_kernels.py"),
 )
 # What Numba keeps are pickles; this is how they end.

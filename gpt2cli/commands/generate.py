@@ -44,7 +44,8 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     yield from map(Notice, start.remarks())
     yield Notice(f"from {start.prefix}, seed {seed}")
     width = min(config.batch_size, config.nsamples * len(prompts))
-    plan = Plan(config, tokenizer, start.hparams.n_ctx, seed, width)
+    longest = max((len(prompt.tokens) for prompt in prompts), default=1)
+    plan = Plan(config, tokenizer, start.hparams.n_ctx, seed, width, longest)
     load = load_writer if needs_tensorflow(plan) else load_texts
     if load is load_writer:
         tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)

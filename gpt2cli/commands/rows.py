@@ -41,6 +41,7 @@ class Plan:
         n_ctx: the window.
         seed: what random numbers follow from.
         width: how many texts grow at once at most.
+        longest: how many tokens the longest prompt has.
     """
 
     config: GenerateConfig
@@ -48,6 +49,7 @@ class Plan:
     n_ctx: int
     seed: int
     width: int = 1
+    longest: int = 1
 
     @property
     def streams(self) -> bool:

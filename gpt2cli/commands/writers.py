@@ -71,8 +71,10 @@ def load_texts(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
         from gpt2cli.storage import checkpoint
 
         precision = "float32" if plan.config.precision in WIDE else plan.config.precision
-        arithmetic, sampling = means(precision, choices(plan.config), many=plan.width > 1)
-        arithmetic.prepare()
+        many = plan.width > 1
+        arithmetic, sampling = means(precision, choices(plan.config), many=many)
+        # A prompt is taken in but for its last token.
+        arithmetic.prepare(few=many or plan.longest > 2)
     model = TextsModel(checkpoint.load(prefix, hparams.shapes()), hparams, arithmetic)
     return TokenWriter(plan, TextsDecoder(model, hparams.n_ctx, sampling), fixed=False)
 

@@ -15,6 +15,8 @@ Logits = np.ndarray[Any, np.dtype[np.float32]]
 REMOVED = np.float32("-inf")
 # So many of the likeliest tokens are sorted first; all of them only where these do not suffice.
 FEW = 1024
+# So many shares are added up before any of them is looked at.
+SUMMED = 256
 
 
 class RowSampling(Choices):
@@ -45,7 +47,7 @@ class RowSampling(Choices):
             chosen = int(self.without_repeats(logits, history).argmax())
         else:
             chosen = draw(softmax(self.filtered(logits, history)), uniform)
-        return chosen, float(log_softmax(logits)[chosen])
+        return chosen, log_probability(logits, chosen)
 
 
 def softmax(logits: Logits) -> Logits:
@@ -58,6 +60,12 @@ def log_softmax(logits: Logits) -> Logits:
     """Returns the log-probabilities of logits (vocab,), in nats."""
     centred = logits - logits.max()
     return np.asarray(centred - np.log(np.exp(centred).sum()))
+
+
+def log_probability(logits: Logits, token: int) -> float:
+    """Returns the log-probability of one token under logits (vocab,), in nats."""
+    most = logits.max()
+    return float(logits[token] - most - np.log(np.exp(logits - most).sum()))
 
 
 def penalise(logits: Logits, history: Sequence[int], penalty: float) -> Logits:
@@ -124,9 +132,21 @@ def reaching(ranks: Logits, shares: Logits, p: float) -> Any:
 def draw(shares: Logits, uniform: float) -> int:
     """Returns the token in whose stretch of the cumulative sum of shares (vocab,) a number falls.
 
-    Its share is not 0.
+    Its share is not 0. The sum is known after every so many shares first, then between two of them.
     """
-    ends = np.cumsum(shares, dtype=np.float64)
-    # Rounding may leave the aim beyond the last share: then it is the last token that has one.
+    starts = np.arange(0, shares.size, SUMMED)
+    ends = np.cumsum(np.add.reduceat(shares, starts, dtype=np.float64))
+    aim = uniform * ends[-1]
+    place = first_beyond(ends, aim)
+    some = shares[starts[place] : starts[place] + SUMMED]
+    before = ends[place - 1] if place else 0.0
+    return int(starts[place]) + first_beyond(np.cumsum(some, dtype=np.float64), aim - before)
+
+
+def first_beyond(ends: Any, aim: float) -> int:
+    """Returns which of cumulative sums is the first beyond an aim.
+
+    Rounding may leave the aim beyond all: then it is the first that is as high as the last.
+    """
     last = np.searchsorted(ends, ends[-1])
-    return int(min(np.searchsorted(ends, uniform * ends[-1], side="right"), last))
+    return int(min(np.searchsorted(ends, aim, side="right"), last))

@@ -20,7 +20,7 @@ def means(
     Args:
         precision: in which weights are held: float32, or with Numba bfloat16, float16 or int8.
         choices: the attributes of Choices.
-        many: whether several texts grow at once.
+        many: whether several texts grow at once; for one NumPy chooses as fast, uncompiled.
     """
     if not native.is_there():
         return Arithmetic(), RowSampling(*choices)
@@ -28,7 +28,7 @@ def means(
     from gpt2cli.network.native_arithmetic import NativeArithmetic
 
     sampling = NativeSampling if many else RowSampling
-    return NativeArithmetic(precision, many=many), sampling(*choices)
+    return NativeArithmetic(precision), sampling(*choices)
 
 
 class TextsDecoder:

@@ -50,8 +50,12 @@ class PlainMatrix:
 class Arithmetic:
     """GPT-2's arithmetic in NumPy, float32."""
 
-    def prepare(self) -> None:
-        """Begins to make ready what is needed: nothing."""
+    def prepare(self, *, few: bool) -> None:
+        """Begins to make ready what is needed: nothing.
+
+        Args:
+            few: whether more than one row at a time is multiplied.
+        """
 
     def matrix(self, rows: Array) -> Matrix:
         """Returns weights (columns, width) as they are read fastest."""

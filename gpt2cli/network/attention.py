@@ -64,7 +64,11 @@ def attention_gradient(mixed: Any, found: Any, upstream: Any, n_head: int) -> An
     common = row_products(of_found, split_heads(found, n_head))  # (batch, heads, time, 1)
     of_query, of_key, of_value = [], [], []
     for start, end in query_blocks(mixed.shape[1]):
-        block, of_block = query[:, :, start:end], of_found[:, :, start:end]
+        # One after another, so that only one block's shares are held.
+        before = of_query[-1] if of_query else common
+        block, of_block = pieces.later(
+            [query[:, :, start:end], of_found[:, :, start:end]], before
+        )  # (batch, heads, block, head)
         shares = causal_shares(block, key[:, :, :end])  # (batch, heads, block, end)
         of_shares = tf.matmul(of_block, value[:, :, :end], transpose_b=True)
         of_scores = scores_gradient(shares, of_shares, common[:, :, start:end])

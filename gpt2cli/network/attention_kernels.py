@@ -8,7 +8,8 @@ import numpy as np
 from numba import prange
 
 from gpt2cli.native import compiled
-from gpt2cli.network.kernels import SUMS, TILE_COLUMNS, TILE_ROWS, ZERO, softmax, tile
+from gpt2cli.network.kernels import SUMS, ZERO, softmax
+from gpt2cli.network.tiles import LANES, TILE_COLUMNS, TILE_ROWS, tile
 
 
 @compiled(parallel=True, fastmath=SUMS)
@@ -22,49 +23,39 @@ def attend_newest(mixed: Any, keys: Any, values: Any, seen: Any, found: Any) -> 
         seen: int64 (texts,), how many positions each text has already.
         found: float32 (texts, embed), the result.
     """
-    texts, heads = values.shape[:2]
-    for job in prange(texts * heads):
-        text, number = job // heads, job % heads
-        pair = keys[text, number], values[text, number]
-        attend(mixed[text], number, pair, seen[text] + 1, found[text])
+    heads = values.shape[1]
+    for job in prange(len(mixed) * heads):
+        attend(mixed, keys, values, seen, (job // heads, job % heads), found)
 
 
 @compiled(fastmath=SUMS)
-def attend(mixed: Any, number: Any, pair: Any, end: Any, found: Any) -> None:
-    """The same for one text and one head, by its number.
-
-    Args:
-        mixed: float32 (3 * embed,).
-        number: the head.
-        pair: float32 (slots, head) twice: the head's keys and values.
-        end: how many positions there are with the newest.
-        found: float32 (embed,), of which the head's part is set.
-    """
-    keys, values = pair
-    embed, head, first = len(found), keys.shape[1], number * keys.shape[1]
-    scale = np.float32(1 / np.sqrt(np.float32(head)))
+def attend(mixed: Any, keys: Any, values: Any, seen: Any, job: Any, found: Any) -> None:
+    """The same for one text and one head, the job; of the result their part is set."""
+    text, number = job
+    embed, head, end = found.shape[1], keys.shape[3], seen[text] + 1
+    first = number * head
+    factor = np.float32(1 / np.sqrt(np.float32(head)))
     scores, query, sums = (
         np.empty(end, np.float32),
         np.empty(head, np.float32),
-        np.empty(head, np.float32),
+        np.zeros(head, np.float32),
     )
     for place in range(head):
-        query[place] = mixed[first + place] * scale
-        keys[end - 1, place] = mixed[embed + first + place]
-        values[end - 1, place] = mixed[2 * embed + first + place]
-        sums[place] = ZERO
+        query[place] = mixed[text, first + place] * factor
+        keys[text, number, end - 1, place] = mixed[text, embed + first + place]
+        values[text, number, end - 1, place] = mixed[text, 2 * embed + first + place]
     for slot in range(end):
         total = ZERO
         for place in range(head):
-            total += query[place] * keys[slot, place]
+            total += query[place] * keys[text, number, slot, place]
         scores[slot] = total
     softmax(scores, end)
     for slot in range(end):
         share = scores[slot]
         for place in range(head):
-            sums[place] += share * values[slot, place]
+            sums[place] += share * values[text, number, slot, place]
     for place in range(head):
-        found[first + place] = sums[place]
+        found[text, first + place] = sums[place]
 
 
 @compiled(parallel=True, fastmath=SUMS)
@@ -72,8 +63,10 @@ def attend_prompt(mixed: Any, keys: Any, values: Any, found: Any) -> None:
     """Lets each position of a prompt attend to those before it and to itself.
 
     Args:
-        mixed: float32 (time, 3 * embed), of which the queries are taken; at least 4 positions.
-        keys: float32 (heads, slots, head), of the prompt; a head has at least 5.
+        mixed: float32 (time, 3 * embed), of which the queries are taken; at least as many as a tile
+            has rows.
+        keys: float32 (heads, slots, head), of the prompt; a head has at least as many
+            numbers as a tile has columns.
         values: like keys.
         found: float32 (time, embed), the result.
     """
@@ -83,34 +76,40 @@ def attend_prompt(mixed: Any, keys: Any, values: Any, found: Any) -> None:
 
 @compiled(fastmath=SUMS)
 def attend_head(mixed: Any, number: Any, keys: Any, values: Any, found: Any) -> None:
-    """The same for one head, by its number; four queries at a time."""
+    """The same for one head, by its number; as many queries at a time as a tile has rows."""
     time, head = len(found), keys.shape[1]
-    turned = np.empty((2, head, time), np.float32)
+    # Shares of positions that are not there are 0, and so must be what is multiplied by them.
+    turned = np.zeros((2, head, whole(time)), np.float32)
     for slot in range(time):
         for place in range(head):
             turned[0, place, slot] = keys[slot, place]
             turned[1, place, slot] = values[slot, place]
-    scale, at = np.float32(1 / np.sqrt(np.float32(head))), number * head
+    factor, at = np.float32(1 / np.sqrt(np.float32(head))), number * head
     scores, queries = (
-        np.empty((TILE_ROWS, time), np.float32),
+        np.empty((TILE_ROWS, whole(time)), np.float32),
         np.empty((TILE_ROWS, head), np.float32),
     )
+    line = np.ones(head, np.float32), np.zeros(head, np.float32)
     for start in range(0, time, TILE_ROWS):
-        # The last four may have been among those before.
+        # The last ones may have been among those before.
         first = min(start, time - TILE_ROWS)
         end = first + TILE_ROWS
         for row in range(TILE_ROWS):
             for place in range(head):
-                queries[row, place] = mixed[first + row, at + place] * scale
-        pair_product(queries, 0, turned[0], end, scores)
-        pair_product(queries, 2, turned[0], end, scores)
+                queries[row, place] = mixed[first + row, at + place] * factor
+        for row in range(0, TILE_ROWS, 2):
+            pair_product(queries, row, turned[0], end, scores)
         for row in range(TILE_ROWS):
-            softmax(scores[row, :end], first + row + 1)
+            softmax(scores[row, : whole(end)], first + row + 1)
+        seen, there = turned[1, :, : whole(end)], found[first:, at:]
         for column in range(0, head, TILE_COLUMNS):
-            place = min(column, head - TILE_COLUMNS)
-            tile(
-                scores, 0, turned[1, place : place + TILE_COLUMNS], end, found[first:, at + place :]
-            )
+            tile(scores, seen, (0, min(column, head - TILE_COLUMNS)), line, there)
+
+
+@compiled()
+def whole(count: Any) -> Any:
+    """Returns how many numbers the registers hold that so many need."""
+    return (count + LANES - 1) // LANES * LANES
 
 
 @compiled(fastmath=SUMS)

@@ -9,21 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import prange, types
-from numba.core.cgutils import get_or_insert_function
-from numba.extending import intrinsic
+from numba import prange
 
 from gpt2cli.native import compiled
+from gpt2cli.network.tiles import TILE_COLUMNS, TILE_ROWS, dot, tile
 
 # Sums may be taken in any order and products fused with them; what is no number stays none.
 SUMS = {"reassoc", "contract", "nsz"}
 # The types of the bits of half precision.
 FLOAT16_BITS, BFLOAT16_BITS = np.int16, np.uint16
-# A tile of a product is so many rows by so many columns: as many sums as registers hold.
-TILE_ROWS, TILE_COLUMNS = 4, 5
-# So many bytes come from memory at once.
-CACHE_LINE = 64
 
 ZERO, ONE = np.float32(0), np.float32(1)
 # GELU's tanh is (1 - e) / (1 + e), e a power of minus twice this much of x and of its cube.
@@ -46,40 +40,6 @@ def wake(found: Any) -> None:
         found[place] = place
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def wide(_context: Any, kind: Any) -> Any:
-    """A weight of any kind → float32; for compiled loops alone."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        (value,) = arguments
-        if kind == types.int16:
-            return builder.fpext(builder.bitcast(value, ir.HalfType()), ir.FloatType())
-        if kind == types.uint16:
-            # The upper half of a float32.
-            upper = builder.shl(builder.zext(value, ir.IntType(32)), ir.IntType(32)(16))
-            return builder.bitcast(upper, ir.FloatType())
-        return builder.sitofp(value, ir.FloatType()) if kind == types.int8 else value
-
-    return types.float32(kind), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def prefetch(_context: Any, array: Any) -> Any:
-    """Asks memory for the beginning of an array, and does not wait for it."""
-
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        data = context.make_array(array)(context, builder, arguments[0]).data
-        address = builder.bitcast(data, ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
-        function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        # To read it, into the second cache, as data.
-        builder.call(function, [address, number(0), number(2), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(array), generate
-
-
 # With SUMS the rounding in here would be optimised away.
 @compiled()
 def power(x: Any) -> Any:
@@ -95,111 +55,38 @@ def power(x: Any) -> Any:
     return ZERO if x < LEAST_POWER else found
 
 
-@compiled(fastmath=SUMS)
-def dot(row: Any, column: Any) -> Any:
-    """float32 (width,), and (width,) of any kind → the sum of their products."""
-    total = ZERO
-    for place in range(len(row)):
-        total += row[place] * wide(column[place])
-    return total
-
-
-@compiled(parallel=True, fastmath=SUMS)
-def one_row(row: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
+@compiled(parallel=True)
+def one_row(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
     """Multiplies a row by a matrix, at the speed at which memory gives it.
 
     Args:
-        row: float32 (width,).
-        columns: (columns, width), of any kind.
+        rows: float32 (1, at least width).
+        columns: (columns, width), of any kind; the width is a multiple of LANES.
         scale: float32 (columns,), what each column is multiplied by.
         bias: float32 (columns,), what is added then.
-        found: float32 (columns,), the result.
+        found: float32 (1, columns), the result.
     """
     for column in prange(len(columns)):
-        found[column] = dot(row, columns[column]) * scale[column] + bias[column]
+        dot(rows, columns, (0, column), (scale, bias), found)
 
 
-@compiled(parallel=True, fastmath=SUMS)
+@compiled(parallel=True)
 def few_rows(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
-    """Multiplies up to some dozens of rows by a matrix, which is read once.
+    """Multiplies some dozens of rows by a matrix, which is read once.
 
     Args:
-        rows: float32 (many, width).
-        columns: (columns, width), of any kind.
+        rows: float32 (many, at least width), as many as whole tiles have.
+        columns: (columns, width), of any kind, as many as a tile has or more; the width is a
+            multiple of LANES.
         scale: float32 (columns,), what each column is multiplied by.
         bias: float32 (columns,), what is added then.
         found: float32 (many, columns), the result.
     """
-    many, width = rows.shape
     for part in prange((len(columns) + TILE_COLUMNS - 1) // TILE_COLUMNS):
-        first = part * TILE_COLUMNS
-        some = min(TILE_COLUMNS, len(columns) - first)
-        # While these columns are multiplied, memory gives the next, a share with every tile.
-        next_weights = columns[first + some : first + some + TILE_COLUMNS].reshape(-1)
-        share = (len(next_weights) * TILE_ROWS + many - 1) // many
-        widened = np.empty((TILE_COLUMNS, width), np.float32)
-        for column in range(some):
-            for place in range(width):
-                widened[column, place] = wide(columns[first + column, place])
-        # Tiles need all their columns and rows; what is left is taken one by one.
-        tiled = many - many % TILE_ROWS if some == TILE_COLUMNS else 0
-        for row in range(0, tiled, TILE_ROWS):
-            start = row // TILE_ROWS * share
-            fetch(next_weights, start, min(start + share, len(next_weights)))
-            tile(rows, row, widened, width, found[row:, first:])
-        for row in range(tiled, many):
-            for column in range(some):
-                found[row, first + column] = dot(rows[row], widened[column])
-        for row in range(many):
-            for column in range(first, first + some):
-                found[row, column] = found[row, column] * scale[column] + bias[column]
-
-
-@compiled()
-def fetch(weights: Any, start: Any, end: Any) -> None:
-    """Calls for a stretch of weights (many,), of any kind, that is needed soon.
-
-    To slice them for each is slow enough that memory need not be waited for.
-    """
-    for place in range(start, end, CACHE_LINE // weights.itemsize):
-        prefetch(weights[place:])
-
-
-@compiled(fastmath=SUMS)
-def tile(rows: Any, row: Any, columns: Any, depth: Any, found: Any) -> None:
-    """Sets (4, 5) of found: four rows from `row` on by five columns, as far as their depth.
-
-    Twenty sums stay in registers; what is loaded once is used four or five times.
-
-    Args:
-        rows: float32 (many, at least depth).
-        row: the first of four.
-        columns: float32 (at least 5, at least depth).
-        depth: how much of them is multiplied.
-        found: float32 (at least 4, at least 5).
-    """
-    row0, row1, row2, row3 = rows[row], rows[row + 1], rows[row + 2], rows[row + 3]
-    column0, column1, column2, column3, column4 = (
-        columns[0], columns[1], columns[2], columns[3], columns[4],
-    )  # fmt: skip
-    a0 = a1 = a2 = a3 = a4 = b0 = b1 = b2 = b3 = b4 = ZERO
-    c0 = c1 = c2 = c3 = c4 = d0 = d1 = d2 = d3 = d4 = ZERO
-    for place in range(depth):
-        a, b, c, d = row0[place], row1[place], row2[place], row3[place]
-        weight = column0[place]
-        a0, b0, c0, d0 = a0 + a * weight, b0 + b * weight, c0 + c * weight, d0 + d * weight
-        weight = column1[place]
-        a1, b1, c1, d1 = a1 + a * weight, b1 + b * weight, c1 + c * weight, d1 + d * weight
-        weight = column2[place]
-        a2, b2, c2, d2 = a2 + a * weight, b2 + b * weight, c2 + c * weight, d2 + d * weight
-        weight = column3[place]
-        a3, b3, c3, d3 = a3 + a * weight, b3 + b * weight, c3 + c * weight, d3 + d * weight
-        weight = column4[place]
-        a4, b4, c4, d4 = a4 + a * weight, b4 + b * weight, c4 + c * weight, d4 + d * weight
-    sums = ((a0, a1, a2, a3, a4), (b0, b1, b2, b3, b4), (c0, c1, c2, c3, c4), (d0, d1, d2, d3, d4))
-    for place in range(TILE_ROWS):
-        for column in range(TILE_COLUMNS):
-            found[place, column] = sums[place][column]
+        # The last columns may have been among those before: they come to the same.
+        column = min(part * TILE_COLUMNS, len(columns) - TILE_COLUMNS)
+        for row in range(0, len(rows), TILE_ROWS):
+            tile(rows, columns, (row, column), (scale, bias), found)
 
 
 @compiled(fastmath=SUMS)

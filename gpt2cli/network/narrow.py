@@ -89,6 +89,8 @@ def wide(weights: Mapping[str, Any], name: str, places: Any = None) -> Any:
     """
     rows, scale = weights[name], weights.get(name + SCALE)
     if places is not None:
-        rows, scale = tf.gather(rows, places), None if scale is None else tf.gather(scale, places)
+        # Gathered from the variable itself, every later read of it would be a copy.
+        read = tf.convert_to_tensor(rows)
+        rows, scale = tf.gather(read, places), None if scale is None else tf.gather(scale, places)
     found = tf.cast(rows, tf.float32)
     return found if scale is None else found * tf.expand_dims(scale, -1)

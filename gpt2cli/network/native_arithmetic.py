@@ -10,15 +10,16 @@ from numba import from_dtype, types
 
 from gpt2cli import native
 from gpt2cli.hardware import cores
-from gpt2cli.network import attention_kernels, kernels
+from gpt2cli.network import attention_kernels, kernels, tiles
 from gpt2cli.network.arithmetic import NORM_EPSILON, Arithmetic, Array
 from gpt2cli.network.rounding import quantised, upper_halves
 
 # Products with more rows than this are bound by arithmetic: BLAS does them best.
-FEW_ROWS = 64
+FEW_ROWS = 128
 # A shorter prompt is not worth another loop.
 LONG_PROMPT = 64
-
+# Rows that lie so many bytes apart, or a multiple, push each other out of the first cache.
+SAME_PLACE = 4096
 
 # What weights are held as, by precision.
 HELD: dict[str, Any] = {
@@ -36,14 +37,14 @@ class NativeMatrix:
         kind: float32, bfloat16, float16 or int8.
     """
 
-    def __init__(self, rows: Array, kind: str, few: int = FEW_ROWS) -> None:
-        """Takes float32 (columns, width), and the precision in which they are held.
-
-        Products with more than `few` rows are BLAS's.
-        """
-        self.kind, self._few = kind, few
+    def __init__(self, rows: Array, kind: str) -> None:
+        """Takes float32 (columns, width), and the precision in which they are held."""
+        self.kind, self._width = kind, rows.shape[1]
         self._scale = np.ones(len(rows), np.float32)
         self._no_bias = np.zeros(len(rows), np.float32)
+        missing = -self._width % tiles.LANES
+        if missing:
+            rows = np.pad(rows, ((0, 0), (0, missing)))
         # Compiled code knows arrays that may be written to; these are, but nobody does.
         rows = np.require(rows, np.float32, ["C", "W"])
         if kind == "int8":
@@ -58,16 +59,25 @@ class NativeMatrix:
     def times(self, x: Array, bias: Array | None = None) -> Array:
         """(many, width) → (many, columns)."""
         bias = self._no_bias if bias is None else bias
-        if len(x) > self._few:
+        if len(x) > FEW_ROWS or len(self._held) < tiles.TILE_COLUMNS:
             found = x @ self._wide(slice(None)).T
             found += bias
             return np.asarray(found)
-        found = np.empty((len(x), len(self._held)), np.float32)
-        if len(x) == 1:
-            kernels.one_row(x[0], self._held, self._scale, bias, found[0])
-        else:
-            kernels.few_rows(x, self._held, self._scale, bias, found)
-        return found
+        rows = self._laid(x)
+        found = np.empty((len(rows), len(self._held)), np.float32)
+        multiply = kernels.one_row if len(x) == 1 else kernels.few_rows
+        multiply(rows, self._held, self._scale, bias, found)
+        return found[: len(x)]
+
+    def _laid(self, x: Array) -> Array:
+        """Returns rows as compiled loops need them: in whole tiles, and as wide as what is held."""
+        many, width = x.shape
+        missing = -many % tiles.TILE_ROWS if many > 1 else 0
+        if not missing and width == self._held.shape[1] and x.strides[0] % SAME_PLACE:
+            return x
+        rows = np.zeros((many + missing, self._held.shape[1] + tiles.LANES), np.float32)
+        rows[:many, :width] = x
+        return rows
 
     def rows(self, places: Sequence[int]) -> Array:
         """Returns float32 (places, width): what stands there."""
@@ -75,7 +85,7 @@ class NativeMatrix:
 
     def _wide(self, places: Any) -> Array:
         """Returns the rows at some places as float32."""
-        held = self._held[places]
+        held = self._held[places, : self._width]
         if self.kind == "int8":
             return np.asarray(held * self._scale[places][:, None])
         if self.kind == "float16":
@@ -88,22 +98,18 @@ class NativeMatrix:
 class NativeArithmetic(Arithmetic):
     """GPT-2's arithmetic by compiled loops; products of many rows by NumPy's BLAS."""
 
-    def __init__(self, kind: str = "float32", *, many: bool = True) -> None:
-        """Takes in which precision weights are held, and whether several texts grow at once.
-
-        Where it is one text, BLAS takes in its prompt: that is one loop less to compile.
-        """
+    def __init__(self, kind: str = "float32") -> None:
+        """Takes in which precision weights are held."""
         self._kind = kind
-        self._few = FEW_ROWS if many or kind != "float32" else 1
 
-    def prepare(self) -> None:
+    def prepare(self, *, few: bool) -> None:
         """Begins to compile what is needed, and starts the threads that share the work."""
         kernels.wake(np.empty(cores(), np.int64))
-        native.compile_ahead(needed(HELD[self._kind], few=self._few > 1))
+        native.compile_ahead(needed(HELD[self._kind], few=few))
 
     def matrix(self, rows: Array) -> NativeMatrix:
         """Returns weights (columns, width) as they are read fastest."""
-        return NativeMatrix(rows, self._kind, self._few)
+        return NativeMatrix(rows, self._kind)
 
     def norm(self, x: Array, gain: Array, bias: Array) -> Array:
         """(many, embed) → (many, embed) of mean 0 and variance 1, scaled and shifted."""
@@ -118,7 +124,7 @@ class NativeArithmetic(Arithmetic):
 
     def attend_prompt(self, mixed: Array, keys: Array, values: Array) -> Array:
         """Lets each position of a prompt attend to those before it and to itself."""
-        if len(mixed) < LONG_PROMPT or keys.shape[-1] < kernels.TILE_COLUMNS:
+        if len(mixed) < LONG_PROMPT or keys.shape[-1] < tiles.TILE_COLUMNS:
             return super().attend_prompt(mixed, keys, values)
         found = np.empty((len(mixed), mixed.shape[1] // 3), np.float32)
         attention_kernels.attend_prompt(mixed, keys, values, found)
@@ -141,10 +147,10 @@ def needed(held: Any, *, few: bool) -> list[tuple[Any, tuple[Any, ...]]]:
     weights, counts = from_dtype(np.dtype(held))[:, ::1], types.int64[::1]
     vector, rows = types.float32[::1], types.float32[:, ::1]
     cache = types.float32[:, :, :, ::1]
-    loops: list[tuple[Any, tuple[Any, ...]]] = [
+    products = [kernels.one_row, *([kernels.few_rows] if few else [])]
+    return [
         (kernels.norm, (rows, vector, vector, types.float32, rows)),
-        (kernels.one_row, (vector, weights, vector, vector, vector)),
+        *((loop, (rows, weights, vector, vector, rows)) for loop in products),
         (attention_kernels.attend_newest, (rows, cache, cache, counts, rows)),
         (kernels.gelu, (rows,)),
     ]
-    return [(kernels.few_rows, (rows, weights, vector, vector, rows)), *loops] if few else loops

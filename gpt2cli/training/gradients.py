@@ -63,7 +63,7 @@ class Network:
         if self._dropout:
             upstream = gpt2.Dropout(self._dropout, seed)(upstream)
         rows = tf.reshape(upstream, [-1, self._hparams.n_embd])  # (batch * window, embed)
-        of_wte = tf.tensor_scatter_nd_add(of_wte, tf.reshape(tokens, [-1, 1]), rows)
+        of_wte = rows_added(of_wte, tf.reshape(tokens, [-1]), rows)
         unused = self._hparams.n_ctx - tokens.shape[1]
         of_wpe = tf.pad(tf.reduce_sum(upstream, axis=0), [[0, unused], [0, 0]])  # (n_ctx, embed)
         return {"model/wte": of_wte, "model/wpe": of_wpe}
@@ -113,10 +113,11 @@ class Recomputed(Network):
         self._backward = self._compile(self._block_gradients)
         self._head = self._compile(self._head_gradients)
         self._embedded = self._compile(self._embed)
-        self._embed_back = self._embed_gradients
-        # Compiled it holds the largest gradient twice, but only so is what was dropped found again.
-        if self._dropout:
-            self._embed_back = self._compile(self._embed_gradients)
+        self._embed_back = self._compile(self._embed_gradients)
+        # As XLA's program it holds the largest gradient twice, but only so is what was dropped
+        # found again.
+        if self._numerics.way is Way.WHOLE and not self._dropout:
+            self._embed_back = self._embed_gradients
 
     def __call__(
         self, tokens: Any, targets: Any, seed: Any, scale: Any
@@ -159,6 +160,20 @@ class Recomputed(Network):
             value = mean_loss(hidden, weights["model/wte"], targets, scale)
         upstream, gradients = tape.gradient(value, [x, trained])
         return value, upstream, gradients
+
+
+def rows_added(matrix: Any, places: Any, rows: Any) -> Any:
+    """Returns a matrix with rows added to its own; it is used up.
+
+    Args:
+        matrix: (many, width).
+        places: int32 (some,), which of its rows; some may recur.
+        rows: (some, width).
+    """
+    if pieces.are_apart():
+        # On a CPU TensorFlow's scattering copies the matrix even where nobody else needs it.
+        return tf.raw_ops.InplaceAdd(x=matrix, i=places, v=rows)
+    return tf.tensor_scatter_nd_add(matrix, places[:, None], rows)
 
 
 def mean_loss(

@@ -50,7 +50,9 @@ class Optimizer:
             step: float32, which step this is.
         """
         before: list[Any] = []
-        for name, gradient in gradients.items():
+        # The largest last: what is made of it finds room where all others have been.
+        for name in sorted(gradients, key=lambda name: gradients[name].shape.num_elements()):
+            gradient = gradients[name]
             with tf.control_dependencies(before):
                 if self._weight_decay and decays(name):
                     weight = self._weights[name]

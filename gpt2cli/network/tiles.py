@@ -1,0 +1,183 @@
+"""A tile of a product: some rows by some columns, whose sums stay in registers; built for LLVM.
+
+LLVM makes such a loop of Numba's own too, but none that calls for memory on its way. Sums are taken
+in the same order in tiles of every shape: a row has the same products alone and among others.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+FLOAT, HALF, BYTE = ir.FloatType(), ir.HalfType(), ir.IntType(8)
+NUMBER, PLACE = ir.IntType(32), ir.IntType(64)
+# To read it, into the second cache, as data.
+SOON = NUMBER(0), NUMBER(2), NUMBER(1)
+# A product and the sum that it is added to may be rounded once.
+FUSED = ("contract",)
+
+
+def registers() -> tuple[int, int, int]:
+    """Returns how many floats a register holds, and the rows and columns of sums that all hold."""
+    features = binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 16, 4, 6
+    if platform.machine() in ("aarch64", "arm64"):
+        return 4, 4, 6
+    # Half as many registers.
+    return 8 if features.get("avx2") else 4, 2, 6
+
+
+LANES, TILE_ROWS, TILE_COLUMNS = registers()
+INDICES = ir.VectorType(NUMBER, LANES)
+
+
+def of_shape(high: int, wide: int) -> Any:
+    """Returns what multiplies so many rows by so many columns; for compiled loops alone."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def multiply(_context: Any, rows: Any, columns: Any, corner: Any, line: Any, found: Any) -> Any:
+        """Sets a tile of `found` to products that are scaled and shifted.
+
+        Args:
+            rows: float32 (many, at least depth).
+            columns: (many, depth), of any kind; the depth is a multiple of LANES.
+            corner: the first row and the first column of the tile.
+            line: float32 (columns,) twice: what each column is multiplied by, and what is added.
+            found: float32 (rows, columns), the result.
+        """
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            left, right, into = (
+                Lying(context, builder, signature.args[number], arguments[number])
+                for number in (0, 1, 4)
+            )
+            row, column = cgutils.unpack_tuple(builder, arguments[2])
+            factors, shifts = (
+                Lying(context, builder, signature.args[3].dtype, array)
+                for array in cgutils.unpack_tuple(builder, arguments[3])
+            )
+            sums = added_up(builder, left.rows(row, high), right.rows(column, wide), right)
+            for number, totals in enumerate(sums):
+                for place, total in enumerate(totals):
+                    at = builder.add(column, PLACE(place))
+                    scaled = builder.fmul(total, builder.load(factors.item(at)), flags=FUSED)
+                    shifted = builder.fadd(scaled, builder.load(shifts.item(at)), flags=FUSED)
+                    builder.store(shifted, into.item(builder.add(row, PLACE(number)), at))
+            return context.get_dummy_value()
+
+        corners = types.UniTuple(types.int64, 2)
+        return types.void(rows, columns, corners, line, found), generate
+
+    return multiply
+
+
+class Lying:
+    """An array of Numba's as it lies in memory, for code that is being built.
+
+    Attributes:
+        kind: Numba's type of what it holds.
+        shape: the sizes of its axes, in that code.
+    """
+
+    def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
+        there = context.make_array(kind)(context, builder, value)
+        self.kind, self._builder = kind.dtype, builder
+        self.shape = cgutils.unpack_tuple(builder, there.shape)
+        self._strides = cgutils.unpack_tuple(builder, there.strides)
+        self._begin = builder.bitcast(there.data, BYTE.as_pointer())
+        self._held = context.get_value_type(kind.dtype)
+
+    def item(self, *indices: Any) -> Any:
+        """Returns where an item lies, or the first of a row."""
+        at = self._begin
+        for index, stride in zip(indices, self._strides, strict=False):
+            at = self._builder.gep(at, [self._builder.mul(index, stride)])
+        return self._builder.bitcast(at, self._held.as_pointer())
+
+    def rows(self, first: Any, count: int) -> list[Any]:
+        """Returns where so many rows begin."""
+        return [self.item(self._builder.add(first, PLACE(number))) for number in range(count)]
+
+
+def added_up(builder: Any, lefts: list[Any], rights: list[Any], columns: Lying) -> Any:
+    """Builds the sums of the products of rows and columns.
+
+    Args:
+        builder: what builds the code.
+        lefts: where the rows begin.
+        rights: where the columns begin.
+        columns: the array that they are of.
+
+    Returns:
+        A sum for each row and each column.
+    """
+    depth, none = columns.shape[1], ir.VectorType(FLOAT, LANES)(None)
+    sums = [[cgutils.alloca_once_value(builder, none) for _ in rights] for _ in lefts]
+    # While these columns are multiplied, memory gives those of the next tile; one alone is read as
+    # fast as memory gives it.
+    ahead = builder.mul(depth, PLACE(len(rights))) if len(rights) > 1 else None
+    with cgutils.for_range_slice(builder, PLACE(0), depth, PLACE(LANES)) as (place, _):
+        vectors = [vector(builder, left, place) for left in lefts]
+        for number, right in enumerate(rights):
+            if ahead is not None:
+                prefetch(builder, builder.gep(right, [builder.add(place, ahead)]))
+            weights = widened(builder, vector(builder, right, place), columns.kind)
+            for row, numbers in enumerate(vectors):
+                product = builder.fmul(numbers, weights, flags=FUSED)
+                total = builder.fadd(builder.load(sums[row][number]), product, flags=FUSED)
+                builder.store(total, sums[row][number])
+    return [[lanes_together(builder, builder.load(each)) for each in line] for line in sums]
+
+
+def vector(builder: Any, begin: Any, place: Any) -> Any:
+    """Loads as many numbers from a place on as a register holds."""
+    at = builder.gep(begin, [place])
+    found = builder.load(builder.bitcast(at, ir.VectorType(at.type.pointee, LANES).as_pointer()))
+    # Rows begin wherever a number may lie.
+    found.align = 1
+    return found
+
+
+def widened(builder: Any, value: Any, kind: Any) -> Any:
+    """Makes float32 of weights of any kind; half precision comes as its bits."""
+    floats = ir.VectorType(FLOAT, LANES)
+    if kind == types.int16:
+        return builder.fpext(builder.bitcast(value, ir.VectorType(HALF, LANES)), floats)
+    if kind == types.uint16:
+        # The upper half of a float32.
+        upper = builder.shl(builder.zext(value, INDICES), INDICES([16] * LANES))
+        return builder.bitcast(upper, floats)
+    return builder.sitofp(value, floats) if kind == types.int8 else value
+
+
+def prefetch(builder: Any, at: Any) -> None:
+    """Asks memory for what lies there, and does not wait for it; it need not be there."""
+    address = builder.bitcast(at, BYTE.as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [address.type, NUMBER, NUMBER, NUMBER])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(function, [address, *SOON])
+
+
+def lanes_together(builder: Any, value: Any) -> Any:
+    """Adds up the numbers of a vector: its halves, and theirs, until there is one."""
+    lanes = value.type.count
+    if lanes == 1:
+        return builder.extract_element(value, NUMBER(0))
+    picked = ir.VectorType(NUMBER, lanes // 2)
+    halves = [
+        builder.shuffle_vector(
+            value, value.type(ir.Undefined), picked(list(range(begin, begin + lanes // 2)))
+        )
+        for begin in (0, lanes // 2)
+    ]
+    return lanes_together(builder, builder.fadd(*halves))
+
+
+# One product, which a row alone is made of, and as many as registers hold.
+dot, tile = of_shape(1, 1), of_shape(TILE_ROWS, TILE_COLUMNS)
