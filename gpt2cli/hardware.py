@@ -18,6 +18,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def counted(gpus: int) -> str:
+    """Returns how so many GPUs, or none, are told to a person."""
+    return f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "the CPU"
+
+
 def may_have_gpu() -> bool:
     """Returns whether TensorFlow may find a GPU: a driver is there, and not hidden."""
     if os.environ.get(VISIBLE, "0").strip() in ("", "-1"):

@@ -64,8 +64,7 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
         yield Notice(memory.check(config, needed))
         encoded = yield from data.encode(config, texts, tokenizer, place or folder, window)
         state = plan.first_state(config, start, encoded.name)
-        if together is not None:
-            state = plan.met(together, config, start, state, encoded)
+        state, line = plan.met(together, config, start, state, encoded)
         yield from map(Notice, start.remarks())
         if leads:
             yield from map(Notice, plan.repeated(folder, start))
@@ -81,7 +80,7 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
 
             device = devices.prepare(config.device, config.gpu_bytes)
             yield Notice(f"device: {device}, {devices.precision(config.precision)}")
-            members = team.gathered(config, together)
+            members = team.gathered(config, together, line, lambda: stop.signum)
             yield from map(Notice, members.remarks(config))
             training = session.Session(config, start, state, encoded, members)
             sampler = Sampler(config, start, training, tokenizer)

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from gpt2cli import hardware
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.hparams import WIDE, HParams, product
@@ -130,9 +131,21 @@ def sharers(config: FinetuneConfig) -> int:
     """Returns how many GPUs of this machine share what it takes of a micro-batch."""
     if not config.is_shared or config.device == "cpu":
         return 1
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    seen = len(gpu_bytes()) if hidden is None else len([n for n in hidden.split(",") if n])
-    return max(1, min(seen, config.batch_size))
+    return max(1, min(visible_gpus(), config.batch_size))
+
+
+def visible_gpus() -> int:
+    """Returns how many GPUs of this machine TensorFlow is let see, as far as the driver tells."""
+    there, chosen = len(gpu_bytes()), os.environ.get(hardware.VISIBLE)
+    if chosen is None:
+        return there
+    return min(there, len([name for name in chosen.split(",") if name.strip() not in ("", "-1")]))
+
+
+def devices(device: str) -> str:
+    """Returns what a run will compute on, as far as it is known without TensorFlow."""
+    count = 0 if device == "cpu" else visible_gpus()
+    return hardware.counted(count)
 
 
 def gpu_bytes() -> list[float]:

@@ -16,7 +16,7 @@ from gpt2cli.storage import folders, journal
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
 from gpt2cli.text.tokenizer import Tokenizer, check_fits
-from gpt2cli.training import cluster, data
+from gpt2cli.training import cluster, data, meeting, memory
 
 SEED_BITS = 32
 HASHED_BYTES = 1 << 24
@@ -121,24 +121,31 @@ def origin(start: Start) -> str:
 
 
 def met(
-    together: cluster.Cluster,
+    together: cluster.Cluster | None,
     config: FinetuneConfig,
     start: Start,
     state: State,
     encoded: data.Data,
-) -> State:
-    """Waits for the other processes; returns the state with the seed that all take.
+) -> tuple[State, meeting.Line | None]:
+    """Waits for the other processes; returns the state with the seed that all take, and the line.
+
+    Alone, it is the state as it is, and no line.
 
     Raises:
         BadDataError: they are not about to train the same.
         TryLaterError: not all come.
     """
+    if together is None:
+        return state, None
     same = cluster.facts(
-        config, corpus=encoded.name, validation=encoded.held_out_name, start=origin(start)
+        config,
+        corpus=encoded.name,
+        validation=encoded.held_out_name,
+        start=origin(start),
+        devices=memory.devices(config.device),
     )
-    return dataclasses.replace(
-        state, seed=cluster.meet(together, same, state.seed, config.wait_minutes)
-    )
+    line = meeting.meet(together, same, state.seed, config.wait_minutes)
+    return dataclasses.replace(state, seed=line.seed), line
 
 
 def repeated(folder: Path, start: Start) -> Iterator[str]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import context as eager
 
+from gpt2cli import hardware
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import TryLaterError
 from gpt2cli.hparams import HParams
 from gpt2cli.training import devices, plan, replicas
 from gpt2cli.training.cluster import Cluster
+from gpt2cli.training.meeting import Line
 from gpt2cli.training.step import Recipe, Trainer
 
 # What processes can say to each other between steps: to go on, a signal's number, or enough.
@@ -27,7 +28,9 @@ LOST = (
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
 )
-STDERR = 2
+# How long TensorFlow's own joining may take, once all have said that they are ready.
+JOIN_SECONDS = 40
+WITH_BARRIER = "cluster_register_with_barrier"
 
 
 class Team:
@@ -106,17 +109,32 @@ def reason(message: str) -> str:
     return (found[1] if found else message.strip().splitlines()[0])[:200].strip(" .:")
 
 
-def gathered(config: FinetuneConfig, cluster: Cluster | None) -> Team:
+def gathered(
+    config: FinetuneConfig,
+    cluster: Cluster | None = None,
+    line: Line | None = None,
+    stopped: Callable[[], int | None] = lambda: None,
+) -> Team:
     """Returns who trains as the config says.
+
+    Args:
+        config: the settings.
+        cluster: the processes that train together, if there are others.
+        line: what connects them.
+        stopped: says which signal asks the command to leave, if one does.
 
     Raises:
         UsageError: a micro-batch cannot be shared evenly.
+        BadDataError: a process has other devices.
         TryLaterError: a process went away before it began.
+        Interrupted: a signal came before it began.
     """
     if not config.is_shared:
         return Team()
-    if cluster is not None:
-        team = Team(joined(config), cluster)
+    if cluster is not None and line is not None:
+        gpus = len(tf.config.get_visible_devices("GPU"))
+        line.wait(hardware.counted(gpus), config.wait_minutes, stopped)
+        team = Team(joined(), cluster)
     elif len(names := devices.names()) == 1:
         return Team()
     else:
@@ -125,25 +143,34 @@ def gathered(config: FinetuneConfig, cluster: Cluster | None) -> Team:
     return team
 
 
-def joined(config: FinetuneConfig) -> Any:
+def joined() -> Any:
     """Returns TensorFlow's strategy for several machines, once all have come.
 
     Raises:
-        TryLaterError: not all come.
+        TryLaterError: not all come, or another program has taken this one's port.
     """
-    late = f"gpt2cli: the other workers went away in {config.wait_minutes:g} minutes. Try again.\n"
-
-    def leave() -> None:
-        # The main thread waits inside TensorFlow, where no signal and no exception reaches it.
-        os.write(STDERR, late.encode())
-        os._exit(TryLaterError.exit_code)
-
-    watch = threading.Timer(config.wait_minutes * 60, leave)
-    watch.daemon = True
-    watch.start()
+    limit_joining()
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
-    except LOST as error:
-        raise TryLaterError(f"The workers do not find each other: {error.message}") from error
-    finally:
-        watch.cancel()
+    except (*LOST, tf.errors.UnknownError, tf.errors.InternalError) as error:
+        raise TryLaterError(
+            f"The workers do not find each other: {reason(error.message)}. Try again later."
+        ) from error
+
+
+def limit_joining() -> None:
+    """Lets TensorFlow give up soon where a process does not join that was there a moment ago.
+
+    While it waits it holds Python's lock, so that nothing here could end it: no signal, no thread.
+    By itself it waits an hour, and the first process even for those who never came.
+    """
+    context = eager.context()
+    configure = context.configure_coordination_service
+
+    def configured(**known: Any) -> None:
+        configure(**known, cluster_register_timeout_in_ms=JOIN_SECONDS * 1000)
+        settings = context.coordination_service
+        if hasattr(settings, WITH_BARRIER):
+            setattr(settings, WITH_BARRIER, True)
+
+    context.configure_coordination_service = configured

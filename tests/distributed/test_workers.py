@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.training import meeting
 from tests.distributed.runs import arrays, command, losses, model_and_text
-from tests.distributed.workers import Workers
+from tests.distributed.workers import Workers, free_ports
 
 pytestmark = pytest.mark.slow
 STEPS = 20
@@ -27,7 +29,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tensorflow: None) -> 
 
 
 def alone(run: str, **options: Any) -> None:
-    list(finetune(FinetuneConfig(**command.config, run_name=run, **options)))
+    list(finetune(FinetuneConfig(**command.config | options, run_name=run)))
 
 
 def words(run: str, *more: object) -> list[object]:
@@ -45,11 +47,16 @@ def assert_same(place: Path, run: str, other: str, steps: int) -> None:
             np.testing.assert_allclose(there[name], array, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize(("count", "options"), [(2, {"lora_rank": 2}), (4, {})])
+@pytest.mark.parametrize(
+    ("count", "options"), [(2, {"lora_rank": 2}), (2, {}), (4, {}), (2, {"xla": True})]
+)
 def test_twenty_steps_of_several_workers_equal_those_of_one(
     place: Path, count: int, options: dict[str, Any]
 ) -> None:
-    more = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    more = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in options.items()
+    ]
     with Workers(place, [words("many", "--steps", STEPS, *more)] * count) as workers:
         alone("one", steps=STEPS, **options)
         assert workers.codes() == [0] * count, [workers.told(n) for n in range(count)]
@@ -119,3 +126,122 @@ def test_workers_that_would_train_otherwise_are_refused(place: Path) -> None:
                 assert "differs from worker 0" in workers.told(number)
                 assert told.replace("tokens-", "") in workers.told(number)
     assert not list((place / "checkpoint" / "run").glob("model-*"))
+
+
+def hello_of(workers: Workers) -> tuple[socket.socket, dict[str, Any]]:
+    """Plays the first of two workers; returns its end of the line, and what the second said."""
+    with meeting.listening(workers.cluster(0)) as server:
+        connection = server.accept()[0]
+    hello = meeting.received(connection, 60)
+    assert hello is not None
+    meeting.sent(connection, {"welcome": True})
+    return connection, hello
+
+
+@pytest.mark.parametrize("until_ready", [False, True])
+def test_a_leader_that_leaves_after_the_meeting_ends_the_others(
+    place: Path, until_ready: bool
+) -> None:
+    with Workers(place, [None, words("run", "--wait-minutes", 5)]) as workers:
+        connection, _ = hello_of(workers)
+        with connection:
+            meeting.sent(connection, {"seed": 1})
+            if until_ready:
+                assert meeting.received(connection, 60) == {"devices": "the CPU"}
+                meeting.sent(connection, {"go": True})
+        began = time.monotonic()
+        assert workers.codes() == [75], workers.told(1)
+        assert time.monotonic() - began < 60
+    told = "The workers do not find each other: " if until_ready else "went away before training"
+    assert told in workers.told(1)
+    assert "Traceback" not in workers.told(1)
+
+
+@pytest.mark.parametrize("until_ready", [False, True])
+def test_a_worker_that_is_killed_after_the_meeting_ends_the_leader(
+    place: Path, until_ready: bool
+) -> None:
+    with Workers(place, [None, words("run")]) as workers:
+        connection, hello = hello_of(workers)
+        connection.close()
+    with Workers(place, [words("run", "--wait-minutes", 5), None]) as workers:
+        connection = workers.connection(0)
+        with connection:
+            meeting.sent(connection, hello)
+            assert meeting.received(connection, 60) == {"welcome": True}
+            assert "seed" in (meeting.received(connection, 60) or {})
+            if until_ready:
+                meeting.sent(connection, {"devices": "the CPU"})
+                assert meeting.received(connection, 60) == {"go": True}
+        began = time.monotonic()
+        assert workers.codes() == [75], workers.told(0)
+        assert time.monotonic() - began < 60
+    told = "The workers do not find each other: " if until_ready else "went away before training"
+    assert told in workers.told(0)
+    assert "Traceback" not in workers.told(0)
+
+
+def test_a_signal_to_a_leader_that_waits_for_tensorflow_ends_all_at_once(place: Path) -> None:
+    with Workers(place, [None, words("run", "--wait-minutes", 5)]) as workers:
+        connection, _ = hello_of(workers)
+        with connection:
+            meeting.sent(connection, {"seed": 1})
+            assert meeting.received(connection, 60) == {"devices": "the CPU"}
+            workers.processes[0].send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            assert workers.codes() == [143]
+            assert time.monotonic() - began < 10
+    assert "gpt2cli: stopped; no step was done yet." in workers.told(1)
+
+
+def test_a_signal_to_the_leader_in_the_meeting_ends_those_who_are_here(place: Path) -> None:
+    with Workers(place, [words("run", "--batch-size", 3)] * 2 + [None]) as workers:
+        workers.wait_for(1, "of 3; the first tells and writes")
+        time.sleep(6)
+        workers.processes[0].send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert workers.codes() == [143, 75]
+        assert time.monotonic() - began < 10
+    assert "worker 0 (127.0.0.1:" in workers.told(1)
+    assert "went away before training began. Try again later." in workers.told(1)
+
+
+def test_a_port_that_is_in_use_ends_all_with_a_line(place: Path) -> None:
+    ports = free_ports(2)
+    with (
+        socket.create_server(("", ports[1])),
+        Workers(place, [words("run", "--wait-minutes", 0.3)] * 2, ports) as workers,
+    ):
+        assert workers.codes() == [75, 75]
+        assert "cannot listen: Address already in use" in workers.told(1)
+        assert "did not come in time" in workers.told(0)
+
+
+def test_a_port_that_is_taken_after_the_meeting_ends_with_a_line(place: Path) -> None:
+    with Workers(place, [None, words("run", "--wait-minutes", 5)]) as workers:
+        connection, _ = hello_of(workers)
+        with connection:
+            meeting.sent(connection, {"seed": 1})
+            assert meeting.received(connection, 60) == {"devices": "the CPU"}
+            with socket.create_server(("", workers.ports[1])):
+                meeting.sent(connection, {"go": True})
+                assert workers.codes() == [75], workers.told(1)
+    assert "The workers do not find each other: Could not start gRPC server" in workers.told(1)
+
+
+def test_a_worker_that_is_frozen_ends_the_others(place: Path) -> None:
+    with Workers(place, [words("run", "--steps", 1000, "--save-every", 3)] * 2) as workers:
+        workers.wait_for(0, "saved step 3")
+        workers.processes[1].send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        assert workers.processes[0].wait(60) == 75
+        assert time.monotonic() - began < 60
+        assert "gpt2cli: Another worker is gone (" in workers.told(0)
+
+
+def test_workers_that_are_all_done_end_at_once_with_0(place: Path) -> None:
+    alone("run", steps=2)
+    with Workers(place, [words("run", "--until-step", 2)] * 2) as workers:
+        assert workers.codes() == [0, 0]
+        assert "run is already at step 2." in workers.told(0)
+        assert "Traceback" not in workers.told(1)

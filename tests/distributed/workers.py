@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpt2cli.training.cluster import Cluster
+
 SECONDS = 150
 
 
@@ -24,12 +26,23 @@ def free_ports(count: int) -> list[int]:
 
 
 class Workers:
-    """Processes of `gpt2cli` that know of each other; killed at the end of the block."""
+    """Processes of `gpt2cli` that know of each other; killed at the end of the block.
 
-    def __init__(self, place: Path, commands: Sequence[Sequence[object]]) -> None:
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(len(commands))]
+    Where a command is None, the test plays this worker.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        commands: Sequence[Sequence[object] | None],
+        ports: Sequence[int] | None = None,
+    ) -> None:
+        self.ports = ports or free_ports(len(commands))
+        addresses = [f"127.0.0.1:{port}" for port in self.ports]
         self.processes = []
         for number, command in enumerate(commands):
+            if command is None:
+                continue
             facts = {
                 "cluster": {"worker": addresses},
                 "task": {"type": "worker", "index": number},
@@ -53,6 +66,20 @@ class Workers:
         for process in self.processes:
             process.kill()
             process.wait()
+
+    def cluster(self, number: int) -> Cluster:
+        """Returns what a worker knows of all."""
+        return Cluster(tuple(f"127.0.0.1:{port}" for port in self.ports), number)
+
+    def connection(self, number: int) -> socket.socket:
+        """Returns a connection to a worker, once it listens."""
+        until = time.monotonic() + SECONDS
+        while True:
+            try:
+                return socket.create_connection(("127.0.0.1", self.ports[number]))
+            except ConnectionRefusedError:
+                assert time.monotonic() < until, self.told(number)
+                time.sleep(0.05)
 
     def told(self, number: int) -> str:
         """Returns what a worker has written to stderr."""

@@ -1,32 +1,34 @@
-"""TF_CONFIG read, and workers that meet: in threads here, as machines would."""
+"""TF_CONFIG and SLURM's variables, read."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpt2cli import tensorflow_start
 from gpt2cli.config.finetune import FinetuneConfig
-from gpt2cli.errors import BadDataError, TryLaterError, UsageError
+from gpt2cli.errors import UsageError
 from gpt2cli.training import cluster
 from gpt2cli.training.cluster import Cluster
 from tests.conftest import Run
-from tests.distributed.workers import free_ports
 
-FACTS = {"--batch-size": "4", "corpus": "abc"}
+SLURM = {
+    "SLURM_PROCID": "2",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_STEP_NODELIST": "node[08-09]",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+}
 
 
 def config(**options: Any) -> FinetuneConfig:
     return FinetuneConfig(dataset=("text.txt",), **options)
 
 
-def tf_config(kind: str = "worker", index: object = 0, **jobs: list[str]) -> str:
+def tf_config(kind: object = "worker", index: object = 0, **jobs: object) -> str:
     return json.dumps({"cluster": jobs, "task": {"type": kind, "index": index}})
 
 
@@ -45,8 +47,25 @@ def test_the_chief_leads_and_else_the_first_worker() -> None:
     ("text", "wrong"),
     [
         ("{", "is malformed: "),
-        ("[]", "is malformed: "),
-        ('{"cluster": {"worker": ["a:1"]}}', "'task' is missing"),
+        ("[]", "it is no object"),
+        ('{"cluster": {"worker": ["a:1"]}}', "its 'task' is missing"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": []}', "its 'task' is missing, or no object"),
+        ('{"cluster": [], "task": {}}', "its 'cluster' is no object"),
+        ('{"Cluster": {"worker": ["a:1"]}}', "'Cluster' is written 'cluster'"),
+        ('{"task": {"type": "worker", "index": 0}}', "no 'cluster' that it is of"),
+        (tf_config(worker=[]), "no 'cluster' that it is of"),
+        (tf_config(worker="a:1"), "its 'worker' is no list of host:port"),
+        (tf_config(worker=["a:1", "b:1", "a:1"]), "two of a:1, b:1, a:1 are the same"),
+        (tf_config("chief", chief=["a:1"], worker=["a:1"]), "two of a:1, a:1 are the same"),
+        (tf_config("chief", chief=["a:1", "b:1"]), "it has more than one chief"),
+        (tf_config(index=0.7, worker=["a:1"]), "'index' is 0.7, which is no number from 0"),
+        (tf_config(index=True, worker=["a:1", "b:1"]), "'index' is true, which is no number"),
+        (tf_config(index=-1, worker=["a:1", "b:1"]), "'index' is -1, which is no number"),
+        (tf_config(index=None, worker=["a:1", "b:1"]), "'index' is null, which is no number"),
+        (tf_config(7, worker=["a:1"]), "it names no task 0 of 7"),
+        (tf_config(worker=["http://x:2"]), "'http://x:2' is not host:port"),
+        (tf_config(worker=["a b:1"]), "'a b:1' is not host:port"),
+        (tf_config(worker=[{"a": 1}]), "{'a': 1} is not host:port"),
         (tf_config(worker=["a"]), "'a' is not host:port"),
         (tf_config(worker=["a:99999"]), "'a:99999' is not host:port"),
         (tf_config(index=2, worker=["a:1", "b:1"]), "it names no task 2 of 'worker'"),
@@ -75,83 +94,48 @@ def test_workers_are_not_left_out_unasked(monkeypatch: pytest.MonkeyPatch) -> No
     assert cluster.read(config(multi_gpu=True)) is None
 
 
+def test_without_slurm_its_cluster_is_refused_before_tensorflow_loads(
+    cli: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("text")
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    # A TensorFlow that cannot be loaded.
+    (tmp_path / "tensorflow.py").write_text("raise OSError('loaded')")
+    bare["PYTHONPATH"] = f"{tmp_path}:{bare.get('PYTHONPATH', '')}"
+    done = cli("finetune", "text.txt", "--cluster", "slurm", env=bare)
+    assert done.returncode == 2, done.stderr
+    assert "--cluster slurm: the environment lacks SLURM_PROCID, SLURM_STEP_NODELIST" in done.stderr
+    assert "Start it in a job by `srun" in done.stderr
+    done = cli("finetune", "text.txt", "--cluster", "slurm", env=bare | SLURM)
+    assert "OSError: loaded" in done.stderr
+
+
+def test_slurm_s_tensorflow_is_loaded_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[dict[str, bool]] = []
+
+    def load(**options: bool) -> None:
+        loaded.append(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tensorflow_start, "load", load)
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    for options in ({}, {"xla": False, "lora_rank": 2}, {"use_memory_saving_gradients": True}):
+        with pytest.raises(KeyboardInterrupt):
+            cluster.read(config(cluster="slurm", **options))
+    assert [(each["frugal"], each["keep_compiled"]) for each in loaded] == [
+        (False, True),
+        (True, False),
+        (True, True),
+    ]
+
+
 def test_slurm_says_who_takes_part(monkeypatch: pytest.MonkeyPatch, tensorflow: None) -> None:
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(UsageError, match=r"--cluster slurm: .* Start it in a job by `srun"):
-        cluster.read(config(cluster="slurm"))
     monkeypatch.setenv("TF_CONFIG", "")
-    for name, value in (
-        ("PROCID", "2"),
-        ("STEP_NUM_TASKS", "4"),
-        ("STEP_NODELIST", "node[08-09]"),
-        ("STEP_TASKS_PER_NODE", "2(x2)"),
-    ):
-        monkeypatch.setenv(f"SLURM_{name}", value)
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
     places = ("node08:8888", "node08:8889", "node09:8888", "node09:8889")
     assert cluster.read(config(cluster="slurm")) == Cluster(places, 2)
-
-
-def crowd(*meetings: Callable[[], int]) -> list[Any]:
-    """Returns what each meeting returned or raised; all are held at once."""
-    with ThreadPoolExecutor(len(meetings)) as pool:
-        futures = [pool.submit(meeting) for meeting in meetings]
-        return [future.exception() or future.result() for future in futures]
-
-
-def loopback(count: int) -> list[Cluster]:
-    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(count))
-    return [Cluster(addresses, number) for number in range(count)]
-
-
-def test_all_take_the_seed_of_the_first_one_whoever_else_knocks() -> None:
-    members = loopback(3)
-
-    def stranger() -> int:
-        while True:
-            try:
-                with socket.create_connection(cluster.host_and_port(members[0].addresses[0])) as s:
-                    s.sendall(b"GET / HTTP/1.1\r\n\r\n")
-                    return 0
-            except ConnectionRefusedError:
-                continue
-
-    found = crowd(
-        stranger, *(lambda m=m: cluster.meet(m, FACTS, 7 + m.number, 0.5) for m in members)
-    )
-    assert found == [0, 7, 7, 7]
-
-
-def test_a_difference_ends_all_of_them() -> None:
-    members = loopback(2)
-    other = FACTS | {"corpus": "xyz"}
-    found = crowd(
-        lambda: cluster.meet(members[0], FACTS, 1, 0.5),
-        lambda: cluster.meet(members[1], other, 1, 0.5),
-    )
-    for error in found:
-        assert isinstance(error, BadDataError)
-        assert "corpus is 'xyz', not 'abc'." in str(error)
-        assert f"worker 1 ({members[0].addresses[1]}) differs from worker 0" in str(error)
-
-
-def test_a_worker_that_never_comes_is_named() -> None:
-    first, second, third = loopback(3)
-    found = crowd(
-        lambda: cluster.meet(first, FACTS, 1, 0.02),
-        lambda: cluster.meet(second, FACTS, 1, 0.03),
-    )
-    assert all(isinstance(error, TryLaterError) for error in found)
-    assert str(found[0]).startswith(f"worker 2 ({third.addresses[2]}) did not come in time")
-    assert str(found[1]).startswith(f"worker 0 ({third.addresses[0]}) has not come in 0.03 min")
-
-
-def test_an_address_in_use_is_said() -> None:
-    first, _ = loopback(2)
-    with (
-        socket.create_server(cluster.host_and_port(first.addresses[0])),
-        pytest.raises(TryLaterError, match="Is an earlier one still running"),
-    ):
-        cluster.meet(first, FACTS, 1, 0.02)
 
 
 def test_what_may_differ_is_not_compared() -> None:

@@ -1,0 +1,265 @@
+"""Where workers meet before TensorFlow starts, compare what they train, and wait for each other."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gpt2cli.errors import BadDataError, TryLaterError
+from gpt2cli.signals import Interrupted
+from gpt2cli.training.cluster import Cluster, host_and_port
+
+RETRY_SECONDS = 0.5
+ANSWER_SECONDS = 5.0
+MOST_BYTES = 1 << 20
+
+
+class Line:
+    """What connects workers that have met, until TensorFlow does.
+
+    Attributes:
+        seed: the first worker's, which all take.
+    """
+
+    def __init__(
+        self, cluster: Cluster, seed: int, connections: Mapping[int, socket.socket]
+    ) -> None:
+        """Takes the workers, and the connections by the number of who is at the other end."""
+        self.seed = seed
+        self._cluster = cluster
+        self._connections = connections
+
+    def close(self) -> None:
+        """Hangs up."""
+        for connection in self._connections.values():
+            connection.close()
+
+    def wait(self, devices: str, minutes: float, stopped: Callable[[], int | None]) -> None:
+        """Waits until all have TensorFlow loaded and the same devices; then hangs up.
+
+        Args:
+            devices: what this worker computes on.
+            minutes: how long it waits.
+            stopped: says which signal asks the command to leave, if one does.
+
+        Raises:
+            BadDataError: a worker has other devices.
+            TryLaterError: a worker is gone, or late.
+            Interrupted: a signal asks the command to leave.
+        """
+        deadline = time.monotonic() + minutes * 60
+        with contextlib.closing(self):
+            if not self._cluster.leads:
+                sent(self._connections[0], {"devices": devices})
+                self._heard("go", deadline, stopped)
+                return
+            told = self._heard("devices", deadline, stopped)
+            for number in sorted(told):
+                mine = {"devices": devices}
+                if wrong := difference(self._cluster, number, mine, {"devices": told[number]}):
+                    tell(self._connections, {"error": wrong})
+                    raise BadDataError(wrong)
+            tell(self._connections, {"go": True})
+
+    def _heard(
+        self, word: str, deadline: float, stopped: Callable[[], int | None]
+    ) -> dict[int, Any]:
+        """Returns what each at the other ends says of a word."""
+        told: dict[int, Any] = {}
+        while len(told) < len(self._connections):
+            if (signum := stopped()) is not None:
+                raise Interrupted(signum, "stopped; no step was done yet.")
+            late = [self._cluster.name(n) for n in self._connections if n not in told]
+            if time.monotonic() > deadline:
+                raise TryLaterError(
+                    f"{', '.join(late)} did not get ready in time (--wait-minutes). "
+                    "Try again later."
+                )
+            for number in speaking(self._connections, RETRY_SECONDS):
+                message = received(self._connections[number], ANSWER_SECONDS) or {}
+                check(message)
+                if number in told or word not in message:
+                    raise TryLaterError(gone(self._cluster, number))
+                told[number] = message[word]
+        return told
+
+
+def meet(cluster: Cluster, mine: Mapping[str, str], seed: int, minutes: float) -> Line:
+    """Waits until all are here and agree on what they train; returns what connects them.
+
+    They speak at the address of the first one, where TensorFlow will listen afterwards.
+
+    Raises:
+        BadDataError: a worker has other options, or starts from or trains on something else.
+        TryLaterError: somebody has not come in time, or has gone; or a port is in use.
+    """
+    deadline = time.monotonic() + minutes * 60
+    if cluster.leads:
+        return lead(cluster, mine, seed, deadline)
+    # Only to see that TensorFlow will be able to.
+    listening(cluster).close()
+    while time.monotonic() < deadline:
+        with contextlib.ExitStack() as stack:
+            connection = called(cluster, mine)
+            if connection is not None:
+                stack.enter_context(connection)
+                answer = received(connection, max(deadline - time.monotonic(), 0.01))
+                if answer is None:
+                    raise TryLaterError(gone(cluster, 0))
+                check(answer)
+                if "seed" in answer:
+                    stack.pop_all()
+                    return Line(cluster, int(answer["seed"]), {0: connection})
+        time.sleep(RETRY_SECONDS)
+    raise TryLaterError(f"{cluster.name(0)} has not come in {minutes:g} minutes. Try again later.")
+
+
+def called(cluster: Cluster, mine: Mapping[str, str]) -> socket.socket | None:
+    """Returns the connection to the first worker, who has greeted; None: it is not there (yet)."""
+    try:
+        address = host_and_port(cluster.addresses[0])
+        connection = socket.create_connection(address, timeout=ANSWER_SECONDS)
+    except OSError:
+        return None
+    sent(connection, {"number": cluster.number, "facts": dict(mine)})
+    if "welcome" in (received(connection, ANSWER_SECONDS) or {}):
+        return connection
+    # Somebody else, or one who is just leaving.
+    connection.close()
+    return None
+
+
+def lead(cluster: Cluster, mine: Mapping[str, str], seed: int, deadline: float) -> Line:
+    """Waits for the others and tells them the seed, or what is wrong; as `meet`."""
+    here: dict[int, socket.socket] = {}
+    with contextlib.ExitStack() as stack:
+        try:
+            with listening(cluster) as server:
+                while len(here) < cluster.size - 1:
+                    connection = stack.enter_context(caller(server, cluster, here, deadline))
+                    hello = received(connection, ANSWER_SECONDS) or {}
+                    number = hello.get("number")
+                    if not isinstance(number, int) or not 0 < number < cluster.size:
+                        # Somebody who knocks at every port.
+                        connection.close()
+                        continue
+                    here[number] = connection
+                    sent(connection, {"welcome": True})
+                    if wrong := difference(cluster, number, mine, hello.get("facts", {})):
+                        raise BadDataError(wrong)
+        except (BadDataError, TryLaterError) as error:
+            kind = "error" if isinstance(error, BadDataError) else "later"
+            tell(here, {kind: str(error)})
+            raise
+        tell(here, {"seed": seed})
+        stack.pop_all()
+    return Line(cluster, seed, here)
+
+
+def listening(cluster: Cluster) -> socket.socket:
+    """Returns a socket that listens at this worker's port.
+
+    Raises:
+        TryLaterError: it is in use.
+    """
+    _, port = host_and_port(cluster.addresses[cluster.number])
+    try:
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(
+                ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=cluster.size
+            )
+        return socket.create_server(("", port), backlog=cluster.size)
+    except OSError as error:
+        raise TryLaterError(
+            f"{cluster.name(cluster.number)} cannot listen: {error.strerror}. Is an earlier one "
+            "still running? Try again later."
+        ) from error
+
+
+def caller(
+    server: socket.socket, cluster: Cluster, here: Mapping[int, socket.socket], deadline: float
+) -> socket.socket:
+    """Returns the connection of the next worker that comes.
+
+    Raises:
+        TryLaterError: none comes in time, and says which are missing; or one of those here leaves.
+    """
+    ends = {**here, cluster.number: server}
+    ready = speaking(ends, max(deadline - time.monotonic(), 0.01))
+    for number in ready:
+        if number != cluster.number:
+            raise TryLaterError(gone(cluster, number))
+    if ready:
+        return server.accept()[0]
+    missing = [cluster.name(n) for n in range(1, cluster.size) if n not in here]
+    raise TryLaterError(
+        f"{', '.join(missing)} did not come in time (--wait-minutes). Try again later."
+    )
+
+
+def speaking(connections: Mapping[int, socket.socket], seconds: float) -> list[int]:
+    """Returns which of them say something, or hang up, as soon as one does or the time is over."""
+    ready = select.select(list(connections.values()), [], [], seconds)[0]
+    return [number for number, connection in connections.items() if connection in ready]
+
+
+def check(answer: Mapping[str, Any]) -> None:
+    """Raises what the first worker says is wrong."""
+    if "error" in answer:
+        raise BadDataError(str(answer["error"]))
+    if "later" in answer:
+        raise TryLaterError(str(answer["later"]))
+
+
+def gone(cluster: Cluster, number: int) -> str:
+    """Returns what is to be told of a worker that went away."""
+    return f"{cluster.name(number)} went away before training began. Try again later."
+
+
+def tell(connections: Mapping[int, socket.socket], message: Mapping[str, Any]) -> None:
+    """Sends all of them a line of JSON."""
+    for connection in connections.values():
+        sent(connection, message)
+
+
+def sent(connection: socket.socket, message: Mapping[str, Any]) -> None:
+    """Sends a line of JSON to somebody who may be gone."""
+    with contextlib.suppress(OSError):
+        connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def received(connection: socket.socket, seconds: float) -> dict[str, Any] | None:
+    """Returns the line of JSON that comes; empty where it is none, or late; None: it hung up."""
+    connection.settimeout(seconds)
+    line = bytearray()
+    try:
+        # One by one, so that nothing of the next line is taken.
+        while not line.endswith(b"\n") and len(line) < MOST_BYTES:
+            if not (byte := connection.recv(1)):
+                return None
+            line += byte
+        message = json.loads(line)
+    except ConnectionError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+def difference(
+    cluster: Cluster, number: int, ours: Mapping[str, str], theirs: Mapping[str, str]
+) -> str:
+    """Returns in what a worker differs from the first one; empty where it does not."""
+    names = (name for name in ours if theirs.get(name) != ours[name])
+    told = [f"{name} is {theirs.get(name)!r}, not {ours[name]!r}" for name in names]
+    if not told:
+        return ""
+    return (
+        f"{cluster.name(number)} differs from {cluster.name(0)}: {'; '.join(told)}. All need the "
+        "same options, text, model, run folder and devices."
+    )
