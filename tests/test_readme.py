@@ -21,9 +21,10 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OTHER_OPTIONS = {"--help", "--version", "--install-completion", "--check", "--logdir", "--quick"}
 OTHER_OPTIONS |= {"--only", "--text", "--markdown"}
-# Of SLURM, Docker and pip, in the recipes.
+# Of SLURM, Docker, systemctl and pip, in the recipes.
 OTHER_OPTIONS |= {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--time", "--signal"}
-OTHER_OPTIONS |= {"--requeue", "--open-mode", "--rm", "--gpus", "--no-cache-dir"}
+OTHER_OPTIONS |= {"--requeue", "--open-mode", "--exclusive", "--kill-on-bad-exit"}
+OTHER_OPTIONS |= {"--name", "--restart", "--gpus", "--no-cache-dir", "--now"}
 
 
 def test_the_tree_names_every_module_with_the_first_sentence_of_its_docstring() -> None:
