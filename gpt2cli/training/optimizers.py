@@ -14,6 +14,9 @@ import tensorflow as tf
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 # Shazeer & Stern 2018, section 9: ε₁, d and the exponent of β₂.
 ADAFACTOR_EPSILON, ADAFACTOR_CLIP, ADAFACTOR_DECAY = 1e-30, 1.0, 0.8
+# Share of a vector's mean square below which a square is rounding alone: that of the keys' bias,
+# which would else be made as long as the others, and differ from machine to machine.
+ADAFACTOR_ROUNDING = 1e-10
 
 Slots = dict[str, Any]
 
@@ -141,7 +144,7 @@ def adafactor_change(gradient: Any, averages: list[Any], step: Any) -> tuple[Any
     """
     square = tf.square(gradient) + ADAFACTOR_EPSILON
     decay = 1 - tf.pow(step, -ADAFACTOR_DECAY)
-    means = [square]
+    means = [square + ADAFACTOR_ROUNDING * tf.reduce_mean(square)]
     if len(averages) == 2:
         means = [tf.reduce_mean(square, axis=-1), tf.reduce_mean(square, axis=-2)]
     averages = [decay * old + (1 - decay) * new for old, new in zip(averages, means, strict=True)]
