@@ -7,7 +7,7 @@ from pathlib import Path
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 # Where Windows' Linux and AMD's driver show their GPUs.
-OTHER_GPUS = (Path("/dev/dxg"), Path("/dev/kfd"))
+WSL_GPUS, AMD_GPUS = OTHER_GPUS = (Path("/dev/dxg"), Path("/dev/kfd"))
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 

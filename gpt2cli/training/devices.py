@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from gpt2cli.errors import Gpt2cliError
-from gpt2cli.hardware import NVIDIA_DRIVER
+from gpt2cli.hardware import AMD_GPUS, NVIDIA_DRIVER, VISIBLE, WSL_GPUS
 
 # Ampere is the first generation that multiplies bfloat16 (CUDA C++ Programming Guide, 16.1).
 BFLOAT16_CAPABILITY = (8, 0)
@@ -61,6 +61,15 @@ def names() -> list[str]:
 
 def reason() -> str:
     """Returns why TensorFlow sees no GPU, and what mends it."""
+    if (chosen := os.environ.get(VISIBLE, "0").strip()) in ("", "-1"):
+        return f"{VISIBLE}={chosen} hides every GPU; unset it, or give --device cpu."
+    if not NVIDIA_DRIVER.exists() and WSL_GPUS.exists():
+        return (
+            "Windows shows its GPU to this Linux: it needs NVIDIA's driver for Windows, and here "
+            "`pip install 'gpt2cli[gpu]'`."
+        )
+    if not NVIDIA_DRIVER.exists() and AMD_GPUS.exists():
+        return "There is an AMD GPU, which needs AMD's own TensorFlow (`tensorflow-rocm`)."
     if not NVIDIA_DRIVER.exists():
         return "This machine has no NVIDIA driver; give --device cpu, or install one."
     if not tf.test.is_built_with_cuda():

@@ -104,6 +104,30 @@ def test_a_gpu_that_is_not_seen_is_explained(
     assert (told in devices.prepare("auto")) is driver
 
 
+@pytest.mark.parametrize(
+    ("hidden", "place", "told"),
+    [
+        ("", "", "CUDA_VISIBLE_DEVICES= hides every GPU; unset it, or give --device cpu."),
+        ("-1", "WSL_GPUS", "CUDA_VISIBLE_DEVICES=-1 hides every GPU; unset it, or give --device"),
+        ("0", "WSL_GPUS", "Windows shows its GPU to this Linux: it needs NVIDIA's driver for"),
+        ("0", "AMD_GPUS", "There is an AMD GPU, which needs AMD's own TensorFlow"),
+    ],
+)
+def test_gpus_that_are_hidden_or_of_others_are_explained(
+    hidden: str, place: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt2cli.training import devices
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    (tmp_path / place).touch()
+    for name in ("NVIDIA_DRIVER", "WSL_GPUS", "AMD_GPUS"):
+        # A driver is there, where nothing else is.
+        monkeypatch.setattr(devices, name, tmp_path / name)
+    if not place:
+        (tmp_path / "NVIDIA_DRIVER").touch()
+    assert devices.reason().startswith(told)
+
+
 def test_generate_needs_the_gpu_it_was_told_to_use(cli: Run) -> None:
     import tensorflow as tf
 

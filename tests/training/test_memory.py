@@ -100,3 +100,26 @@ def test_what_is_free_is_what_the_kernel_says(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert memory.free_bytes("auto") == 2**30
     assert memory.free_bytes("cpu") == 2e9
+
+
+@pytest.mark.parametrize(
+    ("chosen", "device", "told"),
+    [
+        (None, "auto", "3 GPUs"),
+        ("0,2", "auto", "2 GPUs"),
+        ("1", "gpu", "1 GPU"),
+        ("", "auto", "the CPU"),
+        ("-1", "auto", "the CPU"),
+        (None, "cpu", "the CPU"),
+    ],
+)
+def test_what_a_run_will_compute_on_is_known_without_tensorflow(
+    chosen: str | None, device: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "gpu_bytes", lambda: [8e9] * 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert memory.devices(device) == told
+    monkeypatch.setattr(memory, "gpu_bytes", list)
+    assert memory.devices(device) == "the CPU"
