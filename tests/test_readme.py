@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from gpt2cli import cli
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.options import options
 from tests import readme_options
+from tests.conftest import Run
 
 PACKAGE = Path(gpt2cli.__file__).parent
 ROOT = Path(__file__).parent.parent
@@ -81,3 +84,17 @@ def test_the_first_command_works_as_written(tmp_path: Path) -> None:
     assert "saved step 60: checkpoint/run1/model-60" in done.stderr
     assert done.stdout.startswith("The run")
     assert len(done.stdout) > len("The run") + 20
+
+
+@pytest.mark.slow
+def test_the_session_says_what_finetune_says(tmp_path: Path, cli: Run) -> None:
+    session = README[README.index("## A session") : README.index("With OpenAI's smallest model")]
+    write, train = re.findall(r"^\$ ((?:seq|gpt2cli finetune) .*)$", session, re.MULTILINE)
+    subprocess.run(["bash", "-c", write], cwd=tmp_path, check=True)
+    short = {"GPT2CLI_FINETUNE_MAX_MINUTES": "0.0001", "GPT2CLI_FINETUNE_VAL_BATCHES": "1"}
+    done = cli(*shlex.split(train)[1:], env=os.environ | short)
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r"^(?:tiny|from|corpus:) .*$", session, re.MULTILINE)
+    assert len(told) == 5
+    for line in told[:3]:
+        assert f"{line}\n" in done.stderr
