@@ -8,7 +8,7 @@ import inspect
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -34,15 +34,17 @@ COMMANDS: dict[str, type[Shared]] = {
 }
 EPILOG = (
     "Every option of a command can come from the environment: GPT2CLI_FINETUNE_STEPS=100 is "
-    "`finetune --steps 100`. Exit codes: 0 done, 1 failed, 2 usage, 65 bad data, 66 input missing, "
-    "69 refused by the host, 73 output exists, 74 disk, 75 try again later, 129/130/143 stopped "
-    "by a signal."
+    "`finetune --steps 100`; of a repeatable option each line is a value. Exit codes: 0 done, "
+    "1 failed, 2 usage, 65 bad data, 66 input missing, 69 refused by the host, 73 output exists, "
+    "74 disk, 75 try again later, 129/130/143 stopped by a signal, 141 nobody reads the output."
 )
 TYPE_NAMES = {int: "INT", float: "FLOAT", str: "TEXT"}
 BROKEN_PIPE_EXIT_CODE = 141
 USAGE_EXIT_CODE = 2
 STDOUT = 1
 STDERR = 2
+# What the variables that give options begin with.
+ENVIRONMENT = "GPT2CLI"
 
 
 def main() -> None:
@@ -88,14 +90,16 @@ def application() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={
             "token_normalize_func": lambda token: token.replace("_", "-"),
-            "auto_envvar_prefix": "GPT2CLI",
             "help_option_names": ["-h", "--help"],
             "max_content_width": 100,
         },
     )
     app.callback(epilog=EPILOG)(program)
     for name, settings in COMMANDS.items():
-        app.command(name, help=settings.__doc__)(command(name, settings))
+        # Only of commands: else GPT2CLI_VERSION would be `--version`, whatever the command.
+        variables = {"auto_envvar_prefix": f"{ENVIRONMENT}_{name.upper()}"}
+        made = command(name, settings)
+        app.command(name, help=settings.__doc__, context_settings=variables)(made)
     return app
 
 
@@ -164,7 +168,22 @@ def typer_option(name: str, rule: Option, kind: Any) -> Any:
         max=rule.most,
         metavar=plain or choices,
         show_envvar=False,
+        callback=each_line if get_origin(kind) is list else None,
     )
+
+
+def each_line(
+    context: typer.Context, told: typer.CallbackParam, values: list[str]
+) -> Sequence[str]:
+    """Returns a repeatable option's values; those from the environment stand one a line.
+
+    Typer would split them at every space.
+    """
+    source = context.get_parameter_source(str(told.name))
+    if source is None or source.name != "ENVIRONMENT":
+        return values
+    text = os.environ[f"{context.auto_envvar_prefix}_{str(told.name).upper()}"]
+    return [line for line in text.split("\n") if line]
 
 
 def perform(name: str, settings: Shared) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import statistics
 import subprocess
 import sys
@@ -70,6 +71,27 @@ def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("GPT2CLI_FINETUNE_OVERWRITE", "1")
     made = made_config(["finetune", "a.txt"], monkeypatch)
     assert (made.steps, made.overwrite) == (12, True)
+
+
+def test_each_line_of_a_variable_is_a_value_of_a_repeatable_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GPT2CLI_GENERATE_PREFIX", "The king")
+    monkeypatch.setenv("GPT2CLI_GENERATE_STOP", "of a \n\nAct II\n")
+    made = made_config(["generate"], monkeypatch)
+    assert (made.prefix, made.stop) == (("The king",), ("of a ", "Act II"))
+    made = made_config(["generate", "--prefix", "a\nb", "--prefix", "c d"], monkeypatch)
+    assert made.prefix == ("a\nb", "c d")
+    monkeypatch.setenv("GPT2CLI_FINETUNE_VAL_DATASET", "a b.txt\nc")
+    assert made_config(["finetune", "x"], monkeypatch).val_dataset == ("a b.txt", "c")
+
+
+def test_what_is_no_commands_option_takes_no_variable(cli: Run) -> None:
+    names = ("VERSION", "INSTALL_COMPLETION", "SHOW_COMPLETION", "HELP")
+    environment = os.environ | {f"GPT2CLI_{name}": "1" for name in names}
+    done = cli("download", "tiny", env=environment)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "tiny" in done.stderr
 
 
 @pytest.mark.parametrize(
