@@ -24,6 +24,7 @@ from gpt2cli.errors import DiskError, Gpt2cliError
 from gpt2cli.options import Option, options
 from gpt2cli.records import Record, Sample, Stopped
 from gpt2cli.signals import Interrupted, held, raise_on_signals
+from gpt2cli.storage.atomic import FULL_DISK
 
 COMMANDS: dict[str, type[Shared]] = {
     "download": DownloadConfig,
@@ -62,12 +63,31 @@ def main() -> None:
     except Interrupted as interrupted:
         say(f"gpt2cli: {interrupted.message}")
         code = 128 + interrupted.signum
-    # Typer answers a closed pipe by ending the process itself, with 1.
-    except (BrokenPipeError, SystemExit):
-        # What Python still holds for stdout must not fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
-        code = BROKEN_PIPE_EXIT_CODE
+    except (OSError, SystemExit) as error:
+        code = code_of(error)
     sys.exit(code)
+
+
+def code_of(error: OSError | SystemExit) -> int:
+    """Returns the exit code where stdout fails, or Typer ends the process itself.
+
+    Raises:
+        OSError: it is not stdout that fails.
+    """
+    # Typer answers a closed pipe by ending the process, with 1.
+    cause = error.__context__ if isinstance(error, SystemExit) else error
+    if isinstance(error, SystemExit) and not isinstance(cause, OSError):
+        return int(error.code or 0)
+    if isinstance(cause, BrokenPipeError):
+        code = BROKEN_PIPE_EXIT_CODE
+    # Files that cannot be written are told elsewhere, by their names.
+    elif isinstance(cause, OSError) and cause.filename is None and cause.errno in FULL_DISK:
+        code = refuse(DiskError(f"Cannot write to stdout: {cause.strerror}."))
+    else:
+        raise error
+    # What Python still holds for stdout must not fail once more at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+    return code
 
 
 def replace_closed_outputs() -> None:
