@@ -156,11 +156,14 @@ def command(name: str, settings: type[Shared]) -> Callable[..., int]:
 def parameter(field: dataclasses.Field[Any], rule: Option, kind: Any) -> inspect.Parameter:
     """Returns a field as a parameter that Typer reads: its type, help, range, names, default."""
     default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+    word = field.name.upper()
     if get_origin(kind) is tuple:
+        required = default is inspect.Parameter.empty
+        word = f"{word}..." if required else f"[{word.removesuffix('S')}]..."
         kind = list[get_args(kind)[0]]  # type: ignore[misc]
         default = list(default) if isinstance(default, tuple) else default
     told = (
-        typer.Argument(help=rule.help, metavar=field.name.upper())
+        typer.Argument(help=rule.help, metavar=word)
         if rule.argument
         else typer_option(field.name, rule, kind)
     )

@@ -203,6 +203,13 @@ def test_the_version_is_printed(cli: Run) -> None:
     assert (done.returncode, done.stdout) == (0, f"gpt2cli {__version__}\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"), [("download", "[MODEL]..."), ("finetune", "DATASET..."), ("export", "DEST")]
+)
+def test_usage_shows_what_may_be_given_several_times(name: str, shape: str, cli: Run) -> None:
+    assert shape in cli(name, "--help").stdout.splitlines()[0]
+
+
 def test_help_names_every_option_with_its_range(cli: Run) -> None:
     done = cli("finetune", "--help")
     assert done.returncode == 0
