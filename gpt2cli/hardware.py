@@ -9,6 +9,9 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 # Where Windows' Linux and AMD's driver show their GPUs.
 OTHER_GPUS = (Path("/dev/dxg"), Path("/dev/kfd"))
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+NO_GPU = "--device gpu: TensorFlow sees no GPU."
+NO_DRIVER = "This machine has no NVIDIA driver; give --device cpu, or install one."
+HIDDEN = f"{VISIBLE} hides them; unset it, or give --device cpu."
 
 
 def cores() -> int:
@@ -20,6 +23,14 @@ def cores() -> int:
 
 def may_have_gpu() -> bool:
     """Returns whether TensorFlow may find a GPU: a driver is there, and not hidden."""
-    if os.environ.get(VISIBLE, "0").strip() in ("", "-1"):
-        return False
+    return has_driver() and not are_hidden()
+
+
+def has_driver() -> bool:
+    """Returns whether a driver of GPUs is there."""
     return any(path.exists() for path in (NVIDIA_DRIVER, *OTHER_GPUS))
+
+
+def are_hidden() -> bool:
+    """Returns whether the environment hides the GPUs."""
+    return os.environ.get(VISIBLE, "0").strip() in ("", "-1")
