@@ -8,7 +8,7 @@ import inspect
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -24,6 +24,7 @@ from gpt2cli.errors import DiskError, Gpt2cliError
 from gpt2cli.options import Option, options
 from gpt2cli.records import Record, Sample, Stopped
 from gpt2cli.signals import Interrupted, held, raise_on_signals
+from gpt2cli.storage.atomic import FULL_DISK
 
 COMMANDS: dict[str, type[Shared]] = {
     "download": DownloadConfig,
@@ -34,15 +35,17 @@ COMMANDS: dict[str, type[Shared]] = {
 }
 EPILOG = (
     "Every option of a command can come from the environment: GPT2CLI_FINETUNE_STEPS=100 is "
-    "`finetune --steps 100`. Exit codes: 0 done, 1 failed, 2 usage, 65 bad data, 66 input missing, "
-    "69 refused by the host, 73 output exists, 74 disk, 75 try again later, 129/130/143 stopped "
-    "by a signal."
+    "`finetune --steps 100`; of a repeatable option each line is a value. Exit codes: 0 done, "
+    "1 failed, 2 usage, 65 bad data, 66 input missing, 69 refused by the host, 73 output exists, "
+    "74 disk, 75 try again later, 129/130/143 stopped by a signal, 141 nobody reads the output."
 )
 TYPE_NAMES = {int: "INT", float: "FLOAT", str: "TEXT"}
 BROKEN_PIPE_EXIT_CODE = 141
 USAGE_EXIT_CODE = 2
 STDOUT = 1
 STDERR = 2
+# What the variables that give options begin with.
+ENVIRONMENT = "GPT2CLI"
 
 
 def main() -> None:
@@ -60,12 +63,31 @@ def main() -> None:
     except Interrupted as interrupted:
         say(f"gpt2cli: {interrupted.message}")
         code = 128 + interrupted.signum
-    # Typer answers a closed pipe by ending the process itself, with 1.
-    except (BrokenPipeError, SystemExit):
-        # What Python still holds for stdout must not fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
-        code = BROKEN_PIPE_EXIT_CODE
+    except (OSError, SystemExit) as error:
+        code = code_of(error)
     sys.exit(code)
+
+
+def code_of(error: OSError | SystemExit) -> int:
+    """Returns the exit code where stdout fails, or Typer ends the process itself.
+
+    Raises:
+        OSError: it is not stdout that fails.
+    """
+    # Typer answers a closed pipe by ending the process, with 1.
+    cause = error.__context__ if isinstance(error, SystemExit) else error
+    if isinstance(error, SystemExit) and not isinstance(cause, OSError):
+        return int(error.code or 0)
+    if isinstance(cause, BrokenPipeError):
+        code = BROKEN_PIPE_EXIT_CODE
+    # Files that cannot be written are told elsewhere, by their names.
+    elif isinstance(cause, OSError) and cause.filename is None and cause.errno in FULL_DISK:
+        code = refuse(DiskError(f"Cannot write to stdout: {cause.strerror}."))
+    else:
+        raise error
+    # What Python still holds for stdout must not fail once more at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+    return code
 
 
 def replace_closed_outputs() -> None:
@@ -88,14 +110,16 @@ def application() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={
             "token_normalize_func": lambda token: token.replace("_", "-"),
-            "auto_envvar_prefix": "GPT2CLI",
             "help_option_names": ["-h", "--help"],
             "max_content_width": 100,
         },
     )
     app.callback(epilog=EPILOG)(program)
     for name, settings in COMMANDS.items():
-        app.command(name, help=settings.__doc__)(command(name, settings))
+        # Only of commands: else GPT2CLI_VERSION would be `--version`, whatever the command.
+        variables = {"auto_envvar_prefix": f"{ENVIRONMENT}_{name.upper()}"}
+        made = command(name, settings)
+        app.command(name, help=settings.__doc__, context_settings=variables)(made)
     return app
 
 
@@ -132,11 +156,14 @@ def command(name: str, settings: type[Shared]) -> Callable[..., int]:
 def parameter(field: dataclasses.Field[Any], rule: Option, kind: Any) -> inspect.Parameter:
     """Returns a field as a parameter that Typer reads: its type, help, range, names, default."""
     default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+    word = field.name.upper()
     if get_origin(kind) is tuple:
+        required = default is inspect.Parameter.empty
+        word = f"{word}..." if required else f"[{word.removesuffix('S')}]..."
         kind = list[get_args(kind)[0]]  # type: ignore[misc]
         default = list(default) if isinstance(default, tuple) else default
     told = (
-        typer.Argument(help=rule.help, metavar=field.name.upper())
+        typer.Argument(help=rule.help, metavar=word)
         if rule.argument
         else typer_option(field.name, rule, kind)
     )
@@ -164,7 +191,22 @@ def typer_option(name: str, rule: Option, kind: Any) -> Any:
         max=rule.most,
         metavar=plain or choices,
         show_envvar=False,
+        callback=each_line if get_origin(kind) is list else None,
     )
+
+
+def each_line(
+    context: typer.Context, told: typer.CallbackParam, values: list[str]
+) -> Sequence[str]:
+    """Returns a repeatable option's values; those from the environment stand one a line.
+
+    Typer would split them at every space.
+    """
+    source = context.get_parameter_source(str(told.name))
+    if source is None or source.name != "ENVIRONMENT":
+        return values
+    text = os.environ[f"{context.auto_envvar_prefix}_{str(told.name).upper()}"]
+    return [line for line in text.split("\n") if line]
 
 
 def perform(name: str, settings: Shared) -> int:

@@ -9,6 +9,9 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 # Where Windows' Linux and AMD's driver show their GPUs.
 WSL_GPUS, AMD_GPUS = OTHER_GPUS = (Path("/dev/dxg"), Path("/dev/kfd"))
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+NO_GPU = "--device gpu: TensorFlow sees no GPU."
+NO_DRIVER = "This machine has no NVIDIA driver; give --device cpu, or install one."
+HIDDEN = f"{VISIBLE} hides every GPU; unset it, or give --device cpu."
 
 
 def cores() -> int:
@@ -25,6 +28,14 @@ def counted(gpus: int) -> str:
 
 def may_have_gpu() -> bool:
     """Returns whether TensorFlow may find a GPU: a driver is there, and not hidden."""
-    if os.environ.get(VISIBLE, "0").strip() in ("", "-1"):
-        return False
+    return has_driver() and not are_hidden()
+
+
+def has_driver() -> bool:
+    """Returns whether a driver of GPUs is there."""
     return any(path.exists() for path in (NVIDIA_DRIVER, *OTHER_GPUS))
+
+
+def are_hidden() -> bool:
+    """Returns whether the environment hides the GPUs."""
+    return os.environ.get(VISIBLE, "0").strip() in ("", "-1")

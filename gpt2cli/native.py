@@ -19,6 +19,9 @@ LOOPS = (
     *("network/tiles.py", "network/kernels.py", "network/attention_kernels.py"),
     *("decoding/draws.py", "text/word_kernels.py"),
 )
+# How often a thread looks for more work before it sleeps, some 25 µs. GNU's OpenMP looks for 4 ms,
+# which beside another busy process is longer than it takes to be given the processor again.
+SPINS, SPIN_COUNT, WAIT_POLICY = "2000", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 # What Numba keeps are pickles; this is how they end.
 PICKLES, END = "*/*.nb[ic]", b"."
 
@@ -31,6 +34,8 @@ def is_there() -> bool:
     It is loaded by this, some 0.3 s: ask only where loops are about to run.
     """
     keeps()
+    if WAIT_POLICY not in os.environ:
+        os.environ.setdefault(SPIN_COUNT, SPINS)
     try:
         import numba  # noqa: F401
     # A NumPy too new for it is an ImportError as well; a library that is missing, an OSError.

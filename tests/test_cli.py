@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import statistics
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from gpt2cli import __version__, cli
+from gpt2cli import __version__, cli, hardware
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import Gpt2cliError, UsageError
@@ -72,6 +73,27 @@ def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert (made.steps, made.overwrite) == (12, True)
 
 
+def test_each_line_of_a_variable_is_a_value_of_a_repeatable_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GPT2CLI_GENERATE_PREFIX", "The king")
+    monkeypatch.setenv("GPT2CLI_GENERATE_STOP", "of a \n\nAct II\n")
+    made = made_config(["generate"], monkeypatch)
+    assert (made.prefix, made.stop) == (("The king",), ("of a ", "Act II"))
+    made = made_config(["generate", "--prefix", "a\nb", "--prefix", "c d"], monkeypatch)
+    assert made.prefix == ("a\nb", "c d")
+    monkeypatch.setenv("GPT2CLI_FINETUNE_VAL_DATASET", "a b.txt\nc")
+    assert made_config(["finetune", "x"], monkeypatch).val_dataset == ("a b.txt", "c")
+
+
+def test_what_is_no_commands_option_takes_no_variable(cli: Run) -> None:
+    names = ("VERSION", "INSTALL_COMPLETION", "SHOW_COMPLETION", "HELP")
+    environment = os.environ | {f"GPT2CLI_{name}": "1" for name in names}
+    done = cli("download", "tiny", env=environment)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "tiny" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -95,7 +117,16 @@ def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         (["generate", "--stop", ""], "--stop"),
         (["generate", "--min-p", "1.1"], "--min-p"),
         (["generate", "--typical-p", "0"], "--typical-p must be above 0"),
-        (["generate", "--repetition-penalty", "0"], "--repetition-penalty must be above 0"),
+        (["generate", "--repetition-penalty", "1e-300"], "--repetition-penalty"),
+        (["generate", "--repetition-penalty", "101"], "--repetition-penalty"),
+        (["generate", "--temperature", "1e-320"], "--temperature must be 0, which takes"),
+        (["generate", "--num-beams", "2", "--length-penalty", "5000"], "--length-penalty"),
+        (["generate", "--num-beams", "2", "--length-penalty", "-5000"], "--length-penalty"),
+        (["generate", "--run-name", ""], "--run-name needs a name"),
+        (["generate", "--model-name", ""], "--model-name needs a name"),
+        (["finetune", "x", "--run-name", " "], "--run-name needs a name"),
+        (["finetune", "x", "--model-name", ""], "--model-name needs a name"),
+        (["export", "x", "--checkpoint", "\N{ARABIC-INDIC DIGIT TWO}"], "--checkpoint must be"),
         (["generate", "--no-repeat-ngram-size", "-1"], "--no-repeat-ngram-size"),
         (["generate", "--penalty-alpha", "2", "--top-k", "4"], "--penalty-alpha"),
         (["generate", "--penalty-alpha", "0.6"], "--penalty-alpha needs --top-k"),
@@ -172,6 +203,13 @@ def test_the_version_is_printed(cli: Run) -> None:
     assert (done.returncode, done.stdout) == (0, f"gpt2cli {__version__}\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"), [("download", "[MODEL]..."), ("finetune", "DATASET..."), ("export", "DEST")]
+)
+def test_usage_shows_what_may_be_given_several_times(name: str, shape: str, cli: Run) -> None:
+    assert shape in cli(name, "--help").stdout.splitlines()[0]
+
+
 def test_help_names_every_option_with_its_range(cli: Run) -> None:
     done = cli("finetune", "--help")
     assert done.returncode == 0
@@ -220,3 +258,49 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout == f"gpt2cli {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", ["generate --help", "--version"])
+def test_a_full_stdout_is_told_in_a_line(arguments: str) -> None:
+    shell = f"{sys.executable} -m gpt2cli {arguments} > /dev/full"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert done.returncode == 74
+    assert done.stderr == "gpt2cli: Cannot write to stdout: No space left on device.\n"
+
+
+def test_an_error_of_the_system_that_is_not_stdouts_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> typer.Typer:
+        raise OSError(28, "No space left on device", "file")
+
+    monkeypatch.setattr(cli, "application", fail)
+    monkeypatch.setattr(cli, "raise_on_signals", lambda: None)
+    with pytest.raises(OSError, match="No space left"):
+        cli.main()
+
+
+def test_completion_ends_well() -> None:
+    words = {"COMP_WORDS": "gpt2cli gen", "COMP_CWORD": "1", "_GPT2CLI_COMPLETE": "complete_bash"}
+    done = subprocess.run(
+        [sys.executable, "-m", "gpt2cli"],
+        env=os.environ | words,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "generate")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("generate",), ("evaluate", "nowhere"), ("finetune", "nowhere")]
+)
+def test_a_gpu_that_cannot_be_is_refused_before_anything_is_read(
+    arguments: tuple[str, ...], cli: Run
+) -> None:
+    if hardware.may_have_gpu():
+        pytest.skip("this machine may have one")
+    done = cli(*arguments, "--device", "gpu", "-v")
+    assert done.returncode == 1
+    assert done.stderr.startswith("gpt2cli: --device gpu: TensorFlow sees no GPU. ")
+    assert len(done.stderr.splitlines()) == 1

@@ -11,6 +11,7 @@ import pytest
 from gpt2cli import native
 from tests.conftest import Run
 
+PASSIVE = {"OMP_WAIT_POLICY": "passive"}
 GENERATE = ("generate", "--model-name", "small", "--length", 5, "--seed", 3, "--device", "cpu")
 
 
@@ -27,6 +28,22 @@ def test_without_numba_it_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch)
     assert native.is_there()
     monkeypatch.setitem(sys.modules, "numba", None)
     assert not native.is_there()
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [({}, native.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), (PASSIVE, None)],
+    ids=str,
+)
+def test_threads_soon_sleep_unless_the_user_wants_it_otherwise(
+    said: dict[str, str], count: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (native.SPIN_COUNT, native.WAIT_POLICY):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert native.is_there()
+    assert os.environ.pop(native.SPIN_COUNT, None) == count
 
 
 def test_what_is_kept_lies_in_a_folder_of_the_users_own(home: Path) -> None:
@@ -46,10 +63,11 @@ def test_a_folder_that_the_user_names_is_left_alone(
 
 def test_all_loops_are_among_those_that_a_change_is_noticed_of() -> None:
     package = Path(native.__file__).parent
+    marks = "from gpt2cli.native import compiled", "    @intrinsic"
     users = {
         path.relative_to(package).as_posix()
         for path in package.rglob("*.py")
-        if "from gpt2cli.native import compiled" in path.read_text(encoding="utf-8")
+        if any(mark in path.read_text(encoding="utf-8") for mark in marks)
     }
     assert users == set(native.LOOPS)
 

@@ -63,7 +63,7 @@ def test_every_exit_code_is_listed() -> None:
     rows = re.findall(r"^\| ([\d, ]+) \|", README, re.MULTILINE)
     listed = {int(code) for row in rows for code in row.split(",")}
     assert {kind.exit_code for kind in Gpt2cliError.__subclasses__()} <= listed
-    assert {0, 1, 129, 130, 143} <= listed
+    assert {0, 1, 129, 130, 143, cli.BROKEN_PIPE_EXIT_CODE} <= listed
 
 
 @pytest.mark.slow

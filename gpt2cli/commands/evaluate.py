@@ -37,6 +37,7 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         MissingInputError: there is no such text, run or model.
         BadDataError: it is not text, or a checkpoint is damaged.
     """
+    config.check_device()
     texts = data.Texts(sources.find(config.dataset, config.encoding), None)
     yield from data.remarks(config, texts)
     yield from fetch_base(config)

@@ -36,6 +36,7 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
     Raises:
         Gpt2cliError: of every kind; see errors.py.
     """
+    config.check_device()
     together = cluster.read(config)
     if together is None or together.leads:
         yield from train(config, together)

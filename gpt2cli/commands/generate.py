@@ -30,6 +30,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
         BadDataError: a checkpoint is damaged, or a prompt is not text.
         OutputError: a file exists, or cannot be written.
     """
+    config.check_device()
     check_destination(config)
     if reads_stdin_unasked(config):
         # Whoever left a pipe open by mistake sees what is waited for.

@@ -40,10 +40,10 @@ def batches(plan: Plan, prompts: Sequence[Prompt], first: int) -> Iterator[list[
     """
     config = plan.config
     samples = range(first, first + config.nsamples)
-    jobs = list(itertools.product(prompts, samples))
+    jobs = ((prompt, sample) for prompt in prompts for sample in samples)
     size = config.batch_size * (config.nsamples if config.search == "beams" else 1)
-    for begin in range(0, len(jobs), size):
-        yield [Row(prompt, sample, plan) for prompt, sample in jobs[begin : begin + size]]
+    while several := list(itertools.islice(jobs, size)):
+        yield [Row(prompt, sample, plan) for prompt, sample in several]
 
 
 def needs_tensorflow(plan: Plan) -> bool:

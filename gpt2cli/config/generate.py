@@ -11,6 +11,8 @@ from gpt2cli.errors import UsageError
 from gpt2cli.options import Config, option
 
 DEFAULT_TEMPERATURE = 0.7
+# Logits over less than this can be too large for float32.
+LEAST_TEMPERATURE = 0.001
 DEFAULT_DELIMITER = "=" * 20 + "\n"
 DEFAULT_FOLDER = "gen"
 
@@ -46,7 +48,9 @@ class ChoiceOptions(Config):
     """How the next token is chosen."""
 
     temperature: float = option(
-        DEFAULT_TEMPERATURE, "Lower is tamer; 0 takes the likeliest token.", least=0
+        DEFAULT_TEMPERATURE,
+        f"Lower is tamer, down to {LEAST_TEMPERATURE}; 0 takes the likeliest token.",
+        least=0,
     )
     top_k: int = option(0, "Draw from the k likeliest tokens; 0: from all.", least=0)
     top_p: float = option(
@@ -68,7 +72,7 @@ class ChoiceOptions(Config):
         most=1,
     )
     repetition_penalty: float = option(
-        1.0, "Makes tokens that the text has less likely; 1: not at all.", least=0
+        1.0, "Makes tokens that the text has less likely; 1: not at all.", least=0.01, most=100
     )
     no_repeat_ngram_size: int = option(
         0, "No run of so many tokens comes twice; 0: any may.", least=0
@@ -78,7 +82,7 @@ class ChoiceOptions(Config):
         False, "Draw the candidates of the beams, with all filters.", switch=True
     )
     length_penalty: float = option(
-        1.0, "Beams are judged by log-probability over length to this power."
+        1.0, "Beams are judged by log-probability over length to this power.", least=-10, most=10
     )
     early_stopping: bool = option(
         False, "End the search once as many beams as there are have ended.", switch=True
@@ -130,8 +134,11 @@ class GenerateConfig(
         super().__post_init__()
         if "" in self.stops:
             raise UsageError("--stop and --truncate need a text, not an empty one.")
-        if self.repetition_penalty == 0:
-            raise UsageError("--repetition-penalty must be above 0; 1 is none.")
+        if 0 < self.temperature < LEAST_TEMPERATURE:
+            raise UsageError(
+                f"--temperature must be 0, which takes the likeliest token, or at least "
+                f"{LEAST_TEMPERATURE}, not {self.temperature!r}."
+            )
         if self.typical_p == 0:
             raise UsageError("--typical-p must be above 0; 1 takes all tokens.")
         check_search(self)

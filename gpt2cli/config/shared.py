@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt2cli.errors import UsageError
-from gpt2cli.options import Config, argument, option
+from gpt2cli import hardware
+from gpt2cli.errors import Gpt2cliError, UsageError
+from gpt2cli.options import Config, argument, flag, option
 
 DEFAULT_MODEL = "124M"
 DEFAULT_RUN = "run1"
@@ -45,6 +46,18 @@ class RunOptions(Shared):
         """The run's name, its default filled in."""
         return self.run_name or DEFAULT_RUN
 
+    def __post_init__(self) -> None:
+        """Checks what no range shows.
+
+        Raises:
+            UsageError: a name is empty.
+        """
+        super().__post_init__()
+        for name in ("run_name", "model_name"):
+            given = getattr(self, name, None)
+            if given is not None and not given.strip():
+                raise UsageError(f"{flag(name)} needs a name, not an empty one.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions(RunOptions):
@@ -67,7 +80,7 @@ class SourceOptions(RunOptions):
         if self.model_name is not None and self.run_name is not None:
             raise UsageError("--model-name and --run-name contradict each other; give one.")
         if self.checkpoint not in (LATEST, BEST):
-            if not self.checkpoint.isdecimal():
+            if not (self.checkpoint.isascii() and self.checkpoint.isdecimal()):
                 raise UsageError(
                     f"--checkpoint must be {LATEST}, {BEST} or a step, not {self.checkpoint!r}."
                 )
@@ -95,6 +108,12 @@ class ComputeOptions(Config):
         """
         super().__post_init__()
         self.gpu_bytes  # noqa: B018
+
+    def check_device(self) -> None:
+        """Raises Gpt2cliError where a GPU is asked for, and it takes no TensorFlow to see none."""
+        if self.device == "gpu" and not hardware.may_have_gpu():
+            reason = hardware.HIDDEN if hardware.has_driver() else hardware.NO_DRIVER
+            raise Gpt2cliError(f"{hardware.NO_GPU} {reason}")
 
     @property
     def gpu_bytes(self) -> int | None:

@@ -36,7 +36,7 @@ class Beams:
 
     @property
     def candidates(self) -> int:
-        """How many are looked at in each step: enough even if half of them end."""
+        """How many are looked at in each step: enough where each beam ends with one token alone."""
         return 2 * self.count
 
 
@@ -83,6 +83,7 @@ class Group:
         """
         running: list[Beam] = []
         parents: list[int] = []
+        lost: list[tuple[Beam, int]] = []
         count = self._beams.count
         for rank, (parent, token, total, log_probability) in enumerate(candidates):
             if len(running) == count:
@@ -95,7 +96,12 @@ class Group:
                 # One that is not among the best is not worth to be kept.
                 if rank < count:
                     self._finish(beam)
+                lost.append((dataclasses.replace(beam, total=REMOVED), parent))
                 continue
+            running.append(beam)
+            parents.append(parent)
+        # Stop texts can end nearly all candidates; the places of the others go to no text.
+        for beam, parent in lost[: count - len(running)]:
             running.append(beam)
             parents.append(parent)
         self.running, self.parents = running, parents

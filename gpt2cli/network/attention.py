@@ -62,7 +62,8 @@ def attention_gradient(mixed: Any, found: Any, upstream: Any, n_head: int) -> An
     query, key, value = scaled_heads(mixed, n_head)
     of_found = split_heads(upstream, n_head)  # (batch, heads, time, head)
     common = row_products(of_found, split_heads(found, n_head))  # (batch, heads, time, 1)
-    of_query, of_key, of_value = [], [], []
+    of_query: list[Any] = []
+    of_key, of_value = [], []
     for start, end in query_blocks(mixed.shape[1]):
         # One after another, so that only one block's shares are held.
         before = of_query[-1] if of_query else common

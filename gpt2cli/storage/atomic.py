@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from gpt2cli.errors import DiskError, OutputError
 
 PART = ".part"
+# The name of what is written aside, with the one that it is to have in it.
+ASIDE = re.compile(r"(?<![^/])\.([^/]+)\.\d+\.part(?![^/])")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
@@ -38,7 +41,9 @@ def disk_errors(path: Path, safe: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f"{error.filename or path}: {error.strerror or error}."
+        # What is written aside is told by the name that it is to have.
+        name = ASIDE.sub(r"\1", str(error.filename or path))
+        where = f"{name}: {error.strerror or error}."
         message = f"Cannot write {where} {safe}".rstrip()
         if error.errno in NOT_ALLOWED:
             raise OutputError(message) from error
@@ -99,11 +104,9 @@ def move_new(source: Path, destination: Path) -> None:
     before("rename", destination)
     try:
         destination.hardlink_to(source)
-    except FileExistsError:
-        raise
-    except OSError:
+    except OSError as error:
         # A file system without second names: the moment between look and rename is left.
-        if destination.exists():
+        if isinstance(error, FileExistsError) or os.path.lexists(destination):
             raise FileExistsError(errno.EEXIST, "File exists", str(destination)) from None
         source.replace(destination)
     remove(source)

@@ -125,13 +125,19 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def write_best(folder: Path, step: int, loss: float) -> None:
-    """Writes which step had the lowest validation loss (nats per token) as best.json."""
+    """Writes which step had the lowest validation loss (nats per token) as best.json.
+
+    Step 0 is what the run began with, and no checkpoint of it: then there is no such file.
+    """
     with atomic.disk_errors(folder):
+        if step == 0:
+            atomic.remove(folder / BEST)
+            return
         atomic.write_whole(folder / BEST, json.dumps({"step": step, "loss": loss}) + "\n")
 
 
 def best_step(folder: Path) -> int | None:
-    """Returns the step with the lowest validation loss, or None where none was validated.
+    """Returns the step with the lowest validation loss, or None where that is no trained step.
 
     Raises:
         BadDataError: best.json is damaged.

@@ -148,13 +148,23 @@ def chosen_step(folder: Path, checkpoint: str) -> int:
         MissingInputError: the run has no checkpoint of it.
     """
     step = journal.best_step(folder) if checkpoint == BEST else int(checkpoint)
-    if step is None:
-        raise MissingInputError(f"{folder} has no best checkpoint: it was never validated.")
     steps = folders.checkpoint_steps(folder)
-    if step not in steps:
+    if step is None or step not in steps:
+        missing = f"checkpoint of step {step}"
+        if checkpoint == BEST:
+            missing = f"best checkpoint: {why_no_best(folder, step)}"
         there = ", ".join(map(str, steps)) or "none"
-        raise MissingInputError(f"{folder} has no checkpoint of step {step}; there are: {there}.")
+        raise MissingInputError(f"{folder} has no {missing}; there are: {there}.")
     return step
+
+
+def why_no_best(folder: Path, step: int | None) -> str:
+    """Returns why a run has no checkpoint of the step that best.json names, if it names one."""
+    if step:
+        return f"that of step {step} is gone"
+    if step is None and not journal.history(folder).val_steps:
+        return "it was never validated"
+    return "its lowest validation loss is that of step 0, before it was trained"
 
 
 def loaded(

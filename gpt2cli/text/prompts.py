@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gpt2cli.config.generate import PromptOptions
@@ -15,6 +15,8 @@ from gpt2cli.text.sources import STDIN, Source, read_bytes
 
 FIELD = "prompt"
 BYTE_ORDER_MARK = "\ufeff"
+# What Python makes of bytes on the command line that are no text (PEP 383).
+ESCAPED_BYTES = range(0xDC80, 0xDD00)
 
 
 def read_prompts(config: PromptOptions) -> list[str]:
@@ -27,6 +29,7 @@ def read_prompts(config: PromptOptions) -> list[str]:
     """
     if config.prefix_file == config.prompts == STDIN:
         raise UsageError("--prefix-file - and --prompts - contradict each other; give one of them.")
+    check_prefixes(config.prefix)
     found = list(config.prefix)
     if config.prefix_file is not None:
         found.append(whole(source_of(config.prefix_file)))
@@ -39,6 +42,26 @@ def read_prompts(config: PromptOptions) -> list[str]:
     elif reads_stdin_unasked(config):
         found += prompts_in(source_of(STDIN))
     return found or [""]
+
+
+def check_prefixes(prefixes: Sequence[str]) -> None:
+    """Checks that texts from the command line, where bytes that are no text are kept, are text.
+
+    Raises:
+        BadDataError: one of them is no UTF-8; says which.
+    """
+    for number, text in enumerate(prefixes, start=1):
+        which = f"--prefix, number {number} of {len(prefixes)}" if prefixes[1:] else "--prefix"
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            code = ord(text[error.start])
+            if code not in ESCAPED_BYTES:
+                raise BadDataError(f"{which}: it holds U+{code:04X}, half a character.") from error
+            place = len(os.fsencode(text[: error.start])) + 1
+            raise BadDataError(
+                f"{which}: byte {place} of it (0x{code & 0xFF:02x}) is not UTF-8 text."
+            ) from error
 
 
 def reads_stdin_unasked(config: PromptOptions) -> bool:

@@ -7,8 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli import hardware
 from gpt2cli.errors import Gpt2cliError
-from gpt2cli.hardware import AMD_GPUS, NVIDIA_DRIVER, VISIBLE, WSL_GPUS
+from gpt2cli.hardware import AMD_GPUS, NO_DRIVER, NO_GPU, NVIDIA_DRIVER, WSL_GPUS
 
 # Ampere is the first generation that multiplies bfloat16 (CUDA C++ Programming Guide, 16.1).
 BFLOAT16_CAPABILITY = (8, 0)
@@ -30,7 +31,7 @@ def prepare(device: str = "auto", memory_limit: int | None = None) -> str:
     """
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
-        raise Gpt2cliError(f"--device gpu: TensorFlow sees no GPU. {reason()}")
+        raise Gpt2cliError(f"{NO_GPU} {reason()}")
     if device == "cpu" or not gpus:
         tf.config.set_visible_devices([], "GPU")
         threads = tf.config.threading.get_intra_op_parallelism_threads() or "all"
@@ -61,8 +62,8 @@ def names() -> list[str]:
 
 def reason() -> str:
     """Returns why TensorFlow sees no GPU, and what mends it."""
-    if (chosen := os.environ.get(VISIBLE, "0").strip()) in ("", "-1"):
-        return f"{VISIBLE}={chosen} hides every GPU; unset it, or give --device cpu."
+    if hardware.are_hidden():
+        return hardware.HIDDEN
     if not NVIDIA_DRIVER.exists() and WSL_GPUS.exists():
         return (
             "Windows shows its GPU to this Linux: it needs NVIDIA's driver for Windows, and here "
@@ -71,7 +72,7 @@ def reason() -> str:
     if not NVIDIA_DRIVER.exists() and AMD_GPUS.exists():
         return "There is an AMD GPU, which needs AMD's own TensorFlow (`tensorflow-rocm`)."
     if not NVIDIA_DRIVER.exists():
-        return "This machine has no NVIDIA driver; give --device cpu, or install one."
+        return NO_DRIVER
     if not tf.test.is_built_with_cuda():
         return "This TensorFlow is built without CUDA; run `pip install 'gpt2cli[gpu]'`."
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from gpt2cli.commands.generate import generate
+from gpt2cli.commands.rows import Plan, Prompt
+from gpt2cli.commands.writers import batches
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, MissingInputError, OutputError
 from gpt2cli.records import Notice, Text
@@ -303,8 +306,8 @@ def test_a_hundred_samples_use_one_program_and_one_cache(place: Path) -> None:
     assert len(traced) == 1
 
 
-def test_half_a_character_as_prefix_is_refused(place: Path) -> None:
-    with pytest.raises(BadDataError, match=r"U\+DCE9"):
+def test_a_prefix_that_is_no_text_is_refused(place: Path) -> None:
+    with pytest.raises(BadDataError, match=r"--prefix: byte 4 of it \(0xe9\) is not UTF-8"):
         texts(prefix=("caf\udce9",))
 
 
@@ -324,3 +327,10 @@ def test_the_command_writes_nothing_but_text_to_stdout(cli: Run, place: Path) ->
     assert cli(*arguments, "--temperature", "0", "--top-k", 5, "-q").stderr == (
         "from models/small/model.ckpt, seed 3\n"
     )
+
+
+def test_samples_are_planned_batch_by_batch(tokens_of: Tokenizer) -> None:
+    config = GenerateConfig(model_name="small", nsamples=10**12, batch_size=3)
+    plan = Plan(config, tokens_of, models.MINI.n_ctx, 1)
+    found = itertools.islice(batches(plan, [Prompt(0, "a", [1])], 5), 2)
+    assert [[row.sample for row in rows] for rows in found] == [[5, 6, 7], [8, 9, 10]]

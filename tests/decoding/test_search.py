@@ -116,3 +116,37 @@ def test_log_probabilities_of_beams_are_the_models_own() -> None:
         own = np.log(shares[range(-len(beam.tokens), 0), beam.tokens])
         np.testing.assert_allclose(beam.log_probabilities, own, atol=2e-5)
         assert beam.score == beam.total < own.sum()
+
+
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("share", [2, 40, 1])
+def test_beams_go_on_where_most_candidates_end(sample: bool, share: int) -> None:
+    from gpt2cli.decoding.filters import Sampling
+    from gpt2cli.decoding.rows import uniforms
+    from gpt2cli.decoding.search import BeamDecoder, Beams, Group
+
+    beams, sampling = Beams(3, sample), Sampling()
+    decoder = BeamDecoder(ARRAYS, models.SMALL, sampling, beams, xla=False)
+
+    def ended(tokens: list[int]) -> bool:
+        return share == 1 or tokens[-1] % share > 0
+
+    groups = [Group(beams, 8, ended) for _ in PROMPTS]
+    draws = [uniforms(3, number, 0) for number in range(len(PROMPTS))]
+    list(decoder.search(PROMPTS, draws, groups, 8))
+    for group in groups:
+        texts = [beam.tokens for beam in group.best(3)]
+        assert 1 <= len(texts) == len({tuple(text) for text in texts}) <= 3
+        for text in texts:
+            assert ended(text) or len(text) == 8
+            assert not any(ended(text[:end]) for end in range(1, len(text)))
+
+
+def test_a_beam_that_goes_on_alone_is_followed_to_its_end() -> None:
+    from gpt2cli.decoding.search import Beams, Group
+
+    group = Group(Beams(2), 2, lambda tokens: tokens[-1] > 1)
+    group.advance([(0, 2, -1.0, -1.0), (0, 3, -2.0, -2.0), (0, 4, -3.0, -3.0), (0, 1, -4.0, -4.0)])
+    assert group.running[0].tokens == [1]
+    assert [beam.total for beam in group.running] == [-4.0, float("-inf")]
+    assert group.parents == [0, 0]

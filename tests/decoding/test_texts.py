@@ -63,6 +63,20 @@ def test_the_network_equals_the_oracle_whole_and_token_by_token() -> None:
     np.testing.assert_allclose(after(model, tokens[:4]), expected[3], rtol=2e-4, atol=2e-4)
 
 
+def test_a_text_has_the_same_scores_to_the_bit_alone_and_beside_others() -> None:
+    texts = [[7, 100, 3, 42, 250], [5], [9, 8, 7]]
+    together, alone = model_of(), [model_of() for _ in texts]
+    together.open(len(texts), N_CTX)
+    for number, text in enumerate(texts):
+        together.begin(number, text[:-1])
+        alone[number].open(1, N_CTX)
+        alone[number].begin(0, text[:-1])
+    for tokens in ([250, 5, 7], [17, 3, 40], [1, 1, 2]):
+        scores = together.step(tokens)
+        found = [model.step([token])[0] for model, token in zip(alone, tokens, strict=True)]
+        np.testing.assert_array_equal(scores, found)
+
+
 def test_queries_in_blocks_see_what_they_see_in_one(
     computed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

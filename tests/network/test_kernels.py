@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -41,6 +46,51 @@ def test_products_are_those_of_what_the_weights_stand_for(kind: str, many: int) 
         near(matrix.times(x, bias), expected + bias)
         places = [columns - 1, 0, 0]
         np.testing.assert_allclose(matrix.rows(places), exact[places], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_has_the_same_products_to_the_bit_alone_and_among_others(kind: str) -> None:
+    matrix, x, bias = NativeMatrix(noise(29, 100), kind), noise(21, 100), noise(29)
+    together = matrix.times(x, bias)
+    for number in range(len(x)):
+        alone = matrix.times(x[number : number + 1], bias)
+        np.testing.assert_array_equal(alone[0], together[number])
+
+
+OTHER_PROCESSOR = """
+import llvmlite.binding, numba, numpy
+features = llvmlite.binding.get_host_cpu_features
+llvmlite.binding.get_host_cpu_features = lambda: {features}
+from gpt2cli.network import tiles
+llvmlite.binding.get_host_cpu_features = features
+from gpt2cli.network.native_arithmetic import NativeMatrix
+noise = numpy.random.default_rng(0)
+rows, x = (noise.normal(size=size).astype(numpy.float32) for size in ((13, 52), (7, 52)))
+for kind in ("float32", "int8"):
+    matrix = NativeMatrix(rows, kind)
+    expected = x.astype(float) @ matrix.rows(range(13)).astype(float).T
+    numpy.testing.assert_allclose(matrix.times(x), expected, rtol=1e-4, atol=1e-5)
+    numpy.testing.assert_array_equal(matrix.times(x)[3], matrix.times(x[3:4])[0])
+print(tiles.LANES, tiles.TILE_ROWS, tiles.TILE_COLUMNS)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these features are of that processor")
+@pytest.mark.parametrize(
+    ("features", "shape"),
+    [({"avx512f": True}, "16 4 6"), ({"avx2": True}, "8 2 6"), ({}, "4 2 6")],
+    ids=["512 bits", "256 bits", "128 bits"],
+)
+def test_products_are_right_in_tiles_for_every_processor(
+    features: dict[str, bool], shape: str, tmp_path: Path
+) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", OTHER_PROCESSOR.format(features=features)],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.strip() == shape, told.stderr
 
 
 def test_every_half_is_widened_to_what_it_stands_for() -> None:

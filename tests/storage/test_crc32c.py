@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gpt2cli.errors import BadDataError
 from gpt2cli.storage import bundle, checkpoint, crc32c, folders
+
+
+@pytest.fixture(params=["library", "our own"], autouse=True)
+def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computes by the extra's library, and once more as where there is none."""
+    assert crc32c.library() is not None
+    if request.param == "our own":
+        monkeypatch.setattr(crc32c, "library", lambda: None)
 
 
 def bitwise(data: bytes) -> int:
@@ -42,6 +53,15 @@ def test_more_than_a_chunk_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crc32c, "CHUNK_BYTES", 1024)
     monkeypatch.setattr(crc32c, "SHORT_BYTES", 0)
     assert crc32c.crc32c(data) == bitwise(data)
+
+
+@pytest.mark.parametrize("module", [None, types.SimpleNamespace(implementation="python")])
+def test_without_the_library_or_its_compiled_part_there_is_none(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "google_crc32c", module)
+    assert crc32c.library.__wrapped__() is None
 
 
 def test_the_sums_are_tensorflows_and_a_flipped_bit_is_named(

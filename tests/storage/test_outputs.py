@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,10 @@ def test_a_file_that_came_meanwhile_stays(
     with outputs.written(tmp_path / "before") as aside:
         outputs.add(aside, "x")
     path = tmp_path / "file"
-    with pytest.raises(OutputError, match="exists"), outputs.written(path) as aside:
+    with (
+        pytest.raises(OutputError, match=f"Cannot write {re.escape(str(path))}: File exists"),
+        outputs.written(path) as aside,
+    ):
         path.write_text("theirs")
     with outputs.written(path, overwrite=True) as aside:
         outputs.add(aside, "ours")
@@ -80,7 +85,50 @@ def test_places_that_cannot_be_written_to_are_named(
 
 
 def test_names_of_new_files_differ(tmp_path: Path) -> None:
-    names = outputs.names(tmp_path, 3, ".txt") + outputs.names(tmp_path, 2, ".txt")
+    names = [*outputs.names(tmp_path, 3, ".txt"), *outputs.names(tmp_path, 2, ".txt")]
     assert len(set(names)) == 5
     assert names[2].name.startswith("gentext_20")
     assert names[2].name.endswith("_3.txt")
+
+
+def test_names_are_made_one_by_one(tmp_path: Path) -> None:
+    names = outputs.names(tmp_path, 10**12, ".txt")
+    assert [path.stem[-2:] for path in itertools.islice(names, 2)] == ["_1", "_2"]
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for path in (tmp_path / "pipe", tmp_path / "link", Path(os.devnull)):
+        for overwrite in (False, True):
+            with pytest.raises(OutputError, match=f"{path.name} is no regular file"):
+                outputs.check_file(path, overwrite=overwrite)
+
+
+def test_a_link_to_nowhere_exists(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    with pytest.raises(OutputError, match="link exists"):
+        outputs.check_file(link, overwrite=False)
+    link.unlink()
+    link.symlink_to("file/below")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="file is no folder"):
+        outputs.check_file(link, overwrite=True)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_stays_and_the_file_that_it_leads_to_is_overwritten(
+    exists: bool, tmp_path: Path
+) -> None:
+    real, link = tmp_path / "there" / "file", tmp_path / "link"
+    real.parent.mkdir()
+    link.symlink_to("there/file")
+    if exists:
+        real.write_text("old")
+    outputs.check_file(link, overwrite=True)
+    with outputs.written(link, overwrite=True) as aside:
+        outputs.add(aside, "new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert list(real.parent.iterdir()) == [real]

@@ -11,8 +11,8 @@ import pytest
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError, OutputError
-from gpt2cli.storage import checkpoint, folders, run
-from gpt2cli.storage.start import for_finetune, for_reading
+from gpt2cli.storage import checkpoint, folders, journal, run
+from gpt2cli.storage.start import chosen_step, for_finetune, for_reading
 from gpt2cli.storage.state import State
 from tests import models
 
@@ -155,3 +155,27 @@ def test_old_names_of_models_find_the_new_folders(place: Path) -> None:
     (place / "models" / "small").rename(place / "models" / "124M")
     start = for_reading(generate_config(place, model_name="117M"))
     assert start.folder == place / "models" / "124M"
+
+
+def test_a_best_checkpoint_that_is_not_there_is_refused_with_the_reason(place: Path) -> None:
+    folder = place / "best"
+    folder.mkdir()
+    folders.index_file(folders.weights(folder, 4)).touch()
+    line = '{"event": "validation", "time": 1.0, "step": 0, "loss": 2.5}\n'
+    for loss_of, log, reason in (
+        (None, "", "it was never validated"),
+        (None, line, "its lowest validation loss is that of step 0, before it was trained"),
+        (3, line, "that of step 3 is gone"),
+    ):
+        (folder / journal.LOG).write_text(log)
+        journal.write_best(folder, loss_of or 0, 2.5)
+        assert (folder / journal.BEST).exists() == bool(loss_of)
+        message = f"best has no best checkpoint: {reason}; there are: 4\\.$"
+        with pytest.raises(MissingInputError, match=message):
+            chosen_step(folder, "best")
+    # As older versions wrote it.
+    (folder / journal.BEST).write_text('{"step": 0, "loss": 2.5}')
+    with pytest.raises(MissingInputError, match="that of step 0, before it was trained"):
+        chosen_step(folder, "best")
+    journal.write_best(folder, 4, 2.0)
+    assert chosen_step(folder, "best") == 4

@@ -131,3 +131,13 @@ def test_a_stdin_that_holds_nothing_is_no_prompt() -> None:
     assert from_stdin({"stdin": subprocess.DEVNULL}) == "['']"
     assert from_stdin({"preexec_fn": lambda: os.close(0)}) == "['']"
     assert "BadDataError stdin: no prompts" in from_stdin({"input": ""}, "{'prompts': '-'}")
+
+
+def test_a_prefix_of_other_bytes_than_text_is_named() -> None:
+    with pytest.raises(BadDataError, match=r"^--prefix: byte 1 of it \(0xff\) is not UTF-8 text"):
+        prompts(prefix=("\udcff",))
+    several = ("a", "é\udce9")
+    with pytest.raises(BadDataError, match=r"^--prefix, number 2 of 2: byte 3 of it \(0xe9\)"):
+        prompts(prefix=several)
+    with pytest.raises(BadDataError, match=r"^--prefix: it holds U\+D83D, half a character"):
+        prompts(prefix=("\ud83d",))

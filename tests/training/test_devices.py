@@ -107,8 +107,8 @@ def test_a_gpu_that_is_not_seen_is_explained(
 @pytest.mark.parametrize(
     ("hidden", "place", "told"),
     [
-        ("", "", "CUDA_VISIBLE_DEVICES= hides every GPU; unset it, or give --device cpu."),
-        ("-1", "WSL_GPUS", "CUDA_VISIBLE_DEVICES=-1 hides every GPU; unset it, or give --device"),
+        ("", "", "CUDA_VISIBLE_DEVICES hides every GPU; unset it, or give --device cpu."),
+        ("-1", "WSL_GPUS", "CUDA_VISIBLE_DEVICES hides every GPU; unset it, or give --device"),
         ("0", "WSL_GPUS", "Windows shows its GPU to this Linux: it needs NVIDIA's driver for"),
         ("0", "AMD_GPUS", "There is an AMD GPU, which needs AMD's own TensorFlow"),
     ],
