@@ -52,7 +52,9 @@ class Line:
             TryLaterError: a worker is gone, or late.
             Interrupted: a signal asks the command to leave.
         """
-        deadline = time.monotonic() + minutes * 60
+        # The first worker ends all in its time, and says who is missing.
+        patience = 0.0 if self._cluster.leads else ANSWER_SECONDS
+        deadline = time.monotonic() + minutes * 60 + patience
         with contextlib.closing(self):
             if not self._cluster.leads:
                 sent(self._connections[0], {"devices": devices})
@@ -108,7 +110,8 @@ def meet(cluster: Cluster, mine: Mapping[str, str], seed: int, minutes: float) -
             connection = called(cluster, mine)
             if connection is not None:
                 stack.enter_context(connection)
-                answer = received(connection, max(deadline - time.monotonic(), 0.01))
+                # The first one ends all in its own time, and says who is missing.
+                answer = received(connection, minutes * 60 + ANSWER_SECONDS)
                 if answer is None:
                     raise TryLaterError(gone(cluster, 0))
                 check(answer)
