@@ -14,7 +14,7 @@ from gpt2cli import compile_cache
 # glibc's mallopt: how many heaps threads share, and from what size on memory is mapped by itself
 # and so given back when it is free (malloc.h; man 3 mallopt).
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3
-MAPPED_BYTES = 1 << 20
+MAPPED_BYTES = 1 << 17
 
 
 def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) -> None:
