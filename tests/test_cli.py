@@ -280,18 +280,6 @@ def test_an_error_of_the_system_that_is_not_stdouts_keeps_its_traceback(
         cli.main()
 
 
-def test_completion_ends_well() -> None:
-    words = {"COMP_WORDS": "gpt2cli gen", "COMP_CWORD": "1", "_GPT2CLI_COMPLETE": "complete_bash"}
-    done = subprocess.run(
-        [sys.executable, "-m", "gpt2cli"],
-        env=os.environ | words,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "generate")
-
-
 @pytest.mark.parametrize(
     "arguments", [("generate",), ("evaluate", "nowhere"), ("finetune", "nowhere")]
 )

@@ -15,7 +15,8 @@ from tests.conftest import Run
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_every_shell_is_given_a_script(cli: Run, shell: str) -> None:
     found = cli("--show-completion", shell, env=os.environ | {"SHELL": f"/bin/{shell}"})
-    assert "_GPT2CLI_COMPLETE=complete_" in found.stdout, found.stderr
+    assert found.returncode == 0, found.stderr
+    assert "_GPT2CLI_COMPLETE=complete_" in found.stdout
 
 
 def test_the_script_completes_commands_and_options(tmp_path: Path) -> None:
@@ -29,6 +30,7 @@ def test_the_script_completes_commands_and_options(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
         )
+        assert done.returncode == 0, done.stderr
         return done.stdout.split()
 
     assert completed("gpt2cli fine", 1) == ["finetune"]

@@ -10,7 +10,7 @@ from gpt2cli.network import pieces
 
 # Positions whose logits are held at once; at 50,257 tokens a block takes 50 MB, or four times that
 # where it is to be faster.
-BLOCK_ROWS, FAST_BLOCK_ROWS = 128, 1024
+BLOCK_ROWS, FAST_BLOCK_ROWS = 256, 1024
 # A long batch is cut into no more blocks than this, to keep the compiled program short.
 MOST_BLOCKS = 16
 

@@ -73,7 +73,8 @@ class NativeMatrix:
         """Returns rows as compiled loops need them: in whole tiles, and as wide as what is held."""
         many, width = x.shape
         missing = -many % tiles.TILE_ROWS if many > 1 else 0
-        if not missing and width == self._held.shape[1] and x.strides[0] % SAME_PLACE:
+        crowded = many > 1 and x.strides[0] % SAME_PLACE == 0
+        if not missing and not crowded and width == self._held.shape[1]:
             return x
         rows = np.zeros((many + missing, self._held.shape[1] + tiles.LANES), np.float32)
         rows[:many, :width] = x

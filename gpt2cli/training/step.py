@@ -175,9 +175,7 @@ class Trainer:
             rate: the learning rate.
             step: float32, which step this is.
         """
-        # After the norm, a gradient is needed no more and becomes its multiple in place.
-        with tf.control_dependencies([norm]):
-            scale = 1 / (self._recipe.accumulate * tf.identity(self._scale))
+        scale = 1 / (self._recipe.accumulate * self._scale)
         if self._recipe.clip_norm:
             scale *= tf.minimum(self._recipe.clip_norm / norm, 1.0)
         self.optimizer.update(found, scale, rate, step)

@@ -138,6 +138,16 @@ def hello_of(workers: Workers) -> tuple[socket.socket, dict[str, Any]]:
     return connection, hello
 
 
+def assert_told_of_one_that_left(workers: Workers, number: int, *, joining: bool) -> None:
+    """A worker ends within a minute, and says why: TensorFlow had begun to join, or not yet."""
+    began = time.monotonic()
+    assert workers.codes() == [75], workers.told(number)
+    assert time.monotonic() - began < 60
+    told = "The workers do not find each other: " if joining else "went away before training"
+    assert told in workers.told(number)
+    assert "Traceback" not in workers.told(number)
+
+
 @pytest.mark.parametrize("until_ready", [False, True])
 def test_a_leader_that_leaves_after_the_meeting_ends_the_others(
     place: Path, until_ready: bool
@@ -149,12 +159,7 @@ def test_a_leader_that_leaves_after_the_meeting_ends_the_others(
             if until_ready:
                 assert meeting.received(connection, 60) == {"devices": "the CPU"}
                 meeting.sent(connection, {"go": True})
-        began = time.monotonic()
-        assert workers.codes() == [75], workers.told(1)
-        assert time.monotonic() - began < 60
-    told = "The workers do not find each other: " if until_ready else "went away before training"
-    assert told in workers.told(1)
-    assert "Traceback" not in workers.told(1)
+        assert_told_of_one_that_left(workers, 1, joining=until_ready)
 
 
 @pytest.mark.parametrize("until_ready", [False, True])
@@ -173,12 +178,7 @@ def test_a_worker_that_is_killed_after_the_meeting_ends_the_leader(
             if until_ready:
                 meeting.sent(connection, {"devices": "the CPU"})
                 assert meeting.received(connection, 60) == {"go": True}
-        began = time.monotonic()
-        assert workers.codes() == [75], workers.told(0)
-        assert time.monotonic() - began < 60
-    told = "The workers do not find each other: " if until_ready else "went away before training"
-    assert told in workers.told(0)
-    assert "Traceback" not in workers.told(0)
+        assert_told_of_one_that_left(workers, 0, joining=until_ready)
 
 
 def test_a_signal_to_a_leader_that_waits_for_tensorflow_ends_all_at_once(place: Path) -> None:
