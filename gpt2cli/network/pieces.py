@@ -85,13 +85,13 @@ def again(function: Function, x: Any, weights: Mapping[str, Any]) -> Any:
     return tf.custom_gradient(kept)(x, *map(tf.convert_to_tensor, weights.values()))
 
 
-def later(tensors: Any, other: Any) -> list[Any]:
-    """Returns the same tensors, but not before another is there.
+def later(tensors: Any, others: Any) -> list[Any]:
+    """Returns the same tensors, but not before others are there, or operations done.
 
     So what follows from them is neither begun while it takes but memory, nor taken for the same
     as what was computed of them before. XLA sees to both by itself.
     """
-    with tf.control_dependencies([other]):
+    with tf.control_dependencies(tf.nest.flatten(others)):
         return [tf.identity(tensor) for tensor in tensors]
 
 

@@ -12,9 +12,9 @@ from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, loss, pieces
 from gpt2cli.network.compiling import Way, program
 
-# (tokens (batch, window), targets (batch, window), dropout seed (2,), loss scale ())
-# → mean loss (nats per token), gradient of each trained weight times the loss scale.
-Gradients = Callable[[Any, Any, Any, Any], tuple[Any, dict[str, Any]]]
+# Takes gradients by name as soon as they are known; returns what is to be done with them before
+# the next ones are computed.
+Take = Callable[[dict[str, Any]], list[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +50,18 @@ class Network:
         self._dropout = numerics.dropout
         self._precision = numerics.precision
 
+    def __call__(self, tokens: Any, targets: Any, seed: Any, scale: Any, take: Take) -> Any:
+        """Returns the mean loss (nats per token), a scalar; gradients go to who takes them.
+
+        Args:
+            tokens: int32 (batch, window).
+            targets: int32 (batch, window), the next tokens; negative ones do not count.
+            seed: int32 (2,), of the dropout.
+            scale: what gradients are multiplied by, a scalar.
+            take: takes each trained weight's gradient times the scale, once.
+        """
+        raise NotImplementedError
+
     def _compile(self, function: Callable[..., Any]) -> Any:
         return program(function, self._numerics.way)
 
@@ -77,12 +89,11 @@ class Whole(Network):
         super().__init__(*network)
         self._compiled = self._compile(self._loss_and_gradients)
 
-    def __call__(
-        self, tokens: Any, targets: Any, seed: Any, scale: Any
-    ) -> tuple[Any, dict[str, Any]]:
-        """Returns the mean loss, and the trained weights' gradients times the scale."""
+    def __call__(self, tokens: Any, targets: Any, seed: Any, scale: Any, take: Take) -> Any:
+        """Returns the mean loss; all gradients are taken at once."""
         value, gradients = self._compiled(tokens, targets, seed, scale)
-        return value, gradients
+        take(gradients)
+        return value
 
     def _loss_and_gradients(self, tokens: Any, targets: Any, seed: Any, scale: Any) -> Any:
         trained = {n: self._weights[n] for n in self._trained if n != "model/wpe"}
@@ -119,10 +130,11 @@ class Recomputed(Network):
         if self._numerics.way is Way.WHOLE and not self._dropout:
             self._embed_back = self._embed_gradients
 
-    def __call__(
-        self, tokens: Any, targets: Any, seed: Any, scale: Any
-    ) -> tuple[Any, dict[str, Any]]:
-        """Returns the mean loss, and the trained weights' gradients times the scale."""
+    def __call__(self, tokens: Any, targets: Any, seed: Any, scale: Any, take: Take) -> Any:
+        """Returns the mean loss; each block's gradients are taken before the next block's are made.
+
+        Those of the embeddings, of which the head has its share, come last.
+        """
         blocks = [gpt2.block_weights(self._weights, n) for n in range(self._hparams.n_layer)]
         seeds = [gpt2.dropout_of(gpt2.Dropout(1.0, seed), n).seed for n in range(len(blocks))]
         head = {name: self._weights[name] for name in ("model/ln_f/g", "model/ln_f/b", "model/wte")}
@@ -131,13 +143,17 @@ class Recomputed(Network):
         for block, block_seed in zip(blocks, seeds, strict=True):
             inputs.append(x)
             x = self._forward(x, block, block_seed)
-        value, upstream, gradients = self._head(x, head, targets, scale)
+        value, upstream, found = self._head(x, head, targets, scale)
+        of_wte = found.pop("model/wte", None)
+        before = take(found)
         for layer in reversed(range(len(blocks))):
+            (upstream,) = pieces.later([upstream], before)
             upstream, found = self._backward(inputs.pop(), blocks[layer], seeds[layer], upstream)
-            gradients |= {f"model/h{layer}/{name}": found[name] for name in found}
-        if "model/wpe" in self._trained:
-            gradients |= self._embed_back(tokens, seed, upstream, gradients["model/wte"])
-        return value, {name: gradients[name] for name in self._trained}
+            before = take({f"model/h{layer}/{name}": found[name] for name in found})
+        if of_wte is not None:
+            (upstream,) = pieces.later([upstream], before)
+            take(self._embed_back(tokens, seed, upstream, of_wte))
+        return value
 
     def _block(self, x: Any, weights: gpt2.Weights, seed: Any) -> Any:
         dropout = gpt2.Dropout(self._dropout, seed)

@@ -51,6 +51,8 @@ class Run:
         rank: of the adapters that are trained; 0: none.
         narrow: whether what is not trained is held in half precision.
         pieces: whether the network is computed in pieces, as on a CPU with XLA.
+        devices: how many train together.
+        waits: whether no weight changes before all gradients of a step are known.
     """
 
     hparams: HParams
@@ -63,6 +65,8 @@ class Run:
     rank: int
     narrow: bool
     pieces: bool
+    devices: int
+    waits: bool
 
     @property
     def trained(self) -> int:
@@ -71,6 +75,11 @@ class Run:
             return sum(map(product, self.hparams.lora_shapes(self.rank).values())) - 1
         shapes = self.hparams.shapes().items()
         return sum(product(s) for n, s in shapes if not self.blocks_only or n.startswith("model/h"))
+
+    @property
+    def gathers(self) -> bool:
+        """Whether all gradients of a micro-batch are held together (training/step.py)."""
+        return not self.recompute or self.devices > 1 or (self.waits and self.accumulate == 1)
 
     def expected(self) -> float:
         """Returns the memory that the run takes at most (bytes), within about a fifth."""
@@ -89,7 +98,8 @@ class Run:
         at_once = LOGIT_ROWS if self.recompute else MORE_LOGIT_ROWS
         logits = LOGIT_COPIES * min(rows, at_once) * shape.n_vocab
         embeddings = shape.n_vocab * shape.n_embd * (1 if self.rank else 2)
-        return FLOAT_BYTES * (logits + embeddings + self._blocks(rows) + self.trained / 2)
+        gradients = self.trained / 2 if self.gathers else 0
+        return FLOAT_BYTES * (logits + embeddings + self._blocks(rows) + gradients)
 
     def _blocks(self, rows: int) -> float:
         """What all blocks keep for the way back of so many positions (numbers)."""
@@ -108,15 +118,16 @@ class Run:
     def _update(self) -> float:
         """What the gradients take, and the largest one once more (bytes)."""
         largest = 0 if self.rank else self.hparams.n_vocab * self.hparams.n_embd
-        return FLOAT_BYTES * (self.trained + largest)
+        return FLOAT_BYTES * ((self.trained if self.gathers else largest) + largest)
 
 
 def run_of(config: FinetuneConfig, hparams: HParams, rank: int, machines: int = 1) -> Run:
     """Returns what the settings say of the memory that each device takes."""
+    devices = machines * sharers(config)
     return Run(
         hparams,
         config.window or hparams.n_ctx,
-        -(-config.batch_size // (machines * sharers(config))),
+        -(-config.batch_size // devices),
         config.accumulate_gradients,
         config.optimizer,
         config.use_memory_saving_gradients,
@@ -124,6 +135,8 @@ def run_of(config: FinetuneConfig, hparams: HParams, rank: int, machines: int = 
         rank,
         config.precision != "float32",
         config.xla and hparams.n_embd >= WIDE and (config.device == "cpu" or not gpu_bytes()),
+        devices,
+        config.clip_norm > 0 or config.precision == "float16",
     )
 
 

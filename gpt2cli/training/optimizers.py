@@ -43,14 +43,17 @@ class Optimizer:
         """Returns the shapes of the slots of a weight of this shape."""
         return {}
 
-    def update(self, gradients: Mapping[str, Any], scale: Any, rate: Any, step: Any) -> None:
-        """Changes the weights in place by one step; steps count from 1.
+    def update(self, gradients: Mapping[str, Any], scale: Any, rate: Any, step: Any) -> list[Any]:
+        """Changes some weights in place by one step; steps count from 1.
 
         Args:
             gradients: float32, by the weights' names.
             scale: what each gradient is multiplied by first, a scalar.
             rate: the learning rate, a scalar.
             step: float32, which step this is.
+
+        Returns:
+            The operation that is done last, if there is any.
         """
         before: list[Any] = []
         # The largest last: what is made of it finds room where all others have been.
@@ -62,6 +65,7 @@ class Optimizer:
                     before = [weight.assign_sub(rate * self._weight_decay * weight)]
             with tf.control_dependencies(before):
                 before = [self.apply(name, gradient * scale, rate, step)]
+        return before
 
     def apply(self, name: str, gradient: Any, rate: Any, _step: Any) -> Any:
         """Changes one weight in place; returns the operation that does."""

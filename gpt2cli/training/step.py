@@ -150,21 +150,51 @@ class Trainer:
     ) -> Any:
         """Returns what a micro-batch is to do, for TensorFlow to compile; as `micro_batch`."""
         inputs = tf.maximum(tokens[:, :-1], 0)  # (batch, window)
-        value, found = self._gradients(inputs, tokens[:, 1:], seed, self._scale)
-        if not first:
-            found = {name: self._sums[name] + gradient for name, gradient in found.items()}
+        found: dict[str, Any] = {}
+        halves: list[Any] = []
+
+        def take(gradients: dict[str, Any]) -> list[Any]:
+            known = {name: self._summed(name, g, first=first) for name, g in gradients.items()}
+            if last and self._updates_at_once:
+                halves.extend(map(tf.nn.l2_loss, known.values()))
+                return self.optimizer.update(known, 1 / self._multiple, rate, step)
+            found.update(known)
+            return list(known.values()) if self._sums else []
+
+        value = self._gradients(inputs, tokens[:, 1:], seed, self._scale, take)
         if not last:
-            for name, gradient in found.items():
-                self._sums[name].assign(gradient)
             return self._averaged(value) if self._averaged else value, 0.0
+        if self._updates_at_once:
+            return value, tf.sqrt(2 * tf.add_n(halves)) / self._multiple
         if self._averaged:
             value, found = self._averaged((value, found))
-        norm = tf.linalg.global_norm(list(found.values())) / (self._recipe.accumulate * self._scale)
+        norm = tf.linalg.global_norm(list(found.values())) / self._multiple
         if self._recipe.precision == "float16":
             self._update_if_finite(found, norm, rate, step)
         else:
             self._update(found, norm, rate, step)
         return value, norm
+
+    @property
+    def _multiple(self) -> Any:
+        """How many times the mean gradient of a step the sums are."""
+        return self._recipe.accumulate * self._scale
+
+    @property
+    def _updates_at_once(self) -> bool:
+        """Whether a weight's update asks for no gradient but its own.
+
+        Then no more gradients are held than those that are known together.
+        """
+        whole = self._recipe.clip_norm or self._recipe.precision == "float16" or self._averaged
+        return not whole
+
+    def _summed(self, name: str, gradient: Any, *, first: bool) -> Any:
+        """Returns the sum of a gradient and those of the micro-batches before, which is kept."""
+        if not self._sums:
+            return gradient
+        kept = self._sums[name]
+        return tf.convert_to_tensor(kept.assign(gradient) if first else kept.assign_add(gradient))
 
     def _update(self, found: Mapping[str, Any], norm: Any, rate: Any, step: Any) -> None:
         """Updates the weights by the micro-batches' mean, at most as long as is allowed.
@@ -175,7 +205,7 @@ class Trainer:
             rate: the learning rate.
             step: float32, which step this is.
         """
-        scale = 1 / (self._recipe.accumulate * self._scale)
+        scale = 1 / self._multiple
         if self._recipe.clip_norm:
             scale *= tf.minimum(self._recipe.clip_norm / norm, 1.0)
         self.optimizer.update(found, scale, rate, step)

@@ -49,9 +49,19 @@ def computed(
     numerics = gradients.Numerics(way=Way[way], **settings)
     kind = gradients.Recomputed if recompute else gradients.Whole
     network = kind(weights, LONG, trained_names(weights, False), numerics)
-    program = tf.function(network)
-    inputs = (tf.constant(tokens[:, :-1]), tf.constant(tokens[:, 1:]), tf.constant([3, 0]))
-    loss, found = program(*inputs, tf.constant(1.0))
+
+    def graph(inputs: Any, targets: Any, seed: Any, scale: Any) -> Any:
+        taken: dict[str, Any] = {}
+
+        def take(found: dict[str, Any]) -> list[Any]:
+            assert not taken.keys() & found.keys()
+            taken.update(found)
+            return list(found.values())
+
+        return network(inputs, targets, seed, scale, take), taken
+
+    given = (tf.constant(tokens[:, :-1]), tf.constant(tokens[:, 1:]), tf.constant([3, 0]))
+    loss, found = tf.function(graph)(*given, tf.constant(1.0))
     return float(loss), {name: np.asarray(gradient) for name, gradient in found.items()}
 
 

@@ -166,6 +166,28 @@ def test_accumulated_gradients_equal_those_of_one_batch() -> None:
             np.testing.assert_allclose(weight, parts.weights[name], atol=2e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize(("count", "recompute"), [(1, True), (3, True), (2, False)])
+def test_weights_that_are_updated_at_once_are_those_updated_at_the_end(
+    optimizer: str, count: int, recompute: bool
+) -> None:
+    arrays = models.random_arrays(models.SMALL)
+    settings = {"optimizer": optimizer, "accumulate": count, "recompute": recompute}
+    # A norm that no gradient has changes nothing, but all gradients are waited for.
+    at_once, at_the_end = (
+        trainer(arrays, models.SMALL, weight_decay=0.1, clip_norm=norm, **settings)
+        for norm in (0.0, 1e6)
+    )
+    for step in (1, 2, 3):
+        batches = drawn(count, 2, models.SMALL, seed=step)[:, :, :20]
+        losses = [found.step(batches, 1e-3, step, 7) for found in (at_once, at_the_end)]
+        assert losses[0] == losses[1]
+        assert at_once.norm == pytest.approx(at_the_end.norm, rel=1e-6)
+    for name, weight in at_once.weights.items():
+        np.testing.assert_array_equal(weight, at_the_end.weights[name], err_msg=name)
+    assert not np.array_equal(at_once.weights["model/wte"], arrays["model/wte"])
+
+
 def test_gradients_are_shortened_to_the_norm_that_is_allowed() -> None:
     arrays = models.random_arrays(TINY, deviation=0.5)
     tokens = drawn(1, 1)
