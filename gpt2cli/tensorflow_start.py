@@ -35,8 +35,7 @@ def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) ->
     """
     if keep_compiled and "tensorflow" not in sys.modules:
         compile_cache.enable()
-    if platform.machine() in ONEDNN_MACHINES:
-        os.environ.setdefault(ONEDNN, "1")
+    choose_products()
     if frugal:
         os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
         with contextlib.suppress(OSError, AttributeError):
@@ -53,6 +52,12 @@ def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) ->
         import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
+
+
+def choose_products() -> None:
+    """Lets TensorFlow, which is not loaded yet, multiply by oneDNN, unless the user says else."""
+    if platform.machine() in ONEDNN_MACHINES:
+        os.environ.setdefault(ONEDNN, "1")
 
 
 @contextlib.contextmanager
