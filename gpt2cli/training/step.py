@@ -156,8 +156,9 @@ class Trainer:
         def take(gradients: dict[str, Any]) -> list[Any]:
             known = {name: self._summed(name, g, first=first) for name, g in gradients.items()}
             if last and self._updates_at_once:
-                halves.extend(map(tf.nn.l2_loss, known.values()))
-                return self.optimizer.update(known, 1 / self._multiple, rate, step)
+                lengths = [tf.nn.l2_loss(gradient) for gradient in known.values()]
+                halves.extend(lengths)
+                return lengths + self.optimizer.update(known, 1 / self._multiple, rate, step)
             found.update(known)
             return list(known.values()) if self._sums else []
 
