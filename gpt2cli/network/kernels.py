@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from gpt2cli.native import compiled
-from gpt2cli.network.tiles import TILE_COLUMNS, TILE_ROWS, dot, tile
+from gpt2cli.network.tiles import LINE_COLUMNS, TILE_COLUMNS, TILE_ROWS, short_line, tile
 
 # Sums may be taken in any order and products fused with them; what is no number stays none.
 SUMS = {"reassoc", "contract", "nsz"}
@@ -61,13 +61,16 @@ def one_row(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
 
     Args:
         rows: float32 (1, at least width).
-        columns: (columns, width), of any kind; the width is a multiple of LANES.
+        columns: (columns, width), of any kind, as many as a tile has or more; the width is a
+            multiple of LANES.
         scale: float32 (columns,), what each column is multiplied by.
         bias: float32 (columns,), what is added then.
         found: float32 (1, columns), the result.
     """
-    for column in prange(len(columns)):
-        dot(rows, columns, (0, column), (scale, bias), found)
+    for part in prange((len(columns) + LINE_COLUMNS - 1) // LINE_COLUMNS):
+        # The last columns may have been among those before: they come to the same.
+        column = min(part * LINE_COLUMNS, len(columns) - LINE_COLUMNS)
+        short_line(rows, columns, (0, column), (scale, bias), found)
 
 
 @compiled(parallel=True)

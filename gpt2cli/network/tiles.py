@@ -22,18 +22,22 @@ SOON = NUMBER(0), NUMBER(2), NUMBER(1)
 FUSED = ("contract",)
 
 
-def registers() -> tuple[int, int, int]:
-    """Returns how many floats a register holds, and the rows and columns of sums that all hold."""
+def registers() -> tuple[int, int, int, int]:
+    """Returns how many floats a register holds, and what sums of products they hold at once.
+
+    Those are a tile's rows and columns, and the columns of a row that is alone. Narrow registers
+    give a sum less in the time of an addition: then one after another is slower than memory.
+    """
     features = binding.get_host_cpu_features()
     if features.get("avx512f"):
-        return 16, 4, 6
+        return 16, 4, 6, 1
     if platform.machine() in ("aarch64", "arm64"):
-        return 4, 4, 6
+        return 4, 4, 6, 4
     # Half as many registers.
-    return 8 if features.get("avx2") else 4, 2, 6
+    return 8 if features.get("avx2") else 4, 2, 6, 4
 
 
-LANES, TILE_ROWS, TILE_COLUMNS = registers()
+LANES, TILE_ROWS, TILE_COLUMNS, LINE_COLUMNS = registers()
 INDICES = ir.VectorType(NUMBER, LANES)
 
 
@@ -62,7 +66,9 @@ def of_shape(high: int, wide: int) -> Any:
                 Lying(context, builder, signature.args[3].dtype, array)
                 for array in cgutils.unpack_tuple(builder, arguments[3])
             )
-            sums = added_up(builder, left.rows(row, high), right.rows(column, wide), right)
+            # One column alone is read as fast as memory gives it.
+            ahead = called(builder, right, wide, (row, left.shape[0], high)) if wide > 1 else None
+            sums = added_up(builder, left.rows(row, high), right.rows(column, wide), ahead, right)
             for number, totals in enumerate(sums):
                 for place, total in enumerate(totals):
                     at = builder.add(column, PLACE(place))
@@ -105,13 +111,41 @@ class Lying:
         return [self.item(self._builder.add(first, PLACE(number))) for number in range(count)]
 
 
-def added_up(builder: Any, lefts: list[Any], rights: list[Any], columns: Lying) -> Any:
+def called(builder: Any, columns: Lying, wide: int, at: tuple[Any, Any, int]) -> tuple[Any, Any]:
+    """Builds which part of the next columns is called from memory while these are multiplied.
+
+    All rows that meet the same columns share in it evenly, so that memory is never idle and never
+    waited for.
+
+    Args:
+        builder: what builds the code.
+        columns: the array that they are of.
+        wide: how many columns a tile has.
+        at: the tile's first row, how many rows there are, and how many a tile has.
+
+    Returns:
+        How many numbers of each column are called, and how far the first lies ahead.
+    """
+    depth, (row, many, high) = columns.shape[1], at
+    steps = builder.udiv(builder.add(depth, PLACE(LANES - 1)), PLACE(LANES))
+    # As many steps a tile as make up all of them, the last tile's may be past the end.
+    tiles = builder.udiv(many, PLACE(high))
+    each = builder.udiv(builder.add(steps, builder.sub(tiles, PLACE(1))), tiles)
+    count = builder.mul(each, PLACE(LANES))
+    before = builder.mul(builder.udiv(row, PLACE(high)), count)
+    return count, builder.add(builder.mul(depth, PLACE(wide)), before)
+
+
+def added_up(
+    builder: Any, lefts: list[Any], rights: list[Any], ahead: tuple[Any, Any] | None, columns: Lying
+) -> Any:
     """Builds the sums of the products of rows and columns.
 
     Args:
         builder: what builds the code.
         lefts: where the rows begin.
         rights: where the columns begin.
+        ahead: how much of each column is called from memory, and how far it lies ahead; or None.
         columns: the array that they are of.
 
     Returns:
@@ -119,14 +153,13 @@ def added_up(builder: Any, lefts: list[Any], rights: list[Any], columns: Lying) 
     """
     depth, none = columns.shape[1], ir.VectorType(FLOAT, LANES)(None)
     sums = [[cgutils.alloca_once_value(builder, none) for _ in rights] for _ in lefts]
-    # While these columns are multiplied, memory gives those of the next tile; one alone is read as
-    # fast as memory gives it.
-    ahead = builder.mul(depth, PLACE(len(rights))) if len(rights) > 1 else None
     with cgutils.for_range_slice(builder, PLACE(0), depth, PLACE(LANES)) as (place, _):
+        if ahead is not None:
+            with builder.if_then(builder.icmp_unsigned("<", place, ahead[0])):
+                for right in rights:
+                    prefetch(builder, builder.gep(right, [builder.add(place, ahead[1])]))
         vectors = [vector(builder, left, place) for left in lefts]
         for number, right in enumerate(rights):
-            if ahead is not None:
-                prefetch(builder, builder.gep(right, [builder.add(place, ahead)]))
             weights = widened(builder, vector(builder, right, place), columns.kind)
             for row, numbers in enumerate(vectors):
                 product = builder.fmul(numbers, weights, flags=FUSED)
@@ -179,5 +212,5 @@ def lanes_together(builder: Any, value: Any) -> Any:
     return lanes_together(builder, builder.fadd(*halves))
 
 
-# One product, which a row alone is made of, and as many as registers hold.
-dot, tile = of_shape(1, 1), of_shape(TILE_ROWS, TILE_COLUMNS)
+# What a row alone is made of, and as many products as registers hold.
+short_line, tile = of_shape(1, LINE_COLUMNS), of_shape(TILE_ROWS, TILE_COLUMNS)

@@ -112,5 +112,5 @@ def test_a_peer_tells_a_line_of_json(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout).keys() == {"seconds", "memory"}
+    assert json.loads(done.stdout).keys() == {"ready", "seconds", "memory"}
     assert (tmp_path / "tokens.tmp").stat().st_size == 2 * 8

@@ -71,14 +71,14 @@ for kind in ("float32", "int8"):
     expected = x.astype(float) @ matrix.rows(range(13)).astype(float).T
     numpy.testing.assert_allclose(matrix.times(x), expected, rtol=1e-4, atol=1e-5)
     numpy.testing.assert_array_equal(matrix.times(x)[3], matrix.times(x[3:4])[0])
-print(tiles.LANES, tiles.TILE_ROWS, tiles.TILE_COLUMNS)
+print(tiles.LANES, tiles.TILE_ROWS, tiles.TILE_COLUMNS, tiles.LINE_COLUMNS)
 """
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these features are of that processor")
 @pytest.mark.parametrize(
     ("features", "shape"),
-    [({"avx512f": True}, "16 4 6"), ({"avx2": True}, "8 2 6"), ({}, "4 2 6")],
+    [({"avx512f": True}, "16 4 6 1"), ({"avx2": True}, "8 2 6 4"), ({}, "4 2 6 4")],
     ids=["512 bits", "256 bits", "128 bits"],
 )
 def test_products_are_right_in_tiles_for_every_processor(

@@ -55,9 +55,12 @@ def gpt2cli(settings: argparse.Namespace) -> Callable[[], object]:
         corpus.WORTH_A_CREW = 0 if settings.processes > 1 else MANY
         crew.size = lambda: settings.processes
     reading = Reading(tokenizer.vocab)
-    # Importing does not count, as with the others.
-    native.is_there()
-    corpus.WORTH_COMPILING = 0
+    # Importing and making tables of the vocabulary do not count, as with the others.
+    corpus.WORTH_COMPILING = MANY
+    if native.is_there():
+        tokenizer.compile()
+        # All loops are there when the first word is encoded.
+        tokenizer.encode("Ready")
 
     def work() -> None:
         with Path("tokens.tmp").open("wb") as file:
@@ -121,7 +124,9 @@ def main() -> None:
     parser.add_argument("--text", required=True)
     parser.add_argument("--processes", type=int, default=0)
     settings = parser.parse_args()
+    start = time.perf_counter()
     work = jobs[settings.work](settings)
+    ready = time.perf_counter() - start
     most, done = [memory()], threading.Event()
     watcher = threading.Thread(target=watch, args=(most, done))
     watcher.start()
@@ -130,7 +135,7 @@ def main() -> None:
     seconds = time.perf_counter() - began
     done.set()
     watcher.join()
-    print(json.dumps({"seconds": seconds, "memory": max(most) - most[0]}))
+    print(json.dumps({"ready": ready, "seconds": seconds, "memory": max(most) - most[0]}))
 
 
 if __name__ == "__main__":

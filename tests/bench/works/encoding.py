@@ -9,7 +9,7 @@ from tests.bench.processes import MODEL, Bench, Run, Values, Work
 
 @dataclasses.dataclass(frozen=True)
 class Encoding(Work):
-    """English to tokens, once a process; reading the vocabulary does not count.
+    """English to tokens, once a process; to import and to read the vocabulary is told apart.
 
     Attributes:
         corpus: whether it is a large file, as `finetune` would encode it, and not a text at hand
@@ -28,7 +28,7 @@ class Encoding(Work):
             *("--vocabulary", f"models/{MODEL}", "--text", text, "--processes", processes),
         )
         told = outcome.told()
-        values = {"MB/s": text.stat().st_size / told["seconds"] / 1e6}
+        values = {"MB/s": text.stat().st_size / told["seconds"] / 1e6, "ready, s": told["ready"]}
         return values | {"memory above the import, MB": told["memory"] / 1e6}
 
     def programs(self) -> dict[str, Run]:
