@@ -13,9 +13,10 @@ import tensorflow as tf
 
 from gpt2cli.network import pieces
 
-# Queries are taken in blocks of this many, each against the keys up to its end: half of the
-# square of scores is never computed.
-QUERY_BLOCK = 256
+# Queries are taken in blocks of this many, each against the keys up to its end: nearly half of the
+# square of scores is never computed. One program has few, or XLA is long about it; where products
+# are TensorFlow's, smaller ones are as fast and leave out more.
+QUERY_BLOCK, APART_QUERY_BLOCK = 256, 128
 # Large enough to vanish in a softmax, small enough for float16's range.
 MASKED = -3e4
 
@@ -81,7 +82,8 @@ def attention_gradient(mixed: Any, found: Any, upstream: Any, n_head: int) -> An
 
 def query_blocks(time: int) -> list[tuple[int, int]]:
     """Returns where each block of queries begins and ends."""
-    return [(start, min(start + QUERY_BLOCK, time)) for start in range(0, time, QUERY_BLOCK)]
+    size = APART_QUERY_BLOCK if pieces.are_apart() else QUERY_BLOCK
+    return [(start, min(start + size, time)) for start in range(0, time, size)]
 
 
 def causal_shares(query: Any, key: Any) -> Any:
