@@ -66,7 +66,7 @@ def of_shape(high: int, wide: int) -> Any:
                 Lying(context, builder, signature.args[3].dtype, array)
                 for array in cgutils.unpack_tuple(builder, arguments[3])
             )
-            # One column alone is read as fast as memory gives it.
+            # Where one column at a time is fast enough, memory gives the next one unasked.
             ahead = called(builder, right, wide, (row, left.shape[0], high)) if wide > 1 else None
             sums = added_up(builder, left.rows(row, high), right.rows(column, wide), ahead, right)
             for number, totals in enumerate(sums):
@@ -127,9 +127,8 @@ def called(builder: Any, columns: Lying, wide: int, at: tuple[Any, Any, int]) ->
         How many numbers of each column are called, and how far the first lies ahead.
     """
     depth, (row, many, high) = columns.shape[1], at
-    steps = builder.udiv(builder.add(depth, PLACE(LANES - 1)), PLACE(LANES))
-    # As many steps a tile as make up all of them, the last tile's may be past the end.
-    tiles = builder.udiv(many, PLACE(high))
+    steps, tiles = builder.udiv(depth, PLACE(LANES)), builder.udiv(many, PLACE(high))
+    # Rounded up: the last tile's may lie past the end.
     each = builder.udiv(builder.add(steps, builder.sub(tiles, PLACE(1))), tiles)
     count = builder.mul(each, PLACE(LANES))
     before = builder.mul(builder.udiv(row, PLACE(high)), count)
