@@ -6,7 +6,8 @@ Tensors are (batch, heads, time, head) unless said otherwise; scores are scaled 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -21,63 +22,71 @@ QUERY_BLOCK, APART_QUERY_BLOCK = 256, 128
 MASKED = -3e4
 
 
-def self_attention(mixed: Any, n_head: int) -> Any:
+def self_attention(query: Any, key: Any, value: Any, *, lean: bool = False) -> Any:
     """Returns the values that each position attends to, itself and all before it; differentiable.
 
     Args:
-        mixed: (batch, time, 3 * embed): query, key and value of every head.
-        n_head: how many heads.
+        query: (batch, heads, time, head).
+        key: like query.
+        value: like query.
+        lean: whether each block's shares are computed again on the way back, and not kept for it.
 
     Returns:
-        (batch, time, embed).
+        (batch, heads, time, head).
     """
 
-    def attended(mixed: Any) -> tuple[Any, Callable[[Any], Any]]:
-        query, key, value = scaled_heads(mixed, n_head)
-        blocks = [
-            tf.matmul(causal_shares(query[:, :, start:end], key[:, :, :end]), value[:, :, :end])
-            for start, end in query_blocks(mixed.shape[1])
+    def attended(query: Any, key: Any, value: Any) -> tuple[Any, Callable[[Any], Any]]:
+        scaled = query * scale_of(query)
+        blocks = query_blocks(query.shape[2])
+        shares = [causal_shares(scaled[:, :, start:end], key[:, :, :end]) for start, end in blocks]
+        parts = [
+            tf.matmul(share, value[:, :, :end])
+            for share, (_, end) in zip(shares, blocks, strict=True)
         ]
-        found = merge_heads(tf.concat(blocks, axis=2))
-        return found, lambda upstream: attention_gradient(mixed, found, upstream, n_head)
+        found = tf.concat(parts, axis=2)
+        kept = [None if lean else share for share in shares]
+        heads = scaled, key, value
+        return found, lambda upstream: attention_gradient(heads, kept, found, upstream)
 
-    return tf.custom_gradient(attended)(mixed)
+    return tf.custom_gradient(attended)(query, key, value)
 
 
-def attention_gradient(mixed: Any, found: Any, upstream: Any, n_head: int) -> Any:
-    """Returns the gradient of `self_attention`, for which each block's shares are computed again.
+def attention_gradient(
+    heads: Sequence[Any], shares: Sequence[Any], found: Any, upstream: Any
+) -> Any:
+    """Returns the gradients of `self_attention`.
 
-    The gradient of a softmax is p · (dp - Σ p · dp); and Σ p · dp over a position's shares is
-    Σ o · do over its output, which is far shorter (Dao et al. 2022, appendix B.2).
+    That of a softmax is p · (dp - Σ p · dp); and Σ p · dp over a position's shares is Σ o · do over
+    its output, which is far shorter (Dao et al. 2022, appendix B.2).
 
     Args:
-        mixed: (batch, time, 3 * embed), what went in.
-        found: (batch, time, embed), what came out.
+        heads: query, scaled, key and value, each (batch, heads, time, head).
+        shares: how much each block's queries attend to the keys up to its end; None: not kept.
+        found: (batch, heads, time, head), what came out.
         upstream: like found, its gradient.
-        n_head: how many heads.
 
     Returns:
-        Like mixed.
+        (batch, heads, time, head), three times: of query, key and value.
     """
-    (mixed,) = pieces.later([mixed], upstream)
-    query, key, value = scaled_heads(mixed, n_head)
-    of_found = split_heads(upstream, n_head)  # (batch, heads, time, head)
-    common = row_products(of_found, split_heads(found, n_head))  # (batch, heads, time, 1)
+    # Not before upstream is there, lest slices of the way forward be kept for the way back.
+    query, key, value = pieces.later(heads, upstream)
+    common = row_products(upstream, found)  # (batch, heads, time, 1)
     of_query: list[Any] = []
     of_key, of_value = [], []
-    for start, end in query_blocks(mixed.shape[1]):
-        # One after another, so that only one block's shares are held.
+    for share, (start, end) in zip(shares, query_blocks(query.shape[2]), strict=True):
+        # One after another, so that only one block's gradients are held.
         before = of_query[-1] if of_query else common
         block, of_block = pieces.later(
-            [query[:, :, start:end], of_found[:, :, start:end]], before
+            [query[:, :, start:end], upstream[:, :, start:end]], before
         )  # (batch, heads, block, head)
-        shares = causal_shares(block, key[:, :, :end])  # (batch, heads, block, end)
+        if share is None:
+            share = causal_shares(block, key[:, :, :end])  # (batch, heads, block, end)
         of_shares = tf.matmul(of_block, value[:, :, :end], transpose_b=True)
-        of_scores = scores_gradient(shares, of_shares, common[:, :, start:end])
+        of_scores = scores_gradient(share, of_shares, common[:, :, start:end])
         of_query.append(tf.matmul(of_scores, key[:, :, :end]))
         of_key.append(tf.matmul(of_scores, block, transpose_a=True))
-        of_value.append(tf.matmul(shares, of_block, transpose_a=True))
-    return mixed_gradient(of_query, of_key, of_value)
+        of_value.append(tf.matmul(share, of_block, transpose_a=True))
+    return heads_gradients(of_query, of_key, of_value)
 
 
 def query_blocks(time: int) -> list[tuple[int, int]]:
@@ -123,8 +132,8 @@ def scores_gradient(shares: Any, of_shares: Any, common: Any) -> Any:
 
 
 @pieces.compiled
-def mixed_gradient(of_query: list[Any], of_key: list[Any], of_value: list[Any]) -> Any:
-    """Returns (batch, time, 3 * embed) from each block's share in it.
+def heads_gradients(of_query: list[Any], of_key: list[Any], of_value: list[Any]) -> Any:
+    """Returns what `attention_gradient` does, from each block's share in it.
 
     Args:
         of_query: (batch, heads, block, head), of scaled queries.
@@ -132,19 +141,15 @@ def mixed_gradient(of_query: list[Any], of_key: list[Any], of_value: list[Any]) 
         of_value: like of_key.
     """
     queries = tf.concat(of_query, axis=2) * scale_of(of_query[0])
-    return tf.concat([merge_heads(x) for x in (queries, summed(of_key), summed(of_value))], axis=-1)
+    return queries, summed(of_key), summed(of_value)
 
 
 def summed(parts: list[Any]) -> Any:
     """Returns the sum of parts of (batch, heads, end, head), each of which begins at 0."""
-    time = parts[-1].shape[2]
-    return tf.add_n([tf.pad(x, [[0, 0], [0, 0], [0, time - x.shape[2]], [0, 0]]) for x in parts])
-
-
-def scaled_heads(mixed: Any, n_head: int) -> tuple[Any, Any, Any]:
-    """(batch, time, 3 * embed) → query, scaled by 1/√head, key and value."""
-    query, key, value = heads_of(mixed, n_head)
-    return query * scale_of(query), key, value
+    ends = [0, *(part.shape[2] for part in parts)]
+    spans = enumerate(itertools.pairwise(ends))
+    sums = [tf.add_n([x[:, :, start:end] for x in parts[n:]]) for n, (start, end) in spans]
+    return tf.concat(sums, axis=2)
 
 
 def scale_of(query: Any) -> Any:

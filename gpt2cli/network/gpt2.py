@@ -171,10 +171,7 @@ def attention(x: Any, weights: Weights, n_head: int, attend: Attend | None) -> A
 
     mixed = pieces.again(mix, x, part(x, weights, "ln_1", "attn/c_attn"))
     # (batch, time, 3 * embed)
-    if attend is None:
-        found = self_attention(mixed, n_head)
-    else:
-        found = merge_heads(attend(*heads_of(mixed, n_head)))
+    found = merge_heads((attend or self_attention)(*heads_of(mixed, n_head)))
 
     def project(x: Any, weights: Weights) -> Any:
         return dense(x, weights, "attn/c_proj")

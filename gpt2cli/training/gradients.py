@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
 import tensorflow as tf
 
 from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2, loss, pieces
+from gpt2cli.network import attention, gpt2, loss, pieces
 from gpt2cli.network.compiling import Way, program
 
+lean_attention = functools.partial(attention.self_attention, lean=True)
 # Takes gradients by name as soon as they are known; returns what is to be done with them before
 # the next ones are computed.
 Take = Callable[[dict[str, Any]], list[Any]]
@@ -157,7 +159,7 @@ class Recomputed(Network):
 
     def _block(self, x: Any, weights: gpt2.Weights, seed: Any) -> Any:
         dropout = gpt2.Dropout(self._dropout, seed)
-        return gpt2.block(x, weights, self._hparams.n_head, dropout=dropout)
+        return gpt2.block(x, weights, self._hparams.n_head, lean_attention, dropout)
 
     def _block_gradients(self, x: Any, weights: gpt2.Weights, seed: Any, upstream: Any) -> Any:
         place = "model/h0/"

@@ -26,9 +26,10 @@ PROGRAM_BYTES = 900_000_000
 LOGIT_ROWS, MORE_LOGIT_ROWS, LOGIT_COPIES = 256, 1024, 2
 # What a block keeps for its way back, fitted to measured runs: hidden states of the embedding's
 # width for each position, and scores for each pair of positions, of which causality leaves half.
-# The pieces that a CPU computes (network/pieces.py) keep less, and scores for one block alone.
+# The pieces that a CPU computes (network/pieces.py) keep less, and most of it for one block alone;
+# what positions attend to is kept for all, save where memory is to be saved.
 KEPT_STATES, KEPT_SCORES = 22, 1.2
-PIECES_STATES, PIECES_SCORES = 11, 2.0
+PIECES_STATES, PIECES_SCORES, PIECES_SHARES = 11, 2.0, 0.6
 SLOTS = {"adam": 2.0, "adamw": 2.0, "adafactor": 0.01, "sgd": 0.0}
 SMALL_RANK = 8
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
@@ -113,7 +114,8 @@ class Run:
             kept += 12 * shape.n_embd**2
         if self.recompute:
             return shape.n_layer * states + kept + once
-        return shape.n_layer * kept + once
+        shares = PIECES_SHARES * scores if self.pieces else 0
+        return shape.n_layer * (kept + shares) + once
 
     def _update(self) -> float:
         """What the gradients take, and the largest one once more (bytes)."""

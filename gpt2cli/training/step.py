@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2, lora, pieces
+from gpt2cli.network import gpt2, lora
 from gpt2cli.network.compiling import Way, fastest
 from gpt2cli.training import gradients, optimizers
 
@@ -169,9 +169,7 @@ class Trainer:
             return value, tf.sqrt(2 * tf.add_n(halves)) / self._multiple
         if self._averaged:
             value, found = self._averaged((value, found))
-        # Only when no product is under way, which would wait for the threads that sum squares.
-        gathered = list(found.values())
-        norm = tf.linalg.global_norm(pieces.later(gathered, gathered)) / self._multiple
+        norm = tf.linalg.global_norm(list(found.values())) / self._multiple
         if self._recipe.precision == "float16":
             self._update_if_finite(found, norm, rate, step)
         else:
