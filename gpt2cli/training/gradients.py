@@ -13,7 +13,6 @@ from gpt2cli.hparams import HParams
 from gpt2cli.network import attention, gpt2, loss, pieces
 from gpt2cli.network.compiling import Way, program
 
-lean_attention = functools.partial(attention.self_attention, lean=True)
 # Takes gradients by name as soon as they are known; returns what is to be done with them before
 # the next ones are computed.
 Take = Callable[[dict[str, Any]], list[Any]]
@@ -35,7 +34,13 @@ class Numerics:
 
 
 class Network:
-    """A network and which of its weights are trained."""
+    """A network and which of its weights are trained.
+
+    Attributes:
+        lean: whether what positions attend to is computed again on the way back.
+    """
+
+    lean = False
 
     def __init__(
         self,
@@ -67,6 +72,11 @@ class Network:
     def _compile(self, function: Callable[..., Any]) -> Any:
         return program(function, self._numerics.way)
 
+    def _block(self, x: Any, weights: gpt2.Weights, seed: Any) -> Any:
+        attend = functools.partial(attention.self_attention, lean=self.lean)
+        dropout = gpt2.Dropout(self._dropout, seed)
+        return gpt2.block(x, weights, self._hparams.n_head, attend, dropout)
+
     def _embed(self, tokens: Any, seed: Any) -> Any:
         dropout = gpt2.Dropout(self._dropout, seed)
         return gpt2.embed(self._weights, tokens, dropout=dropout, precision=self._precision)
@@ -90,6 +100,10 @@ class Whole(Network):
         """Takes what Network takes."""
         super().__init__(*network)
         self._compiled = self._compile(self._loss_and_gradients)
+        # All blocks are alike: traced once, forward and back, each is but a call. But XLA holds a
+        # call's inputs, the weights too, for constants, and compiles anew where they change.
+        whole = self._numerics.way is Way.WHOLE
+        self._layer = self._block if whole else tf.function(self._block, autograph=False)
 
     def __call__(self, tokens: Any, targets: Any, seed: Any, scale: Any, take: Take) -> Any:
         """Returns the mean loss; all gradients are taken at once."""
@@ -102,14 +116,21 @@ class Whole(Network):
         x = self._embed(tokens, seed)
         with tf.GradientTape() as tape:
             tape.watch(x)
-            dropout = gpt2.Dropout(self._dropout, seed)
-            hidden = gpt2.hidden_states(self._weights, self._hparams, x, dropout=dropout)
+            hidden = gpt2.norm(self._through_blocks(x, seed), self._weights, "model/ln_f")
             wte = self._weights["model/wte"]
             value = mean_loss(hidden, wte, targets, scale, loss.FAST_BLOCK_ROWS)
         upstream, gradients = tape.gradient(value, [x, trained])
         if "model/wpe" in self._trained:
             gradients |= self._embed_gradients(tokens, seed, upstream, gradients["model/wte"])
         return value, {name: gradients[name] for name in self._trained}
+
+    def _through_blocks(self, x: Any, seed: Any) -> Any:
+        dropout = gpt2.Dropout(self._dropout, seed)
+        for layer in range(self._hparams.n_layer):
+            weights = gpt2.block_weights(self._weights, layer)
+            tensors = {name: tf.convert_to_tensor(weight) for name, weight in weights.items()}
+            x = self._layer(x, tensors, gpt2.dropout_of(dropout, layer).seed)
+        return x
 
 
 class Recomputed(Network):
@@ -118,6 +139,8 @@ class Recomputed(Network):
     One block is compiled once and called for every layer, so that the program is short; the way
     back runs the block forward once more (Chen et al. 2016).
     """
+
+    lean = True
 
     def __init__(self, *network: Any) -> None:
         """Takes what Network takes."""
@@ -156,10 +179,6 @@ class Recomputed(Network):
             (upstream,) = pieces.later([upstream], before)
             take(self._embed_back(tokens, seed, upstream, of_wte))
         return value
-
-    def _block(self, x: Any, weights: gpt2.Weights, seed: Any) -> Any:
-        dropout = gpt2.Dropout(self._dropout, seed)
-        return gpt2.block(x, weights, self._hparams.n_head, lean_attention, dropout)
 
     def _block_gradients(self, x: Any, weights: gpt2.Weights, seed: Any, upstream: Any) -> Any:
         place = "model/h0/"

@@ -95,7 +95,7 @@ class Trainer:
         way = recipe.way or fastest(xla=recipe.xla, width=hparams.n_embd)
         numerics = gradients.Numerics(recipe.dropout, precision, way)
         self._gradients = backward(weights, hparams, tuple(trained), numerics)
-        self._compiled = tf.function(self.graph)
+        self._compiled = tf.function(self.graph, autograph=False)
 
     def step(
         self,
