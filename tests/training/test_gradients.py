@@ -122,3 +122,22 @@ def test_narrow_types_in_pieces_give_nearly_the_same(precision: str, near: float
         distance = np.linalg.norm(found[1][name] - gradient) / np.linalg.norm(gradient)
         assert distance < near, name
         assert found[1][name].dtype == np.float32
+
+
+def test_blocks_are_traced_once_for_all_layers_save_in_one_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gpt2cli.network import gpt2
+
+    calls: list[str] = []
+    block = gpt2.block
+
+    def counted(*given: Any) -> Any:
+        calls.append(way)
+        return block(*given)
+
+    monkeypatch.setattr(gpt2, "block", counted)
+    for way in WAYS:
+        computed(way, drawn(1))
+    # XLA would take a call's inputs, among them the weights, for constants.
+    assert [calls.count(way) for way in WAYS] == [LONG.n_layer, 1, 1]
