@@ -71,9 +71,7 @@ def hidden_states(
     weights: Weights,
     hparams: HParams,
     x: Any,
-    *,
     attends: Sequence[Attend] | None = None,
-    dropout: Dropout = NO_DROPOUT,
 ) -> Any:
     """Returns the last hidden state of each position, normalised.
 
@@ -82,14 +80,12 @@ def hidden_states(
         hparams: the model's shape.
         x: (batch, time, embed), from `embed`; all is computed in its precision.
         attends: how positions look at each other, for each layer; None: causal, without padding.
-        dropout: none outside training.
 
     Returns:
         (batch, time, embed).
     """
     for layer, attend in enumerate(attends or [None] * hparams.n_layer):
-        drop = dropout_of(dropout, layer)
-        x = block(x, block_weights(weights, layer), hparams.n_head, attend, drop)
+        x = block(x, block_weights(weights, layer), hparams.n_head, attend)
     return norm(x, weights, "model/ln_f")
 
 
@@ -100,11 +96,6 @@ def block_weights(weights: Weights, layer: int) -> dict[str, Any]:
     if LORA_SCALE in weights:
         block[LORA_SCALE] = weights[LORA_SCALE]
     return block
-
-
-def dropout_of(dropout: Dropout, layer: Any) -> Dropout:
-    """Returns the dropout of one block; it has two places."""
-    return dropout.at(2 * layer + 1) if dropout.rate else dropout
 
 
 def logits(weights: Weights, hidden: Any) -> Any:

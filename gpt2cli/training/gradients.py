@@ -72,6 +72,12 @@ class Network:
     def _compile(self, function: Callable[..., Any]) -> Any:
         return program(function, self._numerics.way)
 
+    def _layers(self, seed: Any) -> list[tuple[gpt2.Weights, Any]]:
+        """Returns each block's weights, and the seed of its dropout, which has two places."""
+        blocks = [gpt2.block_weights(self._weights, n) for n in range(self._hparams.n_layer)]
+        dropout = gpt2.Dropout(self._dropout, seed)
+        return [(block, dropout.at(2 * n + 1).seed) for n, block in enumerate(blocks)]
+
     def _block(self, x: Any, weights: gpt2.Weights, seed: Any) -> Any:
         attend = functools.partial(attention.self_attention, lean=self.lean)
         dropout = gpt2.Dropout(self._dropout, seed)
@@ -125,11 +131,9 @@ class Whole(Network):
         return value, {name: gradients[name] for name in self._trained}
 
     def _through_blocks(self, x: Any, seed: Any) -> Any:
-        dropout = gpt2.Dropout(self._dropout, seed)
-        for layer in range(self._hparams.n_layer):
-            weights = gpt2.block_weights(self._weights, layer)
+        for weights, block_seed in self._layers(seed):
             tensors = {name: tf.convert_to_tensor(weight) for name, weight in weights.items()}
-            x = self._layer(x, tensors, gpt2.dropout_of(dropout, layer).seed)
+            x = self._layer(x, tensors, block_seed)
         return x
 
 
@@ -160,20 +164,19 @@ class Recomputed(Network):
 
         Those of the embeddings, of which the head has its share, come last.
         """
-        blocks = [gpt2.block_weights(self._weights, n) for n in range(self._hparams.n_layer)]
-        seeds = [gpt2.dropout_of(gpt2.Dropout(1.0, seed), n).seed for n in range(len(blocks))]
+        layers = self._layers(seed)
         head = {name: self._weights[name] for name in ("model/ln_f/g", "model/ln_f/b", "model/wte")}
         x = self._embedded(tokens, seed)  # (batch, window, embed)
         inputs = []
-        for block, block_seed in zip(blocks, seeds, strict=True):
+        for weights, block_seed in layers:
             inputs.append(x)
-            x = self._forward(x, block, block_seed)
+            x = self._forward(x, weights, block_seed)
         value, upstream, found = self._head(x, head, targets, scale)
         of_wte = found.pop("model/wte", None)
         before = take(found)
-        for layer in reversed(range(len(blocks))):
+        for layer in reversed(range(len(layers))):
             (upstream,) = pieces.later([upstream], before)
-            upstream, found = self._backward(inputs.pop(), blocks[layer], seeds[layer], upstream)
+            upstream, found = self._backward(inputs.pop(), *layers[layer], upstream)
             before = take({f"model/h{layer}/{name}": found[name] for name in found})
         if of_wte is not None:
             (upstream,) = pieces.later([upstream], before)
