@@ -37,7 +37,7 @@ def expected(hparams: HParams, rank: int = 0, **settings: Any) -> float:
         (LARGE, 0, SAVING | {"optimizer": "adafactor"}, 7.31e9),
         (LARGE, 0, SAVING | {"optimizer": "adafactor", "clip_norm": 0.0}, 4.94e9),
         (XL, 8, SAVING | {"window": 512}, 4.91e9),
-        (LARGE, 8, {"window": 512}, 4.28e9),
+        (LARGE, 8, {"window": 512}, 4.66e9),
     ],
 )
 def test_the_estimate_is_near_what_was_measured(
