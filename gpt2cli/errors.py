@@ -14,6 +14,24 @@ The codes are those of BSD's sysexits.h, so that a wrapper can tell what to do n
 
 from __future__ import annotations
 
+# How much of a text that comes from elsewhere a message shows (characters).
+SHOWN = 120
+
+
+def shortened(text: object, most: int = SHOWN) -> str:
+    """Returns foreign text fit for a message: on one line, printable, with its middle left out.
+
+    Args:
+        text: a path, a header, an exception, whatever a stranger may have written.
+        most: how many characters to keep.
+    """
+    # What str() makes of undecodable bytes in a path are lone surrogates: not printable either.
+    whole = str(text)
+    if len(whole) > most:
+        half = (most - 1) // 2
+        whole = f"{whole[:half]}…{whole[-half:]}"
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in whole)
+
 
 class Gpt2cliError(Exception):
     """A failure that is told in one or two lines: what is wrong, and what mends it."""

@@ -16,7 +16,7 @@ PACKAGE = Path(gpt2cli.__file__).parent
 # From the ground up; modules and rooms on one floor don't know each other.
 FLOORS = [
     {"errors", "records", "signals", "compile_cache", "hardware"},
-    {"options", "hparams", "vocabulary", "progress", "tensorflow_start", "native"},
+    {"options", "hparams", "vocabulary", "progress", "tensorflow_start", "native", "json_reader"},
     {"config"},
     {"network", "text", "storage"},
     {"training", "decoding", "fetching", "formats"},

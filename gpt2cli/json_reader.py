@@ -1,0 +1,94 @@
+"""JSON that others may have written: bounded in size and depth, and of the expected kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from gpt2cli.errors import BadDataError, shortened
+
+MEGABYTE = 1_000_000
+# No file that this program reads nests deeper: config.json and tokenizer.json reach about 8.
+MOST_DEPTH = 32
+
+Kind = TypeVar("Kind")
+
+
+def read(path: Path, kind: type[Kind] = dict, *, most: int = 64 * MEGABYTE) -> Kind:  # type: ignore[assignment]
+    """Returns what a JSON file holds.
+
+    Args:
+        path: a regular file; a pipe or a device would block or never end.
+        kind: what it must hold at its top: dict or list.
+        most: the largest size to read (bytes).
+
+    Raises:
+        BadDataError: it is no regular file, too large, no JSON, too deep, or of another kind.
+        OSError: it cannot be read.
+    """
+    # Without O_NONBLOCK, opening a pipe would wait for its writer.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise BadDataError(f"{shortened(path)} is not a regular file.")
+        if status.st_size > most:
+            raise BadDataError(
+                f"{shortened(path)} has {status.st_size:,} bytes; at most {most:,} are read."
+            )
+        content = file.read(most + 1)
+    return parse(content, shortened(path), kind)
+
+
+def parse(content: bytes | str, where: str, kind: type[Kind] = dict) -> Kind:  # type: ignore[assignment]
+    """Returns the value of a JSON text.
+
+    Args:
+        content: UTF-8, with or without a byte order mark.
+        where: what it is, for the message.
+        kind: what it must be: dict or list.
+
+    Raises:
+        BadDataError: it is no JSON, holds NaN or infinity, is too deep, or of another kind.
+    """
+    try:
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise BadDataError(f"{where} is no JSON that can be read: it nests too deep.") from None
+    except ValueError as error:
+        raise BadDataError(f"{where} is no JSON: {shortened(error)}.") from error
+    if depth(value) > MOST_DEPTH:
+        raise BadDataError(f"{where} is no JSON that can be read: it nests too deep.")
+    if not isinstance(value, kind):
+        raise BadDataError(f"{where} holds a JSON {NAMES[type(value)]}, not {NAMES[kind]}.")
+    return value
+
+
+NAMES: dict[type, str] = {
+    dict: "object",
+    list: "array",
+    str: "string",
+    int: "number",
+    float: "number",
+    bool: "boolean",
+    type(None): "null",
+}
+
+
+def depth(value: Any) -> int:
+    """Returns how deep arrays and objects nest in a parsed value; a plain value has 0."""
+    deepest, waiting = 0, [(value, 0)]
+    while waiting:
+        found, level = waiting.pop()
+        deepest = max(deepest, level)
+        if isinstance(found, (dict, list)) and level <= MOST_DEPTH:
+            inner = found.values() if isinstance(found, dict) else found
+            waiting.extend((part, level + 1) for part in inner)
+    return deepest
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
