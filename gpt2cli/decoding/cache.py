@@ -11,7 +11,7 @@ from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
 
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, narrow, pieces
-from gpt2cli.network.attention import cached_attention, padded_attention
+from gpt2cli.network.attention import cached_attention, over_heads, padded_attention
 from gpt2cli.network.compiling import Compiler, Way, fastest
 
 # Prompts are padded to one of these lengths, so that few programs are compiled.
@@ -170,7 +170,8 @@ class CachedModel:
         """
 
         def block(x: Any, weights: gpt2.Weights, pair: tuple[Any, Any]) -> Any:
-            return gpt2.block(x, weights, self._hparams.n_head, partial(attend, pair))
+            attention = over_heads(partial(attend, pair))
+            return gpt2.block(x, weights, self._hparams.n_head, attention)
 
         traced = tf.function(block, autograph=False)
         x = gpt2.embed(self._weights, tokens, positions)  # (batch, time, embed)

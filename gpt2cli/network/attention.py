@@ -22,6 +22,24 @@ QUERY_BLOCK, APART_QUERY_BLOCK = 256, 128
 MASKED = -3e4
 
 
+# c_attn's product (batch, time, 3 * embed), its bias and the number of heads → (batch, time, embed),
+# what each position attends to.
+Attend = Callable[[Any, Any, int], Any]
+
+
+def over_heads(attend: Callable[[Any, Any, Any], Any]) -> Attend:
+    """Returns an attention over c_attn's product from one over queries, keys and values.
+
+    Args:
+        attend: (query, key, value) → what each position attends to, all (batch, heads, time, head).
+    """
+
+    def attended(product: Any, bias: Any, n_head: int) -> Any:
+        return merge_heads(attend(*heads_of(pieces.biased(product, bias), n_head)))
+
+    return attended
+
+
 def self_attention(query: Any, key: Any, value: Any, *, lean: bool = False) -> Any:
     """Returns the values that each position attends to, itself and all before it; differentiable.
 
@@ -49,6 +67,9 @@ def self_attention(query: Any, key: Any, value: Any, *, lean: bool = False) -> A
         return found, lambda upstream: attention_gradient(heads, kept, found, upstream)
 
     return tf.custom_gradient(attended)(query, key, value)
+
+
+causal = over_heads(self_attention)
 
 
 def attention_gradient(

@@ -79,7 +79,7 @@ class Network:
         return [(block, dropout.at(2 * n + 1).seed) for n, block in enumerate(blocks)]
 
     def _block(self, x: Any, weights: gpt2.Weights, seed: Any) -> Any:
-        attend = functools.partial(attention.self_attention, lean=self.lean)
+        attend = attention.over_heads(functools.partial(attention.self_attention, lean=self.lean))
         dropout = gpt2.Dropout(self._dropout, seed)
         return gpt2.block(x, weights, self._hparams.n_head, attend, dropout)
 
