@@ -6,6 +6,7 @@ Tensors are (batch, heads, time, head) unless said otherwise; scores are scaled 
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,15 +16,15 @@ import tensorflow as tf
 from gpt2cli.network import pieces
 
 # Queries are taken in blocks of this many, each against the keys up to its end: nearly half of the
-# square of scores is never computed. One program has few, or XLA is long about it; where products
-# are TensorFlow's, smaller ones are as fast and leave out more.
-QUERY_BLOCK, APART_QUERY_BLOCK = 256, 128
+# square of scores is never computed. One program has few, or XLA is long about it, and a GPU would
+# wait between many; where products are a CPU's own, smaller ones are as fast and leave out more.
+QUERY_BLOCK, CPU_QUERY_BLOCK = 256, 128
 # Large enough to vanish in a softmax, small enough for float16's range.
 MASKED = -3e4
 
 
-# c_attn's product (batch, time, 3 * embed), its bias and the number of heads → (batch, time, embed),
-# what each position attends to.
+# c_attn's product (batch, time, 3 * embed), its bias, the number of heads → what each position
+# attends to, (batch, time, embed).
 Attend = Callable[[Any, Any, int], Any]
 
 
@@ -70,6 +71,7 @@ def self_attention(query: Any, key: Any, value: Any, *, lean: bool = False) -> A
 
 
 causal = over_heads(self_attention)
+lean_causal = over_heads(functools.partial(self_attention, lean=True))
 
 
 def attention_gradient(
@@ -112,7 +114,7 @@ def attention_gradient(
 
 def query_blocks(time: int) -> list[tuple[int, int]]:
     """Returns where each block of queries begins and ends."""
-    size = APART_QUERY_BLOCK if pieces.are_apart() else QUERY_BLOCK
+    size = CPU_QUERY_BLOCK if pieces.are_apart() and not pieces.on_gpu() else QUERY_BLOCK
     return [(start, min(start + size, time)) for start in range(0, time, size)]
 
 

@@ -19,28 +19,33 @@ import tensorflow as tf
 Function = Callable[..., Any]
 
 _APART: ContextVar[bool] = ContextVar("apart", default=False)
-_KEEPS: ContextVar[bool] = ContextVar("keeps", default=False)
+_ON_GPU: ContextVar[bool] = ContextVar("on_gpu", default=False)
 
 
 @contextlib.contextmanager
-def apart(*, apart: bool, keeps: bool = False) -> Iterator[None]:
+def apart(*, apart: bool, gpu: bool = False) -> Iterator[None]:
     """What is traced within the block is compiled piece by piece, or not.
 
     Args:
         apart: whether it is.
-        keeps: whether results that are cheap to recompute are kept for the way back all the same.
+        gpu: whether in the way that suits a GPU: launches cost there what memory costs on a CPU.
     """
-    tokens = _APART.set(apart), _KEEPS.set(keeps)
+    tokens = _APART.set(apart), _ON_GPU.set(gpu)
     try:
         yield
     finally:
         _APART.reset(tokens[0])
-        _KEEPS.reset(tokens[1])
+        _ON_GPU.reset(tokens[1])
 
 
 def are_apart() -> bool:
     """Returns whether what is traced now is compiled piece by piece."""
     return _APART.get()
+
+
+def on_gpu() -> bool:
+    """Returns whether what is traced now is meant for a GPU."""
+    return _ON_GPU.get()
 
 
 def compiled(function: Function) -> Function:
@@ -81,9 +86,9 @@ def again(function: Function, x: Any, weights: Mapping[str, Any]) -> Any:
     """Returns function(x, weights), of which nothing but x and the weights is kept.
 
     What the gradient needs of it is recomputed on the way back: it is meant for cheap pieces
-    before a product, which itself is not needed again, and so not done.
+    before a product, which itself is not needed again, and so not done. On a GPU all is kept.
     """
-    if not _APART.get() or _KEEPS.get():
+    if not _APART.get() or _ON_GPU.get():
         return function(x, weights)
 
     def of_tensors(x: Any, *tensors: Any) -> Any:

@@ -89,6 +89,15 @@ def driver() -> str:
         return ""
 
 
+def capability() -> tuple[int, int]:
+    """Returns the compute capability of the first GPU in use; (0, 0) where there is none."""
+    for gpu in tf.config.get_visible_devices("GPU")[:1]:
+        details = tf.config.experimental.get_device_details(gpu)
+        found: tuple[int, int] = details.get("compute_capability", (0, 0))
+        return found
+    return 0, 0
+
+
 def precision(asked: str) -> str:
     """Returns the type to compute in: what was asked for, and for `auto` what suits the device."""
     if asked != "auto":

@@ -16,9 +16,10 @@ from gpt2cli.storage import atomic, checkpoint, folders, journal, run
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
 from gpt2cli.text import batches
-from gpt2cli.training import devices, model, plan
+from gpt2cli.training import devices, method, model, plan
 from gpt2cli.training.data import Data
 from gpt2cli.training.evaluation import Evaluator
+from gpt2cli.training.method import Method
 from gpt2cli.training.schedule import Schedule
 from gpt2cli.training.step import Recipe
 from gpt2cli.training.team import Team
@@ -62,7 +63,15 @@ class Session:
         frozen = devices.frozen_type(config.precision)
         self._model = model.load(start, state, self._folder, frozen, writes=team.leads)
         self.weights = self._model.weights
-        self._trainer = team.trainer(self.weights, start.hparams, recipe(config))
+        chosen = method.chosen(
+            start.hparams,
+            devices.precision(config.precision),
+            xla=config.xla,
+            batch=max(config.batch_size // team.size, 1),
+            window=data.window,
+        )
+        self.method = chosen.why
+        self._trainer = team.trainer(self.weights, start.hparams, recipe(config, chosen))
         if start.state is not None and start.state.optimizer == config.optimizer:
             self._load_optimizer(start.optimizer)
         self.last = plan.last_step(config, state, data.windows_per_epoch)
@@ -94,9 +103,10 @@ class Session:
         ).reshape(config.accumulate_gradients, config.batch_size, self._data.window + 1)
         rate = self._schedule(step)
         with self._joint():
-            loss = self._trainer.step(drawn, rate, step, self.state.seed, cancelled)
-        if loss is None:
+            pending = self._trainer.step(drawn, rate, step, self.state.seed, cancelled)
+        if pending is None:
             return None
+        loss, norm = pending.fetch()
         if not math.isfinite(loss):
             raise Gpt2cliError(
                 f"The loss of step {step} is {loss}; the step was not saved. {self._safe} "
@@ -105,8 +115,7 @@ class Session:
         self.state = self.state.after(loss, count)
         now = time.monotonic()
         speed = count * self._data.window / (now - began)
-        average, norm = self.state.average, self._trainer.norm
-        return StepReport(step, self.seconds, loss, average, rate, norm, speed)
+        return StepReport(step, self.seconds, loss, self.state.average, rate, norm, speed)
 
     def agreed(self, word: int) -> int:
         """Returns the largest of the words that the processes say between two steps.
@@ -190,7 +199,7 @@ class Session:
         return sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in tensors)
 
 
-def recipe(config: FinetuneConfig) -> Recipe:
+def recipe(config: FinetuneConfig, method: Method) -> Recipe:
     """Returns how the config wants the model trained."""
     return Recipe(
         optimizer=config.optimizer,
@@ -201,5 +210,5 @@ def recipe(config: FinetuneConfig) -> Recipe:
         precision=devices.precision(config.precision),
         recompute=config.use_memory_saving_gradients,
         blocks_only=config.only_train_transformer_layers,
-        xla=config.xla,
+        method=method,
     )
