@@ -88,7 +88,7 @@ def load_evaluator(config: EvaluateConfig, prefix: Path, hparams: HParams) -> Ev
     from gpt2cli.training import devices
     from gpt2cli.training.evaluation import Evaluator
 
-    devices.prepare(config.device, config.gpu_bytes)
+    devices.prepare(config.device, config.gpu_bytes, config.precision)
     precision = devices.precision(config.precision)
     weights = narrow.held(checkpoint.load(prefix, hparams.shapes()), precision)
     return Evaluator(weights, hparams, xla=config.xla)

@@ -79,11 +79,13 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
             )
             from gpt2cli.training import devices, session, team
 
-            device = devices.prepare(config.device, config.gpu_bytes)
-            yield Notice(f"device: {device}, {devices.precision(config.precision)}")
+            device = devices.prepare(config.device, config.gpu_bytes, config.precision)
+            yield Notice(f"device: {device}, {devices.told_precision(config.precision)}")
             members = team.gathered(config, together, line, lambda: stop.signum)
             yield from map(Notice, members.remarks(config))
             training = session.Session(config, start, state, encoded, members)
+            if training.method.why:
+                yield Notice(f"computing: {training.method.why}")
             sampler = Sampler(config, start, training, tokenizer)
             yield from noted(drive(config, training, sampler, stop), folder if leads else None)
 

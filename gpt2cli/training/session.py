@@ -34,6 +34,7 @@ class Session:
         saved: the step of the newest checkpoint of this run, or None.
         last: the step at which it will end; None: it has no end.
         team: who trains together.
+        method: how the network is computed.
     """
 
     def __init__(
@@ -63,15 +64,14 @@ class Session:
         frozen = devices.frozen_type(config.precision)
         self._model = model.load(start, state, self._folder, frozen, writes=team.leads)
         self.weights = self._model.weights
-        chosen = method.chosen(
+        self.method = method.chosen(
             start.hparams,
             devices.precision(config.precision),
             xla=config.xla,
             batch=max(config.batch_size // team.size, 1),
             window=data.window,
         )
-        self.method = chosen.why
-        self._trainer = team.trainer(self.weights, start.hparams, recipe(config, chosen))
+        self._trainer = team.trainer(self.weights, start.hparams, recipe(config, self.method))
         if start.state is not None and start.state.optimizer == config.optimizer:
             self._load_optimizer(start.optimizer)
         self.last = plan.last_step(config, state, data.windows_per_epoch)
@@ -199,7 +199,7 @@ class Session:
         return sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in tensors)
 
 
-def recipe(config: FinetuneConfig, method: Method) -> Recipe:
+def recipe(config: FinetuneConfig, how: Method) -> Recipe:
     """Returns how the config wants the model trained."""
     return Recipe(
         optimizer=config.optimizer,
@@ -210,5 +210,5 @@ def recipe(config: FinetuneConfig, method: Method) -> Recipe:
         precision=devices.precision(config.precision),
         recompute=config.use_memory_saving_gradients,
         blocks_only=config.only_train_transformer_layers,
-        method=method,
+        method=how,
     )

@@ -138,7 +138,10 @@ def gathered(
     elif len(names := devices.names()) == 1:
         return Team()
     else:
-        team = Team(tf.distribute.MirroredStrategy(names))
+        # NCCL does not know parts of one GPU apart.
+        parts = devices.counted_by(devices.GPU_PARTS) > 1
+        reduction = tf.distribute.ReductionToOneDevice() if parts else None
+        team = Team(tf.distribute.MirroredStrategy(names, reduction))
     plan.check_divisible(config.batch_size, team.size)
     return team
 

@@ -32,7 +32,7 @@ def test_the_programs_are_well_formed_and_hold_no_product(
 ) -> None:
     import tensorflow as tf
 
-    from gpt2cli.network import fused_attention
+    from gpt2cli.network import cudnn, fused_attention
 
     batch, time, heads, head = shape
     width = heads * head
@@ -46,8 +46,8 @@ def test_the_programs_are_well_formed_and_hold_no_product(
     )
     element = {"bfloat16": "bf16", "float16": "f16"}[kind]
     for program, target, results in (
-        (forward, fused_attention.FORWARD, 1),
-        (backward, fused_attention.BACKWARD, 3),
+        (forward, cudnn.FORWARD, 1),
+        (backward, cudnn.BACKWARD, 3),
     ):
         calls = re.findall(r".*custom-call\(.*", program)
         assert len(calls) == 1
@@ -59,8 +59,8 @@ def test_the_programs_are_well_formed_and_hold_no_product(
         assert f"{element}[{batch},{time},{heads},{head}]{{3,2,1,0}}" in given
         assert " dot(" not in program
     for module in (
-        fused_attention.forward_module(shape, tf.as_dtype(kind)),
-        fused_attention.backward_module(shape, tf.as_dtype(kind)),
+        cudnn.forward(shape, tf.as_dtype(kind)),
+        cudnn.backward(shape, tf.as_dtype(kind)),
     ):
         (quoted,) = re.findall(r'backend_config = ("(?:[^"\\]|\\.)*")', module)
         settings = json.loads(json.loads(quoted))["cudnn_fmha_backend_config"]
