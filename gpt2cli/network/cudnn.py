@@ -69,43 +69,53 @@ def _module(
     cuDNN names the axes of a result (batch, heads, time, head), and can lay them in memory as
     (batch, time, heads, head): then turning them back moves nothing.
     """
-
-    def typed(shape: tuple[int, ...]) -> str:
-        element = TYPES[kind][1] if len(shape) == 4 else "f32"
-        return f"tensor<{'x'.join(map(str, shape))}x{element}>"
-
-    def laid(axes: Sequence[int]) -> str:
-        return f"dense<[{', '.join(map(str, axes))}]> : tensor<{len(axes)}xindex>"
-
-    def named(shape: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(shape[axis] for axis in TURNED) if len(shape) == 4 else shape
-
-    arguments = [f"%a{n}" for n in range(len(given))]
-    signature = ", ".join(f"{a}: {typed(s)}" for a, s in zip(arguments, given, strict=True))
+    arguments = [f"%a{number}" for number in range(len(given))]
+    types = [_type(shape, kind) for shape in given]
     # The last result is room to work in, of a size that XLA finds.
-    made = [*(typed(named(shape)) for shape in results), "tensor<0xui8>"]
-    layouts = [laid((3, 1, 2, 0) if len(s) == 4 else (2, 1, 0)) for s in results] + [laid((0,))]
+    made = [*(_type(_turned(shape), kind) for shape in results), "tensor<0xui8>"]
+    layouts = [_layout((3, 1, 2, 0) if _is_wide(shape) else (2, 1, 0)) for shape in results]
     lines = [
         f"%r:{len(made)} = stablehlo.custom_call @{target}({', '.join(arguments)}) {{"
         f"api_version = 2 : i32, backend_config = {json.dumps(_settings(given[0], kind, sums))}, "
-        f"operand_layouts = [{', '.join(laid(range(len(s) - 1, -1, -1)) for s in given)}], "
-        f"result_layouts = [{', '.join(layouts)}]}} : "
-        f"({', '.join(map(typed, given))}) -> ({', '.join(made)})"
+        f"operand_layouts = [{', '.join(_layout(range(len(s) - 1, -1, -1)) for s in given)}], "
+        f"result_layouts = [{', '.join([*layouts, _layout((0,))])}]}} : "
+        f"({', '.join(types)}) -> ({', '.join(made)})"
     ]
+    back = []
     for number, shape in enumerate(results):
-        if len(shape) == 4:
+        back.append(f"%r#{number}")
+        if _is_wide(shape):
+            back[-1] = f"%t{number}"
             lines.append(
                 f"%t{number} = stablehlo.transpose %r#{number}, dims = {list(TURNED)} : "
-                f"({made[number]}) -> {typed(shape)}"
+                f"({made[number]}) -> {_type(shape, kind)}"
             )
-    back = [f"%t{n}" if len(s) == 4 else f"%r#{n}" for n, s in enumerate(results)]
-    types = ", ".join(map(typed, results))
-    lines.append(f"return {', '.join(back)} : {types}")
+    returned = ", ".join(_type(shape, kind) for shape in results)
+    lines.append(f"return {', '.join(back)} : {returned}")
+    named = ", ".join(f"{name}: {of}" for name, of in zip(arguments, types, strict=True))
     body = "\n    ".join(lines)
     return (
-        f"module @attention {{\n  func.func public @main({signature}) -> ({types}) {{\n"
+        f"module @attention {{\n  func.func public @main({named}) -> ({returned}) {{\n"
         f"    {body}\n  }}\n}}\n"
     )
+
+
+def _is_wide(shape: Sequence[int]) -> bool:
+    """Returns whether a shape is (batch, time, heads, head), and not that of the statistics."""
+    return len(shape) == 4
+
+
+def _turned(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in TURNED) if _is_wide(shape) else shape
+
+
+def _type(shape: Sequence[int], kind: Any) -> str:
+    element = TYPES[kind][1] if _is_wide(shape) else "f32"
+    return f"tensor<{'x'.join(map(str, shape))}x{element}>"
+
+
+def _layout(axes: Sequence[int]) -> str:
+    return f"dense<[{', '.join(map(str, axes))}]> : tensor<{len(axes)}xindex>"
 
 
 def _settings(shape: Sequence[int], kind: Any, sums: Mapping[str, Any]) -> str:

@@ -146,7 +146,7 @@ def test_on_a_gpu_xla_gets_no_product_and_no_more_programs_for_more_layers(
         compiled_parts(HParams(n_vocab=260, n_ctx=16, n_embd=16, n_head=2, n_layer=n), **recipe)
         for n in (2, 24)
     )
-    assert len(few) == len(many) < 20
+    assert len(few) == len(many) < 25
     for operations in many.values():
         assert not [op for op in operations if "MatMul" in op or "Einsum" in op]
     assert sum("XlaCallModule" in operations for operations in many.values()) == 2
