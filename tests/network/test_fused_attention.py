@@ -10,6 +10,7 @@ import pytest
 
 from gpt2cli.hparams import HParams
 from tests import models
+from tests.gpu import worker
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
@@ -89,22 +90,21 @@ def test_a_trial_where_there_is_no_such_kernel_says_so() -> None:
     assert "fmhaSoftmax" in fused_attention.trial((1, 16, 2, 8), tf.bfloat16)
 
 
-def test_plain_attention_which_judges_the_trial_is_causal_attention() -> None:
+def test_plain_attention_which_judges_the_trial_is_attention_as_numpy_has_it() -> None:
     import numpy as np
     import tensorflow as tf
 
     from gpt2cli.network import attention, fused_attention
 
     noise = np.random.default_rng(0)
-    product = tf.constant(noise.standard_normal((2, 300, 48)), tf.float32)
-    bias = tf.constant(noise.standard_normal(48), tf.float32)
-    upstream = tf.constant(noise.standard_normal((2, 300, 16)), tf.float32)
-    plain, ours = (
-        fused_attention._with_gradients(attend, 2, (product, bias), upstream)
-        for attend in (fused_attention._plain, attention.causal)
-    )
-    for one, other in zip(plain, ours, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    product, bias, upstream = (noise.standard_normal(s) for s in ((2, 300, 48), 48, (2, 300, 16)))
+    exact = worker.exact_attention(product, bias, upstream, 2)
+    given = tf.constant(product, tf.float32), tf.constant(bias, tf.float32)
+    for attend in (fused_attention._plain, attention.causal):
+        wide = tf.constant(upstream, tf.float32)
+        found = fused_attention._with_gradients(attend, 2, given, wide)
+        for one, other in zip(found, exact, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def compiled_parts(hparams: HParams, **recipe: Any) -> dict[str, list[str]]:
