@@ -58,7 +58,7 @@ class Served(tf.Module):  # type: ignore[misc]
         time = tf.shape(tokens)[1]
         self._check(lengths, time, time)
         seen = tf.range(time)[None, :] <= tf.range(time)[:, None]  # (time, time)
-        attends = [partial(attend, seen=seen)] * self._hparams.n_layer
+        attends = [over_heads(partial(attend, seen=seen))] * self._hparams.n_layer
         hidden = self._hidden(tokens, tf.range(time)[None, :], attends)
         last = tf.gather(hidden, lengths - 1, batch_dims=1)  # (batch, embed)
         return {"logits": gpt2.logits(self._known(), last)}

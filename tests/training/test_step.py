@@ -226,7 +226,7 @@ def test_dropout_changes_the_loss_by_seed_and_step_alone() -> None:
     arrays = models.random_arrays(models.SMALL)
     tokens = drawn(1, 2, models.SMALL)
     losses = [
-        trainer(arrays, models.SMALL, dropout=rate).step(tokens, 1e-3, step, seed)
+        loss_of(trainer(arrays, models.SMALL, dropout=rate), tokens, 1e-3, step, seed)
         for rate, step, seed in ((0, 1, 1), (0.2, 1, 1), (0.2, 1, 1), (0.2, 2, 1), (0.2, 1, 2))
     ]
     assert losses[1] == losses[2]
