@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import os
 import signal
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Means nothing to anybody else: so the thread that waits for signals calls the main one.
+CALL = signal.SIGURG
 STDERR = 2
 # How long a call into a library may keep a signal waiting where nothing can be lost.
 GRACE_SECONDS = 1.5
@@ -39,7 +40,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._at_once, self._asked = False, 0
+        self._at_once = self._asked = False
 
     def __bool__(self) -> bool:
         return self.signum is not None
@@ -50,8 +51,8 @@ class Stop:
             os._exit(128 + signum)
         self.signum = signum
         if self._at_once:
-            self._asked += 1
-            _thread.interrupt_main(signal.Signals(signum))
+            self._asked = True
+            signal.pthread_kill(threading.main_thread().ident or 0, CALL)
             threading.Thread(target=self._insist, args=(signum,), daemon=True).start()
         else:
             say(b"stopping after this step; a second signal leaves at once, unsaved\n")
@@ -78,11 +79,11 @@ class Stop:
             raise Interrupted(self.signum)
 
     def handle(self, signum: int, _frame: FrameType | None) -> None:
-        """Is Python's handler: for what `request` asks of the main thread, or a real signal."""
-        if not self._asked:
+        """Is Python's handler, for what the main thread itself gets and for its being called."""
+        if signum != CALL:
             self.request(signum)
             return
-        self._asked -= 1
+        self._asked = False
         if self._at_once:
             self.check()
 
@@ -146,7 +147,7 @@ def deferred() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread() or not numbers:
         yield stop
         return
-    before = {number: signal.signal(number, stop.handle) for number in numbers}
+    before = {number: signal.signal(number, stop.handle) for number in (*numbers, CALL)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     done = threading.Event()
     waiter = threading.Thread(target=_wait, args=(numbers, stop, done), daemon=True)
