@@ -26,7 +26,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TEXT = "".join(f"{n}. The cat sat on the mat, and the other cat sat there.\n" for n in range(60))
 OPTIONS = (
     "text.txt --model-name small --seed 1 --accumulate-gradients 2 --sample-every 0 "
-    "--val-every 3 --val-fraction 0.2 --val-batches 4 --save-every 1 --dropout 0.1 --learning-rate 1e-4"
+    "--val-every 3 --val-fraction 0.2 --val-batches 4 "
+    "--save-every 1 --dropout 0.1 --learning-rate 1e-4"
 )
 # In saving above all: half of the moments lie in the first steps, the others anywhere.
 LONGEST_SECONDS = 1.0
