@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from gpt2cli import tensorflow_start
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import DiskError, OutputError
 from gpt2cli.fetching.base import fetch_base
-from gpt2cli.records import Notice, Record, Sample, Saved, StepReport, Stopped
-from gpt2cli.signals import Stop, deferred
+from gpt2cli.progress import Count
+from gpt2cli.records import Notice, Progress, Record, Sample, Saved, StepReport, Stopped
+from gpt2cli.signals import Interrupted, Stop, deferred
 from gpt2cli.storage import folders, journal, run
 from gpt2cli.storage.recovery import settle
 from gpt2cli.storage.start import Start, for_finetune
@@ -55,7 +57,8 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
     leads = together is None or together.leads
     with run.owned(folder) if leads else private_folder() as place:
         start = for_finetune(config)
-        if config.until_step is not None and start.step >= config.until_step:
+        if plan.is_done(config, start):
+            plan.keep_best(folder, start)
             yield Notice(f"{folder} is already at step {start.step}.")
             return
         tokenizer = read_tokenizer(start.encoder, start.merges)
@@ -72,22 +75,40 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
             yield from plan.opening(start, state, encoded, needed.trained)
             yield from prepared(config, folder, start)
         with deferred() as stop:
-            tensorflow_start.load(
-                verbose=config.verbose,
-                frugal=plan.is_frugal(config, state),
-                keep_compiled=config.xla,
-            )
-            from gpt2cli.training import devices, session, team
+            with stop.at_once(), safe(start.step):
+                tensorflow_start.load(
+                    verbose=config.verbose,
+                    frugal=plan.is_frugal(config, state),
+                    keep_compiled=config.xla,
+                )
+                from gpt2cli.training import devices, session, team
 
-            device = devices.prepare(config.device, config.gpu_bytes, config.precision)
+                device = devices.prepare(config.device, config.gpu_bytes, config.precision)
             yield Notice(f"device: {device}, {devices.told_precision(config.precision)}")
             members = team.gathered(config, together, line, lambda: stop.signum)
             yield from map(Notice, members.remarks(config))
-            training = session.Session(config, start, state, encoded, members)
+            # Where there are others, they are told first: see `drive`.
+            with stop.at_once() if members.alone else contextlib.nullcontext(), safe(start.step):
+                training = session.Session(config, start, state, encoded, members)
+                sampler = Sampler(config, start, training, tokenizer)
             if training.method.why:
                 yield Notice(f"computing: {training.method.why}")
-            sampler = Sampler(config, start, training, tokenizer)
             yield from noted(drive(config, training, sampler, stop), folder if leads else None)
+
+
+@contextlib.contextmanager
+def safe(step: int) -> Iterator[None]:
+    """Within the block a signal that ends the command says what is safe."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        raise Interrupted(interrupted.signum, what_is_safe(step)) from None
+
+
+def what_is_safe(step: int) -> str:
+    """Returns what a command that is stopped after a step has to say."""
+    done = f"Step {step} is saved" if step else "No step was done yet"
+    return f"{done}; the same command goes on from there."
 
 
 @contextlib.contextmanager
@@ -115,6 +136,9 @@ def noted(records: Iterator[Record], folder: Path | None) -> Iterator[Record]:
     log, curves = journal.Log(folder), board.Board(folder)
     with contextlib.closing(curves):
         for record in records:
+            if isinstance(record, Progress):
+                yield record
+                continue
             for told in log.note(record):
                 yield from curves.note(told)
 
@@ -125,50 +149,80 @@ def drive(
     """Trains step by step; yields every step, validation, sample and save as they happen."""
     from gpt2cli.training.team import ENOUGH, GO_ON
 
-    if training.validates and config.val_every:
-        yield training.validate()
     team, last = training.team, training.last
-    word = training.agreed(stop.signum or GO_ON)
+    reason = (yield from before_steps(config, training, sampler, stop)) if team.leads else None
+    began = training.state.step
+    word = training.agreed(ENOUGH if reason else stop.signum or GO_ON)
     while word == GO_ON and (last is None or training.state.step < last):
-        report = training.step(lambda: team.alone and stop.signum is not None)
+        report = training.step(lambda: team.alone and bool(stop))
         if report is None:
             break
-        reason = None
         if team.leads:
-            yield from after_step(config, training, sampler, report)
-            if reason := enough(config, training.state, training.seconds):
-                yield Notice(reason)
+            reason = yield from after_step(config, training, sampler, report, stop)
         word = training.agreed(ENOUGH if reason else stop.signum or GO_ON)
-    if team.leads and training.state.step not in (0, training.saved):
+    # A validation alone is not worth a save where somebody wants to leave.
+    waits = stop and training.state.step == began
+    if team.leads and not training.is_saved and not waits:
         yield Saved(training.state.step, str(training.save()))
     # Nobody leaves before the last step is saved.
     training.agreed(GO_ON)
     signum = word if word not in (GO_ON, ENOUGH) else stop.signum
     if signum is not None:
-        step = training.state.step
-        safe = f"Step {step} is saved" if step else "No step was done yet"
-        yield Stopped(signum, f"{safe}; the same command goes on from there.")
+        yield Stopped(signum, what_is_safe(training.state.step))
+
+
+def before_steps(
+    config: FinetuneConfig, training: Session, sampler: Sampler, stop: Stop
+) -> Generator[Record, None, str | None]:
+    """Yields what is due before the next step; returns why there is to be none, if so.
+
+    Beside the validation before the first step, that is what a run did not come to before it was
+    stopped, so that it goes on as if it never had been.
+    """
+    state, last = training.state, training.last
+    if training.owes_validation(ends=last is not None and state.step >= last):
+        yield from training.validate(lambda: bool(stop))
+    training.write_best()
+    if state.step and due(state.step, config.sample_every) and not sampler.has_sampled(state.step):
+        yield from sampler.samples(stop)
+    if reason := no_gain(config, training.state):
+        reason += " To go on, raise --patience."
+        yield Notice(reason)
+    return reason
 
 
 def after_step(
-    config: FinetuneConfig, training: Session, sampler: Sampler, report: StepReport
-) -> Iterator[Record]:
-    """Yields what is due after a step: its line, a validation, samples, a save."""
+    config: FinetuneConfig, training: Session, sampler: Sampler, report: StepReport, stop: Stop
+) -> Generator[Record, None, str | None]:
+    """Yields what is due after a step: its line, a validation, samples, a save.
+
+    It returns why training ends before its last step, if it does.
+    """
     step = training.state.step
     if due(step, config.print_every):
         yield report
-    if training.validates and due(step, config.val_every):
-        yield training.validate()
+    reason = out_of_time(config, training.seconds)
+    if training.owes_validation(ends=step == training.last or reason is not None):
+        yield from training.validate(lambda: bool(stop))
     if due(step, config.sample_every):
-        yield from sampler.samples()
+        yield from sampler.samples(stop)
     if due(step, config.save_every) or training.improved or training.waits(config.save_minutes):
         yield Saved(step, str(training.save()))
+    reason = reason or no_gain(config, training.state)
+    if reason:
+        yield Notice(reason)
+    return reason
 
 
-def enough(config: FinetuneConfig, state: State, seconds: float) -> str | None:
-    """Returns why training ends before its last step, or None where it goes on."""
+def out_of_time(config: FinetuneConfig, seconds: float) -> str | None:
+    """Returns that the time for training is over, or None where it is not."""
     if 0 < config.max_minutes * 60 <= seconds:
         return f"{config.max_minutes:g} minutes are over."
+    return None
+
+
+def no_gain(config: FinetuneConfig, state: State) -> str | None:
+    """Returns that patience is at its end, or None where it is not."""
     if 0 < config.patience <= state.since_best:
         return (
             f"No gain in {state.since_best} validations; the best was step {state.best_step} "
@@ -192,33 +246,47 @@ class Sampler:
         from gpt2cli.decoding.loop import Decoder
 
         self._config, self._training, self._tokenizer = config, training, tokenizer
+        self._folder = folders.run_folder(config.checkpoint_dir, config.run)
         sampling = Sampling(SAMPLE_TEMPERATURE)
         self._decoder = Decoder(training.weights, start.hparams, sampling, xla=config.xla)
         prefix = tokenizer.encode(config.sample_prefix, special=True)
         self._prompt = prefix or [tokenizer.end_of_text]
 
-    def samples(self) -> Iterator[Sample | Notice]:
-        """Yields as many samples as the config asks for; a step's samples are always the same."""
+    def has_sampled(self, step: int) -> bool:
+        """Returns whether a step's samples are in the run folder."""
+        return journal.samples_file(self._folder, step).exists()
+
+    def samples(self, stop: Stop) -> Iterator[Sample | Notice | Progress]:
+        """Yields as many samples as the config asks for; a step's samples are always the same.
+
+        Where it is stopped, there are none.
+        """
         from gpt2cli.decoding.rows import uniforms
 
         config, state = self._config, self._training.state
-        count = config.sample_num
+        count, length = config.sample_num, config.sample_length
         draws = [uniforms(state.seed, state.step, number) for number in range(count)]
-        rows = [Continuation(self._tokenizer, config.sample_length) for _ in range(count)]
-        for chosen in self._decoder.tokens([self._prompt] * count, draws, config.sample_length):
-            for row, token in zip(rows, chosen.tokens, strict=True):
-                if not row.done:
-                    row.add(token)
-            if all(row.done for row in rows):
-                break
-        folder = folders.run_folder(config.checkpoint_dir, config.run)
+        rows = [Continuation(self._tokenizer, length) for _ in range(count)]
+        with Count("sampling", length, not config.quiet and sys.stderr.isatty(), "tokens") as meter:
+            tokens = self._decoder.tokens([self._prompt] * count, draws, length)
+            for done, chosen in enumerate(tokens if not stop else (), 1):
+                if stop:
+                    return
+                for row, token in zip(rows, chosen.tokens, strict=True):
+                    if not row.done:
+                        row.add(token)
+                if all(row.done for row in rows):
+                    break
+                yield from meter.advance(done)
+        if stop:
+            return
         samples = [
             Sample(state.step, number, config.sample_prefix + row.text)
             for number, row in enumerate(rows, start=1)
         ]
         yield from map(Notice, self._decoder.remarks())
         try:
-            journal.write_samples(folder, state.step, "".join(map(str, samples)))
+            journal.write_samples(self._folder, state.step, "".join(map(str, samples)))
         except (DiskError, OutputError) as error:
             yield Notice(f"{error} Training goes on.")
         yield from samples

@@ -36,6 +36,25 @@ def last_step(config: FinetuneConfig, state: State, per_epoch: int) -> int | Non
     return state.step + (DEFAULT_STEPS if config.steps is None else config.steps)
 
 
+def is_done(config: FinetuneConfig, start: Start) -> bool:
+    """Returns whether the run has all the steps that are asked for, and their validation.
+
+    It lacks that where it was stopped by a signal after its last step.
+    """
+    if config.until_step is None or start.step < config.until_step:
+        return False
+    state = start.state
+    owes = state is not None and state.held_out and state.val_step != state.step
+    return start.step > config.until_step or not (owes and config.val_every)
+
+
+def keep_best(folder: Path, start: Start) -> None:
+    """Writes the best.json of a run that was killed before it could."""
+    step, loss = start.state.lowest if start.state else (0, None)
+    if loss is not None:
+        journal.write_best(folder, step, loss)
+
+
 def check_settings(config: FinetuneConfig, start: Start, tokenizer: Tokenizer) -> int:
     """Returns the window; checks what the options and the model ask of each other.
 

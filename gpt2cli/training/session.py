@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, TryLaterError
-from gpt2cli.records import StepReport, Validation
+from gpt2cli.progress import Count
+from gpt2cli.records import Progress, StepReport, Validation
 from gpt2cli.storage import atomic, checkpoint, folders, journal, run
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
 from gpt2cli.text import batches
 from gpt2cli.training import devices, method, model, plan
 from gpt2cli.training.data import Data
-from gpt2cli.training.evaluation import Evaluator
+from gpt2cli.training.evaluation import Evaluator, Totals
 from gpt2cli.training.method import Method
 from gpt2cli.training.schedule import Schedule
 from gpt2cli.training.step import Recipe
@@ -55,6 +57,8 @@ class Session:
         """
         self.state = state
         self.saved = start.step if start.step else None
+        # What the newest checkpoint's own state file holds, where it has one.
+        self._kept = state if start.state else None
         self._config, self._data, self._folder = (
             config,
             data,
@@ -143,17 +147,45 @@ class Session:
             return "What the first worker saved is safe."
         return f"Step {self.saved} is safe." if self.saved else "Nothing was saved yet."
 
-    @property
-    def validates(self) -> bool:
-        """Whether there is a text to validate on, and this process does it."""
-        return self._data.held_out is not None and self.team.leads
+    def owes_validation(self, *, ends: bool) -> bool:
+        """Returns whether the present weights are to be judged here, and were not yet.
 
-    def validate(self) -> Validation:
-        """Returns the score over the held-out windows, and notes whether it is the best."""
-        score = self._evaluator.score(self._data.held_out, self._config.batch_size)
-        self.state = self.state.validated(score.loss, self._data.held_out_name)
-        step, seconds = self.state.step, self.seconds
-        return Validation(step, seconds, score.loss, score.perplexity, score.accuracy)
+        They are where the windows are new to the run, every --val-every steps, and at the end.
+        """
+        if self._data.held_out is None or not self._config.val_every or not self.team.leads:
+            return False
+        new = self.state.held_out != self._data.held_out_name
+        return new or (self.state.val_step != self.state.step and (ends or self._is_due))
+
+    @property
+    def _is_due(self) -> bool:
+        return self.state.step % self._config.val_every == 0
+
+    def validate(self, stopped: Callable[[], bool]) -> Generator[Progress | Validation, None, None]:
+        """Yields how far it is, and the score over the held-out windows, which the state notes.
+
+        Where it is stopped, it is as if it had not begun.
+
+        Raises:
+            Gpt2cliError: the loss is not a finite number.
+        """
+        windows: Any = self._data.held_out
+        size, totals = self._config.batch_size, Totals()
+        count = math.ceil(len(windows) / size)
+        with Count("validating", count, not self._config.quiet and sys.stderr.isatty()) as meter:
+            for done, batch in enumerate(self._evaluator.batches(windows, size), 1):
+                totals = totals.plus(batch)
+                if stopped():
+                    return
+                yield from meter.advance(done)
+        score, step = totals.score(), self.state.step
+        if not math.isfinite(score.loss):
+            raise Gpt2cliError(
+                f"The validation loss of step {step} is {score.loss}; the step was not saved. "
+                f"{self._safe} Try a lower --learning-rate, or other weights to start from."
+            )
+        self.state = self.state.validated(score.loss, self._data.held_out_name, due=self._is_due)
+        yield Validation(step, self.seconds, score.loss, score.perplexity, score.accuracy)
 
     @property
     def seconds(self) -> float:
@@ -163,7 +195,14 @@ class Session:
     @property
     def improved(self) -> bool:
         """Whether the present step is the best so far, and not saved yet."""
-        return self.state.best_step == self.state.step > (self.saved or 0)
+        return self.state.lowest[0] == self.state.step > (self.saved or 0)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the newest checkpoint holds the present step, and all that is known of it."""
+        if self.state.step != self.saved:
+            return self.state.step == 0
+        return self._kept in (None, self.state)
 
     def save(self) -> Path:
         """Makes the present step the run's newest checkpoint; returns its prefix.
@@ -176,18 +215,25 @@ class Session:
             checkpoint.save_all({weights: self._model.saved, optimizer: self._trainer.slots})
 
         prefix = run.commit(self._folder, self.state, write, size=self.size())
-        # Whatever lies there before the first save of a new run is of the one it replaces.
-        best = frozenset({self.state.best_step})
-        run.rotate(self._folder, self._config.max_checkpoints if self.saved else 1, best)
-        if self.saved is None and not self.state.lora_rank:
-            run.remove_base(self._folder)
-        if self.state.best_loss is not None:
-            journal.write_best(self._folder, self.state.best_step, self.state.best_loss)
-        elif self.saved is None:
+        first, self.saved = self.saved is None, self.state.step
+        self._kept, self._saved_at = self.state, time.monotonic()
+        if first and self.state.lowest[1] is None:
             # It is of the run that this one replaces.
             atomic.remove(self._folder / journal.BEST)
-        self.saved, self._saved_at = self.state.step, time.monotonic()
+        # Before the one that it has named is removed.
+        self.write_best()
+        # Whatever lies there before the first save of a new run is of the one it replaces.
+        keep = 1 if first else self._config.max_checkpoints
+        run.rotate(self._folder, keep, frozenset({self.state.lowest[0]}))
+        if first and not self.state.lora_rank:
+            run.remove_base(self._folder)
         return prefix
+
+    def write_best(self) -> None:
+        """Writes best.json, where something was validated and there is a checkpoint."""
+        step, loss = self.state.lowest
+        if loss is not None and self.saved is not None:
+            journal.write_best(self._folder, step, loss)
 
     def waits(self, minutes: float) -> bool:
         """Returns whether the last save is longer ago than this (0: it may be)."""
