@@ -87,6 +87,11 @@ def gpus() -> list[Gpu]:
     return list(_gpus(program)) if program else []
 
 
+def forget() -> None:
+    """Lets the next question find what GPUs are like by then."""
+    _gpus.cache_clear()
+
+
 @functools.cache
 def _gpus(program: str) -> tuple[Gpu, ...]:
     for fields in (FIELDS, FIELDS[:-1]):

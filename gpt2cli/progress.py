@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +16,9 @@ from tqdm import tqdm
 from gpt2cli.records import Progress, Record
 
 LINE_SECONDS = 10.0
+# How long a piece of work may be silent before it is named.
+LONG_SECONDS = 4.0
+STDERR = 2
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,24 @@ class Lines:
 
     def close(self) -> None:
         """Does nothing: there is nothing to put away."""
+
+
+@contextlib.contextmanager
+def announced(line: str, *, quiet: bool = False) -> Iterator[None]:
+    """Says a line on stderr if the block takes long; it may be deep in a library by then."""
+
+    def say() -> None:
+        with contextlib.suppress(OSError):
+            os.write(STDERR, f"{line}\n".encode())
+
+    timer = threading.Timer(LONG_SECONDS, say)
+    timer.daemon = True
+    if not quiet:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Count:

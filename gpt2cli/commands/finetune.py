@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,8 @@ from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import DiskError, OutputError
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.progress import Count
-from gpt2cli.records import Notice, Progress, Record, Sample, Saved, StepReport, Stopped
-from gpt2cli.signals import Interrupted, Stop, deferred
+from gpt2cli.records import Notice, Progress, Record, Sample, Stopped
+from gpt2cli.signals import Stop, deferred
 from gpt2cli.storage import folders, journal, run
 from gpt2cli.storage.recovery import settle
 from gpt2cli.storage.start import Start, for_finetune
@@ -25,6 +25,7 @@ from gpt2cli.text.continuation import Continuation
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from gpt2cli.training import cluster, data, memory, plan
 from gpt2cli.training.cluster import Cluster
+from gpt2cli.training.meeting import Line
 
 if TYPE_CHECKING:
     from gpt2cli.training.session import Session
@@ -74,41 +75,76 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
             yield from map(Notice, plan.repeated(folder, start))
             yield from plan.opening(start, state, encoded, needed.trained)
             yield from prepared(config, folder, start)
-        with deferred() as stop:
-            with stop.at_once(), safe(start.step):
-                tensorflow_start.load(
-                    verbose=config.verbose,
-                    frugal=plan.is_frugal(config, state),
-                    keep_compiled=config.xla,
-                )
-                from gpt2cli.training import devices, session, team
-
-                device = devices.prepare(config.device, config.gpu_bytes, config.precision)
-            yield Notice(f"device: {device}, {devices.told_precision(config.precision)}")
-            members = team.gathered(config, together, line, lambda: stop.signum)
-            yield from map(Notice, members.remarks(config))
-            # Where there are others, they are told first: see `drive`.
-            with stop.at_once() if members.alone else contextlib.nullcontext(), safe(start.step):
-                training = session.Session(config, start, state, encoded, members)
-                sampler = Sampler(config, start, training, tokenizer)
-            if training.method.why:
-                yield Notice(f"computing: {training.method.why}")
-            yield from noted(drive(config, training, sampler, stop), folder if leads else None)
+        yield from computed(
+            Job(
+                config=config,
+                start=start,
+                state=state,
+                data=encoded,
+                tokenizer=tokenizer,
+                needed=needed,
+                together=together,
+                line=line,
+                folder=folder if leads else None,
+            )
+        )
 
 
-@contextlib.contextmanager
-def safe(step: int) -> Iterator[None]:
-    """Within the block a signal that ends the command says what is safe."""
-    try:
-        yield
-    except Interrupted as interrupted:
-        raise Interrupted(interrupted.signum, what_is_safe(step)) from None
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run that is checked and prepared: all that computing needs.
+
+    Attributes:
+        config: the settings.
+        start: where the weights come from.
+        state: where the run is.
+        data: what it trains on.
+        tokenizer: the model's.
+        needed: what memory it is expected to take.
+        together: the processes that train together, if there are others.
+        line: what connects them.
+        folder: the run folder, or None if another process writes it.
+    """
+
+    config: FinetuneConfig
+    start: Start
+    state: State
+    data: data.Data
+    tokenizer: Tokenizer
+    needed: memory.Run
+    together: Cluster | None
+    line: Line | None
+    folder: Path | None
 
 
-def what_is_safe(step: int) -> str:
-    """Returns what a command that is stopped after a step has to say."""
-    done = f"Step {step} is saved" if step else "No step was done yet"
-    return f"{done}; the same command goes on from there."
+def computed(job: Job) -> Iterator[Record]:
+    """Loads TensorFlow and the weights, and trains; yields what happens."""
+    config, step = job.config, job.start.step
+    with deferred() as stop:
+        with stop.at_once(), plan.told_safe(step):
+            tensorflow_start.load(
+                verbose=config.verbose,
+                frugal=plan.is_frugal(config, job.state),
+                keep_compiled=config.xla,
+            )
+            from gpt2cli.training import devices, exhaustion, loop, session, team
+
+            device = devices.prepare(config.device, config.gpu_bytes, config.precision)
+        yield Notice(f"device: {device}, {devices.told_precision(config.precision)}")
+        members = team.gathered(config, job.together, job.line, lambda: stop.signum)
+        yield from map(Notice, members.remarks(config))
+        # Where there are others, they are told first: see `loop.drive`.
+        with (
+            stop.at_once() if members.alone else contextlib.nullcontext(),
+            plan.told_safe(step),
+            exhaustion.explained(config, job.needed, "Nothing was changed."),
+        ):
+            training = session.Session(config, job.start, job.state, job.data, members)
+            sampler = Sampler(config, job.start, training, job.tokenizer)
+        if training.method.why:
+            yield Notice(f"computing: {training.method.why}")
+        records = loop.drive(config, training, sampler, stop, job.needed)
+        yield from noted(records, job.folder)
 
 
 @contextlib.contextmanager
@@ -141,99 +177,6 @@ def noted(records: Iterator[Record], folder: Path | None) -> Iterator[Record]:
                 continue
             for told in log.note(record):
                 yield from curves.note(told)
-
-
-def drive(
-    config: FinetuneConfig, training: Session, sampler: Sampler, stop: Stop
-) -> Iterator[Record]:
-    """Trains step by step; yields every step, validation, sample and save as they happen."""
-    from gpt2cli.training.team import ENOUGH, GO_ON
-
-    team, last = training.team, training.last
-    reason = (yield from before_steps(config, training, sampler, stop)) if team.leads else None
-    began = training.state.step
-    word = training.agreed(ENOUGH if reason else stop.signum or GO_ON)
-    while word == GO_ON and (last is None or training.state.step < last):
-        report = training.step(lambda: team.alone and bool(stop))
-        if report is None:
-            break
-        if team.leads:
-            reason = yield from after_step(config, training, sampler, report, stop)
-        word = training.agreed(ENOUGH if reason else stop.signum or GO_ON)
-    # A validation alone is not worth a save where somebody wants to leave.
-    waits = stop and training.state.step == began
-    if team.leads and not training.is_saved and not waits:
-        yield Saved(training.state.step, str(training.save()))
-    # Nobody leaves before the last step is saved.
-    training.agreed(GO_ON)
-    signum = word if word not in (GO_ON, ENOUGH) else stop.signum
-    if signum is not None:
-        yield Stopped(signum, what_is_safe(training.state.step))
-
-
-def before_steps(
-    config: FinetuneConfig, training: Session, sampler: Sampler, stop: Stop
-) -> Generator[Record, None, str | None]:
-    """Yields what is due before the next step; returns why there is to be none, if so.
-
-    Beside the validation before the first step, that is what a run did not come to before it was
-    stopped, so that it goes on as if it never had been.
-    """
-    state, last = training.state, training.last
-    if training.owes_validation(ends=last is not None and state.step >= last):
-        yield from training.validate(lambda: bool(stop))
-    training.write_best()
-    if state.step and due(state.step, config.sample_every) and not sampler.has_sampled(state.step):
-        yield from sampler.samples(stop)
-    if reason := no_gain(config, training.state):
-        reason += " To go on, raise --patience."
-        yield Notice(reason)
-    return reason
-
-
-def after_step(
-    config: FinetuneConfig, training: Session, sampler: Sampler, report: StepReport, stop: Stop
-) -> Generator[Record, None, str | None]:
-    """Yields what is due after a step: its line, a validation, samples, a save.
-
-    It returns why training ends before its last step, if it does.
-    """
-    step = training.state.step
-    if due(step, config.print_every):
-        yield report
-    reason = out_of_time(config, training.seconds)
-    if training.owes_validation(ends=step == training.last or reason is not None):
-        yield from training.validate(lambda: bool(stop))
-    if due(step, config.sample_every):
-        yield from sampler.samples(stop)
-    if due(step, config.save_every) or training.improved or training.waits(config.save_minutes):
-        yield Saved(step, str(training.save()))
-    reason = reason or no_gain(config, training.state)
-    if reason:
-        yield Notice(reason)
-    return reason
-
-
-def out_of_time(config: FinetuneConfig, seconds: float) -> str | None:
-    """Returns that the time for training is over, or None where it is not."""
-    if 0 < config.max_minutes * 60 <= seconds:
-        return f"{config.max_minutes:g} minutes are over."
-    return None
-
-
-def no_gain(config: FinetuneConfig, state: State) -> str | None:
-    """Returns that patience is at its end, or None where it is not."""
-    if 0 < config.patience <= state.since_best:
-        return (
-            f"No gain in {state.since_best} validations; the best was step {state.best_step} "
-            f"with val_loss={state.best_loss:.4f}."
-        )
-    return None
-
-
-def due(step: int, period: int) -> bool:
-    """Returns whether something that happens every `period` steps (0: never) happens now."""
-    return period > 0 and step % period == 0
 
 
 class Sampler:

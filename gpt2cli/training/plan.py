@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -12,6 +13,7 @@ from pathlib import Path
 from gpt2cli.config.finetune import DEFAULT_STEPS, FinetuneConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.records import Notice, Record
+from gpt2cli.signals import Interrupted
 from gpt2cli.storage import folders, journal
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
@@ -53,6 +55,21 @@ def keep_best(folder: Path, start: Start) -> None:
     step, loss = start.state.lowest if start.state else (0, None)
     if loss is not None:
         journal.write_best(folder, step, loss)
+
+
+@contextlib.contextmanager
+def told_safe(step: int) -> Iterator[None]:
+    """Within the block a signal that ends the command says what is safe."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        raise Interrupted(interrupted.signum, what_is_safe(step)) from None
+
+
+def what_is_safe(step: int) -> str:
+    """Returns what a command that is stopped after a step has to say."""
+    done = f"Step {step} is saved" if step else "No step was done yet"
+    return f"{done}; the same command goes on from there."
 
 
 def check_settings(config: FinetuneConfig, start: Start, tokenizer: Tokenizer) -> int:

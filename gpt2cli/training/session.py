@@ -21,10 +21,9 @@ from gpt2cli.text import batches
 from gpt2cli.training import devices, method, model, plan
 from gpt2cli.training.data import Data
 from gpt2cli.training.evaluation import Evaluator, Totals
-from gpt2cli.training.method import Method
 from gpt2cli.training.schedule import Schedule
-from gpt2cli.training.step import Recipe
-from gpt2cli.training.team import Team
+from gpt2cli.training.step import Pending
+from gpt2cli.training.team import Team, recipe
 
 
 class Session:
@@ -83,7 +82,10 @@ class Session:
             config.schedule, config.learning_rate, config.warmup_steps, self.last
         )
         self._evaluator = Evaluator(self.weights, start.hparams, xla=config.xla)
-        self._began = self._saved_at = time.monotonic()
+        self._began = self._saved_at = self._launched_at = time.monotonic()
+        # Steps that were begun and not reported, with their learning rates.
+        self._launched: list[tuple[float, Pending]] = []
+        self._count = config.accumulate_gradients * config.batch_size
         if team.leads:
             atomic.need_room(self._folder, self.size(), "Nothing was changed.")
 
@@ -94,32 +96,73 @@ class Session:
                 raise BadDataError(f"{prefix}: {name} has the shape {array.shape}.")
             slots[name].assign(array)
 
-    def step(self, cancelled: Callable[[], bool]) -> StepReport | None:
-        """Trains one step; returns what is to be told of it, or None where it was given up.
+    @property
+    def launched(self) -> int:
+        """The step that was begun last; those after the state's may still be under way."""
+        return self.state.step + len(self._launched)
 
-        Raises:
-            Gpt2cliError: the loss is not a finite number.
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a step can be begun before the one before it is done: on a GPU, alone."""
+        return self.method.gpu and self.team.alone
+
+    @property
+    def waiting(self) -> float:
+        """How long the oldest step that is not reported has been under way (seconds)."""
+        return time.monotonic() - self._launched_at if self._launched else 0.0
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the weights are all of one step, whatever became of the next one."""
+        return self._trainer.intact
+
+    def launch(self, cancelled: Callable[[], bool]) -> bool:
+        """Begins the next step; returns whether it was not given up.
+
+        On a GPU it is under way then, and `reports` waits for it.
         """
-        config, step, began = self._config, self.state.step + 1, time.monotonic()
-        count = config.accumulate_gradients * config.batch_size
+        config, step = self._config, self.launched + 1
+        if not self._launched:
+            self._launched_at = time.monotonic()
         drawn = batches.windows(
-            self._data.tokens, self.state.seed, self.state.windows, count, self._data.window
+            self._data.tokens,
+            self.state.seed,
+            self.state.windows + len(self._launched) * self._count,
+            self._count,
+            self._data.window,
         ).reshape(config.accumulate_gradients, config.batch_size, self._data.window + 1)
         rate = self._schedule(step)
         with self._joint():
             pending = self._trainer.step(drawn, rate, step, self.state.seed, cancelled)
-        if pending is None:
-            return None
-        loss, norm = pending.fetch()
-        if not math.isfinite(loss):
-            raise Gpt2cliError(
-                f"The loss of step {step} is {loss}; the step was not saved. {self._safe} "
-                "Try a lower --learning-rate, a longer --warmup-steps or --clip-norm 1."
-            )
-        self.state = self.state.after(loss, count)
+        if pending is not None:
+            self._launched.append((rate, pending))
+        return pending is not None
+
+    def reports(self) -> list[StepReport]:
+        """Waits for the steps that were begun; returns what is to be told of each.
+
+        Raises:
+            Gpt2cliError: a loss is not a finite number.
+        """
+        launched, self._launched = self._launched, []
+        numbers = [pending.fetch() for _, pending in launched]
+        found: list[StepReport] = []
+        if not launched:
+            return found
         now = time.monotonic()
-        speed = count * self._data.window / (now - began)
-        return StepReport(step, self.seconds, loss, self.state.average, rate, norm, speed)
+        each = (now - self._launched_at) / len(launched)
+        for place, ((rate, _), (loss, norm)) in enumerate(zip(launched, numbers, strict=True), 1):
+            step = self.state.step + 1
+            if not math.isfinite(loss):
+                raise Gpt2cliError(
+                    f"The loss of step {step} is {loss}; the step was not saved. {self.safe} "
+                    "Try a lower --learning-rate, a longer --warmup-steps or --clip-norm 1."
+                )
+            self.state = self.state.after(loss, self._count)
+            seconds = self._launched_at + place * each - self._began
+            speed = self._count * self._data.window / each
+            found.append(StepReport(step, seconds, loss, self.state.average, rate, norm, speed))
+        return found
 
     def agreed(self, word: int) -> int:
         """Returns the largest of the words that the processes say between two steps.
@@ -138,11 +181,12 @@ class Session:
                 yield
         except TryLaterError as error:
             raise TryLaterError(
-                f"{error} {self._safe} The same command on every worker goes on from there."
+                f"{error} {self.safe} The same command on every worker goes on from there."
             ) from error
 
     @property
-    def _safe(self) -> str:
+    def safe(self) -> str:
+        """A sentence on what is safe on disk."""
         if not self.team.leads:
             return "What the first worker saved is safe."
         return f"Step {self.saved} is safe." if self.saved else "Nothing was saved yet."
@@ -182,7 +226,7 @@ class Session:
         if not math.isfinite(score.loss):
             raise Gpt2cliError(
                 f"The validation loss of step {step} is {score.loss}; the step was not saved. "
-                f"{self._safe} Try a lower --learning-rate, or other weights to start from."
+                f"{self.safe} Try a lower --learning-rate, or other weights to start from."
             )
         self.state = self.state.validated(score.loss, self._data.held_out_name, due=self._is_due)
         yield Validation(step, self.seconds, score.loss, score.perplexity, score.accuracy)
@@ -243,18 +287,3 @@ class Session:
         """Returns what a checkpoint takes on the disk (bytes)."""
         tensors: list[Any] = [*self._model.saved.values(), *self._trainer.slots.values()]
         return sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in tensors)
-
-
-def recipe(config: FinetuneConfig, how: Method) -> Recipe:
-    """Returns how the config wants the model trained."""
-    return Recipe(
-        optimizer=config.optimizer,
-        accumulate=config.accumulate_gradients,
-        clip_norm=config.clip_norm,
-        weight_decay=config.weight_decay,
-        dropout=config.dropout,
-        precision=devices.precision(config.precision),
-        recompute=config.use_memory_saving_gradients,
-        blocks_only=config.only_train_transformer_layers,
-        method=how,
-    )

@@ -17,6 +17,7 @@ from gpt2cli.hparams import HParams
 from gpt2cli.training import devices, plan, replicas
 from gpt2cli.training.cluster import Cluster
 from gpt2cli.training.meeting import Line
+from gpt2cli.training.method import Method
 from gpt2cli.training.step import Recipe, Trainer
 
 # What processes can say to each other between steps: to go on, a signal's number, or enough.
@@ -101,6 +102,21 @@ class Team:
             if self.alone or not lost:
                 raise
             raise TryLaterError(f"Another worker is gone ({reason(error.message)}).") from error
+
+
+def recipe(config: FinetuneConfig, how: Method) -> Recipe:
+    """Returns how the config wants the model trained."""
+    return Recipe(
+        optimizer=config.optimizer,
+        accumulate=config.accumulate_gradients,
+        clip_norm=config.clip_norm,
+        weight_decay=config.weight_decay,
+        dropout=config.dropout,
+        precision=devices.precision(config.precision),
+        recompute=config.use_memory_saving_gradients,
+        blocks_only=config.only_train_transformer_layers,
+        method=how,
+    )
 
 
 def reason(message: str) -> str:
