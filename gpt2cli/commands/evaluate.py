@@ -28,6 +28,8 @@ from gpt2cli.training import data
 if TYPE_CHECKING:
     from gpt2cli.training.evaluation import Evaluator, Totals
 
+LEANER = "Try --batch-size 1, or --precision bfloat16."
+
 
 def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     """Yields the loss, perplexity and bits per byte of a text, as one line.
@@ -52,8 +54,11 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         check_any(tokens, tokenizer, str(texts.training))
         yield Notice(f"from {start.prefix}")
         tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
-        judge = yield from loaded(config, start, partial(load_evaluator, config))
-        totals = yield from judged(config, judge, tokens, tokenizer.end_of_text, stride)
+        from gpt2cli.training import exhaustion
+
+        with exhaustion.explained(config, LEANER):
+            judge = yield from loaded(config, start, partial(load_evaluator, config))
+            totals = yield from judged(config, judge, tokens, tokenizer.end_of_text, stride)
         yield from map(Notice, judge.compiler.told())
         yield Text(told(config, start, totals, byte_count(tokens, tokenizer)))
 

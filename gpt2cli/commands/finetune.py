@@ -137,7 +137,7 @@ def computed(job: Job) -> Iterator[Record]:
         with (
             stop.at_once() if members.alone else contextlib.nullcontext(),
             plan.told_safe(step),
-            exhaustion.explained(config, job.needed, "Nothing was changed."),
+            exhaustion.explained(config, memory.remedy(job.needed), "Nothing was changed."),
         ):
             training = session.Session(config, job.start, job.state, job.data, members)
             sampler = Sampler(config, job.start, training, job.tokenizer)

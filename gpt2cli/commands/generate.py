@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -20,6 +21,7 @@ from gpt2cli.text.prompts import read_prompts, reads_stdin_unasked
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 
 SEED_BITS = 32
+LEANER = "Try a lower --batch-size, or --precision bfloat16."
 
 
 def generate(config: GenerateConfig) -> Iterator[Record]:
@@ -47,10 +49,21 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     width = min(config.batch_size, config.nsamples * len(prompts))
     longest = max((len(prompt.tokens) for prompt in prompts), default=1)
     plan = Plan(config, tokenizer, start.hparams.n_ctx, seed, width, longest)
-    load = load_writer if needs_tensorflow(plan) else load_texts
-    if load is load_writer:
-        tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
-    writer = yield from loaded(config, start, partial(load, plan))
+    with contextlib.ExitStack() as stack:
+        load = load_writer if needs_tensorflow(plan) else load_texts
+        if load is load_writer:
+            tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
+            from gpt2cli.training import exhaustion
+
+            stack.enter_context(exhaustion.explained(config, LEANER))
+        writer = yield from loaded(config, start, partial(load, plan))
+        yield from delivered(config, plan, writer, prompts)
+
+
+def delivered(
+    config: GenerateConfig, plan: Plan, writer: Writer, prompts: list[Prompt]
+) -> Iterator[Record]:
+    """Writes the samples to where the config wants them."""
     if config.destination_path is not None:
         yield from to_file(Path(config.destination_path), plan, writer, prompts, 0)
     elif config.files:

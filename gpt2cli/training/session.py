@@ -22,7 +22,7 @@ from gpt2cli.training import devices, method, model, plan
 from gpt2cli.training.data import Data
 from gpt2cli.training.evaluation import Evaluator, Totals
 from gpt2cli.training.schedule import Schedule
-from gpt2cli.training.step import Pending
+from gpt2cli.training.step import Pending, Trainer
 from gpt2cli.training.team import Team, recipe
 
 
@@ -74,9 +74,7 @@ class Session:
             batch=max(config.batch_size // team.size, 1),
             window=data.window,
         )
-        self._trainer = team.trainer(self.weights, start.hparams, recipe(config, self.method))
-        if start.state is not None and start.state.optimizer == config.optimizer:
-            self._load_optimizer(start.optimizer)
+        self._trainer = self._loaded_trainer(start)
         self.last = plan.last_step(config, state, data.windows_per_epoch)
         self._schedule = Schedule(
             config.schedule, config.learning_rate, config.warmup_steps, self.last
@@ -89,12 +87,17 @@ class Session:
         if team.leads:
             atomic.need_room(self._folder, self.size(), "Nothing was changed.")
 
-    def _load_optimizer(self, prefix: Path) -> None:
-        slots = self._trainer.slots
-        for name, array in checkpoint.load(prefix, slots):
-            if array.shape != slots[name].shape:
-                raise BadDataError(f"{prefix}: {name} has the shape {array.shape}.")
-            slots[name].assign(array)
+    def _loaded_trainer(self, start: Start) -> Trainer:
+        """Returns what trains the weights, with the run's optimiser state where it has one."""
+        how = recipe(self._config, self.method)
+        trainer = self.team.trainer(self.weights, start.hparams, how)
+        if start.state is None or start.state.optimizer != self._config.optimizer:
+            return trainer
+        for name, array in checkpoint.load(start.optimizer, trainer.slots):
+            if array.shape != trainer.slots[name].shape:
+                raise BadDataError(f"{start.optimizer}: {name} has the shape {array.shape}.")
+            trainer.slots[name].assign(array)
+        return trainer
 
     @property
     def launched(self) -> int:
