@@ -21,6 +21,7 @@ from gpt2cli.text import batches
 from gpt2cli.training import devices, method, model, plan
 from gpt2cli.training.data import Data
 from gpt2cli.training.evaluation import Evaluator, Totals
+from gpt2cli.training.method import Method
 from gpt2cli.training.schedule import Schedule
 from gpt2cli.training.step import Pending, Trainer
 from gpt2cli.training.team import Team, recipe
@@ -67,13 +68,7 @@ class Session:
         frozen = devices.frozen_type(config.precision)
         self._model = model.load(start, state, self._folder, frozen, writes=team.leads)
         self.weights = self._model.weights
-        self.method = method.chosen(
-            start.hparams,
-            devices.precision(config.precision),
-            xla=config.xla,
-            batch=max(config.batch_size // team.size, 1),
-            window=data.window,
-        )
+        self.method = self._chosen_method(start)
         self._trainer = self._loaded_trainer(start)
         self.last = plan.last_step(config, state, data.windows_per_epoch)
         self._schedule = Schedule(
@@ -86,6 +81,16 @@ class Session:
         self._count = config.accumulate_gradients * config.batch_size
         if team.leads:
             atomic.need_room(self._folder, self.size(), "Nothing was changed.")
+
+    def _chosen_method(self, start: Start) -> Method:
+        config = self._config
+        return method.chosen(
+            start.hparams,
+            devices.precision(config.precision),
+            xla=config.xla,
+            batch=max(config.batch_size // self.team.size, 1),
+            window=self._data.window,
+        )
 
     def _loaded_trainer(self, start: Start) -> Trainer:
         """Returns what trains the weights, with the run's optimiser state where it has one."""
