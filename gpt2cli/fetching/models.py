@@ -204,8 +204,8 @@ class Errand:
             raise UsageError(f"No host is known for {self.model.name}: give --mirror URL.")
         first, *others = failures
         # The others have been told above, all but the last in full.
-        last = f"\nThe same file elsewhere: {shortened(others[-1])}" if others else ""
-        raise type(first)(f"{shortened(first, 360)}{last}")
+        last = f"\nThe same file elsewhere: {shortened(others[-1], 200)}" if others else ""
+        raise type(first)(f"{shortened(first, 270)}{last}")
 
     def _bring_from(self, host: str, file: PinnedFile) -> Iterator[Record]:
         url = pins.address(host, self.model.name, file.name)
