@@ -17,7 +17,7 @@ PACKAGE = Path(gpt2cli.__file__).parent
 FLOORS = [
     {"errors", "records", "signals", "compile_cache", "hardware"},
     {"options", "hparams", "vocabulary", "progress", "tensorflow_start", "native", "json_reader"},
-    {"config"},
+    {"config", "spelling", "parameters"},
     {"network", "text", "storage"},
     {"training", "decoding", "fetching", "formats"},
     {"commands"},

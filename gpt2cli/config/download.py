@@ -25,7 +25,7 @@ class DownloadConfig(Shared):
     mirror: tuple[str, ...] = option(
         (), "Address to look for MODEL/FILE under, before the default hosts (repeatable)."
     )
-    verify: bool = option(False, "Hash again what is there, and fetch what is wrong.", switch=True)
+    verify: bool = option(False, "Hash again what is there, and fetch what is wrong.")
 
     def __post_init__(self) -> None:
         """Checks the mirrors' addresses.
