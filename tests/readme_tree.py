@@ -20,6 +20,7 @@ ROOMS = (
         "config",
         "options.py",
         "hparams.py",
+        "json_reader.py",
         "vocabulary.py",
         "records.py",
         "progress.py",
