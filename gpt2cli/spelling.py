@@ -207,7 +207,8 @@ def strange_variables(
         if not name.startswith(f"{ENVIRONMENT}_") or name in known:
             continue
         # One that lacks its command, as GPT2CLI_STEPS, is meant for the first that has the option.
-        lacks = [each for each in known if each.endswith(name.removeprefix(ENVIRONMENT))]
+        rest = name.removeprefix(f"{ENVIRONMENT}_")
+        lacks = [each for each in (variable(it, rest) for it in commands) if each in known]
         close = lacks or difflib.get_close_matches(name, known, n=1, cutoff=LIKENESS)
         if close or name.startswith(begins):
             proposal = f" Did you mean {close[0]}?" if close else ""

@@ -50,7 +50,7 @@ def new_session() -> requests.Session:
 
 def drop_redirects_body(response: requests.Response, **_: Any) -> None:
     """Hangs up on an answer that leads elsewhere: requests would read all that comes with it."""
-    if response.is_redirect:
+    if response.is_redirect and response.headers["Location"]:
         response.close()
         response.raw = io.BytesIO()
 
