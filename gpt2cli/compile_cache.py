@@ -1,7 +1,7 @@
-"""What XLA has compiled, kept in the user's cache folder, so that the next command starts faster.
+"""What XLA and Numba have compiled, kept in the user's cache folder: the next start is faster.
 
-TensorFlow trusts what lies there, and runs it. So each file is sealed by a checksum when a command
-ends well enough to do so; what is not sealed, or damaged, is removed before TensorFlow loads.
+Both trust what lies there, and run it. So each file is sealed by a checksum when a command
+ends well enough to do so; what is not sealed, or damaged, is removed before either looks there.
 Wherever something is amiss with the folder, there is no cache, and nothing is said.
 """
 
@@ -14,7 +14,10 @@ import importlib.util
 import os
 import platform
 import shutil
+import stat
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2cli import hardware
@@ -24,6 +27,10 @@ DIRECTORY_FLAG = "--tf_xla_persistent_cache_directory"
 # A GPU by the name of its operations, and by that of its compiler.
 DEVICES = "CPU,GPU,XLA_GPU_JIT"
 SEAL = ".sha256"
+# XLA's programs; Numba's indices and programs.
+PROGRAMS = (".pb", ".nbi", ".nbc")
+# Nobody else may write what is run.
+FOREIGN_WRITERS = stat.S_IWGRP | stat.S_IWOTH
 # More than a few models' programs take (bytes); beyond it the oldest go.
 MOST_BYTES = 256_000_000
 # A disk with less room gets no cache (bytes): XLA gives up where it cannot write.
@@ -42,14 +49,21 @@ def enable() -> Path | None:
     place = private(f"xla-{fingerprint()}")
     if place is None:
         return None
-    try:
-        clean(place)
-    except OSError:
+    if not settled(place):
         return None
     kept = f"{DIRECTORY_FLAG}={place} --tf_xla_persistent_cache_device_types={DEVICES}"
     os.environ[FLAGS] = f"{os.environ.get(FLAGS, '')} {kept}".strip()
-    atexit.register(seal, place)
     return place
+
+
+def settled(place: Path) -> bool:
+    """Cleans a folder and has it sealed when the command ends; returns whether that can be."""
+    try:
+        clean(place)
+    except OSError:
+        return False
+    atexit.register(seal, place)
+    return True
 
 
 def private(name: str) -> Path | None:
@@ -59,17 +73,37 @@ def private(name: str) -> Path | None:
         name: the folder's, among ours in the user's cache.
 
     Returns:
-        None where there can be none, or the disk has no room.
+        None where there can be none, others may write there, or the disk has no room.
     """
     try:
         place = home() / name
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if place.stat().st_uid != os.getuid() or shutil.disk_usage(place).free < LEAST_FREE:
+        for folder in (*reversed(place.parents), place):
+            # Each by itself: the mode is not that of parents which are made along.
+            if not folder.exists():
+                folder.mkdir(mode=0o700, exist_ok=True)
+        status = place.lstat()
+        if status.st_uid != os.getuid() or status.st_mode & FOREIGN_WRITERS:
+            return None
+        if not is_writable(place) or shutil.disk_usage(place).free < LEAST_FREE:
             return None
     # RuntimeError is what there is to know where a user has no home.
     except (OSError, RuntimeError):
         return None
     return place
+
+
+def is_writable(place: Path) -> bool:
+    """Returns whether files can be made in a folder, as far as trying tells."""
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError:
+        return False
+    return True
+
+
+def programs(place: Path) -> Iterator[Path]:
+    """Yields all programs in a folder and below it."""
+    return (path for path in place.rglob("*") if path.suffix in PROGRAMS and path.is_file())
 
 
 def home() -> Path:
@@ -112,14 +146,14 @@ def clean(place: Path) -> None:
         OSError: it cannot be removed.
     """
     kept = 0
-    for path in sorted(place.glob("*.pb"), key=lambda path: -path.stat().st_mtime):
+    for path in sorted(programs(place), key=lambda path: -path.stat().st_mtime):
         kept += path.stat().st_size
         if kept > MOST_BYTES or not is_sealed(path):
             path.unlink()
-    for path in place.iterdir():
+    for path in [path for path in place.rglob("*") if not path.is_dir()]:
         old = time.time() - path.stat().st_mtime > ABANDONED_SECONDS
         lonely = path.suffix == SEAL and not path.with_suffix("").exists()
-        if lonely or (old and path.suffix not in (".pb", SEAL)):
+        if lonely or (old and path.suffix not in (*PROGRAMS, SEAL)):
             path.unlink()
 
 
@@ -132,9 +166,11 @@ def is_sealed(path: Path) -> bool:
 def seal(place: Path) -> None:
     """Seals the programs that have come; where that cannot be done, they will not be used again."""
     with contextlib.suppress(OSError):
-        for path in place.glob("*.pb"):
-            if not seal_of(path).exists():
-                seal_of(path).write_text(digest(path), encoding="utf-8")
+        for path in programs(place):
+            mark = seal_of(path)
+            # Numba writes its indices anew; what is older than its seal stays as it was sealed.
+            if not mark.exists() or mark.stat().st_mtime_ns < path.stat().st_mtime_ns:
+                mark.write_text(digest(path), encoding="utf-8")
 
 
 def seal_of(path: Path) -> Path:

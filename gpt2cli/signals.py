@@ -120,6 +120,12 @@ def raise_on_signals() -> None:
         signal.signal(number, leave)
 
 
+def leave_on_signals() -> None:
+    """From now on a signal ends the process at once and quietly."""
+    for number in handled():
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def held() -> Iterator[None]:
     """Within the block signals wait, and the threads that it starts will never take one.

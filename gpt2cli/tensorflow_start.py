@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from gpt2cli import compile_cache, hardware
 
@@ -117,6 +118,13 @@ def absent(name: str) -> Iterator[None]:
         del sys.modules[name]
 
 
+def memory_file() -> IO[bytes]:
+    """Returns a file that needs no folder: there may be none to write to."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("log"), "w+b")  # noqa: PTH123
+    return tempfile.TemporaryFile()
+
+
 @contextlib.contextmanager
 def held_stderr() -> Iterator[None]:
     """Holds back what is written to the process's stderr; shows it if the block fails."""
@@ -126,7 +134,7 @@ def held_stderr() -> Iterator[None]:
         # stderr is closed: there is nothing to hold back.
         yield
         return
-    with tempfile.TemporaryFile() as log:
+    with memory_file() as log:
         os.dup2(log.fileno(), 2)
         try:
             yield

@@ -14,9 +14,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ROOMS = (
-    "cli.py",
+    *("cli.py", "parameters.py", "spelling.py"),
     *("commands", "training", "decoding", "formats", "fetching", "network", "text", "storage"),
-    *("config", "options.py", "hparams.py", "vocabulary.py", "records.py", "progress.py"),
+    *(
+        "config",
+        "options.py",
+        "hparams.py",
+        "json_reader.py",
+        "vocabulary.py",
+        "records.py",
+        "progress.py",
+    ),
     *(
         "signals.py",
         "tensorflow_start.py",

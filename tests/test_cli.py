@@ -15,9 +15,10 @@ import pytest
 import typer
 
 from gpt2cli import __version__, cli, hardware
+from gpt2cli.config.export import ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
-from gpt2cli.errors import Gpt2cliError, UsageError
+from gpt2cli.errors import Gpt2cliError, UsageError, message
 from gpt2cli.options import options
 from tests.conftest import Run
 
@@ -158,6 +159,19 @@ def test_what_is_no_commands_option_takes_no_variable(cli: Run) -> None:
         ),
         (["generate", "--sample-delim", "x", "--format", "jsonl"], "--sample-delim and --format"),
         (["generate", "--format", "xml"], "--format"),
+        (["export", "m.onnx"], "ends in .onnx, and --format huggingface writes a folder"),
+        (["export", "m.zip"], "ends in .zip"),
+        (["export", "a/m.SafeTensors"], "ends in .safetensors"),
+        (["export", "m.pt", "--format", "openai"], "ends in .pt"),
+        (["export", "m.h5", "--format", "gguf"], "ends in .h5, and --format gguf writes another"),
+        (["export", "m.bin"], "ends in .bin"),
+        (["export", "m.gguf", "--format", "savedmodel"], "ends in .gguf"),
+        (["export", "m.tar", "--format", "gguf"], "ends in .tar"),
+        (["download", "--mirror", "http://[::bad"], "--mirror must be an address"),
+        (["download", "--mirror", "file:///x"], "--mirror must be an address"),
+        (["x" * 100_000], "There is no command 'xxx"),
+        (["generate", "--checkpoint", "\x1b[31m" * 100_000], "--checkpoint must be"),
+        (["generate", "--" + "x" * 100_000], "No such option: --xxx"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_with_code_2(
@@ -175,6 +189,8 @@ def test_what_cannot_be_asked_for_is_refused_with_code_2(
     assert printed.out == ""
     assert message in printed.err
     assert len(printed.err.splitlines()) <= 2
+    assert len(printed.err) <= 500
+    assert all(char.isprintable() or char == "\n" for char in printed.err)
 
 
 def test_python_callers_get_the_same_checks() -> None:
@@ -292,3 +308,30 @@ def test_a_gpu_that_cannot_be_is_refused_before_anything_is_read(
     assert done.returncode == 1
     assert done.stderr.startswith("gpt2cli: --device gpu: TensorFlow sees no GPU. ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_ending_of_a_name_tells_the_format() -> None:
+    for name, kind in (("m.gguf", "gguf"), ("M.GGUF", "gguf"), ("m.tar", "tar"), ("m", "hugging")):
+        assert ExportConfig(destination=name).kind.startswith(kind)
+
+
+def test_a_mirrors_password_is_never_shown(cli: Run) -> None:
+    for url in ("http://me:secret@[x", "ftp://me:secret@host", "http://me:secret@127.0.0.1:9"):
+        done = cli(
+            *("download", "124M", "--mirror", url),
+            env=os.environ | {"GPT2CLI_RETRY_SECONDS": "0", "GPT2CLI_PINS": "/dev/null"},
+        )
+        assert done.returncode in (2, 65)
+        assert "secret" not in done.stderr
+
+
+def test_a_path_can_be_copied_from_a_refusal() -> None:
+    path = "/a folder/" + "long-name " * 30 + "end.txt"
+    assert path in message(f"gpt2cli: {path} is not a regular file.")
+
+
+def test_a_long_message_keeps_its_beginning_and_its_end() -> None:
+    told = message("begins " + "\x1b" * 1_000_000 + " ends\nsecond line")
+    assert told.startswith("begins")
+    assert told.endswith("ends\nsecond line")
+    assert len(told) < 500

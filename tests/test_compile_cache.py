@@ -133,3 +133,20 @@ def test_the_next_command_takes_what_was_compiled(
 
 def compile_cache_files(home: Path) -> list[Path]:
     return [path for path in home.rglob("*") if path.is_file()]
+
+
+def test_a_generous_umask_does_not_open_the_folder_to_others(home: Path) -> None:
+    before = os.umask(0)
+    try:
+        place = compile_cache.private("xla-x")
+    finally:
+        os.umask(before)
+    assert place is not None
+    assert [folder.stat().st_mode & 0o777 for folder in (place, place.parent, home)] == [0o700] * 3
+
+
+def test_where_others_can_write_nothing_is_kept(home: Path) -> None:
+    place = compile_cache.private("xla-x")
+    assert place is not None
+    place.chmod(0o777)
+    assert compile_cache.private("xla-x") is None

@@ -18,7 +18,7 @@ FLOORS = [
     {"errors", "records", "signals", "hardware"},
     {"compile_cache"},
     {"options", "hparams", "vocabulary", "progress", "tensorflow_start", "native", "json_reader"},
-    {"config"},
+    {"config", "spelling", "parameters"},
     {"network", "text", "storage"},
     {"training", "decoding", "fetching", "formats"},
     {"commands"},

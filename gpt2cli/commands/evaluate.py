@@ -18,7 +18,7 @@ from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import Count
-from gpt2cli.records import Notice, Record, Text
+from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.storage.start import Start, for_reading, loaded
 from gpt2cli.text import batches, corpus, sources
 from gpt2cli.text.batches import Tokens
@@ -46,7 +46,7 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     tokenizer = read_tokenizer(start.encoder, start.merges)
     check_fits(tokenizer, start.hparams)
     stride = chosen_stride(config, start.hparams.n_ctx)
-    yield from map(Notice, start.remarks())
+    yield from map(Alert, start.remarks())
     with tempfile.TemporaryDirectory(prefix="gpt2cli-") as folder:
         encoder = data.encoder(config, tokenizer, Path(folder), bars=not config.quiet)
         path = yield from encoder.token_file(texts.training)

@@ -18,7 +18,7 @@ from gpt2cli.formats import archive, gguf
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import Bar, Received
-from gpt2cli.records import Exported, Notice, Record
+from gpt2cli.records import Alert, Exported, Notice, Record
 from gpt2cli.storage import atomic, folders, huggingface, journal
 from gpt2cli.storage.destination import check_free, output, size_of
 from gpt2cli.storage.start import Start, for_reading, loaded
@@ -50,7 +50,7 @@ def export(config: ExportConfig) -> Iterator[Record]:
     start = for_reading(config)
     check_free(destination, overwrite=config.overwrite, spare=[start.folder])
     check_model(config, start)
-    yield from map(Notice, start.remarks())
+    yield from map(Alert, start.remarks())
     yield Notice(f"from {start.prefix}")
     with output(destination, overwrite=config.overwrite) as aside:
         atomic.need_room(destination, room(config, start))

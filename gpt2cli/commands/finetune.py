@@ -15,7 +15,7 @@ from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import DiskError, OutputError
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.progress import Count
-from gpt2cli.records import Notice, Progress, Record, Sample, Stopped
+from gpt2cli.records import Alert, Notice, Progress, Record, Sample, Stopped
 from gpt2cli.signals import Stop, deferred
 from gpt2cli.storage import folders, journal, run
 from gpt2cli.storage.recovery import settle
@@ -70,9 +70,9 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
         encoded = yield from data.encode(config, texts, tokenizer, place or folder, window)
         state = plan.first_state(config, start, encoded.name)
         state, line = plan.met(together, config, start, state, encoded)
-        yield from map(Notice, start.remarks())
+        yield from map(Alert, start.remarks())
         if leads:
-            yield from map(Notice, plan.repeated(folder, start))
+            yield from map(Alert, plan.repeated(folder, start))
             yield from plan.opening(start, state, encoded, needed.trained)
             yield from prepared(config, folder, start)
         yield from computed(
@@ -157,7 +157,7 @@ def private_folder() -> Iterator[Path]:
 def prepared(config: FinetuneConfig, folder: Path, start: Start) -> Iterator[Record]:
     """Makes the run folder ready for a start that is certain; yields what was found damaged."""
     if start.found:
-        yield from map(Notice, settle(folder, start.found))
+        yield from map(Alert, settle(folder, start.found))
     run.prepare(folder, start.folder)
     journal.write_config(folder, dataclasses.asdict(config))
 
@@ -231,5 +231,5 @@ class Sampler:
         try:
             journal.write_samples(self._folder, state.step, "".join(map(str, samples)))
         except (DiskError, OutputError) as error:
-            yield Notice(f"{error} Training goes on.")
+            yield Alert(f"{error} Training goes on.")
         yield from samples

@@ -14,7 +14,7 @@ from gpt2cli.commands.rows import Plan, Prompt, Telling
 from gpt2cli.commands.writers import Writer, batches, load_texts, load_writer, needs_tensorflow
 from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
 from gpt2cli.fetching.base import fetch_base
-from gpt2cli.records import Notice, Progress, Record, Text
+from gpt2cli.records import Alert, Notice, Progress, Record, Text
 from gpt2cli.storage import outputs
 from gpt2cli.storage.start import for_reading, loaded
 from gpt2cli.text.prompts import read_prompts, reads_stdin_unasked
@@ -44,7 +44,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     check_fits(tokenizer, start.hparams)
     prompts = yield from encoded(texts, tokenizer, start.hparams.n_ctx)
     seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
-    yield from map(Notice, start.remarks())
+    yield from map(Alert, start.remarks())
     yield Notice(f"from {start.prefix}, seed {seed}")
     width = min(config.batch_size, config.nsamples * len(prompts))
     longest = max((len(prompt.tokens) for prompt in prompts), default=1)
@@ -96,7 +96,7 @@ def encoded(
         tokens = tokenizer.encode(text, special=True) or [tokenizer.end_of_text]
         if len(tokens) > n_ctx:
             cut = len(tokens) - n_ctx
-            yield Notice(f"prefix {number + 1}: {cut} tokens are cut from its left.")
+            yield Alert(f"prefix {number + 1}: {cut} tokens are cut from its left.")
         prompts.append(Prompt(number, text, tokens[-n_ctx:]))
     return prompts
 

@@ -25,8 +25,8 @@ class Shared(Config):
     """What every command can be told."""
 
     model_dir: str = option("models", "Folder that holds the base models.")
-    quiet: bool = option(False, "Print results and errors alone.", short="-q", switch=True)
-    verbose: bool = option(False, "Show TensorFlow's own log too.", short="-v", switch=True)
+    quiet: bool = option(False, "Print results, errors and lost work alone.", short="-q")
+    verbose: bool = option(False, "Show TensorFlow's own log too.", short="-v")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,6 @@ class RunOptions(Shared):
     offline: bool = option(
         False,
         "Never fetch a missing model (GPT2CLI_OFFLINE=1 says so for every command).",
-        switch=True,
     )
     run_name: str | None = option(None, f"Run: a folder in --checkpoint-dir [{DEFAULT_RUN}].")
     checkpoint_dir: str = option("checkpoint", "Folder that holds the runs.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli.errors import BadDataError, DiskError, OutputError
-from gpt2cli.records import Notice, Record
+from gpt2cli.records import Alert, Record
 from gpt2cli.storage import atomic
 
 LOG = "log.jsonl"
@@ -41,7 +41,7 @@ class Log:
                 atomic.write(self._folder / LOG, line, "ab")
         except (DiskError, OutputError) as error:
             if not self._told:
-                yield Notice(f"{error} The log has a gap; training goes on.")
+                yield Alert(f"{error} The log has a gap; training goes on.")
             self._told = True
         yield record
 
