@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt2cli.errors import BadDataError, MissingInputError, UsageError
-from gpt2cli.text import sources
+from gpt2cli.text import finding, sources, spool
 
 
 def test_folders_are_read_sorted_without_hidden_and_binary_files(tmp_path: Path) -> None:
@@ -18,56 +18,56 @@ def test_folders_are_read_sorted_without_hidden_and_binary_files(tmp_path: Path)
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("text")
     (tmp_path / "x.bin").write_bytes(b"\0\1\2")
-    found = sources.find([str(tmp_path)])
+    found = finding.find([str(tmp_path)])
     names = [source.path.relative_to(tmp_path).as_posix() for source in found.files]
     assert names == ["a.md", "m/b.txt", "z/1.txt"]
     skipped = {source.path.relative_to(tmp_path).as_posix() for source in found.skipped}
-    assert skipped == {".git/config", "m/.hidden", "x.bin"}
+    assert skipped == {".git", "m/.hidden", "x.bin"}
 
 
 def test_globs_are_sorted_and_may_be_recursive(tmp_path: Path) -> None:
     for name in ("b.txt", "a.txt", "deep/er/c.txt", "a.csv"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("text")
-    found = sources.find([f"{tmp_path}/**/*.txt"]).files
+    found = finding.find([f"{tmp_path}/**/*.txt"]).files
     assert [source.path.name for source in found] == ["a.txt", "b.txt", "c.txt"]
 
 
 def test_a_name_with_glob_letters_is_a_file_first(tmp_path: Path) -> None:
     (tmp_path / "a[1].txt").write_text("text")
-    assert sources.find([f"{tmp_path}/a[1].txt"]).files == (sources.Source(tmp_path / "a[1].txt"),)
+    assert finding.find([f"{tmp_path}/a[1].txt"]).files == (sources.Source(tmp_path / "a[1].txt"),)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"nowhere\.txt"):
-        sources.find([f"{tmp_path}/nowhere.txt"])
+        finding.find([f"{tmp_path}/nowhere.txt"])
 
 
 def test_a_binary_file_that_was_named_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"\x89PNG\0")
     with pytest.raises(BadDataError, match=r"x\.png is binary"):
-        sources.find([f"{tmp_path}/x.png"])
+        finding.find([f"{tmp_path}/x.png"])
 
 
 def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"\0\1\2")
     with pytest.raises(BadDataError, match="no text files in there"):
-        sources.find([str(tmp_path)])
+        finding.find([str(tmp_path)])
 
 
 def test_empty_files_alone_are_refused(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("")
     with pytest.raises(BadDataError, match=r"a\.txt and 1 more: empty"):
-        sources.find([str(tmp_path)])
+        finding.find([str(tmp_path)])
     (tmp_path / "b.txt").write_text("text")
-    assert len(sources.find([str(tmp_path)]).files) == 2
+    assert len(finding.find([str(tmp_path)]).files) == 2
 
 
 def test_a_zipped_binary_file_is_binary_and_a_zipped_text_is_not(tmp_path: Path) -> None:
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"text"))
     (tmp_path / "b.bin.gz").write_bytes(gzip.compress(b"\0\1"))
-    found = sources.find([str(tmp_path)])
+    found = finding.find([str(tmp_path)])
     assert [source.path.name for source in found.files] == ["a.txt.gz"]
     assert [source.path.name for source in found.skipped] == ["b.bin.gz"]
 
@@ -76,8 +76,8 @@ def test_utf_16_is_not_taken_for_binary_where_it_is_said(tmp_path: Path) -> None
     path = tmp_path / "a.txt"
     path.write_bytes("text".encode("utf-16"))
     with pytest.raises(BadDataError, match="binary"):
-        sources.find([str(path)])
-    assert sources.find([str(path)], "utf-16").files == (sources.Source(path),)
+        finding.find([str(path)])
+    assert finding.find([str(path)], "utf-16").files == (sources.Source(path),)
 
 
 @pytest.mark.parametrize(
@@ -118,20 +118,20 @@ def test_a_damaged_zipped_file_is_refused_by_name(damage: str, tmp_path: Path) -
 
 def test_stdin_can_be_read_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"line\n" * 1_000_000
-    spool = sources.Spool()
-    monkeypatch.setattr(sources, "SPOOL", spool)
+    kept = spool.Spool()
+    monkeypatch.setattr(sources, "SPOOL", kept)
     monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
-    found = sources.find(["-"])
+    found = finding.find(["-"])
     assert found.size() == len(content)
     assert str(found) == "stdin"
     first, again = (b"".join(sources.read_bytes(found.files[0])) for _ in range(2))
-    spool.close()
+    kept.close()
     assert first == again == content
 
 
 def test_stdin_named_twice_is_refused() -> None:
     with pytest.raises(UsageError, match="stdin"):
-        sources.find(["-", "-"])
+        finding.find(["-", "-"])
 
 
 def test_a_file_whose_name_is_that_of_stdin_is_a_file(
@@ -139,7 +139,7 @@ def test_a_file_whose_name_is_that_of_stdin_is_a_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("-").write_text("text")
-    assert b"".join(sources.read_bytes(sources.find(["./-"]).files[0])) == b"text"
+    assert b"".join(sources.read_bytes(finding.find(["./-"]).files[0])) == b"text"
 
 
 def test_the_hash_tells_contents_order_borders_and_kinds(tmp_path: Path) -> None:
@@ -147,15 +147,15 @@ def test_the_hash_tells_contents_order_borders_and_kinds(tmp_path: Path) -> None
     for number, texts in enumerate([["ab"], ["a", "b"], ["b", "a"], ["ab", ""], ["ac"]]):
         for index, text in enumerate(texts):
             (tmp_path / f"{number}-{index}.txt").write_text(text)
-        hashes.add(sources.content_hash(sources.find([f"{tmp_path}/{number}-*.txt"])))
+        hashes.add(sources.content_hash(finding.find([f"{tmp_path}/{number}-*.txt"])))
     (tmp_path / "ab.csv").write_text("ab")
-    hashes.add(sources.content_hash(sources.find([f"{tmp_path}/ab.csv"])))
+    hashes.add(sources.content_hash(finding.find([f"{tmp_path}/ab.csv"])))
     assert len(hashes) == 6
 
 
 def test_the_hash_does_not_tell_names(tmp_path: Path) -> None:
     for name in ("a.txt", "b.md"):
         (tmp_path / name).write_text("text")
-    first, second = (sources.find([str(tmp_path / name)]) for name in ("a.txt", "b.md"))
+    first, second = (finding.find([str(tmp_path / name)]) for name in ("a.txt", "b.md"))
     assert sources.content_hash(first) == sources.content_hash(second)
     assert sources.content_hash(first, "latin-1") != sources.content_hash(first, "utf-8")
