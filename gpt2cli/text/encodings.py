@@ -63,7 +63,7 @@ def remedy(content: bytes, place: int, fix: str = "Give --encoding {}") -> str:
     text = decoded(sample, codec(name, sample)) or ""
     at = next((at for at, char in enumerate(text) if not char.isascii()), 0)
     shown = shortened(text[max(0, at - SHOWN // 2) : at + SHOWN // 2].strip())
-    return f"As {name} it reads: {shown!r}. {fix.format(name)}."
+    return f'As {name} it reads: "{shown}". {fix.format(name)}.'
 
 
 def wide(sample: bytes) -> str | None:

@@ -143,6 +143,7 @@ class Search:
         """Adds all files below a folder; one that several links lead to is read once."""
         seen: dict[tuple[int, int], Path] = {}
         waiting = [root]
+        places = [found for folder in own if (found := globs.status_of(folder))]
         while waiting:
             path = waiting.pop()
             if path != root and path.name.startswith("."):
@@ -150,10 +151,11 @@ class Search:
                 continue
             status = globs.needed_status(path)
             first = seen.setdefault((status.st_dev, status.st_ino), path)
-            is_folder = stat.S_ISDIR(status.st_mode)
-            if (is_folder or path.is_symlink()) and self._is_own(path, own):
+            # What is below a folder that is not our own is not either, but for a link.
+            leads_away = path == root or path.is_symlink()
+            if (leads_away and self._is_own(path, own)) or is_one_of(status, places):
                 self.skipped.append(Skipped(path, "gpt2cli's own"))
-            elif not is_folder:
+            elif not stat.S_ISDIR(status.st_mode):
                 self._add_file(path, status)
             elif first is not path:
                 self.skipped.append(Skipped(path, f"the same folder as {shortened(first)}"))
@@ -167,6 +169,11 @@ class Search:
             self.skipped.append(Skipped(path, why.rstrip(".")))
         else:
             self.files.append(Source(path))
+
+
+def is_one_of(status: os.stat_result, places: list[os.stat_result]) -> bool:
+    """Returns whether a folder is one of these."""
+    return any(os.path.samestat(status, place) for place in places)
 
 
 def binary(source: Source, encoding: str = "utf-8") -> str | None:

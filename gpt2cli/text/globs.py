@@ -115,4 +115,5 @@ def below(folder: Path) -> Iterator[Path]:
         if (status.st_dev, status.st_ino) not in seen:
             seen.add((status.st_dev, status.st_ino))
             yield path
-            waiting += [each for each in children(path) if not each.name.startswith(".")]
+            shown = [each for each in children(path) if not each.name.startswith(".")]
+            waiting += reversed(shown)

@@ -40,7 +40,8 @@ def in_lines(source: Source, lines: Iterable[str]) -> Found:
                 ) from None
             except ValueError as error:
                 raise BadDataError(f"{where}: no JSON ({shortened(error)}).") from error
-            yield where, bounded(value, where)
+            opened = line.count("[") + line.count("{")
+            yield where, bounded(value, opened, where)
 
 
 def in_array(source: Source, pieces: Iterable[str]) -> Found:
@@ -63,7 +64,7 @@ def in_array(source: Source, pieces: Iterable[str]) -> Found:
     while array or not text.begins(""):
         number += 1
         where = f"{source}, record {number}"
-        yield where, bounded(text.value(where), where)
+        yield where, text.value(where)
         if array and text.comma_or_end(where):
             text.check_end()
             return
@@ -109,15 +110,16 @@ class Text:
         """Returns the next value.
 
         Raises:
-            BadDataError: there is none, or it is too long.
+            BadDataError: there is none, or it is too long or nests too deep.
         """
         while True:
             try:
                 value, end = self._decode(self._held, self.at)
                 # A number may go on in the next piece.
                 if end < len(self._held) or not self._more():
+                    opened = sum(self._held.count(each, self.at, end) for each in "[{")
                     self.at = end
-                    return value
+                    return bounded(value, opened, where)
                 continue
             except RecursionError:
                 raise BadDataError(
@@ -159,13 +161,19 @@ class Text:
             raise BadDataError(f"{self._source}: no JSON (something follows its array).")
 
 
-def bounded(value: Any, where: str) -> Any:
+def bounded(value: Any, opened: int, where: str) -> Any:
     """Returns a value of JSON that nests no deeper than is of use.
 
+    Args:
+        value: the value.
+        opened: how many brackets were opened, in strings too; it cannot nest deeper.
+        where: where it is, for messages.
+
     Raises:
-        BadDataError: it does.
+        BadDataError: it nests deeper.
     """
-    if json_reader.depth(value) > json_reader.MOST_DEPTH:
+    most = json_reader.MOST_DEPTH
+    if opened > most and json_reader.depth(value) > most:
         raise BadDataError(f"{where}: no JSON that can be read: it nests too deep.")
     return value
 
@@ -243,13 +251,13 @@ def checked(text: Any, field: str, where: str) -> str:
     Raises:
         BadDataError: it is something else, or holds half a character.
     """
-    name = shortened(repr(field))
     if not isinstance(text, str):
+        name = shortened(repr(field))
         raise BadDataError(f"{where}: {name} is {shown(text)}, and not text.")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        lone = f"U+{ord(text[error.start]):04X}"
+        name, lone = shortened(repr(field)), f"U+{ord(text[error.start]):04X}"
         raise BadDataError(f"{where}: {name} holds {lone}, half a character.") from error
     return text
 

@@ -97,6 +97,7 @@ class Source:
         with self._readable():
             file: BinaryIO = sys.stdin.buffer if self.stdin else self.path.open("rb")
         if is_endless(file):
+            file.close()
             raise BadDataError(f"{self} is a device, neither a file nor a pipe.")
         return file
 
