@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 import stat
 from collections.abc import Iterable
@@ -117,11 +118,11 @@ class Search:
         self.files.append(source)
 
     def _add_glob(self, pattern: str) -> None:
-        matches, folders = globs.expanded(pattern), set[Path]()
+        matches = globs.expanded(pattern) if glob.has_magic(pattern) else []
+        folders = set[Path]()
         if not matches:
-            raise MissingInputError(
-                f"{shortened(pattern)}: no such file or folder, and no glob that matches."
-            )
+            named = shortened(pattern) or "''"
+            raise MissingInputError(f"{named}: no such file or folder, and no glob that matches.")
         own = self._foreign(globs.root(pattern) / "*")
         for path in matches:
             if not folders.isdisjoint(path.parents):

@@ -22,7 +22,7 @@ SNIFFED_CHARACTERS = 1 << 20
 MOST_ROW = 1 << 24
 DELIMITERS = ",\t;|"
 # What Excel writes in the first line of a csv.
-SEPARATOR = regex.compile(r"sep=(.)\r?\n?", regex.IGNORECASE)
+SEPARATOR = regex.compile(r'sep=([^"\w\r\n\0])\r?\n?', regex.IGNORECASE)
 # A column's name is one or two words that begin with a letter.
 NAME = regex.compile(r"[\p{L}_][\p{L}\p{M}\p{N}_.-]{0,39}( [\p{L}\p{N}_.-]{1,40})?|Unnamed: \d+")
 NUMBER = regex.compile(r"[+-]?\d+([.,]\d+)*")
@@ -95,7 +95,7 @@ def rows(
                 yield reader.line_num, row
     except csv.Error as error:
         raise BadDataError(
-            f"{source}, line {reader.line_num}: no csv ({error}). "
+            f"{source}, line {reader.line_num}: no csv ({shortened(error)}). "
             'A quote within a quoted text is written twice: "".'
         ) from error
 

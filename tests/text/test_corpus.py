@@ -164,3 +164,13 @@ def test_an_open_token_file_equals_what_was_written(tmp_path: Path, tokenizer: T
         corpus.seal(path)
         assert corpus.open_tokens(path).tolist() == tokens
         assert corpus.is_whole(path)
+
+
+def test_a_word_without_an_end_is_refused_in_bounded_memory(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "CHUNK", 10_000)
+    monkeypatch.setattr(corpus, "MOST_WORD", 300_000)
+    (tmp_path / "a.txt").write_text("a" * 3_000_000)
+    with pytest.raises(BadDataError, match="A word of over 300,000 characters"):
+        tokens_of([str(tmp_path)], tokenizer)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +143,48 @@ def test_a_prefix_of_other_bytes_than_text_is_named() -> None:
         prompts(prefix=several)
     with pytest.raises(BadDataError, match=r"^--prefix: it holds U\+D83D, half a character"):
         prompts(prefix=("\ud83d",))
+
+
+def test_line_ends_become_one_wherever_a_prompt_comes_from(tmp_path: Path) -> None:
+    one = written(tmp_path / "one.txt", b"a\r\nb\rc\r\n")
+    lines = written(tmp_path / "several.txt", b"a\r\nb\rc\n")
+    records = written(tmp_path / "r.jsonl", b'{"prompt": "a\\r\\nb"}\r\n{"prompt": "c\\rd"}\r\n')
+    assert prompts(prefix_file=one, prefix=("x\r\ny",)) == ["x\ny", "a\nb\nc"]
+    assert prompts(prompts=lines) == ["a", "b", "c"]
+    assert prompts(prompts=records) == ["a\nb", "c\nd"]
+    kept = prompts(prefix_file=one, prefix=("x\r\ny",), prompts=records, keep_line_ends=True)
+    assert kept == ["x\r\ny", "a\r\nb\rc", "a\r\nb", "c\rd"]
+
+
+@pytest.mark.parametrize("option", ["prompts", "prefix_file"])
+def test_a_pipe_is_read_to_its_end(option: str, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    content = b"a\n" * 50_000 + b'"b"'
+    threading.Thread(target=path.write_bytes, args=(content,)).start()
+    text = "\n".join(prompts(**{option: str(path)}))
+    assert text == content.decode()
+
+
+def test_json_in_a_pipe_is_known_by_its_first_letter(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    content = b'\n{"prompt": "a"}\n'
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,)).start()
+    assert prompts(prompts=str(tmp_path / "pipe")) == ["a"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize("option", ["prompts", "prefix_file"])
+def test_prompts_in_another_encoding_are_refused_with_the_way_to_convert_them(
+    option: str, encoding: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "p.txt", "I don’t know\n".encode(encoding))  # noqa: RUF001
+    with pytest.raises(BadDataError, match=f"iconv -f {encoding[:6]} -t utf-8"):
+        prompts(**{option: path})
+
+
+def test_prompts_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt2cli.text.prompts.MOST_BYTES", 1000)
+    path = written(tmp_path / "p.txt.gz", gzip.compress(b"a\n" * 1000))
+    with pytest.raises(BadDataError, match="over 1,000 bytes of prompts"):
+        prompts(prompts=path)
