@@ -38,6 +38,7 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         BadDataError: it is not text, or a checkpoint is damaged.
     """
     config.check_device()
+    yield from inputs.pipes(config)
     texts = inputs.find(config)
     yield from inputs.remarks(config, texts, all_skipped=config.verbose)
     yield from fetch_base(config)

@@ -50,6 +50,7 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
 def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
     """Trains, alone or as one of several processes; yields what happens."""
     plan.check_divisible(config.batch_size, together.size if together else 1)
+    yield from inputs.pipes(config)
     texts = inputs.find(config)
     yield from inputs.remarks(config, texts, all_skipped=config.verbose)
     yield from fetch_base(config)

@@ -27,7 +27,7 @@ class PromptOptions(Config):
     )
     prompts: str | None = option(
         None,
-        "File of texts to continue, one a line, or .jsonl with `prompt`; - is stdin, which is "
+        "File of texts to continue, one a line, or .json or .jsonl with `prompt`; - is stdin, which is "
         "also read where it is a pipe and no text is given.",
     )
     keep_line_ends: bool = option(

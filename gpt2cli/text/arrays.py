@@ -15,6 +15,7 @@ import numpy as np
 
 from gpt2cli.errors import BadDataError, DiskError, shortened
 from gpt2cli.text.sources import FREE_OF_RATIO, MOST_RATIO, Meter, Source, read_bytes
+from gpt2cli.text.spool import keeping
 
 TOKEN_TYPE = np.dtype("<u2")
 READ_TOKENS = 1 << 18
@@ -61,9 +62,12 @@ def unpacked(source: Source) -> Iterator[IO[bytes]]:
         with source.stored() as file:
             yield file
         return
-    with tempfile.TemporaryFile() as copy:
+    with keeping(str(source)):
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
+    with copy:
         for piece in read_bytes(source):
-            copy.write(piece)
+            with keeping(str(source)):
+                copy.write(piece)
         copy.seek(0)
         yield copy
 

@@ -61,7 +61,7 @@ def write_tokens(
     """
     meter = meter or Meter()
     found = (each for source in sources.files for each in readers.documents(source, reading, meter))
-    pieces = chunks(bordered(found, tokenizer))
+    pieces = chunks(bordered(found, tokenizer), meter)
     if sources.size() >= WORTH_COMPILING:
         tokenizer.compile()
     helpers = crew.size() if sources.size() >= WORTH_A_CREW else 1
@@ -88,10 +88,10 @@ def bordered(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[st
             yield END_OF_TEXT
 
 
-def chunks(pieces: Iterable[str | bytes]) -> Iterator[str | bytes]:
+def chunks(pieces: Iterable[str | bytes], meter: Meter | None = None) -> Iterator[str | bytes]:
     """Yields the same in larger or smaller pieces whose tokens, joined, are those of the whole.
 
-    Tokens are passed on as they are.
+    Tokens are passed on as they are. The meter knows which file is read, for messages.
 
     Raises:
         BadDataError: no word in it ends.
@@ -112,7 +112,8 @@ def chunks(pieces: Iterable[str | bytes]) -> Iterator[str | bytes]:
             yield from filter(None, [whole[:at]])
             held, size = [whole[at:]], len(whole) - at
             if size > MOST_WORD:
-                raise BadDataError(f"A word of over {MOST_WORD:,} characters: this is no text.")
+                where = meter.source if meter and meter.source else "The text"
+                raise BadDataError(f"{where} has a word of over {MOST_WORD:,} characters: no text.")
             # Where nothing can be cut, look again when there is twice as much.
             wanted = max(CHUNK, 2 * size)
     yield from filter(None, ["".join(held)])

@@ -60,15 +60,25 @@ def find(
 def check_once(patterns: Iterable[str]) -> None:
     """Raises UsageError where stdin or a pipe is named twice: it can be read only once."""
     seen: set[str] = set()
-    for pattern in patterns:
-        status = None if pattern in STDIN_NAMES else globs.status_of(pattern)
-        if status is None and pattern not in STDIN_NAMES:
-            continue
-        name = os.path.realpath(pattern) if status is not None else STDIN
+    for source in pipes(patterns):
+        name = STDIN if source.stdin else os.path.realpath(source.path)
         if name in seen:
-            raise UsageError(f"{source_of(pattern)} is given twice, and can be read only once.")
-        if status is None or stat.S_ISFIFO(status.st_mode):
-            seen.add(name)
+            raise UsageError(f"{source} is given twice, and can be read only once.")
+        seen.add(name)
+
+
+def pipes(patterns: Iterable[str]) -> list[Source]:
+    """Returns stdin and the pipes among what is named.
+
+    Raises:
+        MissingInputError: a file may not be looked at.
+    """
+    found = []
+    for pattern in patterns:
+        source = source_of(pattern)
+        if source.stdin or (globs.status_of(pattern) is not None and source.once):
+            found.append(source)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,7 +95,7 @@ def matching(folder: Path, part: str) -> Iterator[Path]:
     if part == "**":
         yield from below(folder)
     elif not glob.has_magic(part):
-        if (folder / part).is_symlink() or status_of(folder / part) is not None:
+        if os.path.islink(folder / part) or status_of(folder / part):  # noqa: PTH114
             yield folder / part
     else:
         for path in children(folder):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.shared import CorpusOptions
-from gpt2cli.records import Notice
+from gpt2cli.records import Notice, Progress
 from gpt2cli.text import finding, readers
 from gpt2cli.text.readers import Reading
 from gpt2cli.text.sources import Skipped, Source, Sources
@@ -40,6 +40,17 @@ class Texts:
         yield from self.held_out.skipped if self.held_out else ()
 
 
+def pipes(config: FinetuneConfig | EvaluateConfig) -> Iterator[Progress]:
+    """Yields a line for each pipe, terminal or stdin that `find` will wait for.
+
+    Raises:
+        MissingInputError: a file may not be looked at.
+    """
+    beside = config.val_dataset if isinstance(config, FinetuneConfig) else ()
+    for source in finding.pipes((*config.dataset, *beside)):
+        yield Progress(f"reading {source} to its end")
+
+
 def find(config: FinetuneConfig | EvaluateConfig) -> Texts:
     """Returns the text files that the config names.
 
@@ -60,7 +71,7 @@ def own_folders(config: FinetuneConfig | EvaluateConfig) -> list[str]:
     weights = [config.model_name]
     if isinstance(config, FinetuneConfig):
         weights.append(config.restore_from)
-    paths = [path for path in weights if path and Path(path).is_dir()]
+    paths = [path for path in weights if path and os.path.isdir(path)]  # noqa: PTH112
     return [config.model_dir, config.checkpoint_dir, *paths]
 
 

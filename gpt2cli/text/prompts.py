@@ -10,8 +10,8 @@ from typing import Any
 
 from gpt2cli import json_reader
 from gpt2cli.config.generate import PromptOptions
-from gpt2cli.errors import BadDataError, UsageError, shortened
-from gpt2cli.text import encodings
+from gpt2cli.errors import BadDataError, UsageError
+from gpt2cli.text import encodings, records
 from gpt2cli.text.encodings import one_end
 from gpt2cli.text.sources import STDIN, STDIN_NAMES, Source, read_bytes, source_of
 
@@ -97,17 +97,23 @@ def whole(source: Source) -> str:
 def prompts_in(source: Source) -> Iterator[str]:
     """Yields the prompts of a file, one a line; lines without a character are left out.
 
-    They are read as JSON in a .jsonl file, and from stdin or a pipe where they begin with `{`.
+    They are read as JSON in a .json and a .jsonl file, and from stdin or a pipe where they begin
+    with `{`.
 
     Raises:
         BadDataError: a line is no text, or no JSON with a prompt; says which.
     """
-    lines = enumerate(one_end(text_of(source)).split("\n"), start=1)
-    kept = [(number, line) for number, line in lines if line.strip()]
-    begins_so = source.once and kept and kept[0][1].lstrip().startswith("{")
+    text = one_end(text_of(source))
+    if source.kind == "json":
+        for where, record in records.in_array(source, [text]):
+            yield prompt_of(record, where)
+        return
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    begins_so = source.once and lines and lines[0][1].lstrip().startswith("{")
     as_json = source.kind == "jsonl" or begins_so
-    for number, line in kept:
-        yield prompt_of(line, f"{source}, line {number}") if as_json else line
+    for number, line in lines:
+        where = f"{source}, line {number}"
+        yield prompt_of(json_reader.parse(line, where, object), where) if as_json else line
 
 
 def text_of(source: Source) -> str:
@@ -135,17 +141,16 @@ def text_of(source: Source) -> str:
     return text.removeprefix(BYTE_ORDER_MARK)
 
 
-def prompt_of(line: str, where: str) -> str:
-    """Returns the prompt in a line of JSON.
+def prompt_of(record: Any, where: str) -> str:
+    """Returns the prompt in a record of JSON, which may be a text itself.
 
     Raises:
         BadDataError: there is none.
     """
-    record: dict[str, Any] = json_reader.parse(line, where)
-    if not isinstance(record.get(FIELD), str):
-        told = shortened(line.strip(), 40)
+    prompt = record.get(FIELD) if isinstance(record, dict) else record
+    if not isinstance(prompt, str):
+        told = records.shown(record)
         raise BadDataError(f'{where}: not a record with a text in "{FIELD}": {told}')
-    prompt = str(record[FIELD])
     try:
         prompt.encode()
     except UnicodeEncodeError as error:

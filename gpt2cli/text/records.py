@@ -29,9 +29,10 @@ def in_lines(source: Source, lines: Iterable[str]) -> Found:
     Raises:
         BadDataError: a line is no JSON, or nests too deep; says which.
     """
+    name = str(source)
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            where = f"{source}, line {number}"
+            where = f"{name}, line {number}"
             try:
                 value = json.loads(line)
             except RecursionError:
@@ -60,10 +61,10 @@ def in_array(source: Source, pieces: Iterable[str]) -> Found:
             text.at += 1
             text.check_end()
             return
-    number = 0
+    name, number = str(source), 0
     while array or not text.begins(""):
         number += 1
-        where = f"{source}, record {number}"
+        where = f"{name}, record {number}"
         yield where, text.value(where)
         if array and text.comma_or_end(where):
             text.check_end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import gzip
@@ -37,6 +38,7 @@ MOST_RATIO = 300
 # Below this it is no matter (bytes unpacked).
 FREE_OF_RATIO = 100_000_000
 SPOOL = Spool()
+atexit.register(SPOOL.close)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,11 +180,13 @@ class Meter:
     Attributes:
         done: bytes, as they are on the disk.
         converted: the files whose line ends were changed.
+        source: the file that is read, or None.
     """
 
     def __init__(self) -> None:
         self.done = 0
         self.converted: set[Source] = set()
+        self.source: Source | None = None
 
 
 @contextlib.contextmanager
@@ -209,7 +213,7 @@ def read_bytes(source: Source, meter: Meter | None = None) -> Iterator[bytes]:
         DiskError: the disk fails.
     """
     meter = meter or Meter()
-    before, unpacked = meter.done, 0
+    before, unpacked, meter.source = meter.done, 0, source
     with unzipping(source), source.stored() as file:
         content = source.unpacked(file)
         while piece := content.read(READ_BYTES):
@@ -228,7 +232,7 @@ def content_hash(sources: Sources, *facts: Any) -> str:
     whole = hashlib.sha256(repr(facts).encode())
     for source in sources.files:
         digest = hashlib.sha256()
-        with source.stored() as file:
+        with unzipping(source), source.stored() as file:
             while piece := file.read(READ_BYTES):
                 digest.update(piece)
         whole.update(f"{source.kind} {source.zipped} ".encode() + digest.digest())

@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import IO, BinaryIO
 
 from gpt2cli.errors import DiskError, shortened
@@ -56,17 +56,28 @@ def copied(file: BinaryIO, name: str) -> IO[bytes]:
     Raises:
         DiskError: there is no room for it, or reading fails.
     """
-    try:
+    with keeping(name):
         copy = tempfile.TemporaryFile()  # noqa: SIM115
         while piece := file.read(COPIED_BYTES):
             copy.write(piece)
         copy.flush()
+    return copy
+
+
+@contextlib.contextmanager
+def keeping(name: str) -> Iterator[None]:
+    """Within the block a temporary file that finds no room is an error with an exit code.
+
+    Raises:
+        DiskError: it finds none.
+    """
+    try:
+        yield
     except OSError as error:
         raise DiskError(
             f"{name} cannot be kept in {shortened(os.environ.get('TMPDIR', '/tmp'))}: "
             f"{error.strerror}. Make room there, or set TMPDIR to another folder."
         ) from error
-    return copy
 
 
 def is_endless(file: BinaryIO) -> bool:

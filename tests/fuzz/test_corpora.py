@@ -159,7 +159,7 @@ def test_damaged_zipped_files(name: str, changes: list[tuple[int, int]], place: 
     read(place / name)
 
 
-@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.txt.gz"])
+@pytest.mark.parametrize("name", ["p.txt", "p.json", "p.jsonl", "p.txt.gz"])
 @cases(200)
 @given(content=CONTENT, keep=st.booleans())
 def test_prompts(name: str, content: bytes, keep: bool, place: Path) -> None:

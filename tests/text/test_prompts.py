@@ -67,7 +67,7 @@ def test_json_lines_hold_any_prompt(tmp_path: Path) -> None:
         ("p.jsonl", b'{"prompt": "a"}\n{"prompt"\n', r"p\.jsonl, line 2 is no JSON"),
         ("p.jsonl", b'\n{"text": "a"}', r'line 2: not a record with a text in "prompt": {"text"'),
         ("p.jsonl", b'{"prompt": 3}', r"line 1: not a record"),
-        ("p.jsonl", b'["prompt"]', r"line 1 holds a JSON array"),
+        ("p.jsonl", b'["prompt"]', r"line 1: not a record"),
         ("p.jsonl", b"[" * 100_000, r"line 1 is no JSON that can be read: it nests too deep"),
         ("p.jsonl", b'{"prompt": "\\ud83d"}', r"line 1: the prompt holds U\+D83D, half a char"),
     ],
@@ -154,6 +154,14 @@ def test_line_ends_become_one_wherever_a_prompt_comes_from(tmp_path: Path) -> No
     assert prompts(prompts=records) == ["a\nb", "c\nd"]
     kept = prompts(prefix_file=one, prefix=("x\r\ny",), prompts=records, keep_line_ends=True)
     assert kept == ["x\r\ny", "a\r\nb\rc", "a\r\nb", "c\rd"]
+
+
+def test_prompts_in_an_array_of_json_are_read(tmp_path: Path) -> None:
+    content = b'[{"prompt": "a\\nb"}, "c"]'
+    assert prompts(prompts=written(tmp_path / "p.json", content)) == ["a\nb", "c"]
+    assert prompts(prompts=written(tmp_path / "p.ndjson", b'{"prompt": "a"}\n"b"')) == ["a", "b"]
+    with pytest.raises(BadDataError, match=r"p\.json, record 1: not a record"):
+        prompts(prompts=written(tmp_path / "p.json", b'[{"text": "a"}]'))
 
 
 @pytest.mark.parametrize("option", ["prompts", "prefix_file"])
