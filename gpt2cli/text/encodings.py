@@ -11,6 +11,8 @@ from gpt2cli.errors import shortened
 
 # Bytes that are looked at.
 SAMPLE = 1 << 14
+# Fewer bytes tell nothing of two or four bytes a unit.
+LEAST = 4
 BYTE_ORDER_MARKS = {
     b"\xff\xfe\0\0": "utf-32",
     b"\0\0\xfe\xff": "utf-32",
@@ -71,7 +73,7 @@ def wide(sample: bytes) -> str | None:
     for mark, name in BYTE_ORDER_MARKS.items():
         if sample.startswith(mark):
             return name
-    if b"\0" not in sample:
+    if b"\0" not in sample or len(sample) < LEAST:
         return None
     found = {name: plain_characters(sample, name) for name in WIDE}
     best = max(found, key=lambda name: found[name])
@@ -94,7 +96,7 @@ def codec(encoding: str, first: bytes) -> str:
 
 
 def plain_characters(sample: bytes, name: str) -> int:
-    """Returns how much of a text in a wide encoding is ASCII; 0 where it is no text."""
+    """Returns how much of a text in a wide encoding is ASCII; 0 where it is none."""
     text = decoded(sample, name) or ""
     if not all(char.isprintable() or char.isspace() for char in text):
         return 0

@@ -61,6 +61,8 @@ def test_wide_text_is_known_with_or_without_its_mark(name: str, text: str) -> No
     assert encodings.wide(text.encode(name)) == name[:6]
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\1\2", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\0" * 99])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\1\2", b"a\0b", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\0" * 99]
+)
 def test_what_is_no_text_is_no_wide_text(content: bytes) -> None:
     assert encodings.wide(content) is None

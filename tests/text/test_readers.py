@@ -130,6 +130,10 @@ def test_only_options_that_matter_to_the_files_make_a_difference() -> None:
     assert facts("a.csv", csv_column="x") != facts("a.csv")
     assert facts("a.csv", csv_header=True) != facts("a.csv")
     assert facts("a.jsonl", text_field="y") != facts("a.jsonl")
+    assert facts("a.tsv", csv_delimiter=";") != facts("a.tsv")
+    for name in ("a.txt", "a.csv", "a.json"):
+        assert facts(name, keep_line_ends=True) != facts(name)
+    assert facts("a.npz", keep_line_ends=True) == facts("a.npz")
     assert facts("a.npz", encoding="latin-1", csv_column="x") == facts("a.npz")
 
 
