@@ -17,8 +17,12 @@ import shutil
 import time
 from pathlib import Path
 
+from gpt2cli import hardware
+
 FLAGS = "TF_XLA_FLAGS"
 DIRECTORY_FLAG = "--tf_xla_persistent_cache_directory"
+# A GPU by the name of its operations, and by that of its compiler.
+DEVICES = "CPU,GPU,XLA_GPU_JIT"
 SEAL = ".sha256"
 # More than a few models' programs take (bytes); beyond it the oldest go.
 MOST_BYTES = 256_000_000
@@ -42,7 +46,7 @@ def enable() -> Path | None:
         clean(place)
     except OSError:
         return None
-    kept = f"{DIRECTORY_FLAG}={place} --tf_xla_persistent_cache_device_types=CPU"
+    kept = f"{DIRECTORY_FLAG}={place} --tf_xla_persistent_cache_device_types={DEVICES}"
     os.environ[FLAGS] = f"{os.environ.get(FLAGS, '')} {kept}".strip()
     atexit.register(seal, place)
     return place
@@ -89,6 +93,7 @@ def fingerprint() -> str:
     origin = Path(spec.origin) if spec and spec.origin else Path()
     facts = [str(origin), origin.stat().st_mtime_ns, platform.machine(), processor()]
     facts += [os.environ.get(name) for name in (FLAGS, "XLA_FLAGS")]
+    facts += hardware.models()
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +16,9 @@ from tqdm import tqdm
 from gpt2cli.records import Progress, Record
 
 LINE_SECONDS = 10.0
+# How long a piece of work may be silent before it is named.
+LONG_SECONDS = 4.0
+STDERR = 2
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,54 @@ class Lines:
 
     def close(self) -> None:
         """Does nothing: there is nothing to put away."""
+
+
+@contextlib.contextmanager
+def announced(line: str, *, quiet: bool = False) -> Iterator[None]:
+    """Says a line on stderr if the block takes long; it may be deep in a library by then."""
+
+    def say() -> None:
+        with contextlib.suppress(OSError):
+            os.write(STDERR, f"{line}\n".encode())
+
+    timer = threading.Timer(LONG_SECONDS, say)
+    timer.daemon = True
+    if not quiet:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class Count:
+    """How many of so many pieces are done: a bar on a terminal, or a line every ten seconds."""
+
+    def __init__(self, label: str, total: int, bars: bool, unit: str = "") -> None:
+        """Takes what the bar or line begins with, and whether to draw a bar on stderr."""
+        self._label, self._total, self._unit = label, total, unit
+        self._told = time.monotonic()
+        self._bar: Any = None
+        if bars:
+            self._bar = tqdm(desc=label, total=total, unit=unit, leave=False, dynamic_ncols=True)
+
+    def advance(self, done: int, remark: str = "") -> Iterator[Progress]:
+        """Draws how many are done, or yields a line if the last one is ten seconds ago."""
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            self._bar.set_postfix_str(remark)
+        elif now - self._told >= LINE_SECONDS:
+            self._told = now
+            line = f"{self._label} {done:,} of {self._total:,} {self._unit}".rstrip()
+            yield Progress(f"{line}: {remark}" if remark else line)
+
+    def __enter__(self) -> Count:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
 
 class Bar:

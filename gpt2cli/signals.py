@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-POLL_SECONDS = 0.1
+# Means nothing to anybody else: so the thread that waits for signals calls the main one.
+CALL = signal.SIGURG
 STDERR = 2
+# How long a call into a library may keep a signal waiting where nothing can be lost.
+GRACE_SECONDS = 1.5
 
 
 class Interrupted(BaseException):
@@ -37,15 +40,69 @@ class Stop:
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self._at_once = self._asked = False
+
+    def __bool__(self) -> bool:
+        return self.signum is not None
 
     def request(self, signum: int) -> None:
         """Notes the first signal and says so at once; a second one ends the process at once."""
         if self.signum is not None:
             os._exit(128 + signum)
         self.signum = signum
-        # Not through sys.stderr: the main thread may be in the middle of a line.
-        with contextlib.suppress(OSError):
-            os.write(STDERR, b"stopping after this step; a second signal leaves at once, unsaved\n")
+        if self._at_once:
+            self._asked = True
+            signal.pthread_kill(threading.main_thread().ident or 0, CALL)
+            threading.Thread(target=self._insist, args=(signum,), daemon=True).start()
+        else:
+            say(b"stopping after this step; a second signal leaves at once, unsaved\n")
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within the block there is nothing to finish: a signal raises Interrupted.
+
+        Raises:
+            Interrupted: a signal came, in the block or before it.
+        """
+        self._at_once = True
+        try:
+            self.check()
+            yield
+            # Libraries lose what is raised in their callbacks.
+            self.check()
+        finally:
+            self._at_once = False
+
+    def check(self) -> None:
+        """Raises Interrupted if a signal came."""
+        if self.signum is not None:
+            raise Interrupted(self.signum)
+
+    def handle(self, signum: int, _frame: FrameType | None) -> None:
+        """Is Python's handler, for what the main thread itself gets and for its being called."""
+        if signum != CALL:
+            self.request(signum)
+            return
+        self._asked = False
+        if self._at_once:
+            self.check()
+
+    def _insist(self, signum: int) -> None:
+        threading.Event().wait(GRACE_SECONDS)
+        if self._asked and self._at_once:
+            leave_now(signum)
+
+
+def say(line: bytes) -> None:
+    """Writes a line to stderr, but not through Python: the main thread may be in another line."""
+    with contextlib.suppress(OSError):
+        os.write(STDERR, line)
+
+
+def leave_now(signum: int) -> None:
+    """Ends the process where its main thread hears nothing."""
+    say(b"gpt2cli: stopped\n")
+    os._exit(128 + signum)
 
 
 def handled() -> list[signal.Signals]:
@@ -86,11 +143,11 @@ def deferred() -> Iterator[Stop]:
     TensorFlow's own threads don't take them. Outside the main thread signals are left alone.
     """
     stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
+    numbers = handled()
+    if threading.current_thread() is not threading.main_thread() or not numbers:
         yield stop
         return
-    numbers = handled()
-    before = {n: signal.signal(n, lambda signum, _frame: stop.request(signum)) for n in numbers}
+    before = {number: signal.signal(number, stop.handle) for number in (*numbers, CALL)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     done = threading.Event()
     waiter = threading.Thread(target=_wait, args=(numbers, stop, done), daemon=True)
@@ -99,6 +156,8 @@ def deferred() -> Iterator[Stop]:
         yield stop
     finally:
         done.set()
+        if waiter.ident is not None:
+            signal.pthread_kill(waiter.ident, numbers[0])
         waiter.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in before.items():
@@ -106,7 +165,12 @@ def deferred() -> Iterator[Stop]:
 
 
 def _wait(numbers: list[signal.Signals], stop: Stop, done: threading.Event) -> None:
-    while not done.is_set():
-        received = signal.sigtimedwait(numbers, POLL_SECONDS)
-        if received is not None:
-            stop.request(received.si_signo)
+    """Takes signals until all is done and `deferred` sends one itself.
+
+    Not by sigtimedwait: where SIGCONT ends its time, Python tells of a signal that never came.
+    """
+    while True:
+        received = signal.sigwaitinfo(numbers)
+        if done.is_set() and received.si_pid == os.getpid():
+            return
+        stop.request(received.si_signo)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.metadata
+import importlib.util
 import os
 import platform
+import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from gpt2cli import compile_cache
+from gpt2cli import compile_cache, hardware
 
 # glibc's mallopt: how many heaps threads share, and from what size on memory is mapped by itself
 # and so given back when it is free (malloc.h; man 3 mallopt).
@@ -18,6 +22,7 @@ M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3
 MAPPED_BYTES = 1 << 17
 # Where oneDNN's products are the fastest. TensorFlow takes them by itself only where the processor
 # has instructions for neural networks, but with AVX2 alone too they are 1.3 times as fast.
+XLA_FLAGS = "XLA_FLAGS"
 ONEDNN, ONEDNN_MACHINES = "TF_ENABLE_ONEDNN_OPTS", ("x86_64", "AMD64")
 
 
@@ -33,8 +38,11 @@ def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) ->
             takes a little time.
         keep_compiled: whether what XLA compiles is kept for the next command.
     """
-    if keep_compiled and "tensorflow" not in sys.modules:
-        compile_cache.enable()
+    if "tensorflow" not in sys.modules:
+        if hardware.may_have_gpu():
+            set_xla_flags()
+        if keep_compiled:
+            compile_cache.enable()
     choose_products()
     if frugal:
         os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
@@ -52,6 +60,41 @@ def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) ->
         import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
+
+
+def set_xla_flags() -> None:
+    """Gives XLA, which is not loaded yet, its flags for a machine with a GPU."""
+    spec = importlib.util.find_spec("tensorflow")
+    if spec is not None and spec.origin is not None:
+        version = re.findall(r"\d+", importlib.metadata.version("tensorflow"))
+        os.environ[XLA_FLAGS] = xla_flags(
+            os.environ, Path(spec.origin).parents[1], tuple(map(int, version[:2]))
+        )
+
+
+def xla_flags(environment: Mapping[str, str], packages: Path, version: tuple[int, ...]) -> str:
+    """Returns the flags of XLA on a machine with a GPU; the user's own come last, and so win.
+
+    XLA is to try out nothing while it compiles: with all variants of each product that would take
+    minutes. Products are left to cuBLAS.
+
+    Args:
+        environment: the process's.
+        packages: the folder that Python's packages are installed in.
+        version: TensorFlow's; XLA ends the process over a flag that it does not know.
+    """
+    own = environment.get(XLA_FLAGS, "").strip()
+    if own and not own.startswith("-"):
+        # It names a file of flags.
+        return own
+    flags = ["--xla_gpu_autotune_level=0", "--xla_gpu_enable_triton_gemm=false"]
+    if version >= (2, 21):
+        flags.append("--xla_gpu_experimental_enable_fusion_autotuner=false")
+    # CUDA's compiler, as pip installs it.
+    compiler = packages / "nvidia" / "cuda_nvcc"
+    if (compiler / "bin" / "ptxas").exists():
+        flags.append(f"--xla_gpu_cuda_data_dir={compiler}")
+    return " ".join([*flags, *own.split()])
 
 
 def choose_products() -> None:

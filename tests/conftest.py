@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli import native, tensorflow_start
+from gpt2cli import hardware, native, tensorflow_start
 from gpt2cli.text.tokenizer import Tokenizer
 from tests import models
 
@@ -26,14 +26,23 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+# Marks of tests that are left out unless they are asked for by name, and why.
+LEFT_OUT = {
+    "network": "fetches from the network; run it by `-m network`",
+    "gpu": "needs an NVIDIA GPU to itself; run it by `-m gpu`",
+}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what fetches from the network, unless it is asked for by name."""
-    if "network" in config.getoption("markexpr"):
-        return
-    skip = pytest.mark.skip(reason="fetches from the network; run it by `-m network`")
-    for item in items:
-        if "network" in item.keywords and item.get_closest_marker("network"):
-            item.add_marker(skip)
+    """Leaves out what needs more than the machine, unless it is asked for by name."""
+    for mark, reason in LEFT_OUT.items():
+        asked = mark in config.getoption("markexpr")
+        if asked and (mark != "gpu" or hardware.may_have_gpu()):
+            continue
+        skip = pytest.mark.skip(reason="there is no NVIDIA GPU" if asked else reason)
+        for item in items:
+            if item.get_closest_marker(mark):
+                item.add_marker(skip)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -33,7 +33,7 @@ def test_tensorflow_is_told_where_and_keeps_its_other_flags(home: Path) -> None:
     assert place.stat().st_mode & 0o777 == 0o700
     assert os.environ["TF_XLA_FLAGS"] == (
         f"--tf_xla_auto_jit=0 --tf_xla_persistent_cache_directory={place} "
-        "--tf_xla_persistent_cache_device_types=CPU"
+        "--tf_xla_persistent_cache_device_types=CPU,GPU,XLA_GPU_JIT"
     )
     # A second call in the same process finds it done.
     assert compile_cache.enable() is None

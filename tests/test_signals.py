@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -36,3 +41,85 @@ def test_a_signal_counts_for_more_than_a_failure_of_the_block() -> None:
         raise ValueError
     with pytest.raises(ValueError, match="alone"), signals.held():
         raise ValueError("alone")
+
+
+WAITS = """
+import sys, time
+from gpt2cli import signals
+signals.raise_on_signals()
+with signals.deferred() as stop:
+    print("ready", flush=True)
+    end = time.monotonic() + float(sys.argv[1])
+    while not stop and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.5)
+sys.exit(100 + stop.signum if stop else 0)
+"""
+
+
+def waiting(seconds: float) -> subprocess.Popen[str]:
+    program = [sys.executable, "-c", WAITS, str(seconds)]
+    process = subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=unignored
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def unignored() -> None:
+    # A test that runs in the background has been told to ignore SIGINT.
+    for number in signals.SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def pause(process: subprocess.Popen[str], times: int) -> None:
+    for number in range(times):
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.12 + 0.01 * number)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.02)
+
+
+def test_a_process_that_is_stopped_and_continued_has_heard_no_signal() -> None:
+    process = waiting(2)
+    pause(process, 10)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", signals.SIGNALS)
+def test_a_process_that_was_stopped_and_continued_hears_one_signal_once(number: int) -> None:
+    process = waiting(20)
+    pause(process, 3)
+    process.send_signal(number)
+    pause(process, 2)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 100 + number
+    assert said.count("stopping after this step") == 1
+
+
+def test_a_signal_raises_at_once_where_there_is_nothing_to_finish() -> None:
+    with pytest.raises(signals.Interrupted) as caught, signals.deferred() as stop, stop.at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+    assert caught.value.signum == signal.SIGTERM
+
+
+def test_a_signal_that_a_callback_swallows_is_heard_at_the_end_of_the_block() -> None:
+    done = []
+    with pytest.raises(signals.Interrupted), signals.deferred() as stop, stop.at_once():
+        with contextlib.suppress(signals.Interrupted):
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(5)
+        done.append("the block")
+    assert done == ["the block"]
+
+
+def test_a_signal_that_came_before_leaves_what_begins_at_once() -> None:
+    with pytest.raises(signals.Interrupted), signals.deferred() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        assert stop.signum == signal.SIGINT
+        with stop.at_once():
+            pytest.fail("it began")

@@ -6,6 +6,8 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -72,3 +74,36 @@ def test_a_package_is_there_again_after_it_was_absent() -> None:
     import colorsys
 
     assert colorsys.rgb_to_hsv(0, 0, 0) == (0, 0, 0)
+
+
+def test_xla_tries_nothing_out_and_the_users_flags_come_last(tmp_path: Path) -> None:
+    flags = tensorflow_start.xla_flags
+    own = "--xla_gpu_autotune_level=4"
+    assert flags({"XLA_FLAGS": own}, tmp_path, (2, 18)).split() == [
+        "--xla_gpu_autotune_level=0",
+        "--xla_gpu_enable_triton_gemm=false",
+        own,
+    ]
+    assert "fusion_autotuner=false" in flags({}, tmp_path, (2, 21))
+    # What does not begin with a dash is the name of a file of flags.
+    assert flags({"XLA_FLAGS": "flags.txt"}, tmp_path, (2, 21)) == "flags.txt"
+    compiler = tmp_path / "nvidia" / "cuda_nvcc"
+    (compiler / "bin").mkdir(parents=True)
+    (compiler / "bin" / "ptxas").touch()
+    assert f"--xla_gpu_cuda_data_dir={compiler}" in flags({}, tmp_path, (2, 21)).split()
+
+
+def test_this_xla_knows_the_flags_that_a_machine_with_a_gpu_gets(tmp_path: Path) -> None:
+    (tmp_path / "nvidia" / "cuda_nvcc" / "bin").mkdir(parents=True)
+    (tmp_path / "nvidia" / "cuda_nvcc" / "bin" / "ptxas").touch()
+    version = tuple(map(int, metadata.version("tensorflow").split(".")[:2]))
+    # Over a flag that it does not know XLA ends the process.
+    script = (
+        LOADED.format(verbose=False, asks=False) + "\ntf.function(tf.tanh, jit_compile=True)(1.0)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script],
+        env={"XLA_FLAGS": tensorflow_start.xla_flags({}, tmp_path, version)},
+        check=True,
+        timeout=120,
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sys
 import tempfile
-import time
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,8 @@ from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.hparams import HParams
-from gpt2cli.records import Notice, Progress, Record, Text
+from gpt2cli.progress import Count
+from gpt2cli.records import Notice, Record, Text
 from gpt2cli.storage.start import Start, for_reading, loaded
 from gpt2cli.text import batches, corpus, inputs
 from gpt2cli.text.batches import Tokens
@@ -26,8 +27,6 @@ from gpt2cli.training import data
 
 if TYPE_CHECKING:
     from gpt2cli.training.evaluation import Evaluator, Totals
-
-PROGRESS_SECONDS = 10.0
 
 
 def evaluate(config: EvaluateConfig) -> Iterator[Record]:
@@ -89,7 +88,7 @@ def load_evaluator(config: EvaluateConfig, prefix: Path, hparams: HParams) -> Ev
     from gpt2cli.training import devices
     from gpt2cli.training.evaluation import Evaluator
 
-    devices.prepare(config.device, config.gpu_bytes)
+    devices.prepare(config.device, config.gpu_bytes, config.precision)
     precision = devices.precision(config.precision)
     weights = narrow.held(checkpoint.load(prefix, hparams.shapes()), precision)
     return Evaluator(weights, hparams, xla=config.xla)
@@ -102,13 +101,12 @@ def judged(
     from gpt2cli.training.evaluation import Totals
 
     windows = batches.overlapping(tokens, end_of_text, judge.n_ctx, stride)
-    totals, told_at = Totals(), time.monotonic()
-    while several := list(itertools.islice(windows, config.batch_size)):
-        totals = totals.plus(judge.judge(*batches.stacked(several, config.batch_size)))
-        if time.monotonic() - told_at >= PROGRESS_SECONDS:
-            told_at = time.monotonic()
-            done = f"{totals.count:,} of {len(tokens):,} tokens"
-            yield Progress(f"{done}: loss={totals.score().loss:.4f}")
+    totals, bars = Totals(), not config.quiet and sys.stderr.isatty()
+    with Count("judging", len(tokens), bars, "tokens") as meter:
+        while several := list(itertools.islice(windows, config.batch_size)):
+            totals = totals.plus(judge.judge(*batches.stacked(several, config.batch_size)))
+            loss = f"loss={totals.score().loss:.4f}" if totals.count else ""
+            yield from meter.advance(totals.count, loss)
     return totals
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from gpt2cli import tensorflow_start
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import DiskError, OutputError
 from gpt2cli.fetching.base import fetch_base
-from gpt2cli.records import Notice, Record, Sample, Saved, StepReport, Stopped
+from gpt2cli.progress import Count
+from gpt2cli.records import Notice, Progress, Record, Sample, Stopped
 from gpt2cli.signals import Stop, deferred
 from gpt2cli.storage import folders, journal, run
 from gpt2cli.storage.recovery import settle
@@ -25,6 +27,7 @@ from gpt2cli.text.encodings import one_end
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from gpt2cli.training import cluster, data, memory, plan
 from gpt2cli.training.cluster import Cluster
+from gpt2cli.training.meeting import Line
 
 if TYPE_CHECKING:
     from gpt2cli.training.session import Session
@@ -58,7 +61,8 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
     leads = together is None or together.leads
     with run.owned(folder) if leads else private_folder() as place:
         start = for_finetune(config)
-        if config.until_step is not None and start.step >= config.until_step:
+        if plan.is_done(config, start):
+            plan.keep_best(folder, start)
             yield Notice(f"{folder} is already at step {start.step}.")
             return
         tokenizer = read_tokenizer(start.encoder, start.merges)
@@ -75,21 +79,76 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
             yield from map(Notice, plan.repeated(folder, start))
             yield from plan.opening(start, state, encoded, needed.trained)
             yield from prepared(config, folder, start)
-        with deferred() as stop:
+        yield from computed(
+            Job(
+                config=config,
+                start=start,
+                state=state,
+                data=encoded,
+                tokenizer=tokenizer,
+                needed=needed,
+                together=together,
+                line=line,
+                folder=folder if leads else None,
+            )
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run that is checked and prepared: all that computing needs.
+
+    Attributes:
+        config: the settings.
+        start: where the weights come from.
+        state: where the run is.
+        data: what it trains on.
+        tokenizer: the model's.
+        needed: what memory it is expected to take.
+        together: the processes that train together, if there are others.
+        line: what connects them.
+        folder: the run folder, or None if another process writes it.
+    """
+
+    config: FinetuneConfig
+    start: Start
+    state: State
+    data: data.Data
+    tokenizer: Tokenizer
+    needed: memory.Run
+    together: Cluster | None
+    line: Line | None
+    folder: Path | None
+
+
+def computed(job: Job) -> Iterator[Record]:
+    """Loads TensorFlow and the weights, and trains; yields what happens."""
+    config, step = job.config, job.start.step
+    with deferred() as stop:
+        with stop.at_once(), plan.told_safe(step):
             tensorflow_start.load(
                 verbose=config.verbose,
-                frugal=plan.is_frugal(config, state),
+                frugal=plan.is_frugal(config, job.state),
                 keep_compiled=config.xla,
             )
-            from gpt2cli.training import devices, session, team
+            from gpt2cli.training import devices, exhaustion, loop, session, team
 
-            device = devices.prepare(config.device, config.gpu_bytes)
-            yield Notice(f"device: {device}, {devices.precision(config.precision)}")
-            members = team.gathered(config, together, line, lambda: stop.signum)
-            yield from map(Notice, members.remarks(config))
-            training = session.Session(config, start, state, encoded, members)
-            sampler = Sampler(config, start, training, tokenizer)
-            yield from noted(drive(config, training, sampler, stop), folder if leads else None)
+            device = devices.prepare(config.device, config.gpu_bytes, config.precision)
+        yield Notice(f"device: {device}, {devices.told_precision(config.precision)}")
+        members = team.gathered(config, job.together, job.line, lambda: stop.signum)
+        yield from map(Notice, members.remarks(config))
+        # Where there are others, they are told first: see `loop.drive`.
+        with (
+            stop.at_once() if members.alone else contextlib.nullcontext(),
+            plan.told_safe(step),
+            exhaustion.explained(config, job.needed, "Nothing was changed."),
+        ):
+            training = session.Session(config, job.start, job.state, job.data, members)
+            sampler = Sampler(config, job.start, training, job.tokenizer)
+        if training.method.why:
+            yield Notice(f"computing: {training.method.why}")
+        records = loop.drive(config, training, sampler, stop, job.needed)
+        yield from noted(records, job.folder)
 
 
 @contextlib.contextmanager
@@ -117,71 +176,11 @@ def noted(records: Iterator[Record], folder: Path | None) -> Iterator[Record]:
     log, curves = journal.Log(folder), board.Board(folder)
     with contextlib.closing(curves):
         for record in records:
+            if isinstance(record, Progress):
+                yield record
+                continue
             for told in log.note(record):
                 yield from curves.note(told)
-
-
-def drive(
-    config: FinetuneConfig, training: Session, sampler: Sampler, stop: Stop
-) -> Iterator[Record]:
-    """Trains step by step; yields every step, validation, sample and save as they happen."""
-    from gpt2cli.training.team import ENOUGH, GO_ON
-
-    if training.validates and config.val_every:
-        yield training.validate()
-    team, last = training.team, training.last
-    word = training.agreed(stop.signum or GO_ON)
-    while word == GO_ON and (last is None or training.state.step < last):
-        report = training.step(lambda: team.alone and stop.signum is not None)
-        if report is None:
-            break
-        reason = None
-        if team.leads:
-            yield from after_step(config, training, sampler, report)
-            if reason := enough(config, training.state, training.seconds):
-                yield Notice(reason)
-        word = training.agreed(ENOUGH if reason else stop.signum or GO_ON)
-    if team.leads and training.state.step not in (0, training.saved):
-        yield Saved(training.state.step, str(training.save()))
-    # Nobody leaves before the last step is saved.
-    training.agreed(GO_ON)
-    signum = word if word not in (GO_ON, ENOUGH) else stop.signum
-    if signum is not None:
-        step = training.state.step
-        safe = f"Step {step} is saved" if step else "No step was done yet"
-        yield Stopped(signum, f"{safe}; the same command goes on from there.")
-
-
-def after_step(
-    config: FinetuneConfig, training: Session, sampler: Sampler, report: StepReport
-) -> Iterator[Record]:
-    """Yields what is due after a step: its line, a validation, samples, a save."""
-    step = training.state.step
-    if due(step, config.print_every):
-        yield report
-    if training.validates and due(step, config.val_every):
-        yield training.validate()
-    if due(step, config.sample_every):
-        yield from sampler.samples()
-    if due(step, config.save_every) or training.improved or training.waits(config.save_minutes):
-        yield Saved(step, str(training.save()))
-
-
-def enough(config: FinetuneConfig, state: State, seconds: float) -> str | None:
-    """Returns why training ends before its last step, or None where it goes on."""
-    if 0 < config.max_minutes * 60 <= seconds:
-        return f"{config.max_minutes:g} minutes are over."
-    if 0 < config.patience <= state.since_best:
-        return (
-            f"No gain in {state.since_best} validations; the best was step {state.best_step} "
-            f"with val_loss={state.best_loss:.4f}."
-        )
-    return None
-
-
-def due(step: int, period: int) -> bool:
-    """Returns whether something that happens every `period` steps (0: never) happens now."""
-    return period > 0 and step % period == 0
 
 
 class Sampler:
@@ -194,6 +193,7 @@ class Sampler:
         from gpt2cli.decoding.loop import Decoder
 
         self._config, self._training, self._tokenizer = config, training, tokenizer
+        self._folder = folders.run_folder(config.checkpoint_dir, config.run)
         sampling = Sampling(SAMPLE_TEMPERATURE)
         self._decoder = Decoder(training.weights, start.hparams, sampling, xla=config.xla)
         kept = config.keep_line_ends
@@ -201,28 +201,41 @@ class Sampler:
         prefix = tokenizer.encode(self._prefix, special=True)
         self._prompt = prefix or [tokenizer.end_of_text]
 
-    def samples(self) -> Iterator[Sample | Notice]:
-        """Yields as many samples as the config asks for; a step's samples are always the same."""
+    def has_sampled(self, step: int) -> bool:
+        """Returns whether a step's samples are in the run folder."""
+        return journal.samples_file(self._folder, step).exists()
+
+    def samples(self, stop: Stop) -> Iterator[Sample | Notice | Progress]:
+        """Yields as many samples as the config asks for; a step's samples are always the same.
+
+        Where it is stopped, there are none.
+        """
         from gpt2cli.decoding.rows import uniforms
 
         config, state = self._config, self._training.state
-        count = config.sample_num
+        count, length = config.sample_num, config.sample_length
         draws = [uniforms(state.seed, state.step, number) for number in range(count)]
-        rows = [Continuation(self._tokenizer, config.sample_length) for _ in range(count)]
-        for chosen in self._decoder.tokens([self._prompt] * count, draws, config.sample_length):
-            for row, token in zip(rows, chosen.tokens, strict=True):
-                if not row.done:
-                    row.add(token)
-            if all(row.done for row in rows):
-                break
-        folder = folders.run_folder(config.checkpoint_dir, config.run)
+        rows = [Continuation(self._tokenizer, length) for _ in range(count)]
+        with Count("sampling", length, not config.quiet and sys.stderr.isatty(), "tokens") as meter:
+            tokens = self._decoder.tokens([self._prompt] * count, draws, length)
+            for done, chosen in enumerate(tokens if not stop else (), 1):
+                if stop:
+                    return
+                for row, token in zip(rows, chosen.tokens, strict=True):
+                    if not row.done:
+                        row.add(token)
+                if all(row.done for row in rows):
+                    break
+                yield from meter.advance(done)
+        if stop:
+            return
         samples = [
             Sample(state.step, number, self._prefix + row.text)
             for number, row in enumerate(rows, start=1)
         ]
         yield from map(Notice, self._decoder.remarks())
         try:
-            journal.write_samples(folder, state.step, "".join(map(str, samples)))
+            journal.write_samples(self._folder, state.step, "".join(map(str, samples)))
         except (DiskError, OutputError) as error:
             yield Notice(f"{error} Training goes on.")
         yield from samples

@@ -94,7 +94,7 @@ def load_writer(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
     from gpt2cli.training import devices
 
     config, xla = plan.config, plan.config.xla
-    devices.prepare(config.device, config.gpu_bytes)
+    devices.prepare(config.device, config.gpu_bytes, config.precision)
     precision = devices.precision(config.precision)
     weights = narrow.held(checkpoint.load(prefix, hparams.shapes()), precision)
     sampling = Sampling(*choices(config))

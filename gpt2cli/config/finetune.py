@@ -74,7 +74,8 @@ class FinetuneConfig(CorpusOptions, ComputeOptions, SeedOptions, RunOptions):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto",
         "What the network computes in; weights that are trained and the optimiser stay float32. "
-        "auto: bfloat16 on a GPU that has it, else float32.",
+        "auto: bfloat16 on a GPU from compute capability 8.0 on, float16 (with a loss scale) from "
+        "7.0 on, else float32.",
     )
     use_memory_saving_gradients: bool = option(
         False, "Compute each block twice and keep its input alone."

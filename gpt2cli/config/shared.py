@@ -112,10 +112,24 @@ class ComputeOptions(Config):
         self.gpu_bytes  # noqa: B018
 
     def check_device(self) -> None:
-        """Raises Gpt2cliError where a GPU is asked for, and it takes no TensorFlow to see none."""
+        """Checks what is asked of a GPU, as far as it can be known without TensorFlow.
+
+        Raises:
+            Gpt2cliError: a GPU is asked for, and there is none that TensorFlow could use.
+            UsageError: --gpu-memory-limit is more than the GPU has.
+        """
         if self.device == "gpu" and not hardware.may_have_gpu():
             reason = hardware.HIDDEN if hardware.has_driver() else hardware.NO_DRIVER
             raise Gpt2cliError(f"{hardware.NO_GPU} {reason}")
+        if self.device == "gpu" and (problem := hardware.problem()):
+            raise Gpt2cliError(f"{hardware.NO_GPU} {problem}")
+        if self.device != "cpu" and self.gpu_bytes is not None:
+            for gpu in hardware.visible():
+                if self.gpu_bytes > gpu.total:
+                    raise UsageError(
+                        f"--gpu-memory-limit {self.gpu_memory_limit} is more than the {gpu.name} "
+                        f"has, {gpu.total / 1e9:.1f} GB."
+                    )
 
     @property
     def gpu_bytes(self) -> int | None:
@@ -142,7 +156,7 @@ class ReadingOptions(ComputeOptions):
     precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = option(
         "auto",
         "What the weights are held in; int8: the weights alone, with a scale a row. auto: bfloat16 "
-        "on a GPU that has it, else float32.",
+        "on a GPU from compute capability 8.0 on, float16 from 7.0 on, else float32.",
     )
 
 

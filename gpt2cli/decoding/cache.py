@@ -11,8 +11,8 @@ from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
 
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, narrow, pieces
-from gpt2cli.network.attention import cached_attention, padded_attention
-from gpt2cli.network.compiling import Compiler, Way, fastest
+from gpt2cli.network.attention import cached_attention, over_heads, padded_attention
+from gpt2cli.network.compiling import Compiler, Way, fastest, has_gpu
 
 # Prompts are padded to one of these lengths, so that few programs are compiled.
 PROMPT_SIZES = (16, 64, 256, 512, 768, 1024)
@@ -58,9 +58,10 @@ class CachedModel:
             apart: whether products in half precision are TensorFlow's where it has the faster
                 ones; those of few rows in float32 and int8 are faster within one program.
         """
-        halved = apart and narrow.is_half(weights)
+        # A GPU is given a token's step as one launch.
+        split = apart and narrow.is_half(weights) and not has_gpu()
         self.compiler = Compiler(
-            xla=xla, way=fastest(xla=xla, width=hparams.n_embd) if halved else Way.WHOLE
+            xla=xla, way=fastest(xla=xla, width=hparams.n_embd) if split else Way.WHOLE
         )
         self.slots, self.vocab = 0, hparams.n_vocab
         self._weights, self._hparams, self._finish = weights, hparams, finish
@@ -170,7 +171,8 @@ class CachedModel:
         """
 
         def block(x: Any, weights: gpt2.Weights, pair: tuple[Any, Any]) -> Any:
-            return gpt2.block(x, weights, self._hparams.n_head, partial(attend, pair))
+            attention = over_heads(partial(attend, pair))
+            return gpt2.block(x, weights, self._hparams.n_head, attention)
 
         traced = tf.function(block, autograph=False)
         x = gpt2.embed(self._weights, tokens, positions)  # (batch, time, embed)

@@ -119,9 +119,8 @@ def training(model: Model) -> Iterator[str]:
     yield f"| steps | {state.step:,} |"
     if state.loss_weight:
         yield f"| training loss, moving average (nats per token) | {state.average:.4f} |"
-    if state.best_loss is not None:
-        where = f" (step {state.best_step:,})"
-        yield f"| lowest validation loss (nats per token) | {state.best_loss:.4f}{where} |"
+    if state.own_loss is not None:
+        yield f"| validation loss (nats per token) | {state.own_loss:.4f} |"
     for name in TOLD:
         value = model.settings.get(name)
         if value not in (None, False):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2
-from gpt2cli.network.attention import attend, lengths_of
+from gpt2cli.network.attention import Attend, attend, lengths_of, over_heads
 
 ROWS = tf.TensorSpec([None, None], tf.int32)
 EACH = tf.TensorSpec([None], tf.int32)
@@ -58,7 +58,7 @@ class Served(tf.Module):  # type: ignore[misc]
         time = tf.shape(tokens)[1]
         self._check(lengths, time, time)
         seen = tf.range(time)[None, :] <= tf.range(time)[:, None]  # (time, time)
-        attends = [partial(attend, seen=seen)] * self._hparams.n_layer
+        attends = [over_heads(partial(attend, seen=seen))] * self._hparams.n_layer
         hidden = self._hidden(tokens, tf.range(time)[None, :], attends)
         last = tf.gather(hidden, lengths - 1, batch_dims=1)  # (batch, embed)
         return {"logits": gpt2.logits(self._known(), last)}
@@ -118,7 +118,7 @@ class Served(tf.Module):  # type: ignore[misc]
     def _known(self) -> dict[str, Any]:
         return {name: tf.ensure_shape(self.weights[name], s) for name, s in self._shapes.items()}
 
-    def _hidden(self, tokens: Any, positions: Any, attends: Sequence[gpt2.Attend]) -> Any:
+    def _hidden(self, tokens: Any, positions: Any, attends: Sequence[Attend]) -> Any:
         weights = self._known()
         x = gpt2.embed(weights, tokens, positions)  # (batch, time, embed)
         return gpt2.hidden_states(weights, self._hparams, x, attends=attends)
@@ -136,7 +136,7 @@ class Served(tf.Module):  # type: ignore[misc]
         begun = slots[None, :] >= first[:, None]  # (batch, time)
         cache: Cache = []
         keep = partial(self._keep, seen=causal[None, None] & begun[:, None, None], cache=cache)
-        hidden = self._hidden(moved, positions, [keep] * self._hparams.n_layer)
+        hidden = self._hidden(moved, positions, [over_heads(keep)] * self._hparams.n_layer)
         room = [[0, 0], [0, 0], [0, length], [0, 0]]
         padded = [(tf.pad(key, room), tf.pad(value, room)) for key, value in cache]
         return gpt2.logits(self._known(), hidden[:, -1]), padded
@@ -152,7 +152,7 @@ class Served(tf.Module):  # type: ignore[misc]
             key, value = tf.where(here, key, pair[0]), tf.where(here, value, pair[1])
             return self._keep(query, key, value, seen=seen[:, None, None], cache=new)
 
-        attends = [partial(recall, pair) for pair in cache]
+        attends = [over_heads(partial(recall, pair)) for pair in cache]
         hidden = self._hidden(chosen[:, None], (place - first)[:, None], attends)
         return gpt2.logits(self._known(), hidden[:, -1]), new
 

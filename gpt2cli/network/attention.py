@@ -6,6 +6,7 @@ Tensors are (batch, heads, time, head) unless said otherwise; scores are scaled 
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,11 +16,29 @@ import tensorflow as tf
 from gpt2cli.network import pieces
 
 # Queries are taken in blocks of this many, each against the keys up to its end: nearly half of the
-# square of scores is never computed. One program has few, or XLA is long about it; where products
-# are TensorFlow's, smaller ones are as fast and leave out more.
-QUERY_BLOCK, APART_QUERY_BLOCK = 256, 128
+# square of scores is never computed. One program has few, or XLA is long about it, and a GPU would
+# wait between many; where products are a CPU's own, smaller ones are as fast and leave out more.
+QUERY_BLOCK, CPU_QUERY_BLOCK = 256, 128
 # Large enough to vanish in a softmax, small enough for float16's range.
 MASKED = -3e4
+
+
+# c_attn's product (batch, time, 3 * embed), its bias, the number of heads → what each position
+# attends to, (batch, time, embed).
+Attend = Callable[[Any, Any, int], Any]
+
+
+def over_heads(attend: Callable[[Any, Any, Any], Any]) -> Attend:
+    """Returns an attention over c_attn's product from one over queries, keys and values.
+
+    Args:
+        attend: (query, key, value) → what each position attends to, all (batch, heads, time, head).
+    """
+
+    def attended(product: Any, bias: Any, n_head: int) -> Any:
+        return merge_heads(attend(*heads_of(pieces.biased(product, bias), n_head)))
+
+    return attended
 
 
 def self_attention(query: Any, key: Any, value: Any, *, lean: bool = False) -> Any:
@@ -49,6 +68,10 @@ def self_attention(query: Any, key: Any, value: Any, *, lean: bool = False) -> A
         return found, lambda upstream: attention_gradient(heads, kept, found, upstream)
 
     return tf.custom_gradient(attended)(query, key, value)
+
+
+causal = over_heads(self_attention)
+lean_causal = over_heads(functools.partial(self_attention, lean=True))
 
 
 def attention_gradient(
@@ -91,7 +114,7 @@ def attention_gradient(
 
 def query_blocks(time: int) -> list[tuple[int, int]]:
     """Returns where each block of queries begins and ends."""
-    size = APART_QUERY_BLOCK if pieces.are_apart() else QUERY_BLOCK
+    size = CPU_QUERY_BLOCK if pieces.are_apart() and not pieces.on_gpu() else QUERY_BLOCK
     return [(start, min(start + size, time)) for start in range(0, time, size)]
 
 

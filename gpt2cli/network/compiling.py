@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.errors import shortened
 from gpt2cli.hparams import WIDE
 from gpt2cli.network import pieces
 
@@ -22,29 +23,67 @@ UNCOMPILED = (
 )
 # The disk may be full where XLA keeps what it has compiled.
 KEPT = "xla_compile_cache"
+REASON_CHARACTERS = 200
 
 
 class Way(enum.Enum):
     """How a network is computed."""
 
-    WHOLE = "one program of XLA's"
+    WHOLE = "one XLA program"
     PIECES = "products by TensorFlow, what lies between them by XLA"
     PLAIN = "without XLA"
 
 
+def has_gpu() -> bool:
+    """Returns whether what is computed now is computed on a GPU."""
+    return bool(tf.config.get_visible_devices("GPU"))
+
+
 def fastest(*, xla: bool, width: int) -> Way:
-    """Returns how the device in force computes a network of a width fastest, with XLA or not."""
+    """Returns how the device in force computes a network of a width fastest, with XLA or not.
+
+    On a GPU a program with products in it would be compiled for minutes: XLA tries hundreds of
+    variants of each.
+    """
     if not xla:
         return Way.PLAIN
-    whole = width < WIDE or tf.config.get_visible_devices("GPU")
-    return Way.WHOLE if whole else Way.PIECES
+    return Way.PIECES if has_gpu() or width >= WIDE else Way.WHOLE
 
 
-def program(function: Callable[..., Any], way: Way) -> Any:
-    """Returns a TensorFlow function that computes what a Python function of tensors does."""
+def failure() -> str:
+    """Compiles a small program for the device in force; returns why XLA cannot, or nothing.
+
+    On a GPU it needs ptxas and libdevice, which are parts of CUDA's compiler.
+    """
+    try:
+        tf.function(tf.tanh, jit_compile=True)(tf.ones([2])).numpy()
+    except tf.errors.OpError as error:
+        return reason(error)
+    return ""
+
+
+def reason(error: Any) -> str:
+    """Returns the line of a TensorFlow error that says what is wrong, shortened.
+
+    Above it stands where in the graph it happened, and below it once more.
+    """
+    lines = [line.strip() for line in str(error.message).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("File ", "[["))]
+    return shortened(said[-1], REASON_CHARACTERS) if said else type(error).__name__
+
+
+def program(function: Callable[..., Any], way: Way, *, gpu: bool | None = None) -> Any:
+    """Returns a TensorFlow function that computes what a Python function of tensors does.
+
+    Args:
+        function: takes and returns tensors.
+        way: how it is compiled.
+        gpu: whether its pieces are to suit a GPU; None: as the device in force is one.
+    """
+    gpu = has_gpu() if gpu is None else gpu
 
     def traced(*arguments: Any) -> Any:
-        with pieces.apart(apart=way is Way.PIECES):
+        with pieces.apart(apart=way is Way.PIECES, gpu=gpu):
             return function(*arguments)
 
     return tf.function(traced, jit_compile=way is Way.WHOLE, autograph=False)
@@ -76,8 +115,8 @@ class Compiler:
             except tf.errors.OpError as error:
                 if not self.xla or not (isinstance(error, UNCOMPILED) or KEPT in error.message):
                     raise
-                reason = str(error.message).strip().split("\n")[0][:200]
-                self._remarks.append(f"XLA cannot compile this ({reason}); going on without it.")
+                why = reason(error)
+                self._remarks.append(f"XLA cannot compile this ({why}); going on without it.")
                 self.xla = False
                 return compiled[False](*arguments)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from gpt2cli.hparams import LORA_SCALE, HParams
 from gpt2cli.network import lora, narrow, pieces
-from gpt2cli.network.attention import heads_of, lengths_of, merge_heads, self_attention
+from gpt2cli.network.attention import Attend, causal, lengths_of
 
 NORM_EPSILON = 1e-5
 # The standard deviations of Radford et al. 2018 and 2019 for weights that start at random.
@@ -25,8 +25,6 @@ POSITION_DEVIATION = 0.01
 PHILOX = 1
 
 Weights = Mapping[str, Any]
-# (query, key, value) → what each position attends to, all (batch, heads, time, head).
-Attend = Callable[[Any, Any, Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +82,7 @@ def hidden_states(
     Returns:
         (batch, time, embed).
     """
-    for layer, attend in enumerate(attends or [None] * hparams.n_layer):
+    for layer, attend in enumerate(attends or [causal] * hparams.n_layer):
         x = block(x, block_weights(weights, layer), hparams.n_head, attend)
     return norm(x, weights, "model/ln_f")
 
@@ -134,7 +132,7 @@ def block(
     x: Any,
     weights: Weights,
     n_head: int,
-    attend: Attend | None = None,
+    attend: Attend = causal,
     dropout: Dropout = NO_DROPOUT,
 ) -> Any:
     """Attention, then the MLP, both added to x.
@@ -143,45 +141,51 @@ def block(
         x: (batch, time, embed).
         weights: the block's, by their names below `model/hN/`.
         n_head: attention heads.
-        attend: how positions look at each other; None: causal, without padding.
+        attend: how positions look at each other.
         dropout: none outside training.
 
     Returns:
         (batch, time, embed).
     """
-    x += dropout(attention(x, weights, n_head, attend))
+    x = plus(x, attention(x, weights, n_head, attend), weights["attn/c_proj/b"], dropout)
     later = dropout.at(1) if dropout.rate else dropout
-    return x + later(mlp(x, weights))
+    return plus(x, mlp(x, weights), weights["mlp/c_proj/b"], later)
 
 
-def attention(x: Any, weights: Weights, n_head: int, attend: Attend | None) -> Any:
-    """(batch, time, embed) → (batch, time, embed), each position from those before it."""
+def plus(x: Any, product: Any, bias: Any, dropout: Dropout) -> Any:
+    """Returns x with a product and its bias added, of which a share is dropped in training."""
+    if dropout.rate:
+        return x + dropout(pieces.biased(product, bias))
+    return pieces.added(x, product, bias)
+
+
+def attention(x: Any, weights: Weights, n_head: int, attend: Attend) -> Any:
+    """(batch, time, embed) → the same, each from the positions before it; without c_proj's bias."""
 
     def mix(x: Any, weights: Weights) -> Any:
         return dense(norm(x, weights, "ln_1"), weights, "attn/c_attn")
 
-    mixed = pieces.again(mix, x, part(x, weights, "ln_1", "attn/c_attn"))
-    # (batch, time, 3 * embed)
-    found = merge_heads((attend or self_attention)(*heads_of(mixed, n_head)))
-
     def project(x: Any, weights: Weights) -> Any:
         return dense(x, weights, "attn/c_proj")
 
-    return pieces.again(project, found, part(x, weights, "attn/c_proj"))
+    mixed = pieces.again(mix, x, part(x, weights, "ln_1", "attn/c_attn/w"))
+    # (batch, time, 3 * embed)
+    found = attend(mixed, weights["attn/c_attn/b"], n_head)  # (batch, time, embed)
+    return pieces.again(project, found, part(x, weights, "attn/c_proj/w"))
 
 
 def mlp(x: Any, weights: Weights) -> Any:
-    """(batch, time, embed) → (batch, time, embed), each position for itself."""
+    """(batch, time, embed) → the same, each position for itself; without c_proj's bias."""
 
     def widen(x: Any, weights: Weights) -> Any:
         return dense(norm(x, weights, "ln_2"), weights, "mlp/c_fc")
 
     def narrowed(x: Any, weights: Weights) -> Any:
-        return dense(gelu(x), weights, "mlp/c_proj")
+        return dense(gelu(x, weights["mlp/c_fc/b"]), weights, "mlp/c_proj")
 
-    wide = pieces.again(widen, x, part(x, weights, "ln_2", "mlp/c_fc"))
+    wide = pieces.again(widen, x, part(x, weights, "ln_2", "mlp/c_fc/w"))
     # (batch, time, 4 * embed)
-    return pieces.again(narrowed, wide, part(x, weights, "mlp/c_proj"))
+    return pieces.again(narrowed, wide, part(x, weights, "mlp/c_fc/b", "mlp/c_proj/w"))
 
 
 def part(x: Any, weights: Weights, *names: str) -> Weights:
@@ -199,7 +203,7 @@ def part(x: Any, weights: Weights, *names: str) -> Weights:
 
 
 def dense(x: Any, weights: Weights, name: str) -> Any:
-    """(batch, time, width) → (batch, time, columns), in the precision of x."""
+    """(batch, time, width) → (batch, time, columns), in the precision of x, without the bias."""
     batch, time, width = lengths_of(x)
     rows = tf.reshape(x, [batch * time, width])
     if f"{name}/w" in weights:
@@ -209,7 +213,6 @@ def dense(x: Any, weights: Weights, name: str) -> Any:
         flat = tf.matmul(rows, matrix)  # (batch * time, columns)
     else:
         flat = narrow.product(rows, weights, f"{name}/w{narrow.ROWS}")
-    flat += tf.cast(weights[f"{name}/b"], x.dtype)
     if LORA_SCALE in weights:
         flat += lora.correction(rows, weights, f"{name}/w")
     return tf.reshape(flat, [batch, time, flat.shape[-1]])
@@ -231,11 +234,19 @@ def normalised(x: Any, gain: Any, bias: Any) -> Any:
 
 
 @pieces.piece
-def gelu(x: Any) -> Any:
-    """The tanh approximation of GELU (Hendrycks & Gimpel 2016), as GPT-2 was trained with."""
-    wide = tf.cast(x, tf.float32)
+def gelu(product: Any, bias: Any) -> Any:
+    """The tanh approximation of GELU (Hendrycks & Gimpel 2016), as GPT-2 was trained with.
+
+    Args:
+        product: (batch, time, width).
+        bias: (width,), added first.
+
+    Returns:
+        (batch, time, width).
+    """
+    wide = tf.cast(product, tf.float32) + bias
     inner = math.sqrt(2 / math.pi) * (wide + 0.044715 * wide * wide * wide)
-    return tf.cast(0.5 * wide * (1 + tf.tanh(inner)), x.dtype)
+    return tf.cast(0.5 * wide * (1 + tf.tanh(inner)), product.dtype)
 
 
 def random_weights(hparams: HParams, seed: int) -> Iterator[tuple[str, Any]]:

@@ -133,7 +133,11 @@ def write_best(folder: Path, step: int, loss: float) -> None:
         if step == 0:
             atomic.remove(folder / BEST)
             return
-        atomic.write_whole(folder / BEST, json.dumps({"step": step, "loss": loss}) + "\n")
+        text = json.dumps({"step": step, "loss": loss}) + "\n"
+        with contextlib.suppress(OSError, UnicodeError):
+            if (folder / BEST).read_text(encoding="utf-8") == text:
+                return
+        atomic.write_whole(folder / BEST, text)
 
 
 def best_step(folder: Path) -> int | None:
@@ -151,8 +155,13 @@ def best_step(folder: Path) -> int | None:
         raise BadDataError(f"{path} is damaged: {error!r}. Name a step by --checkpoint.") from error
 
 
+def samples_file(folder: Path, step: int) -> Path:
+    """Returns where a step's samples are."""
+    return folder / "samples" / f"samples-{step}.txt"
+
+
 def write_samples(folder: Path, step: int, text: str) -> None:
     """Writes a step's samples as `samples/samples-STEP.txt`."""
-    path = folder / "samples" / f"samples-{step}.txt"
+    path = samples_file(folder, step)
     with atomic.disk_errors(path):
         atomic.write_whole(path, text)

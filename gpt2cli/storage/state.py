@@ -33,9 +33,14 @@ class State:
         loss_weight: sum of those weights.
         optimizer: the optimiser whose state was saved.
         held_out: which windows the best validation loss is of.
-        best_step: the step with the lowest validation loss.
+        best_step: the step with the lowest loss of the validations that were due.
         best_loss: that loss (nats per token), or None where nothing was validated.
-        since_best: validations since then.
+        since_best: validations that were due since then.
+        val_step: the step that was validated last, or None.
+        val_loss: its loss (nats per token), where it is known.
+        end_step: a step at which training ended, and which was validated for that reason alone,
+            where its loss is lower than that of best_step; else 0.
+        end_loss: that loss (nats per token).
         lora_rank: of the adapters that are trained; 0 where the weights themselves are.
         lora_alpha: adapters count alpha / rank.
     """
@@ -52,6 +57,10 @@ class State:
     best_step: int = 0
     best_loss: float | None = None
     since_best: int = 0
+    val_step: int | None = None
+    val_loss: float | None = None
+    end_step: int = 0
+    end_loss: float | None = None
     lora_rank: int = 0
     lora_alpha: float = 0.0
 
@@ -70,14 +79,38 @@ class State:
             loss_weight=self.loss_weight * AVERAGE_DECAY + 1,
         )
 
-    def validated(self, loss: float, held_out: str) -> State:
-        """Returns the state after a validation; a best loss counts for the same windows alone."""
-        known = self.best_loss if self.held_out == held_out else None
+    @property
+    def lowest(self) -> tuple[int, float | None]:
+        """The step with the lowest validation loss of all, and that loss (nats per token)."""
+        if self.end_loss is not None:
+            return self.end_step, self.end_loss
+        return self.best_step, self.best_loss
+
+    @property
+    def own_loss(self) -> float | None:
+        """The validation loss of this very step (nats per token), where it is known."""
+        return self.val_loss if self.val_step == self.step else None
+
+    def validated(self, loss: float, held_out: str, *, due: bool) -> State:
+        """Returns the state after a validation; losses are compared for the same windows alone.
+
+        Args:
+            loss: nats per token.
+            held_out: which windows it is of.
+            due: whether a run that never stopped would validate here. Only then it counts for
+                patience: a run that ended and was continued must go on as if it never had.
+        """
+        judged = dataclasses.replace(self, held_out=held_out, val_step=self.step, val_loss=loss)
+        known, end = (self.best_loss, self.end_loss) if self.held_out == held_out else (None, None)
+        if not due and known is not None:
+            if loss < min(known, known if end is None else end):
+                return dataclasses.replace(judged, end_step=self.step, end_loss=loss)
+            return judged
+        if end is None or loss <= end:
+            judged = dataclasses.replace(judged, end_step=0, end_loss=None)
         if known is None or loss < known:
-            return dataclasses.replace(
-                self, held_out=held_out, best_step=self.step, best_loss=loss, since_best=0
-            )
-        return dataclasses.replace(self, since_best=self.since_best + 1)
+            return dataclasses.replace(judged, best_step=self.step, best_loss=loss, since_best=0)
+        return dataclasses.replace(judged, since_best=self.since_best + 1)
 
 
 def digest(record: dict[str, Any]) -> str:
@@ -118,6 +151,8 @@ def read_state(folder: Path, step: int) -> State:
         BadDataError: it is damaged.
     """
     record = read_record(folder, step)
+    # Before it was noted, a step was validated before it was saved.
+    record.setdefault("val_step", step)
     fields = {field.name for field in dataclasses.fields(State)}
     try:
         return State(**{name: value for name, value in record.items() if name in fields})

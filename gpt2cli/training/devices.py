@@ -10,14 +10,18 @@ import tensorflow as tf
 from gpt2cli import hardware
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.hardware import AMD_GPUS, NO_DRIVER, NO_GPU, NVIDIA_DRIVER, WSL_GPUS
+from gpt2cli.network import compiling
 
-# Ampere is the first generation that multiplies bfloat16 (CUDA C++ Programming Guide, 16.1).
-BFLOAT16_CAPABILITY = (8, 0)
-# Makes several devices of the CPU, to try out what is meant for several GPUs.
-CPU_DEVICES = "GPT2CLI_CPU_DEVICES"
+# Ampere is the first generation that multiplies bfloat16 fast, Volta the first with tensor cores
+# for float16 (CUDA C++ Programming Guide, Compute Capabilities).
+BFLOAT16_CAPABILITY, FLOAT16_CAPABILITY = (8, 0), (7, 0)
+# Make several devices of the CPU, or of the first GPU, to try out what is meant for several GPUs.
+CPU_DEVICES, GPU_PARTS = "GPT2CLI_CPU_DEVICES", "GPT2CLI_GPU_DEVICES"
+# What a part of a GPU may take of what is free on it, divided by the number of parts.
+PARTS_SHARE = 0.9
 
 
-def prepare(device: str = "auto", memory_limit: int | None = None) -> str:
+def prepare(device: str = "auto", memory_limit: int | None = None, precision: str = "auto") -> str:
     """Chooses what to compute on; returns its name.
 
     A GPU's memory is taken as it is needed, or what it may take is taken at once.
@@ -25,6 +29,7 @@ def prepare(device: str = "auto", memory_limit: int | None = None) -> str:
     Args:
         device: auto, cpu or gpu.
         memory_limit: what may be taken of each GPU's memory (bytes); None: all.
+        precision: as asked for; float32 products are exact where just that was asked for.
 
     Raises:
         Gpt2cliError: a GPU was asked for, and TensorFlow sees none.
@@ -37,13 +42,34 @@ def prepare(device: str = "auto", memory_limit: int | None = None) -> str:
         threads = tf.config.threading.get_intra_op_parallelism_threads() or "all"
         remark = f"; {reason()}" if device == "auto" and NVIDIA_DRIVER.exists() else ""
         return f"CPU ({threads} threads){remark}"
+    # Else Ampere and later round what they multiply to TF32's 10 bits.
+    tf.config.experimental.enable_tensor_float_32_execution(precision != "float32")
+    parts = counted_by(GPU_PARTS)
     for gpu in gpus:
-        if memory_limit is None:
+        if memory_limit is None and parts == 1:
             tf.config.experimental.set_memory_growth(gpu, True)
-        else:
-            limit = tf.config.LogicalDeviceConfiguration(memory_limit=memory_limit >> 20)
-            tf.config.set_logical_device_configuration(gpu, [limit])
+            continue
+        limit = (memory_limit or PARTS_SHARE * free_bytes()) / parts
+        part = tf.config.LogicalDeviceConfiguration(memory_limit=int(limit) >> 20)
+        tf.config.set_logical_device_configuration(gpu, [part] * parts)
     return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
+
+
+def counted_by(variable: str) -> int:
+    """Returns how many devices an environment variable asks for; 1 where it does not."""
+    count = os.environ.get(variable, "1")
+    return max(int(count), 1) if count.isascii() and count.isdecimal() else 1
+
+
+def free_bytes() -> float:
+    """Returns what is free on the first GPU in use (bytes).
+
+    Raises:
+        Gpt2cliError: its driver does not say.
+    """
+    for gpu in hardware.visible():
+        return gpu.free
+    raise Gpt2cliError(f"{GPU_PARTS} needs nvidia-smi, or --gpu-memory-limit.")
 
 
 def names() -> list[str]:
@@ -52,9 +78,9 @@ def names() -> list[str]:
     TensorFlow's devices are settled from then on.
     """
     cpu = tf.config.list_physical_devices("CPU")[0]
-    count = os.environ.get(CPU_DEVICES, "1")
-    if not tf.config.get_visible_devices("GPU") and count.isdecimal() and int(count) > 1:
-        several = [tf.config.LogicalDeviceConfiguration() for _ in range(int(count))]
+    count = counted_by(CPU_DEVICES)
+    if not tf.config.get_visible_devices("GPU") and count > 1:
+        several = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
         tf.config.set_logical_device_configuration(cpu, several)
     found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return [device.name.removeprefix("/device:") for device in found]
@@ -75,6 +101,8 @@ def reason() -> str:
         return NO_DRIVER
     if not tf.test.is_built_with_cuda():
         return "This TensorFlow is built without CUDA; run `pip install 'gpt2cli[gpu]'`."
+    if problem := hardware.problem():
+        return problem
     return (
         "A driver is there, and CUDA's libraries are missing or of another version: run "
         f"`pip install 'gpt2cli[gpu]'`. {driver()}"
@@ -89,15 +117,31 @@ def driver() -> str:
         return ""
 
 
+def capability() -> tuple[int, int]:
+    """Returns the compute capability of the first GPU in use; (0, 0) where there is none."""
+    for gpu in tf.config.get_visible_devices("GPU")[:1]:
+        details = tf.config.experimental.get_device_details(gpu)
+        found: tuple[int, int] = details.get("compute_capability", (0, 0))
+        return found
+    return 0, 0
+
+
 def precision(asked: str) -> str:
     """Returns the type to compute in: what was asked for, and for `auto` what suits the device."""
     if asked != "auto":
         return asked
-    for gpu in tf.config.get_visible_devices("GPU"):
-        details = tf.config.experimental.get_device_details(gpu)
-        if details.get("compute_capability", (0, 0)) >= BFLOAT16_CAPABILITY:
-            return "bfloat16"
-    return "float32"
+    found = capability()
+    if found >= BFLOAT16_CAPABILITY:
+        return "bfloat16"
+    return "float16" if found >= FLOAT16_CAPABILITY else "float32"
+
+
+def told_precision(asked: str) -> str:
+    """Returns the type to compute in, and why that one if nobody asked for it."""
+    chosen, (major, minor) = precision(asked), capability()
+    if asked != "auto" or not compiling.has_gpu():
+        return chosen
+    return f"{chosen} (its compute capability is {major}.{minor})"
 
 
 def frozen_type(asked: str) -> Any:
@@ -105,4 +149,5 @@ def frozen_type(asked: str) -> Any:
 
     Half as wide as float32, unless just that was asked for.
     """
-    return tf.as_dtype("bfloat16" if asked == "auto" else asked)
+    chosen = precision(asked)
+    return tf.as_dtype("bfloat16" if asked == "auto" and chosen == "float32" else chosen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -79,10 +79,15 @@ class Evaluator:
             batch_size: how many to take at once.
         """
         totals = Totals()
+        for batch in self.batches(windows, batch_size):
+            totals = totals.plus(batch)
+        return totals.score()
+
+    def batches(self, windows: Any, batch_size: int) -> Iterator[Totals]:
+        """Yields the totals over each batch of windows; what `score` takes and adds up."""
         for start in range(0, len(windows), batch_size):
             batch = windows[start : start + batch_size]
-            totals = totals.plus(self.judge(batch[:, :-1], batch[:, 1:]))
-        return totals.score()
+            yield self.judge(batch[:, :-1], batch[:, 1:])
 
     def judge(self, seen: Any, targets: Any) -> Totals:
         """Returns the totals over one batch of windows.

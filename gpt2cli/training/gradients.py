@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
 import tensorflow as tf
 
 from gpt2cli.hparams import HParams
-from gpt2cli.network import attention, gpt2, loss, pieces
+from gpt2cli.network import gpt2, loss, pieces
 from gpt2cli.network.compiling import Way, program
+from gpt2cli.training.method import WHOLE, Method
 
 # Takes gradients by name as soon as they are known; returns what is to be done with them before
 # the next ones are computed.
@@ -25,12 +25,12 @@ class Numerics:
     Attributes:
         dropout: share of activations to drop (0 to 1).
         precision: the type that matrices are multiplied in.
-        way: how it is compiled.
+        method: how it is compiled, and who computes attention.
     """
 
     dropout: float = 0.0
     precision: Any = tf.float32
-    way: Way = Way.WHOLE
+    method: Method = WHOLE
 
 
 class Network:
@@ -53,7 +53,7 @@ class Network:
         self._weights = weights
         self._hparams = hparams
         self._trained = trained
-        self._numerics = numerics
+        self._method = numerics.method
         self._dropout = numerics.dropout
         self._precision = numerics.precision
 
@@ -70,7 +70,7 @@ class Network:
         raise NotImplementedError
 
     def _compile(self, function: Callable[..., Any]) -> Any:
-        return program(function, self._numerics.way)
+        return program(function, self._method.way, gpu=self._method.gpu)
 
     def _layers(self, seed: Any) -> list[tuple[gpt2.Weights, Any]]:
         """Returns each block's weights, and the seed of its dropout, which has two places."""
@@ -79,9 +79,15 @@ class Network:
         return [(block, dropout.at(2 * n + 1).seed) for n, block in enumerate(blocks)]
 
     def _block(self, x: Any, weights: gpt2.Weights, seed: Any) -> Any:
-        attend = functools.partial(attention.self_attention, lean=self.lean)
         dropout = gpt2.Dropout(self._dropout, seed)
+        attend = self._method.attend(lean=self.lean)
         return gpt2.block(x, weights, self._hparams.n_head, attend, dropout)
+
+    def _loss(self, hidden: Any, wte: Any, targets: Any, scale: Any) -> Any:
+        """Returns the mean loss of (batch, window, embed) hidden states; its gradient is scaled."""
+        rows = tf.reshape(hidden, [-1, hidden.shape[-1]])  # (batch * window, embed)
+        at_once = self._method.loss_rows(lean=self.lean)
+        return loss.next_token_loss(rows, wte, tf.reshape(targets, [-1]), scale, at_once)
 
     def _embed(self, tokens: Any, seed: Any) -> Any:
         dropout = gpt2.Dropout(self._dropout, seed)
@@ -108,7 +114,7 @@ class Whole(Network):
         self._compiled = self._compile(self._loss_and_gradients)
         # All blocks are alike: traced once, forward and back, each is but a call. But XLA holds a
         # call's inputs, the weights too, for constants, and compiles anew where they change.
-        whole = self._numerics.way is Way.WHOLE
+        whole = self._method.way is Way.WHOLE
         self._layer = self._block if whole else tf.function(self._block, autograph=False)
 
     def __call__(self, tokens: Any, targets: Any, seed: Any, scale: Any, take: Take) -> Any:
@@ -124,7 +130,7 @@ class Whole(Network):
             tape.watch(x)
             hidden = gpt2.norm(self._through_blocks(x, seed), self._weights, "model/ln_f")
             wte = self._weights["model/wte"]
-            value = mean_loss(hidden, wte, targets, scale, loss.FAST_BLOCK_ROWS)
+            value = self._loss(hidden, wte, targets, scale)
         upstream, gradients = tape.gradient(value, [x, trained])
         if "model/wpe" in self._trained:
             gradients |= self._embed_gradients(tokens, seed, upstream, gradients["model/wte"])
@@ -156,7 +162,7 @@ class Recomputed(Network):
         self._embed_back = self._compile(self._embed_gradients)
         # As XLA's program it holds the largest gradient twice, but only so is what was dropped
         # found again.
-        if self._numerics.way is Way.WHOLE and not self._dropout:
+        if self._method.way is Way.WHOLE and not self._dropout:
             self._embed_back = self._embed_gradients
 
     def __call__(self, tokens: Any, targets: Any, seed: Any, scale: Any, take: Take) -> Any:
@@ -197,7 +203,7 @@ class Recomputed(Network):
         with tf.GradientTape() as tape:
             tape.watch([x, trained])
             hidden = gpt2.norm(x, weights, "model/ln_f")
-            value = mean_loss(hidden, weights["model/wte"], targets, scale)
+            value = self._loss(hidden, weights["model/wte"], targets, scale)
         upstream, gradients = tape.gradient(value, [x, trained])
         return value, upstream, gradients
 
@@ -210,15 +216,7 @@ def rows_added(matrix: Any, places: Any, rows: Any) -> Any:
         places: int32 (some,), which of its rows; some may recur.
         rows: (some, width).
     """
-    if pieces.are_apart():
+    if pieces.are_apart() and not pieces.on_gpu():
         # On a CPU TensorFlow's scattering copies the matrix even where nobody else needs it.
         return tf.raw_ops.InplaceAdd(x=matrix, i=places, v=rows)
     return tf.tensor_scatter_nd_add(matrix, places[:, None], rows)
-
-
-def mean_loss(
-    hidden: Any, wte: Any, targets: Any, scale: Any, block_rows: int = loss.BLOCK_ROWS
-) -> Any:
-    """Returns the mean loss of (batch, window, embed) hidden states; its gradient is scaled."""
-    rows = tf.reshape(hidden, [-1, hidden.shape[-1]])  # (batch * window, embed)
-    return loss.next_token_loss(rows, wte, tf.reshape(targets, [-1]), scale, block_rows)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,10 +27,22 @@ LOGIT_ROWS, MORE_LOGIT_ROWS, LOGIT_COPIES = 256, 1024, 2
 # what positions attend to is kept for all, save where memory is to be saved.
 KEPT_STATES, KEPT_SCORES = 22, 1.2
 PIECES_STATES, PIECES_SCORES, PIECES_SHARES = 11, 2.0, 0.6
+# On a GPU, reckoned from what the graph keeps and not yet measured on a card. Numbers that a block
+# keeps for each position, in the type that is computed in: inputs and results of both norms,
+# c_attn's product, what attention gives, c_fc's product, what GELU makes of it, and the two that
+# are added to x. If attention is not cuDNN's, heads laid out anew and probabilities too. CUDA's
+# context and cuBLAS's room to work in are taken beside TensorFlow.
+GPU_STATES, GPU_HEADS, GPU_SHARES = 18, 10, 0.6
+GPU_PROGRAM_BYTES, GPU_LOGIT_ROWS, GPU_MORE_LOGIT_ROWS = 1_000_000_000, 1024, 4096
+# What the driver keeps for itself of a card that nobody uses (bytes).
+GPU_RESERVED = 1_000_000_000
 SLOTS = {"adam": 2.0, "adamw": 2.0, "adafactor": 0.01, "sgd": 0.0}
 SMALL_RANK = 8
-NVIDIA_SMI = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
 CGROUP = Path("/sys/fs/cgroup")
+# Compute capabilities: the first with fast float16, and the first with cuDNN's attention.
+VOLTA, AMPERE = (7, 0), (8, 0)
+# A run that takes no more than this share of another one's memory has a chance to fit.
+CLEARLY_LESS = 0.8
 MEMINFO = Path("/proc/meminfo")
 
 
@@ -51,7 +60,10 @@ class Run:
         blocks_only: whether embeddings and the last norm stay as they are.
         rank: of the adapters that are trained; 0: none.
         narrow: whether what is not trained is held in half precision.
-        pieces: whether the network is computed in pieces, as on a CPU with XLA.
+        pieces: whether the network is computed in pieces by XLA.
+        gpu: whether on a GPU.
+        wide: whether it is computed in float32.
+        fused: whether attention is cuDNN's.
         devices: how many train together.
         waits: whether no weight changes before all gradients of a step are known.
     """
@@ -68,6 +80,9 @@ class Run:
     pieces: bool
     devices: int
     waits: bool
+    gpu: bool = False
+    wide: bool = True
+    fused: bool = False
 
     @property
     def trained(self) -> int:
@@ -84,7 +99,9 @@ class Run:
 
     def expected(self) -> float:
         """Returns the memory that the run takes at most (bytes), within about a fifth."""
-        return PROGRAM_BYTES + self._held() + max(self._on_the_way(), self._update())
+        program = GPU_PROGRAM_BYTES if self.gpu else PROGRAM_BYTES
+        on_the_way = self._on_the_way_on_gpu() if self.gpu else self._on_the_way()
+        return program + self._held() + max(on_the_way, self._update())
 
     def _held(self) -> float:
         """The weights and what the optimiser and accumulation keep of them (bytes)."""
@@ -101,6 +118,25 @@ class Run:
         embeddings = shape.n_vocab * shape.n_embd * (1 if self.rank else 2)
         gradients = self.trained / 2 if self.gathers else 0
         return FLOAT_BYTES * (logits + embeddings + self._blocks(rows) + gradients)
+
+    def _on_the_way_on_gpu(self) -> float:
+        """What the way forward and back holds at its widest on a GPU (bytes)."""
+        shape, rows = self.hparams, self.batch_size * self.window
+        width = FLOAT_BYTES if self.wide else FLOAT_BYTES // 2
+        at_once = GPU_LOGIT_ROWS if self.recompute else GPU_MORE_LOGIT_ROWS
+        embeddings, states = shape.n_vocab * shape.n_embd, rows * shape.n_embd
+        kept = float(GPU_STATES * states)
+        if not self.fused:
+            scores = rows * self.window * shape.n_head
+            kept += GPU_HEADS * states + GPU_SHARES * scores
+        # Matrices are copied to the type that is computed in: all at once, or one block's.
+        matrices = 0 if self.wide else 12 * shape.n_embd**2
+        layers = shape.n_layer
+        blocks = layers * states + kept + matrices if self.recompute else layers * (kept + matrices)
+        logits = LOGIT_COPIES * min(rows, at_once) * shape.n_vocab
+        gradients = self.trained / 2 if self.gathers else 0
+        narrow = logits + blocks + (0 if self.wide else embeddings)
+        return width * narrow + FLOAT_BYTES * ((1 if self.rank else 2) * embeddings + gradients)
 
     def _blocks(self, rows: int) -> float:
         """What all blocks keep for the way back of so many positions (numbers)."""
@@ -126,6 +162,10 @@ class Run:
 def run_of(config: FinetuneConfig, hparams: HParams, rank: int, machines: int = 1) -> Run:
     """Returns what the settings say of the memory that each device takes."""
     devices = machines * sharers(config)
+    gpus = [] if config.device == "cpu" else hardware.visible()
+    capability = gpus[0].capability if gpus else None
+    wide = config.precision == "float32" if capability is None else not is_half(config, capability)
+    fused = not wide and (capability or (0, 0)) >= AMPERE
     return Run(
         hparams,
         config.window or hparams.n_ctx,
@@ -136,9 +176,19 @@ def run_of(config: FinetuneConfig, hparams: HParams, rank: int, machines: int = 
         config.only_train_transformer_layers,
         rank,
         config.precision != "float32",
-        config.xla and hparams.n_embd >= WIDE and (config.device == "cpu" or not gpu_bytes()),
+        config.xla and (hparams.n_embd >= WIDE or bool(gpus)),
         devices,
         config.clip_norm > 0 or config.precision == "float16",
+        gpu=bool(gpus),
+        wide=wide,
+        fused=fused and config.xla,
+    )
+
+
+def is_half(config: FinetuneConfig, capability: tuple[int, int]) -> bool:
+    """Returns whether a GPU of a compute capability will compute in half precision."""
+    return config.precision in ("bfloat16", "float16") or (
+        config.precision == "auto" and capability >= VOLTA
     )
 
 
@@ -146,30 +196,22 @@ def sharers(config: FinetuneConfig) -> int:
     """Returns how many GPUs of this machine share what it takes of a micro-batch."""
     if not config.is_shared or config.device == "cpu":
         return 1
-    return max(1, min(visible_gpus(), config.batch_size))
-
-
-def visible_gpus() -> int:
-    """Returns how many GPUs of this machine TensorFlow is let see, as far as the driver tells."""
-    there, chosen = len(gpu_bytes()), os.environ.get(hardware.VISIBLE)
-    if chosen is None:
-        return there
-    return min(there, len([name for name in chosen.split(",") if name.strip() not in ("", "-1")]))
+    return max(1, min(len(hardware.visible()), config.batch_size))
 
 
 def devices(device: str) -> str:
     """Returns what a run will compute on, as far as it is known without TensorFlow."""
-    count = 0 if device == "cpu" else visible_gpus()
-    return hardware.counted(count)
+    return hardware.counted(0 if device == "cpu" else len(hardware.visible()))
 
 
-def gpu_bytes() -> list[float]:
-    """Returns the memory that is free on each GPU (bytes), as its driver's program tells it."""
-    if shutil.which(NVIDIA_SMI[0]):
-        with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
-            told = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=10)
-            return [float(line) * 2**20 for line in told.stdout.split()]
-    return []
+def remedy(run: Run) -> str:
+    """Returns what to type after a run took more memory than there was."""
+    options: list[str] = []
+    for option, smaller in leaner(run):
+        options.append(option)
+        if smaller.expected() < CLEARLY_LESS * run.expected():
+            return f"Try {' '.join(options)}: it takes about {smaller.expected() / 1e9:.1f} GB."
+    return "Take a smaller model."
 
 
 def leaner(run: Run) -> Iterator[tuple[str, Run]]:
@@ -197,8 +239,9 @@ def check(config: FinetuneConfig, run: Run) -> str:
     Raises:
         Gpt2cliError: it will not fit, and the settings don't say to try all the same.
     """
-    needed, free = run.expected(), free_bytes(config.device)
+    needed, free = run.expected(), free_bytes(config.device, config.gpu_bytes)
     there = f"{free / 1e9:.1f} GB free" if math.isfinite(free) else "what is free is not known here"
+    there += of_gpu(config)
     line = f"memory: about {needed / 1e9:.1f} GB expected, {there}"
     if not config.memory_check or needed <= free:
         return line
@@ -215,13 +258,26 @@ def check(config: FinetuneConfig, run: Run) -> str:
     )
 
 
-def free_bytes(device: str) -> float:
+def of_gpu(config: FinetuneConfig) -> str:
+    """Returns what there is to say of the GPU's memory: of how much, and what others hold."""
+    for gpu in hardware.visible() if config.device != "cpu" else []:
+        held = gpu.total - gpu.free
+        others = f"; other processes hold {held / 1e9:.1f} GB" if held > GPU_RESERVED else ""
+        return f" of {gpu.total / 1e9:.1f} GB on the {gpu.name}{others}"
+    return ""
+
+
+def free_bytes(device: str, limit: int | None = None) -> float:
     """Returns the memory that is free for a run: the GPU's where there is one, else the machine's.
 
     The machine's is less where a container's limit leaves less.
+
+    Args:
+        device: auto, cpu or gpu.
+        limit: what may be taken of a GPU's memory (bytes); None: all.
     """
-    if device != "cpu" and (free := gpu_bytes()):
-        return free[0]
+    for gpu in hardware.visible() if device != "cpu" else []:
+        return gpu.free if limit is None else min(gpu.free, limit)
     limits = [float("inf")]
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = MEMINFO.read_text(encoding="utf-8").splitlines()

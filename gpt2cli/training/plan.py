@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -12,6 +13,7 @@ from pathlib import Path
 from gpt2cli.config.finetune import DEFAULT_STEPS, FinetuneConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.records import Notice, Record
+from gpt2cli.signals import Interrupted
 from gpt2cli.storage import folders, journal
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
@@ -34,6 +36,40 @@ def last_step(config: FinetuneConfig, state: State, per_epoch: int) -> int | Non
     if config.steps == -1:
         return None
     return state.step + (DEFAULT_STEPS if config.steps is None else config.steps)
+
+
+def is_done(config: FinetuneConfig, start: Start) -> bool:
+    """Returns whether the run has all the steps that are asked for, and their validation.
+
+    It lacks that where it was stopped by a signal after its last step.
+    """
+    if config.until_step is None or start.step < config.until_step:
+        return False
+    state = start.state
+    owes = state is not None and state.held_out and state.val_step != state.step
+    return start.step > config.until_step or not (owes and config.val_every)
+
+
+def keep_best(folder: Path, start: Start) -> None:
+    """Writes the best.json of a run that was killed before it could."""
+    step, loss = start.state.lowest if start.state else (0, None)
+    if loss is not None:
+        journal.write_best(folder, step, loss)
+
+
+@contextlib.contextmanager
+def told_safe(step: int) -> Iterator[None]:
+    """Within the block a signal that ends the command says what is safe."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        raise Interrupted(interrupted.signum, what_is_safe(step)) from None
+
+
+def what_is_safe(step: int) -> str:
+    """Returns what a command that is stopped after a step has to say."""
+    done = f"Step {step} is saved" if step else "No step was done yet"
+    return f"{done}; the same command goes on from there."
 
 
 def check_settings(config: FinetuneConfig, start: Start, tokenizer: Tokenizer) -> int:

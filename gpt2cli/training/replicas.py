@@ -51,7 +51,8 @@ class Group(Trainer):
 
         shares = self._strategy.experimental_distribute_values_from_function(share)
         told = self._everywhere(shares, facts, first=first, last=last)
-        return self._strategy.experimental_local_results(told)[0].numpy()
+        value, norm = tf.unstack(self._strategy.experimental_local_results(told)[0])
+        return value, norm
 
     def _everywhere_graph(
         self, shares: Any, facts: tuple[Any, ...], *, first: bool, last: bool

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, TryLaterError
-from gpt2cli.records import StepReport, Validation
+from gpt2cli.progress import Count
+from gpt2cli.records import Progress, StepReport, Validation
 from gpt2cli.storage import atomic, checkpoint, folders, journal, run
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
 from gpt2cli.text import batches
-from gpt2cli.training import devices, model, plan
+from gpt2cli.training import devices, method, model, plan
 from gpt2cli.training.data import Data
-from gpt2cli.training.evaluation import Evaluator
+from gpt2cli.training.evaluation import Evaluator, Totals
 from gpt2cli.training.schedule import Schedule
-from gpt2cli.training.step import Recipe
-from gpt2cli.training.team import Team
+from gpt2cli.training.step import Pending
+from gpt2cli.training.team import Team, recipe
 
 
 class Session:
@@ -33,6 +35,7 @@ class Session:
         saved: the step of the newest checkpoint of this run, or None.
         last: the step at which it will end; None: it has no end.
         team: who trains together.
+        method: how the network is computed.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class Session:
         """
         self.state = state
         self.saved = start.step if start.step else None
+        # What the newest checkpoint's own state file holds, where it has one.
+        self._kept = state if start.state else None
         self._config, self._data, self._folder = (
             config,
             data,
@@ -62,7 +67,14 @@ class Session:
         frozen = devices.frozen_type(config.precision)
         self._model = model.load(start, state, self._folder, frozen, writes=team.leads)
         self.weights = self._model.weights
-        self._trainer = team.trainer(self.weights, start.hparams, recipe(config))
+        self.method = method.chosen(
+            start.hparams,
+            devices.precision(config.precision),
+            xla=config.xla,
+            batch=max(config.batch_size // team.size, 1),
+            window=data.window,
+        )
+        self._trainer = team.trainer(self.weights, start.hparams, recipe(config, self.method))
         if start.state is not None and start.state.optimizer == config.optimizer:
             self._load_optimizer(start.optimizer)
         self.last = plan.last_step(config, state, data.windows_per_epoch)
@@ -70,7 +82,10 @@ class Session:
             config.schedule, config.learning_rate, config.warmup_steps, self.last
         )
         self._evaluator = Evaluator(self.weights, start.hparams, xla=config.xla)
-        self._began = self._saved_at = time.monotonic()
+        self._began = self._saved_at = self._launched_at = time.monotonic()
+        # Steps that were begun and not reported, with their learning rates.
+        self._launched: list[tuple[float, Pending]] = []
+        self._count = config.accumulate_gradients * config.batch_size
         if team.leads:
             atomic.need_room(self._folder, self.size(), "Nothing was changed.")
 
@@ -81,32 +96,73 @@ class Session:
                 raise BadDataError(f"{prefix}: {name} has the shape {array.shape}.")
             slots[name].assign(array)
 
-    def step(self, cancelled: Callable[[], bool]) -> StepReport | None:
-        """Trains one step; returns what is to be told of it, or None where it was given up.
+    @property
+    def launched(self) -> int:
+        """The step that was begun last; those after the state's may still be under way."""
+        return self.state.step + len(self._launched)
 
-        Raises:
-            Gpt2cliError: the loss is not a finite number.
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a step can be begun before the one before it is done: on a GPU, alone."""
+        return self.method.gpu and self.team.alone
+
+    @property
+    def waiting(self) -> float:
+        """How long the oldest step that is not reported has been under way (seconds)."""
+        return time.monotonic() - self._launched_at if self._launched else 0.0
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the weights are all of one step, whatever became of the next one."""
+        return self._trainer.intact
+
+    def launch(self, cancelled: Callable[[], bool]) -> bool:
+        """Begins the next step; returns whether it was not given up.
+
+        On a GPU it is under way then, and `reports` waits for it.
         """
-        config, step, began = self._config, self.state.step + 1, time.monotonic()
-        count = config.accumulate_gradients * config.batch_size
+        config, step = self._config, self.launched + 1
+        if not self._launched:
+            self._launched_at = time.monotonic()
         drawn = batches.windows(
-            self._data.tokens, self.state.seed, self.state.windows, count, self._data.window
+            self._data.tokens,
+            self.state.seed,
+            self.state.windows + len(self._launched) * self._count,
+            self._count,
+            self._data.window,
         ).reshape(config.accumulate_gradients, config.batch_size, self._data.window + 1)
         rate = self._schedule(step)
         with self._joint():
-            loss = self._trainer.step(drawn, rate, step, self.state.seed, cancelled)
-        if loss is None:
-            return None
-        if not math.isfinite(loss):
-            raise Gpt2cliError(
-                f"The loss of step {step} is {loss}; the step was not saved. {self._safe} "
-                "Try a lower --learning-rate, a longer --warmup-steps or --clip-norm 1."
-            )
-        self.state = self.state.after(loss, count)
+            pending = self._trainer.step(drawn, rate, step, self.state.seed, cancelled)
+        if pending is not None:
+            self._launched.append((rate, pending))
+        return pending is not None
+
+    def reports(self) -> list[StepReport]:
+        """Waits for the steps that were begun; returns what is to be told of each.
+
+        Raises:
+            Gpt2cliError: a loss is not a finite number.
+        """
+        launched, self._launched = self._launched, []
+        numbers = [pending.fetch() for _, pending in launched]
+        found: list[StepReport] = []
+        if not launched:
+            return found
         now = time.monotonic()
-        speed = count * self._data.window / (now - began)
-        average, norm = self.state.average, self._trainer.norm
-        return StepReport(step, self.seconds, loss, average, rate, norm, speed)
+        each = (now - self._launched_at) / len(launched)
+        for place, ((rate, _), (loss, norm)) in enumerate(zip(launched, numbers, strict=True), 1):
+            step = self.state.step + 1
+            if not math.isfinite(loss):
+                raise Gpt2cliError(
+                    f"The loss of step {step} is {loss}; the step was not saved. {self.safe} "
+                    "Try a lower --learning-rate, a longer --warmup-steps or --clip-norm 1."
+                )
+            self.state = self.state.after(loss, self._count)
+            seconds = self._launched_at + place * each - self._began
+            speed = self._count * self._data.window / each
+            found.append(StepReport(step, seconds, loss, self.state.average, rate, norm, speed))
+        return found
 
     def agreed(self, word: int) -> int:
         """Returns the largest of the words that the processes say between two steps.
@@ -125,26 +181,55 @@ class Session:
                 yield
         except TryLaterError as error:
             raise TryLaterError(
-                f"{error} {self._safe} The same command on every worker goes on from there."
+                f"{error} {self.safe} The same command on every worker goes on from there."
             ) from error
 
     @property
-    def _safe(self) -> str:
+    def safe(self) -> str:
+        """A sentence on what is safe on disk."""
         if not self.team.leads:
             return "What the first worker saved is safe."
         return f"Step {self.saved} is safe." if self.saved else "Nothing was saved yet."
 
-    @property
-    def validates(self) -> bool:
-        """Whether there is a text to validate on, and this process does it."""
-        return self._data.held_out is not None and self.team.leads
+    def owes_validation(self, *, ends: bool) -> bool:
+        """Returns whether the present weights are to be judged here, and were not yet.
 
-    def validate(self) -> Validation:
-        """Returns the score over the held-out windows, and notes whether it is the best."""
-        score = self._evaluator.score(self._data.held_out, self._config.batch_size)
-        self.state = self.state.validated(score.loss, self._data.held_out_name)
-        step, seconds = self.state.step, self.seconds
-        return Validation(step, seconds, score.loss, score.perplexity, score.accuracy)
+        They are where the windows are new to the run, every --val-every steps, and at the end.
+        """
+        if self._data.held_out is None or not self._config.val_every or not self.team.leads:
+            return False
+        new = self.state.held_out != self._data.held_out_name
+        return new or (self.state.val_step != self.state.step and (ends or self._is_due))
+
+    @property
+    def _is_due(self) -> bool:
+        return self.state.step % self._config.val_every == 0
+
+    def validate(self, stopped: Callable[[], bool]) -> Generator[Progress | Validation, None, None]:
+        """Yields how far it is, and the score over the held-out windows, which the state notes.
+
+        Where it is stopped, it is as if it had not begun.
+
+        Raises:
+            Gpt2cliError: the loss is not a finite number.
+        """
+        windows: Any = self._data.held_out
+        size, totals = self._config.batch_size, Totals()
+        count = math.ceil(len(windows) / size)
+        with Count("validating", count, not self._config.quiet and sys.stderr.isatty()) as meter:
+            for done, batch in enumerate(self._evaluator.batches(windows, size), 1):
+                totals = totals.plus(batch)
+                if stopped():
+                    return
+                yield from meter.advance(done)
+        score, step = totals.score(), self.state.step
+        if not math.isfinite(score.loss):
+            raise Gpt2cliError(
+                f"The validation loss of step {step} is {score.loss}; the step was not saved. "
+                f"{self.safe} Try a lower --learning-rate, or other weights to start from."
+            )
+        self.state = self.state.validated(score.loss, self._data.held_out_name, due=self._is_due)
+        yield Validation(step, self.seconds, score.loss, score.perplexity, score.accuracy)
 
     @property
     def seconds(self) -> float:
@@ -154,7 +239,14 @@ class Session:
     @property
     def improved(self) -> bool:
         """Whether the present step is the best so far, and not saved yet."""
-        return self.state.best_step == self.state.step > (self.saved or 0)
+        return self.state.lowest[0] == self.state.step > (self.saved or 0)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the newest checkpoint holds the present step, and all that is known of it."""
+        if self.state.step != self.saved:
+            return self.state.step == 0
+        return self._kept in (None, self.state)
 
     def save(self) -> Path:
         """Makes the present step the run's newest checkpoint; returns its prefix.
@@ -167,18 +259,25 @@ class Session:
             checkpoint.save_all({weights: self._model.saved, optimizer: self._trainer.slots})
 
         prefix = run.commit(self._folder, self.state, write, size=self.size())
-        # Whatever lies there before the first save of a new run is of the one it replaces.
-        best = frozenset({self.state.best_step})
-        run.rotate(self._folder, self._config.max_checkpoints if self.saved else 1, best)
-        if self.saved is None and not self.state.lora_rank:
-            run.remove_base(self._folder)
-        if self.state.best_loss is not None:
-            journal.write_best(self._folder, self.state.best_step, self.state.best_loss)
-        elif self.saved is None:
+        first, self.saved = self.saved is None, self.state.step
+        self._kept, self._saved_at = self.state, time.monotonic()
+        if first and self.state.lowest[1] is None:
             # It is of the run that this one replaces.
             atomic.remove(self._folder / journal.BEST)
-        self.saved, self._saved_at = self.state.step, time.monotonic()
+        # Before the one that it has named is removed.
+        self.write_best()
+        # Whatever lies there before the first save of a new run is of the one it replaces.
+        keep = 1 if first else self._config.max_checkpoints
+        run.rotate(self._folder, keep, frozenset({self.state.lowest[0]}))
+        if first and not self.state.lora_rank:
+            run.remove_base(self._folder)
         return prefix
+
+    def write_best(self) -> None:
+        """Writes best.json, where something was validated and there is a checkpoint."""
+        step, loss = self.state.lowest
+        if loss is not None and self.saved is not None:
+            journal.write_best(self._folder, step, loss)
 
     def waits(self, minutes: float) -> bool:
         """Returns whether the last save is longer ago than this (0: it may be)."""
@@ -188,18 +287,3 @@ class Session:
         """Returns what a checkpoint takes on the disk (bytes)."""
         tensors: list[Any] = [*self._model.saved.values(), *self._trainer.slots.values()]
         return sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in tensors)
-
-
-def recipe(config: FinetuneConfig) -> Recipe:
-    """Returns how the config wants the model trained."""
-    return Recipe(
-        optimizer=config.optimizer,
-        accumulate=config.accumulate_gradients,
-        clip_norm=config.clip_norm,
-        weight_decay=config.weight_decay,
-        dropout=config.dropout,
-        precision=devices.precision(config.precision),
-        recompute=config.use_memory_saving_gradients,
-        blocks_only=config.only_train_transformer_layers,
-        xla=config.xla,
-    )

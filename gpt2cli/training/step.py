@@ -11,13 +11,14 @@ import tensorflow as tf
 
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, lora
-from gpt2cli.network.compiling import Way, fastest
 from gpt2cli.training import gradients, optimizers
+from gpt2cli.training.method import WHOLE, Method
 
 # How float16's loss scale goes (Micikevicius et al. 2018, section 3.2): it starts high, halves
 # where a gradient overflows, and doubles after so many steps without.
 FIRST_SCALE = 2.0**15
 STEPS_TO_DOUBLE = 2000
+HOST = "/CPU:0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +34,7 @@ class Recipe:
         precision: float32, bfloat16 or float16: what the network computes in.
         recompute: whether to save memory by computing each block twice.
         blocks_only: whether embeddings and the last norm stay as they are.
-        xla: whether XLA compiles the network; else TensorFlow runs it operation by operation.
-        way: how it is compiled; None: as is fastest here.
+        method: how it is compiled, and who computes attention.
     """
 
     optimizer: str = "adam"
@@ -45,8 +45,24 @@ class Recipe:
     precision: str = "float32"
     recompute: bool = False
     blocks_only: bool = False
-    xla: bool = True
-    way: Way | None = None
+    method: Method = WHOLE
+
+
+@dataclasses.dataclass(frozen=True)
+class Pending:
+    """A step that the device was given; its numbers are there once it is done.
+
+    Attributes:
+        losses: of each micro-batch.
+        norm: the global norm of the gradient, before it was clipped.
+    """
+
+    losses: list[Any]
+    norm: Any
+
+    def fetch(self) -> tuple[float, float]:
+        """Waits for the device; returns the mean loss (nats per token) and the norm."""
+        return float(np.mean([float(loss) for loss in self.losses])), float(self.norm)
 
 
 class Trainer:
@@ -56,7 +72,6 @@ class Trainer:
         weights: the model's variables, by name.
         optimizer: the optimiser of those that are trained.
         slots: what is saved beside the weights, by name.
-        norm: the global norm of the last step's gradient, before it was clipped.
     """
 
     def __init__(
@@ -76,7 +91,6 @@ class Trainer:
                 are others than this one.
         """
         self.weights = weights
-        self.norm = 0.0
         self._recipe = recipe
         self._averaged = averaged
         trained = {name: weights[name] for name in trained_names(weights, recipe.blocks_only)}
@@ -91,11 +105,17 @@ class Trainer:
         held = trained if recipe.accumulate > 1 else {}
         self._sums = gpt2.variables((name, tf.zeros_like(w)) for name, w in held.items())
         backward = gradients.Recomputed if recipe.recompute else gradients.Whole
-        precision = tf.as_dtype(recipe.precision)
-        way = recipe.way or fastest(xla=recipe.xla, width=hparams.n_embd)
-        numerics = gradients.Numerics(recipe.dropout, precision, way)
+        numerics = gradients.Numerics(recipe.dropout, tf.as_dtype(recipe.precision), recipe.method)
         self._gradients = backward(weights, hparams, tuple(trained), numerics)
         self._compiled = tf.function(self.graph, autograph=False)
+        # Updates begun and done. On the CPU, so that they are known whatever became of the GPU.
+        with tf.device(HOST):
+            self._begun, self._done = tf.Variable(0.0), tf.Variable(0.0)
+
+    @property
+    def intact(self) -> bool:
+        """Whether the weights are all of one step: no update was left half-way."""
+        return bool(self._begun.numpy() == self._done.numpy())
 
     def step(
         self,
@@ -104,8 +124,10 @@ class Trainer:
         step: int,
         seed: int,
         cancelled: Callable[[], bool] = lambda: False,
-    ) -> float | None:
+    ) -> Pending | None:
         """Trains one step; the weights change with its last micro-batch, and not before.
+
+        On a GPU this returns as soon as the device has been given its work.
 
         Args:
             batches: int32 (micro-batches, batch, window + 1); their gradients are averaged.
@@ -116,23 +138,24 @@ class Trainer:
             cancelled: asked before each micro-batch whether to give the step up.
 
         Returns:
-            The mean loss (nats per token), or None where the step was given up.
+            What becomes of it, or None if the step was given up.
         """
         losses: list[Any] = []
         norm: Any = 0.0
         for number, batch in enumerate(batches):
             if cancelled():
                 return None
-            facts = (
-                tf.constant(rate, tf.float32),
-                tf.constant(step, tf.float32),
-                tf.constant(dropout_seed(seed, step, number)),
-            )
+            # From the host to the device is a copy that nobody waits for; back it would be one.
+            with tf.device(HOST):
+                facts = (
+                    tf.constant(rate, tf.float32),
+                    tf.constant(step, tf.float32),
+                    tf.constant(dropout_seed(seed, step, number)),
+                )
             first, last = number == 0, number == len(batches) - 1
             loss, norm = self.micro_batch(batch, facts, first=first, last=last)
             losses.append(loss)
-        self.norm = float(norm)
-        return float(np.mean([float(value) for value in losses]))
+        return Pending(losses, norm)
 
     def micro_batch(self, batch: Any, facts: tuple[Any, ...], *, first: bool, last: bool) -> Any:
         """Trains on a micro-batch, int32 (batch, window + 1); returns its loss and the norm.
@@ -143,7 +166,9 @@ class Trainer:
             first: whether it is the first one of the step.
             last: whether it is the last one, with which the weights change.
         """
-        return self._compiled(tf.constant(batch), *facts, first=first, last=last)
+        with tf.device(HOST):
+            windows = tf.constant(batch)
+        return self._compiled(windows, *facts, first=first, last=last)
 
     def graph(
         self, tokens: Any, rate: Any, step: Any, seed: Any, *, first: bool, last: bool
@@ -152,13 +177,19 @@ class Trainer:
         inputs = tf.maximum(tokens[:, :-1], 0)  # (batch, window)
         found: dict[str, Any] = {}
         halves: list[Any] = []
+        updates: list[Any] = []
 
         def take(gradients: dict[str, Any]) -> list[Any]:
             known = {name: self._summed(name, g, first=first) for name, g in gradients.items()}
             if last and self._updates_at_once:
                 lengths = [tf.nn.l2_loss(gradient) for gradient in known.values()]
                 halves.extend(lengths)
-                return lengths + self.optimizer.update(known, 1 / self._multiple, rate, step)
+                if not updates:
+                    updates.append(self._counted(self._begun, []))
+                with tf.control_dependencies(updates[:1]):
+                    done = self.optimizer.update(known, 1 / self._multiple, rate, step)
+                updates.extend(done)
+                return lengths + done
             found.update(known)
             return list(known.values()) if self._sums else []
 
@@ -166,15 +197,21 @@ class Trainer:
         if not last:
             return self._averaged(value) if self._averaged else value, 0.0
         if self._updates_at_once:
+            self._counted(self._done, updates)
             return value, tf.sqrt(2 * tf.add_n(halves)) / self._multiple
         if self._averaged:
             value, found = self._averaged((value, found))
         norm = tf.linalg.global_norm(list(found.values())) / self._multiple
-        if self._recipe.precision == "float16":
-            self._update_if_finite(found, norm, rate, step)
-        else:
-            self._update(found, norm, rate, step)
+        update = self._update_if_finite if self._recipe.precision == "float16" else self._update
+        with tf.control_dependencies([norm, self._counted(self._begun, [norm])]):
+            self._counted(self._done, update(found, norm, rate, step))
         return value, norm
+
+    @staticmethod
+    def _counted(count: Any, after: list[Any]) -> Any:
+        """Adds one to a count once others are done; returns the operation."""
+        with tf.control_dependencies(after), tf.device(HOST):
+            return count.assign_add(1.0)
 
     @property
     def _multiple(self) -> Any:
@@ -197,7 +234,7 @@ class Trainer:
         kept = self._sums[name]
         return tf.convert_to_tensor(kept.assign(gradient) if first else kept.assign_add(gradient))
 
-    def _update(self, found: Mapping[str, Any], norm: Any, rate: Any, step: Any) -> None:
+    def _update(self, found: Mapping[str, Any], norm: Any, rate: Any, step: Any) -> list[Any]:
         """Updates the weights by the micro-batches' mean, at most as long as is allowed.
 
         Args:
@@ -209,22 +246,25 @@ class Trainer:
         scale = 1 / self._multiple
         if self._recipe.clip_norm:
             scale *= tf.minimum(self._recipe.clip_norm / norm, 1.0)
-        self.optimizer.update(found, scale, rate, step)
+        return self.optimizer.update(found, scale, rate, step)
 
-    def _update_if_finite(self, found: Mapping[str, Any], norm: Any, rate: Any, step: Any) -> None:
+    def _update_if_finite(
+        self, found: Mapping[str, Any], norm: Any, rate: Any, step: Any
+    ) -> list[Any]:
         """Updates unless a gradient overflowed, and moves the loss scale."""
 
         def update() -> Any:
-            self._update(found, norm, rate, step)
+            done = self._update(found, norm, rate, step)
             doubled = self._good_steps.assign_add(1.0) >= STEPS_TO_DOUBLE
             self._good_steps.assign(tf.where(doubled, 0.0, self._good_steps))
-            return self._scale.assign(tf.where(doubled, self._scale * 2, self._scale))
+            with tf.control_dependencies(done):
+                return self._scale.assign(tf.where(doubled, self._scale * 2, self._scale))
 
         def skip() -> Any:
             self._good_steps.assign(0.0)
             return self._scale.assign(self._scale / 2)
 
-        tf.cond(tf.math.is_finite(norm), update, skip)
+        return [tf.cond(tf.math.is_finite(norm), update, skip)]
 
 
 def trained_names(weights: Iterable[str], blocks_only: bool) -> list[str]:

@@ -17,6 +17,7 @@ from gpt2cli.hparams import HParams
 from gpt2cli.training import devices, plan, replicas
 from gpt2cli.training.cluster import Cluster
 from gpt2cli.training.meeting import Line
+from gpt2cli.training.method import Method
 from gpt2cli.training.step import Recipe, Trainer
 
 # What processes can say to each other between steps: to go on, a signal's number, or enough.
@@ -103,6 +104,21 @@ class Team:
             raise TryLaterError(f"Another worker is gone ({reason(error.message)}).") from error
 
 
+def recipe(config: FinetuneConfig, how: Method) -> Recipe:
+    """Returns how the config wants the model trained."""
+    return Recipe(
+        optimizer=config.optimizer,
+        accumulate=config.accumulate_gradients,
+        clip_norm=config.clip_norm,
+        weight_decay=config.weight_decay,
+        dropout=config.dropout,
+        precision=devices.precision(config.precision),
+        recompute=config.use_memory_saving_gradients,
+        blocks_only=config.only_train_transformer_layers,
+        method=how,
+    )
+
+
 def reason(message: str) -> str:
     """Returns what TensorFlow's message says of a process that is gone, in a line."""
     found = re.search(r"aborted by: ([^\n]+)", message)
@@ -138,7 +154,10 @@ def gathered(
     elif len(names := devices.names()) == 1:
         return Team()
     else:
-        team = Team(tf.distribute.MirroredStrategy(names))
+        # NCCL does not know parts of one GPU apart.
+        parts = devices.counted_by(devices.GPU_PARTS) > 1
+        reduction = tf.distribute.ReductionToOneDevice() if parts else None
+        team = Team(tf.distribute.MirroredStrategy(names, reduction))
     plan.check_divisible(config.batch_size, team.size)
     return team
 

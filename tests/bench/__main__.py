@@ -2,6 +2,7 @@
 
     python -m tests.bench [--quick] [--rounds N] [--only WORD]... [--folder FOLDER]
         [--text FILE]... [--json FILE] [--markdown FILE]
+    python -m tests.bench --gpu …    on an NVIDIA GPU, see tests/bench/gpu.py
 
 Every program runs in an environment of its own, made on the first run in FOLDER (several GB), on
 the same random weights of 124M's shape and the same text, one after the other, round after round.
@@ -22,7 +23,7 @@ import sys
 from pathlib import Path
 
 from tests import models
-from tests.bench import english, environments, limits, table
+from tests.bench import english, environments, gpu, limits, table
 from tests.bench.environments import FailedError
 from tests.bench.processes import MODEL, Bench, Run, Values, Work
 from tests.bench.table import Result
@@ -152,6 +153,9 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     """Measures what the command line asks for."""
+    if "--gpu" in sys.argv[1:]:
+        gpu.main([word for word in sys.argv[1:] if word != "--gpu"])
+        return
     settings = parsed()
     # Of this process, which makes the models, and of all that it starts.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -20,7 +20,7 @@ import pytest
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError, UsageError
-from gpt2cli.records import Notice, Sample, Saved, StepReport, Validation
+from gpt2cli.records import Notice, Sample, Saved, StepReport, Stopped, Validation
 from gpt2cli.storage import bundle, folders
 from gpt2cli.text import batches, corpus, crew
 from tests import models, oracle
@@ -184,7 +184,7 @@ def test_validation_comes_before_the_first_step_and_falls(place: Path) -> None:
 
 def test_a_part_of_the_text_is_held_out_unless_it_is_told_not_to(place: Path) -> None:
     records = trained(steps=2, val_fraction=None)
-    assert [r.step for r in records if isinstance(r, Validation)] == [0]
+    assert [r.step for r in records if isinstance(r, Validation)] == [0, 2]
     assert any(re.fullmatch(r"corpus: .* tokens, and 1\d\d held out", str(r)) for r in records)
     records = trained(steps=1, val_fraction=0.0)
     assert not [r for r in records if isinstance(r, Validation)]
@@ -262,6 +262,82 @@ def test_the_best_checkpoint_is_kept_and_training_ends_without_gain(place: Path)
     again = trained(steps=2, **options)
     assert not any(isinstance(r, Saved) and r.step < ended + 2 for r in again)
     assert best in folders.checkpoint_steps(Path("checkpoint/run1"))
+
+
+def decided(run: str, step: int) -> dict[str, Any]:
+    """Returns all that a step's state says, but for the hashes of its files."""
+    state = json.loads(Path("checkpoint", run, f"state-{step}.json").read_text())
+    return {key: state[key] for key in state.keys() - {"files", "static", "sha256"}}
+
+
+def test_a_resume_is_no_validation_and_costs_no_patience(place: Path) -> None:
+    (place / "held-out.txt").write_text(TEXT[-500:])
+    options: dict[str, Any] = {"val_dataset": ("held-out.txt",), "val_every": 4, "patience": 2}
+    for last in (4, 6, 7, 12):
+        records = trained(run_name="parts", until_step=last, **options)
+        assert not any("No gain" in str(record) for record in records)
+    trained(run_name="whole", until_step=12, **options)
+    assert decided("parts", 12) == decided("whole", 12)
+    assert decided("whole", 12)["since_best"] == 0
+
+
+def test_a_run_whose_patience_is_over_trains_no_more(place: Path) -> None:
+    (place / "other.txt").write_text("zyxwvutsrqponmlkjihgfedcba 9876543210 " * 20)
+    options: dict[str, Any] = {"val_dataset": ("other.txt",), "val_every": 1, "patience": 2}
+    ended = losses(trained(steps=400, learning_rate=2e-2, **options))[-1][0]
+    records = trained(steps=400, **options)
+    assert losses(records) == []
+    assert "No gain in 2 validations" in str(records[-1])
+    assert folders.newest(place / "checkpoint/run1") == place / f"checkpoint/run1/model-{ended}"
+
+
+def test_a_run_that_ends_is_judged_and_the_best_step_is_named(place: Path) -> None:
+    (place / "held-out.txt").write_text(TEXT[-500:])
+    options: dict[str, Any] = {"val_dataset": ("held-out.txt",), "learning_rate": 3e-3}
+    for night in (1, 2):
+        records = trained(steps=25, **options)
+        found = [r for r in records if isinstance(r, Validation)]
+        assert [r.step for r in found] == ([0, 25] if night == 1 else [50])
+        best = json.loads(Path("checkpoint/run1/best.json").read_text())
+        assert best == {"step": 25 * night, "loss": found[-1].loss}
+        assert decided("run1", 25 * night)["val_loss"] == found[-1].loss
+    (early,) = [
+        r for r in trained(steps=-1, max_minutes=0.01, **options) if isinstance(r, Validation)
+    ]
+    assert early.step > 50
+    assert not [r for r in trained(steps=2, val_every=0, **options) if isinstance(r, Validation)]
+
+
+@pytest.mark.parametrize("last", [5, 40])
+def test_a_signal_in_a_validation_leaves_the_run_as_if_there_had_been_none(
+    last: int, place: Path
+) -> None:
+    (place / "held-out.txt").write_text(TEXT)
+    options: dict[str, Any] = {"val_dataset": ("held-out.txt",), "val_every": 5, "sample_every": 5}
+    options |= {"sample_length": 4, "patience": 9}
+    records = []
+    for record in finetune(
+        FinetuneConfig(
+            dataset=("text.txt",), model_name="small", seed=1, accumulate_gradients=2,
+            learning_rate=1e-3, xla=False, run_name="cut", until_step=last, **options,
+        )
+    ):  # fmt: skip
+        records.append(record)
+        if isinstance(record, StepReport) and record.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.3)
+    assert isinstance(records[-1], Stopped)
+    assert "Step 5 is saved" in str(records[-1])
+    assert [r.step for r in records if isinstance(r, Validation)] == [0]
+    assert decided("cut", 5)["val_step"] == 0
+    rest = trained(run_name="cut", until_step=last, **options)
+    assert next(r.step for r in rest if isinstance(r, Validation)) == 5
+    trained(run_name="whole", until_step=last, **options)
+    assert decided("cut", last) == decided("whole", last)
+    for name in ("best.json", "samples/samples-5.txt"):
+        found, expected = (Path("checkpoint", run, name).read_text() for run in ("cut", "whole"))
+        assert found == expected
+    assert len(trained(run_name="cut", until_step=last, **options)) == 1
 
 
 def test_epochs_end_when_the_text_was_seen_so_often(place: Path) -> None:

@@ -38,23 +38,26 @@ def apart(strategy: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the largest differences of losses, norms and weights, and the devices' weights'."""
     from gpt2cli.network import gpt2
     from gpt2cli.network.compiling import Way
+    from gpt2cli.training.method import Method
     from gpt2cli.training.replicas import Group
     from gpt2cli.training.step import Recipe, Trainer
     from tests import models
 
     arrays = models.random_arrays(models.MINI)
     way = Way[settings.pop("way", "PLAIN")]
-    recipe = Recipe(**{"clip_norm": 1.0, "way": way, **settings})
+    recipe = Recipe(**{"clip_norm": 1.0, "method": Method(way=way), **settings})
     one = Trainer(gpt2.variables(arrays.items()), models.MINI, recipe)
     two = Group(strategy, gpt2.variables(arrays.items()), models.MINI, recipe)
     generator = np.random.default_rng(1)
     shape = (recipe.accumulate, BATCH, models.MINI.n_ctx + 1)
-    losses: list[tuple[float | None, float]] = []
+    numbers: list[tuple[float, float]] = []
     for step in range(1, STEPS + 1):
         batches = generator.integers(0, models.MINI.n_vocab, shape).astype(np.int32)
         for trainer in (one, two):
-            losses.append((trainer.step(batches, 1e-3, step, 5), trainer.norm))
-    told = np.array(losses, float).reshape(STEPS, 2, 2)
+            pending = trainer.step(batches, 1e-3, step, 5)
+            assert pending is not None
+            numbers.append(pending.fetch())
+    told = np.array(numbers).reshape(STEPS, 2, 2)
     each = [trainer.weights for trainer in two._trainers]
     return {
         "losses": told[:, :, 0].tolist(),

@@ -67,9 +67,8 @@ def test_the_folder_holds_config_and_vocabulary(exported: Export, small_model: P
 
 
 def test_the_card_says_how_it_was_trained_and_nothing_private(tmp_path: Path) -> None:
-    state = dataclasses.replace(
-        State(step=1200, seed=1, model_name="355M").after(2.0, 5), best_step=1000, best_loss=1.5
-    )
+    state = State(step=1200, seed=1, model_name="355M").after(2.0, 5)
+    state = dataclasses.replace(state, best_step=1000, best_loss=1.5, val_step=1201, val_loss=1.75)
     model = Model(
         "355M", tmp_path, tmp_path / "model-1201", models.SMALL, b"{}", b"", state,
         {"learning_rate": 1e-4, "dataset": ["/home/ada/diary.txt"], "checkpoint_dir": "/home/ada"},
@@ -78,7 +77,11 @@ def test_the_card_says_how_it_was_trained_and_nothing_private(tmp_path: Path) ->
     assert "base_model: openai-community/gpt2-medium\n" in card
     assert "# GPT-2 355M, fine-tuned for 1,201 steps\n" in card
     assert "| training loss, moving average (nats per token) | 2.0000 |\n" in card
-    assert "| lowest validation loss (nats per token) | 1.5000 (step 1,000) |\n" in card
+    assert "| validation loss (nats per token) | 1.7500 |\n" in card
+    # Another step's loss is not this model's.
+    assert "1.5" not in card
+    later = dataclasses.replace(model, state=dataclasses.replace(state, val_step=1000))
+    assert "validation loss" not in huggingface.card(later, "float32")
     assert "| learning rate | 0.0001 |\n" in card
     assert "ada" not in card
     assert str(tmp_path) not in card

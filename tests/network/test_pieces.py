@@ -87,8 +87,8 @@ def test_the_way_follows_from_the_device_and_the_width(monkeypatch: pytest.Monke
 
     from gpt2cli.network.compiling import Way, fastest
 
-    for gpus, wide in (([], Way.PIECES), (["GPU:0"], Way.WHOLE)):
+    for gpus, slim in (([], Way.WHOLE), (["GPU:0"], Way.PIECES)):
         monkeypatch.setattr(tf.config, "get_visible_devices", lambda _kind, gpus=gpus: gpus)
-        assert fastest(xla=True, width=768) == wide
-        assert fastest(xla=True, width=128) == Way.WHOLE
+        assert fastest(xla=True, width=768) == Way.PIECES
+        assert fastest(xla=True, width=128) == slim
         assert fastest(xla=False, width=768) == Way.PLAIN

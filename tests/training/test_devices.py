@@ -60,7 +60,42 @@ def test_a_limit_holds_for_every_gpu_in_place_of_growth(monkeypatch: pytest.Monk
     config = FinetuneConfig(dataset=("text.txt",), gpu_memory_limit="1.5GB")
     assert devices.prepare("gpu", config.gpu_bytes) == "Card 9000"
     assert (gpus.grows, gpus.limits) == ([], {"GPU:0": 1536, "GPU:1": 1536})
-    assert devices.precision("auto") == "float32"
+
+
+@pytest.mark.parametrize(
+    ("capability", "chosen"),
+    [
+        ((9, 0), "bfloat16"),
+        ((8, 0), "bfloat16"),
+        ((7, 5), "float16"),
+        ((7, 0), "float16"),
+        ((6, 1), "float32"),
+    ],
+)
+def test_the_precision_follows_from_the_card_and_says_so(
+    capability: tuple[int, int], chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt2cli.training import devices
+
+    Gpus(monkeypatch, capability)
+    major, minor = capability
+    assert devices.precision("auto") == chosen
+    told = devices.told_precision("auto")
+    assert told == f"{chosen} (its compute capability is {major}.{minor})"
+    assert devices.told_precision("float32") == "float32"
+
+
+def test_float32_is_exact_on_a_gpu_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    from gpt2cli.training import devices
+
+    Gpus(monkeypatch, (8, 0))
+    is_rounded = tf.config.experimental.tensor_float_32_execution_enabled
+    devices.prepare("auto", None, "float32")
+    assert not is_rounded()
+    devices.prepare()
+    assert is_rounded()
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from gpt2cli import hardware
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.hparams import HParams
 from gpt2cli.training import memory
-from tests import models
+from tests import gpus, models
 
 LARGE = HParams(n_vocab=50257, n_ctx=1024, n_embd=1280, n_head=20, n_layer=36)
 XL = HParams(n_vocab=50257, n_ctx=1024, n_embd=1600, n_head=25, n_layer=48)
@@ -81,7 +82,7 @@ def test_what_is_trained_is_counted() -> None:
 
 
 def check(free: float, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> str:
-    monkeypatch.setattr(memory, "free_bytes", lambda _device: free)
+    monkeypatch.setattr(memory, "free_bytes", lambda _device, _limit: free)
     config = FinetuneConfig(dataset=("x",), accumulate_gradients=1, **settings)
     return memory.check(config, memory.run_of(config, models.GPT2_124M, 0))
 
@@ -114,10 +115,11 @@ def test_what_is_free_is_what_the_kernel_says(
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     assert memory.free_bytes("cpu") == 2e9
     smi = tmp_path / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho 1024\n")
+    smi.write_text("#!/bin/sh\necho GPU-1, Card 9000, 580.65.06, 4096, 1024, 9.0\n")
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert memory.free_bytes("auto") == 2**30
+    assert memory.free_bytes("auto", 2**29) == 2**29
     assert memory.free_bytes("cpu") == 2e9
 
 
@@ -135,10 +137,11 @@ def test_what_is_free_is_what_the_kernel_says(
 def test_what_a_run_will_compute_on_is_known_without_tensorflow(
     chosen: str | None, device: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "gpu_bytes", lambda: [8e9] * 3)
+    card = gpus.card()
+    monkeypatch.setattr(hardware, "gpus", lambda: [card] * 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if chosen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert memory.devices(device) == told
-    monkeypatch.setattr(memory, "gpu_bytes", list)
+    monkeypatch.setattr(hardware, "gpus", list)
     assert memory.devices(device) == "the CPU"
