@@ -20,7 +20,7 @@ from gpt2cli.hparams import HParams
 from gpt2cli.progress import Count
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.storage.start import Start, for_reading, loaded
-from gpt2cli.text import batches, corpus, sources
+from gpt2cli.text import batches, corpus, inputs
 from gpt2cli.text.batches import Tokens
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 from gpt2cli.training import data
@@ -39,8 +39,9 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         BadDataError: it is not text, or a checkpoint is damaged.
     """
     config.check_device()
-    texts = data.Texts(sources.find(config.dataset, config.encoding), None)
-    yield from data.remarks(config, texts)
+    yield from inputs.pipes(config)
+    texts = inputs.find(config)
+    yield from inputs.remarks(config, texts, all_skipped=config.verbose)
     yield from fetch_base(config)
     start = for_reading(config)
     tokenizer = read_tokenizer(start.encoder, start.merges)

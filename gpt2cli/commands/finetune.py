@@ -21,7 +21,9 @@ from gpt2cli.storage import folders, journal, run
 from gpt2cli.storage.recovery import settle
 from gpt2cli.storage.start import Start, for_finetune
 from gpt2cli.storage.state import State
+from gpt2cli.text import inputs, markers
 from gpt2cli.text.continuation import Continuation
+from gpt2cli.text.encodings import one_end
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from gpt2cli.training import cluster, data, memory, plan
 from gpt2cli.training.cluster import Cluster
@@ -51,8 +53,9 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
 def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
     """Trains, alone or as one of several processes; yields what happens."""
     plan.check_divisible(config.batch_size, together.size if together else 1)
-    texts = data.find(config)
-    yield from data.remarks(config, texts)
+    yield from inputs.pipes(config)
+    texts = inputs.find(config)
+    yield from inputs.remarks(config, texts, all_skipped=config.verbose)
     yield from fetch_base(config)
     folder = folders.run_folder(config.checkpoint_dir, config.run)
     leads = together is None or together.leads
@@ -68,6 +71,7 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
         needed = memory.run_of(config, start.hparams, rank, together.size if together else 1)
         yield Notice(memory.check(config, needed))
         encoded = yield from data.encode(config, texts, tokenizer, place or folder, window)
+        yield from map(Notice, markers.remarks([config.sample_prefix], tokenizer, encoded.tokens))
         state = plan.first_state(config, start, encoded.name)
         state, line = plan.met(together, config, start, state, encoded)
         yield from map(Alert, start.remarks())
@@ -192,7 +196,9 @@ class Sampler:
         self._folder = folders.run_folder(config.checkpoint_dir, config.run)
         sampling = Sampling(SAMPLE_TEMPERATURE)
         self._decoder = Decoder(training.weights, start.hparams, sampling, xla=config.xla)
-        prefix = tokenizer.encode(config.sample_prefix, special=True)
+        kept = config.keep_line_ends
+        self._prefix = config.sample_prefix if kept else one_end(config.sample_prefix)
+        prefix = tokenizer.encode(self._prefix, special=True)
         self._prompt = prefix or [tokenizer.end_of_text]
 
     def has_sampled(self, step: int) -> bool:
@@ -224,7 +230,7 @@ class Sampler:
         if stop:
             return
         samples = [
-            Sample(state.step, number, config.sample_prefix + row.text)
+            Sample(state.step, number, self._prefix + row.text)
             for number, row in enumerate(rows, start=1)
         ]
         yield from map(Notice, self._decoder.remarks())

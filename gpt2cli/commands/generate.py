@@ -17,6 +17,7 @@ from gpt2cli.fetching.base import fetch_base
 from gpt2cli.records import Alert, Notice, Progress, Record, Text
 from gpt2cli.storage import outputs
 from gpt2cli.storage.start import for_reading, loaded
+from gpt2cli.text import markers
 from gpt2cli.text.prompts import read_prompts, reads_stdin_unasked
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 
@@ -42,6 +43,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     start = for_reading(config)
     tokenizer = read_tokenizer(start.encoder, start.merges)
     check_fits(tokenizer, start.hparams)
+    yield from map(Notice, markers.remarks(texts, tokenizer))
     prompts = yield from encoded(texts, tokenizer, start.hparams.n_ctx)
     seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
     yield from map(Alert, start.remarks())

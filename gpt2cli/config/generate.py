@@ -27,8 +27,11 @@ class PromptOptions(Config):
     )
     prompts: str | None = option(
         None,
-        "File of texts to continue, one a line, or .jsonl with `prompt`; - is stdin, which is "
-        "also read where it is a pipe and no text is given.",
+        "File of texts to continue, one a line, or .json or .jsonl with `prompt`; - is stdin, "
+        "which is also read where it is a pipe and no text is given.",
+    )
+    keep_line_ends: bool = option(
+        False, r"Keep \r\n and \r in texts to continue; else they become \n."
     )
     length: int | None = option(None, "New tokens at most [what is left of the window].", least=1)
     stop: tuple[str, ...] = option((), "A sample ends before this text (repeatable).")

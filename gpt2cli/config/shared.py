@@ -18,6 +18,8 @@ BEST = "best"
 SIZE = re.compile(r"(\d+(?:\.\d+)?) *([MG]B?)", re.IGNORECASE)
 UNITS = {"M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30}
 LEAST_GPU_BYTES = 2**26
+# What is written for a tabulator, which is hard to type.
+TAB = ("tab", "\\t")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,17 +176,30 @@ class CorpusOptions(Config):
     """Which text is read, and how."""
 
     dataset: tuple[str, ...] = argument(
-        "Text files, .csv, .jsonl, or .npy and .npz of tokens, any of them .gz; folders of them "
-        "(recursive); globs; or - for stdin."
+        "Text files, .csv, .tsv, .json, .jsonl, or .npy and .npz of tokens, any of them .gz; "
+        "folders of them (recursive); globs; pipes; or - for stdin."
     )
-    encoding: str = option("utf-8", "How text is written: utf-8, latin-1, shift-jis, …")
+    encoding: str = option("utf-8", "How text is written: utf-8, cp1252, shift-jis, …")
+    keep_line_ends: bool = option(False, r"Keep \r\n and \r in texts; else they become \n.")
     csv_column: str | None = option(
-        None, "Column of a csv that is text: its name, or its number from 1 [the first]."
+        None, "Column of a csv that is text: its name, or its number from 1 [as it looks]."
     )
     csv_header: bool | None = option(
         None, "Whether a csv's first row is the columns' names [as it looks]."
     )
-    text_field: str = option("text", "Field of a record of JSON that is text.")
+    csv_delimiter: str | None = option(
+        None, "Character between two cells of a csv, or the word tab [as it looks]."
+    )
+    text_field: str | None = option(
+        None,
+        "Field of a record of JSON that is text or a list of texts; a.b is b in a [text, else one "
+        "of a telling name].",
+    )
+
+    @property
+    def delimiter(self) -> str | None:
+        """The character between two cells, or None."""
+        return "\t" if self.csv_delimiter in TAB else self.csv_delimiter
 
     def __post_init__(self) -> None:
         """Checks what no single option shows.
@@ -198,8 +213,13 @@ class CorpusOptions(Config):
             codecs.getincrementaldecoder(self.encoding)
         except (LookupError, ValueError) as error:
             raise UsageError(
-                f"--encoding: {error}. Python's names are meant, as latin-1."
+                f"--encoding: {error}. Python's names are meant, as cp1252."
             ) from error
+        delimiter = self.delimiter
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
+            raise UsageError(
+                f"--csv-delimiter must be one character, or the word tab, not {delimiter!r}."
+            )
         column = self.csv_column
         if self.csv_header is False and column is not None and not column.isdecimal():
             raise UsageError(

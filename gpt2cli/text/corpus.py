@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import regex
 
+from gpt2cli.errors import BadDataError
 from gpt2cli.text import crew, readers
 from gpt2cli.text.arrays import TOKEN_TYPE
 from gpt2cli.text.readers import Document, Reading
@@ -27,6 +28,8 @@ WORTH_COMPILING = 4_000_000
 # No word spans the place between these: a word begins at most with one space, and letters, or
 # digits, go on to the last. (`|` is left out for the sake of `<|endoftext|>`.)
 SAFE_CUT = regex.compile(r"\S(?=\s)|\p{L}(?=[^\p{L}|])|\p{N}(?=[^\p{N}|])")
+# The longest stretch without such a place (characters): all of it is held.
+MOST_WORD = 1 << 24
 # How far back from a chunk's end a place to cut is looked for first (characters).
 NEAR_END = 1000
 
@@ -38,12 +41,17 @@ def name(sources: Sources, reading: Reading, tokenizer: Tokenizer) -> str:
 
 
 def write_tokens(
-    sources: Sources, reading: Reading, tokenizer: Tokenizer, file: BinaryIO
+    sources: Sources,
+    reading: Reading,
+    tokenizer: Tokenizer,
+    file: BinaryIO,
+    meter: Meter | None = None,
 ) -> Generator[int, None, None]:
     """Writes each document's tokens, each followed by the end-of-text token, in 16 bits each.
 
     The memory taken does not depend on the corpus's size. The tokens are those that the whole
-    text would have in one piece, however many processes make them.
+    text would have in one piece, however many processes make them. A meter that is given notes
+    what was changed.
 
     Yields:
         How much has been read (bytes as they lie on the disk).
@@ -51,9 +59,9 @@ def write_tokens(
     Raises:
         BadDataError: a file is not what its name or the options say; says where.
     """
-    meter = Meter()
+    meter = meter or Meter()
     found = (each for source in sources.files for each in readers.documents(source, reading, meter))
-    pieces = chunks(bordered(found, tokenizer))
+    pieces = chunks(bordered(found, tokenizer), meter)
     if sources.size() >= WORTH_COMPILING:
         tokenizer.compile()
     helpers = crew.size() if sources.size() >= WORTH_A_CREW else 1
@@ -80,10 +88,13 @@ def bordered(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[st
             yield END_OF_TEXT
 
 
-def chunks(pieces: Iterable[str | bytes]) -> Iterator[str | bytes]:
+def chunks(pieces: Iterable[str | bytes], meter: Meter | None = None) -> Iterator[str | bytes]:
     """Yields the same in larger or smaller pieces whose tokens, joined, are those of the whole.
 
-    Tokens are passed on as they are.
+    Tokens are passed on as they are. The meter knows which file is read, for messages.
+
+    Raises:
+        BadDataError: no word in it ends.
     """
     held: list[str] = []
     size, wanted = 0, CHUNK
@@ -100,6 +111,9 @@ def chunks(pieces: Iterable[str | bytes]) -> Iterator[str | bytes]:
             at = last_cut(whole)
             yield from filter(None, [whole[:at]])
             held, size = [whole[at:]], len(whole) - at
+            if size > MOST_WORD:
+                where = meter.source if meter and meter.source else "The text"
+                raise BadDataError(f"{where} has a word of over {MOST_WORD:,} characters: no text.")
             # Where nothing can be cut, look again when there is twice as much.
             wanted = max(CHUNK, 2 * size)
     yield from filter(None, ["".join(held)])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpt2cli.errors import BadDataError
-from gpt2cli.text import corpus, crew, sources
+from gpt2cli.text import corpus, crew, finding, sources
 from gpt2cli.text.readers import Reading
 from gpt2cli.text.tokenizer import END_OF_TEXT, Tokenizer
 from tests import models
@@ -33,7 +33,7 @@ LANGUAGES = {
 def tokens_of(patterns: list[str], tokenizer: Tokenizer, **options: Any) -> list[int]:
     file = io.BytesIO()
     reading = Reading(tokenizer.vocab, **options)
-    for _ in corpus.write_tokens(sources.find(patterns), reading, tokenizer, file):
+    for _ in corpus.write_tokens(finding.find(patterns), reading, tokenizer, file):
         pass
     return [int(token) for token in np.frombuffer(file.getvalue(), "<u2")]
 
@@ -74,6 +74,9 @@ def test_tokens_do_not_depend_on_how_a_file_is_read_and_cut(
     monkeypatch.setattr(corpus, "NEAR_END", 10)
     (tmp_path / "a.txt").write_bytes(LANGUAGES[kind].encode())
     whole = tokenizer.encode(LANGUAGES[kind], special=True)
+    assert tokens_of([str(tmp_path / "a.txt")], tokenizer, keep_line_ends=True) == [*whole, 50256]
+    text = LANGUAGES[kind].replace("\r\n", "\n")
+    whole = tokenizer.encode(text, special=True)
     assert tokens_of([str(tmp_path / "a.txt")], tokenizer) == [*whole, 50256]
 
 
@@ -127,7 +130,7 @@ def test_how_far_it_is_ends_at_the_corpus_size(tmp_path: Path, tokenizer: Tokeni
     (tmp_path / "a.txt").write_text(VERSES)
     np.save(tmp_path / "b.npy", np.arange(3))
     (tmp_path / "c.csv").write_text("text\n" + "word\n" * 10)
-    found = sources.find([str(tmp_path)])
+    found = finding.find([str(tmp_path)])
     told = list(corpus.write_tokens(found, Reading(tokenizer.vocab), tokenizer, io.BytesIO()))
     assert told == sorted(told)
     assert told[-1] == found.size()
@@ -135,7 +138,7 @@ def test_how_far_it_is_ends_at_the_corpus_size(tmp_path: Path, tokenizer: Tokeni
 
 def test_the_name_tells_text_vocabulary_and_options(tmp_path: Path, tokenizer: Tokenizer) -> None:
     (tmp_path / "a.csv").write_text("text\nfine\n")
-    found = sources.find([str(tmp_path)])
+    found = finding.find([str(tmp_path)])
     name = corpus.name(found, Reading(50257), tokenizer)
     assert name == corpus.name(found, Reading(50257), tokenizer)
     assert name != corpus.name(found, Reading(50257, csv_header=False), tokenizer)
@@ -161,3 +164,13 @@ def test_an_open_token_file_equals_what_was_written(tmp_path: Path, tokenizer: T
         corpus.seal(path)
         assert corpus.open_tokens(path).tolist() == tokens
         assert corpus.is_whole(path)
+
+
+def test_a_word_without_an_end_is_refused_in_bounded_memory(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "CHUNK", 10_000)
+    monkeypatch.setattr(corpus, "MOST_WORD", 300_000)
+    (tmp_path / "a.txt").write_text("a" * 3_000_000)
+    with pytest.raises(BadDataError, match=r"a\.txt has a word of over 300,000 characters"):
+        tokens_of([str(tmp_path)], tokenizer)
