@@ -14,8 +14,12 @@ import importlib.util
 import os
 import platform
 import shutil
+import stat
 import time
 from pathlib import Path
+
+from gpt2cli.errors import BadDataError
+from gpt2cli.reading import content
 
 FLAGS = "TF_XLA_FLAGS"
 DIRECTORY_FLAG = "--tf_xla_persistent_cache_directory"
@@ -59,13 +63,37 @@ def private(name: str) -> Path | None:
     """
     try:
         place = home() / name
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if place.stat().st_uid != os.getuid() or shutil.disk_usage(place).free < LEAST_FREE:
+        make_private(place)
+        if not is_private(place) or shutil.disk_usage(place).free < LEAST_FREE:
             return None
     # RuntimeError is what there is to know where a user has no home.
     except (OSError, RuntimeError):
         return None
     return place
+
+
+def make_private(place: Path) -> None:
+    """Makes a folder and those above it, for their user alone whatever the umask says.
+
+    The one above may be of an earlier gpt2cli, which let the umask decide.
+
+    Raises:
+        OSError: it cannot be made, or is another user's.
+    """
+    for folder in reversed((place, *place.parents)):
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+    if place.parent.lstat().st_uid == os.getuid() and not is_private(place.parent):
+        place.parent.chmod(0o700)
+
+
+def is_private(folder: Path) -> bool:
+    """Returns whether a folder is the user's, no link, and nobody else may write to it."""
+    facts = folder.lstat()
+    others = stat.S_IWGRP | stat.S_IWOTH
+    return (
+        stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & others
+    )
 
 
 def home() -> Path:
@@ -120,15 +148,17 @@ def clean(place: Path) -> None:
 
 def is_sealed(path: Path) -> bool:
     """Returns whether a file is what it was when it was sealed."""
-    mark = seal_of(path)
-    return mark.exists() and mark.read_text(encoding="utf-8", errors="replace") == digest(path)
+    try:
+        return content(seal_of(path)) == digest(path).encode()
+    except (FileNotFoundError, BadDataError):
+        return False
 
 
 def seal(place: Path) -> None:
     """Seals the programs that have come; where that cannot be done, they will not be used again."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, BadDataError):
         for path in place.glob("*.pb"):
-            if not seal_of(path).exists():
+            if not os.path.lexists(seal_of(path)):
                 seal_of(path).write_text(digest(path), encoding="utf-8")
 
 
@@ -139,4 +169,4 @@ def seal_of(path: Path) -> Path:
 
 def digest(path: Path) -> str:
     """Returns a file's checksum."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(content(path)).hexdigest()

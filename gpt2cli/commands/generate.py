@@ -55,6 +55,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
         yield from to_file(Path(config.destination_path), plan, writer, prompts, 0)
     elif config.files:
         folder = Path(config.folder or DEFAULT_FOLDER)
+        outputs.sweep(folder)
         ending = ".jsonl" if config.format == "jsonl" else ".txt"
         for number, path in enumerate(outputs.names(folder, config.files, ending)):
             yield from to_file(path, plan, writer, prompts, number)
