@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from gpt2cli import __version__, spelling
+from gpt2cli import __version__, reading, spelling
 from gpt2cli.config.download import DownloadConfig
 from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.config.export import ExportConfig
@@ -77,10 +77,10 @@ def run_command(arguments: list[str]) -> int:
 
 
 def code_of(error: OSError | SystemExit) -> int:
-    """Returns the exit code where stdout fails, or Typer ends the process itself.
+    """Returns the exit code where the system refuses, or Typer ends the process itself.
 
     Raises:
-        OSError: it is not stdout that fails.
+        OSError: it is no refusal of the system's.
     """
     # Typer answers a closed pipe by ending the process, with 1.
     cause = error.__context__ if isinstance(error, SystemExit) else error
@@ -91,6 +91,9 @@ def code_of(error: OSError | SystemExit) -> int:
     # Files that cannot be written are told elsewhere, by their names.
     elif isinstance(cause, OSError) and cause.filename is None and cause.errno in FULL_DISK:
         code = refuse(DiskError(f"Cannot write to stdout: {cause.strerror}."))
+    elif isinstance(cause, OSError) and cause.errno is not None:
+        # What is written is told by atomic.disk_errors: this is of something that is read.
+        return refuse(reading.refusal(cause))
     else:
         raise error
     # What Python still holds for stdout must not fail once more at exit.

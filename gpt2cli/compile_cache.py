@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2cli import hardware
+from gpt2cli.errors import BadDataError
+from gpt2cli.reading import content
 
 FLAGS = "TF_XLA_FLAGS"
 DIRECTORY_FLAG = "--tf_xla_persistent_cache_directory"
@@ -77,14 +79,10 @@ def private(name: str) -> Path | None:
     """
     try:
         place = home() / name
-        for folder in (*reversed(place.parents), place):
-            # Each by itself: the mode is not that of parents which are made along.
-            if not folder.exists():
-                folder.mkdir(mode=0o700, exist_ok=True)
-        status = place.lstat()
-        if status.st_uid != os.getuid() or status.st_mode & FOREIGN_WRITERS:
+        make_private(place)
+        if not is_private(place) or not is_writable(place):
             return None
-        if not is_writable(place) or shutil.disk_usage(place).free < LEAST_FREE:
+        if shutil.disk_usage(place).free < LEAST_FREE:
             return None
     # RuntimeError is what there is to know where a user has no home.
     except (OSError, RuntimeError):
@@ -104,6 +102,31 @@ def is_writable(place: Path) -> bool:
 def programs(place: Path) -> Iterator[Path]:
     """Yields all programs in a folder and below it."""
     return (path for path in place.rglob("*") if path.suffix in PROGRAMS and path.is_file())
+
+
+def make_private(place: Path) -> None:
+    """Makes a folder and those above it, for their user alone whatever the umask says.
+
+    The one above may be of an earlier gpt2cli, which let the umask decide.
+
+    Raises:
+        OSError: it cannot be made, or is another user's.
+    """
+    for folder in reversed((place, *place.parents)):
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+    if place.parent.lstat().st_uid == os.getuid() and not is_private(place.parent):
+        place.parent.chmod(0o700)
+
+
+def is_private(folder: Path) -> bool:
+    """Returns whether a folder is the user's, no link, and nobody else may write to it."""
+    facts = folder.lstat()
+    return (
+        stat.S_ISDIR(facts.st_mode)
+        and facts.st_uid == os.getuid()
+        and not facts.st_mode & FOREIGN_WRITERS
+    )
 
 
 def home() -> Path:
@@ -159,17 +182,19 @@ def clean(place: Path) -> None:
 
 def is_sealed(path: Path) -> bool:
     """Returns whether a file is what it was when it was sealed."""
-    mark = seal_of(path)
-    return mark.exists() and mark.read_text(encoding="utf-8", errors="replace") == digest(path)
+    try:
+        return content(seal_of(path)) == digest(path).encode()
+    except (FileNotFoundError, BadDataError):
+        return False
 
 
 def seal(place: Path) -> None:
     """Seals the programs that have come; where that cannot be done, they will not be used again."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, BadDataError):
         for path in programs(place):
             mark = seal_of(path)
             # Numba writes its indices anew; what is older than its seal stays as it was sealed.
-            if not mark.exists() or mark.stat().st_mtime_ns < path.stat().st_mtime_ns:
+            if not os.path.lexists(mark) or mark.lstat().st_mtime_ns < path.stat().st_mtime_ns:
                 mark.write_text(digest(path), encoding="utf-8")
 
 
@@ -180,4 +205,4 @@ def seal_of(path: Path) -> Path:
 
 def digest(path: Path) -> str:
     """Returns a file's checksum."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(content(path)).hexdigest()

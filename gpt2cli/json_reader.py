@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from gpt2cli.errors import BadDataError, shortened
+from gpt2cli.reading import opened
 
 MEGABYTE = 1_000_000
 # No file that this program reads nests deeper: config.json and tokenizer.json reach about 8.
@@ -29,15 +29,10 @@ def read(path: Path, kind: type[Kind] = dict, *, most: int = 64 * MEGABYTE) -> K
         BadDataError: it is no regular file, too large, no JSON, too deep, or of another kind.
         OSError: it cannot be read.
     """
-    # Without O_NONBLOCK, opening a pipe would wait for its writer.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise BadDataError(f"{shortened(path)} is not a regular file.")
-        if status.st_size > most:
-            raise BadDataError(
-                f"{shortened(path)} has {status.st_size:,} bytes; at most {most:,} are read."
-            )
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise BadDataError(f"{shortened(path)} has {size:,} bytes; at most {most:,} are read.")
         content = file.read(most + 1)
     return parse(content, shortened(path), kind)
 

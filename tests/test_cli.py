@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import statistics
@@ -284,16 +285,21 @@ def test_a_full_stdout_is_told_in_a_line(arguments: str) -> None:
     assert done.stderr == "gpt2cli: Cannot write to stdout: No space left on device.\n"
 
 
-def test_an_error_of_the_system_that_is_not_stdouts_keeps_its_traceback(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("number", "code"), [("ENOENT", 66), ("EACCES", 66), ("ELOOP", 66), ("EIO", 74)]
+)
+def test_a_refusal_of_the_system_is_told_by_the_files_name(
+    number: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> typer.Typer:
-        raise OSError(28, "No space left on device", "file")
+        raise OSError(getattr(errno, number), "the reason", "place/file")
 
     monkeypatch.setattr(cli, "application", fail)
     monkeypatch.setattr(cli, "raise_on_signals", lambda: None)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(SystemExit) as left:
         cli.main()
+    assert left.value.code == code
+    assert "place/file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

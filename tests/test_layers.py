@@ -16,6 +16,7 @@ PACKAGE = Path(gpt2cli.__file__).parent
 # From the ground up; modules and rooms on one floor don't know each other.
 FLOORS = [
     {"errors", "records", "signals", "hardware"},
+    {"reading"},
     {"compile_cache"},
     {"options", "hparams", "vocabulary", "progress", "tensorflow_start", "native", "json_reader"},
     {"config", "spelling", "parameters"},

@@ -92,9 +92,12 @@ def check_model(config: ExportConfig, start: Start) -> None:
 def room(config: ExportConfig, start: Start) -> int:
     """Returns what the export will take on the disk, or a little less (bytes)."""
     if config.kind == "tar" and start.prefix:
-        # What has no checkpoint any more is found when it is read.
-        files = archive.members(start.folder, start.prefix)
-        return sum(path.stat().st_size for path in files if path.exists())
+        sizes = 0
+        for path in archive.members(start.folder, start.prefix):
+            # What has no checkpoint any more is found when it is read.
+            with contextlib.suppress(FileNotFoundError):
+                sizes += path.stat().st_size
+        return sizes
     return int(start.hparams.count() * WEIGHT_BYTES[config.precision])
 
 

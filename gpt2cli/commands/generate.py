@@ -70,6 +70,7 @@ def delivered(
         yield from to_file(Path(config.destination_path), plan, writer, prompts, 0)
     elif config.files:
         folder = Path(config.folder or DEFAULT_FOLDER)
+        outputs.sweep(folder)
         ending = ".jsonl" if config.format == "jsonl" else ".txt"
         for number, path in enumerate(outputs.names(folder, config.files, ending)):
             yield from to_file(path, plan, writer, prompts, number)

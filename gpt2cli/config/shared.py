@@ -8,18 +8,42 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt2cli import hardware
-from gpt2cli.errors import Gpt2cliError, UsageError
+from gpt2cli.errors import Gpt2cliError, UsageError, shortened
 from gpt2cli.options import Config, argument, flag, option
 
 DEFAULT_MODEL = "124M"
 DEFAULT_RUN = "run1"
 LATEST = "latest"
 BEST = "best"
+# What file systems allow.
+MOST_NAME_BYTES = 255
 SIZE = re.compile(r"(\d+(?:\.\d+)?) *([MG]B?)", re.IGNORECASE)
 UNITS = {"M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30}
 LEAST_GPU_BYTES = 2**26
 # What is written for a tabulator, which is hard to type.
 TAB = ("tab", "\\t")
+
+
+def check_name(name: str, given: str) -> None:
+    """Raises UsageError unless a name is text, which runs, logs and messages can hold."""
+    if not given.strip():
+        raise UsageError(f"{name} needs a name, not an empty one.")
+    shown = shortened(given, 60)
+    if "\0" in given:
+        raise UsageError(f"{name} must not hold a NUL: {shown}.")
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{name} must be UTF-8, which {shown} is not. Rename it.") from None
+
+
+def check_component(name: str, given: str) -> None:
+    """Raises UsageError unless a name is that of a folder in another one, and no path."""
+    shown = shortened(given, 60)
+    if given in (".", "..") or "/" in given:
+        raise UsageError(f"{name} must be the name of one folder, not a path: {shown}.")
+    if len(given.encode()) > MOST_NAME_BYTES:
+        raise UsageError(f"{name} must have at most {MOST_NAME_BYTES} bytes: {shown}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +53,17 @@ class Shared(Config):
     model_dir: str = option("models", "Folder that holds the base models.")
     quiet: bool = option(False, "Print results, errors and lost work alone.", short="-q")
     verbose: bool = option(False, "Show TensorFlow's own log too.", short="-v")
+
+    def __post_init__(self) -> None:
+        """Checks what no range shows.
+
+        Raises:
+            UsageError: a name is empty, or is no text.
+        """
+        super().__post_init__()
+        for name in ("model_name", "model_dir", "run_name", "checkpoint_dir"):
+            if (given := getattr(self, name, None)) is not None:
+                check_name(flag(name), given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +86,11 @@ class RunOptions(Shared):
         """Checks what no range shows.
 
         Raises:
-            UsageError: a name is empty.
+            UsageError: the run's name is not that of a folder in another one.
         """
         super().__post_init__()
-        for name in ("run_name", "model_name"):
-            given = getattr(self, name, None)
-            if given is not None and not given.strip():
-                raise UsageError(f"{flag(name)} needs a name, not an empty one.")
+        if self.run_name is not None:
+            check_component("--run-name", self.run_name)
 
 
 @dataclass(frozen=True, kw_only=True)

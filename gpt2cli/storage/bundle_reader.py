@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt2cli import reading
 from gpt2cli.errors import BadDataError
 from gpt2cli.hardware import cores
 from gpt2cli.storage import bundle, crc32c, folders
@@ -49,6 +50,8 @@ class Reader:
         try:
             content = read_bytes(path, found)
         except OSError as error:
+            if error.errno not in reading.DAMAGE:
+                raise reading.refusal(error, path) from error
             raise BadDataError(f"{self._prefix} is damaged: {path}: {error.strerror}.") from error
         if len(content) < found.size or crc32c.masked(content.data) != found.crc:
             raise BadDataError(
@@ -81,7 +84,7 @@ def result(waiting: deque[tuple[str, Future[Any]]]) -> tuple[str, Any]:
 
 def read_bytes(path: Path, entry: Entry) -> Any:
     """Returns a tensor's bytes as they lie in its file, uint8; fewer where the file is cut."""
-    with path.open("rb") as file:
+    with reading.opened(path) as file:
         file.seek(entry.offset)
         return np.fromfile(file, np.uint8, entry.size)
 

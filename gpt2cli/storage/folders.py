@@ -117,7 +117,8 @@ def files_by_step(folder: Path) -> dict[int, list[Path]]:
 
 def unfinished(folder: Path) -> list[Path]:
     """Returns the files that a save left when it was killed while it moved them into place."""
-    waiting = files_by_step(folder / SAVING)
+    saving = folder / SAVING
+    waiting = {} if saving.is_symlink() else files_by_step(saving)
     return [
         path
         for step, paths in files_by_step(folder).items()
@@ -154,8 +155,9 @@ def newest(folder: Path) -> Path | None:
     if not match or (all_paths and match[1] not in all_paths):
         return None
     path = Path(match[1])
-    inside = folder / REPLACED if path.parent.name == REPLACED else folder
-    return inside / path.name
+    replaced = folder / REPLACED
+    inside = path.parent.name == REPLACED and not replaced.is_symlink()
+    return (replaced if inside else folder) / path.name
 
 
 def pointer_text(name: str) -> str:

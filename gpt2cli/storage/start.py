@@ -11,6 +11,7 @@ from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.shared import BEST, DEFAULT_MODEL, LATEST, SourceOptions
 from gpt2cli.errors import BadDataError, MissingInputError, OutputError, TryLaterError
 from gpt2cli.hparams import HParams, read_hparams
+from gpt2cli.reading import UnreadableError
 from gpt2cli.records import Notice, Record
 from gpt2cli.storage import bundle, folders, huggingface, journal
 from gpt2cli.storage.recovery import TRIES, Whole, examined, newest_whole
@@ -184,7 +185,9 @@ def loaded(
             raise MissingInputError(f"{start.folder} holds no weights.")
         try:
             return load(start.prefix, start.hparams)
-        except BadDataError:
+        except UnreadableError:
+            raise
+        except (BadDataError, MissingInputError):
             before, start = start.prefix, for_reading(config)
             if start.prefix == before:
                 raise

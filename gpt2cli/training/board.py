@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +75,9 @@ class Board:
 
     def _events(self) -> Any:
         if self._writer is None:
-            self._writer = tf.summary.create_file_writer(str(self._folder))
+            # TensorFlow follows links: the file's name is none that somebody can have linked.
+            suffix = f".{os.urandom(8).hex()}.v2"
+            self._writer = tf.summary.create_file_writer(str(self._folder), filename_suffix=suffix)
         return self._writer.as_default()
 
     def _draw(self) -> None:
