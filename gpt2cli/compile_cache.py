@@ -169,6 +169,10 @@ def clean(place: Path) -> None:
         OSError: it cannot be removed.
     """
     kept = 0
+    for path in list(place.rglob("*")):
+        # A pipe, a link or the like under a program's name.
+        if path.suffix in PROGRAMS and not stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()
     for path in sorted(programs(place), key=lambda path: -path.stat().st_mtime):
         kept += path.stat().st_size
         if kept > MOST_BYTES or not is_sealed(path):

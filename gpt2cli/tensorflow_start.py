@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -65,9 +64,11 @@ def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) ->
 
 def set_xla_flags() -> None:
     """Gives XLA, which is not loaded yet, its flags for a machine with a GPU."""
+    from importlib import metadata
+
     spec = importlib.util.find_spec("tensorflow")
     if spec is not None and spec.origin is not None:
-        version = re.findall(r"\d+", importlib.metadata.version("tensorflow"))
+        version = re.findall(r"\d+", metadata.version("tensorflow"))
         os.environ[XLA_FLAGS] = xla_flags(
             os.environ, Path(spec.origin).parents[1], tuple(map(int, version[:2]))
         )

@@ -21,6 +21,7 @@ ROOMS = (
         "options.py",
         "hparams.py",
         "json_reader.py",
+        "reading.py",
         "vocabulary.py",
         "records.py",
         "progress.py",
@@ -32,6 +33,7 @@ ROOMS = (
         "native.py",
         "hardware.py",
         "json_reader.py",
+        "reading.py",
         "errors.py",
     ),
 )
