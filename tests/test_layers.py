@@ -16,7 +16,10 @@ PACKAGE = Path(gpt2cli.__file__).parent
 # From the ground up; modules and rooms on one floor don't know each other.
 FLOORS = [
     {"errors", "records", "signals", "compile_cache", "hardware"},
-    {"options", "hparams", "vocabulary", "progress", "tensorflow_start", "native", "json_reader"},
+    {"json_reader"},
+    {"special_tokens"},
+    {"tokenizer_json"},
+    {"options", "hparams", "vocabulary", "progress", "tensorflow_start", "native"},
     {"config"},
     {"network", "text", "storage"},
     {"training", "decoding", "fetching", "formats"},

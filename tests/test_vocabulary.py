@@ -25,13 +25,15 @@ def whole(*added: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("as_pairs", [True, False])
-def test_openais_files_come_out_byte_by_byte(as_pairs: bool) -> None:
+def test_openais_files_come_out_byte_by_byte(as_pairs: bool, tmp_path: Path) -> None:
     content = whole()
     if as_pairs:
         content["model"]["merges"] = [line.split() for line in content["model"]["merges"]]
-    encoder, merges = vocabulary.converted(content)
-    assert encoder == (models.REAL_VOCABULARY / "encoder.json").read_bytes()
-    assert merges == (models.REAL_VOCABULARY / "vocab.bpe").read_bytes()
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(content))
+    found = vocabulary.read(path, path)
+    assert found.encoder == (models.REAL_VOCABULARY / "encoder.json").read_bytes()
+    assert found.merges == (models.REAL_VOCABULARY / "vocab.bpe").read_bytes()
 
 
 def test_tokens_that_were_added_are_decoded(tmp_path: Path) -> None:

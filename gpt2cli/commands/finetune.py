@@ -58,7 +58,7 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
         if config.until_step is not None and start.step >= config.until_step:
             yield Notice(f"{folder} is already at step {start.step}.")
             return
-        tokenizer = read_tokenizer(start.encoder, start.merges)
+        tokenizer = read_tokenizer(start.encoder, start.merges, start.hparams.n_vocab, trained=True)
         window = plan.check_settings(config, start, tokenizer)
         rank, _ = plan.adapters(config, start)
         needed = memory.run_of(config, start.hparams, rank, together.size if together else 1)

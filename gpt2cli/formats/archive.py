@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import tarfile
 from pathlib import Path
 from typing import IO
 
+from gpt2cli import json_reader
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.formats.model import Model
@@ -67,6 +67,7 @@ def write(model: Model, path: Path, config: ExportConfig) -> None:
 def members(folder: Path, prefix: Path) -> list[Path]:
     """Returns the files that a checkpoint consists of, and those that belong to all checkpoints."""
     static = [folder / name for name in folders.STATIC_FILES]
+    static += [path for path in [folder / folders.TOKENS] if path.exists()]
     bases = sorted(folder.glob("base.*"))
     step = folders.step_of(prefix)
     if step:
@@ -90,11 +91,11 @@ def written(folder: Path, prefix: Path, step: int) -> dict[str, IO[bytes]]:
 def log_until(folder: Path, step: int) -> list[str]:
     """Returns the lines of a run's log up to a step; what can't be read is left out."""
     lines = []
-    with contextlib.suppress(OSError), (folder / journal.LOG).open(encoding="utf-8") as log:
+    with contextlib.suppress(OSError), (folder / journal.LOG).open("rb") as log:
         for line in log:
-            with contextlib.suppress(ValueError, TypeError, AttributeError):
-                if json.loads(line).get("step", 0) <= step:
-                    lines.append(line)
+            with contextlib.suppress(BadDataError, TypeError):
+                if json_reader.parse(line, "a line").get("step", 0) <= step:
+                    lines.append(line.decode())
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import regex
 
 from gpt2cli.text import crew, readers
+from gpt2cli.text.added import AddedTokens
 from gpt2cli.text.arrays import TOKEN_TYPE
 from gpt2cli.text.readers import Document, Reading
 from gpt2cli.text.sources import Meter, Sources, content_hash
-from gpt2cli.text.tokenizer import END_OF_TEXT, Tokenizer
+from gpt2cli.text.tokenizer import Tokenizer
 
 # What stands behind the tokens in a token file: their SHA-256.
 SEAL_BYTES = hashlib.sha256().digest_size
@@ -25,8 +27,10 @@ WORTH_A_CREW = 16_000_000
 # A corpus smaller than this is encoded before compiled loops would have been loaded (bytes).
 WORTH_COMPILING = 4_000_000
 # No word spans the place between these: a word begins at most with one space, and letters, or
-# digits, go on to the last. (`|` is left out for the sake of `<|endoftext|>`.)
-SAFE_CUT = regex.compile(r"\S(?=\s)|\p{L}(?=[^\p{L}|])|\p{N}(?=[^\p{N}|])")
+# digits, go on to the last.
+SAFE_CUT = regex.compile(r"\S(?=\s)|\p{L}(?=\P{L})|\p{N}(?=\P{N})")
+# The same where a token may stand only between what are no letters.
+LONELY_CUT = regex.compile(r"[\p{P}\p{S}--\p{Pc}](?=\s)", regex.V1)
 # How far back from a chunk's end a place to cut is looked for first (characters).
 NEAR_END = 1000
 
@@ -53,7 +57,7 @@ def write_tokens(
     """
     meter = Meter()
     found = (each for source in sources.files for each in readers.documents(source, reading, meter))
-    pieces = chunks(bordered(found, tokenizer))
+    pieces = chunks(bordered(found, tokenizer), tokenizer.added)
     if sources.size() >= WORTH_COMPILING:
         tokenizer.compile()
     helpers = crew.size() if sources.size() >= WORTH_A_CREW else 1
@@ -63,7 +67,7 @@ def write_tokens(
 
 
 def bordered(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[str | bytes]:
-    """Yields the pieces of all documents, with `<|endoftext|>` after each that is not empty.
+    """Yields the pieces of all documents, with the tokenizer's `end` after each that is not empty.
 
     A document that ends with it already gets no second one.
     """
@@ -72,15 +76,15 @@ def bordered(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[st
         text, tokens = "", b""
         for piece in document:
             if isinstance(piece, str):
-                text = (text + piece)[-len(END_OF_TEXT) :]
+                text = (text + piece)[-len(tokenizer.end) :]
             else:
                 tokens = piece[-len(border) :]
             yield piece
-        if (text or tokens) and text != END_OF_TEXT and tokens != border:
-            yield END_OF_TEXT
+        if (text or tokens) and text != tokenizer.end and tokens != border:
+            yield tokenizer.end
 
 
-def chunks(pieces: Iterable[str | bytes]) -> Iterator[str | bytes]:
+def chunks(pieces: Iterable[str | bytes], added: AddedTokens) -> Iterator[str | bytes]:
     """Yields the same in larger or smaller pieces whose tokens, joined, are those of the whole.
 
     Tokens are passed on as they are.
@@ -97,7 +101,7 @@ def chunks(pieces: Iterable[str | bytes]) -> Iterator[str | bytes]:
         size += len(piece)
         if size >= wanted:
             whole = "".join(held)
-            at = last_cut(whole)
+            at = last_cut(whole, added)
             yield from filter(None, [whole[:at]])
             held, size = [whole[at:]], len(whole) - at
             # Where nothing can be cut, look again when there is twice as much.
@@ -105,15 +109,30 @@ def chunks(pieces: Iterable[str | bytes]) -> Iterator[str | bytes]:
     yield from filter(None, ["".join(held)])
 
 
-def last_cut(text: str) -> int:
-    """Returns the last place in a text where it can be cut without changing its tokens, or 0."""
-    border = text.rfind(END_OF_TEXT)
-    after_border = border + len(END_OF_TEXT) if border >= 0 else 0
+def last_cut(text: str, added: AddedTokens) -> int:
+    """Returns the last place in a text where it can be cut without changing its tokens, or 0.
+
+    Args:
+        text: what more text may follow.
+        added: the tokens that no cut may go through.
+    """
+    spans = added.spans(text)
+    starts = [start for start, _, _ in spans]
+    # What begins later may be the beginning of a token.
+    end = len(text) - added.longest + 1
+
+    def is_safe(place: int) -> bool:
+        before = bisect.bisect_left(starts, place) - 1
+        return place <= end and (before < 0 or spans[before][1] <= place)
+
+    cut = LONELY_CUT if added.are_lonely else SAFE_CUT
     for start in (max(0, len(text) - NEAR_END), 0):
-        ends = [match.end() for match in SAFE_CUT.finditer(text, start)]
-        if ends:
-            return max(ends[-1], after_border)
-    return after_border
+        places = [match.end() for match in cut.finditer(text, start)]
+        if not added.are_lonely:
+            places = sorted([*places, *(stop for _, stop, _ in spans if stop > start)])
+        if found := next(filter(is_safe, reversed(places)), 0):
+            return found
+    return 0
 
 
 def open_tokens(path: Path) -> np.ndarray[Any, np.dtype[np.uint16]]:

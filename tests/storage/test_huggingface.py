@@ -140,7 +140,7 @@ def test_the_folder_of_models_comes_before_a_folder_here(
 
 
 def test_the_vocabulary_is_read_from_either_kind_of_file(folder: Path) -> None:
-    two = read_tokenizer(*huggingface.vocabulary(folder))
+    two = read_tokenizer(*huggingface.vocabulary_files(folder))
     tokens, merges = models.byte_vocabulary(260)
     whole = {
         "model": {"type": "BPE", "vocab": tokens, "merges": [list(pair) for pair in merges]},
@@ -148,7 +148,7 @@ def test_the_vocabulary_is_read_from_either_kind_of_file(folder: Path) -> None:
     }
     (folder / "tokenizer.json").write_text(json.dumps(whole))
     (folder / "merges.txt").unlink()
-    one = read_tokenizer(*huggingface.vocabulary(folder))
+    one = read_tokenizer(*huggingface.vocabulary_files(folder))
     text = "the other<|endoftext|> é"
     assert one.encode(text, special=True) == two.encode(text, special=True)
     assert one.fingerprint == two.fingerprint
@@ -187,7 +187,7 @@ def keep(*left_out: str, **changed: Any) -> Callable[[Path], None]:
         (lose("vocab.json"), MissingInputError, "vocab.json is missing"),
         (keep("ln_f.bias"), BadDataError, "lacks the weight ln_f.bias"),
         (keep(**{"ln_f.bias": np.zeros(3)}), BadDataError, r"float32 \(3,\)"),
-        (lambda f: (f / "config.json").write_text("<html>"), BadDataError, "read as JSON"),
+        (lambda f: (f / "config.json").write_text("<html>"), BadDataError, "is no JSON"),
         (lambda f: (f / "model.safetensors").write_text("x"), BadDataError, "safetensors"),
     ],
 )
