@@ -122,13 +122,13 @@ class Beside:
         """
         where = self._where.with_name(SETTINGS)
         found = dict(known)
-        decoder = self._settings.get("added_tokens_decoder") or {}
+        decoder = self._settings.get("added_tokens_decoder", {})
         if not isinstance(decoder, dict):
             raise BadDataError(f"{shortened(where)}: added_tokens_decoder is not an object.")
         for number, facts in decoder.items():
             if not (number.isascii() and number.isdecimal()):
                 raise BadDataError(f"{shortened(where)}: {shortened(repr(number))} is no token.")
-            found.setdefault(check_number(number, where), token_of(facts, where))
+            found.setdefault(check_number(int(number[:20]), where), token_of(facts, where))
         special = set(self._special())
         for text, number in self._listed.items():
             where = self._where.with_name(ADDED)
@@ -220,8 +220,6 @@ def check_text(text: object, where: Path) -> str:
 
 def check_number(number: object, where: Path) -> int:
     """Returns a token's number; raises BadDataError unless it is one."""
-    if isinstance(number, str):
-        number = int(number[:20])
     if type(number) is not int or not 0 <= number < MOST_NUMBER:
         raise BadDataError(
             f"{shortened(where)}: {shortened(repr(number))} is not a token's number."

@@ -213,7 +213,11 @@ def from_path(path: Path) -> Start:
     """Returns the weights that a path names: a model or run folder, or a checkpoint in one."""
     if path.is_dir() and folders.has_checkpoints(path):
         return dataclasses.replace(from_run(path, resume=False), state=None, step=0, found=None)
-    path = opened(path) if path.is_dir() else path
+    if path.is_dir():
+        path = opened(path)
+    elif path.is_file():
+        # Its folder says what kind of weights it holds.
+        opened(path.parent)
     if huggingface.is_folder(path):
         return from_prefix(huggingface.weights(path), path)
     if path.is_dir():

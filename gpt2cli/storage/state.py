@@ -100,7 +100,10 @@ def read_record(folder: Path, step: int) -> dict[str, Any]:
     """
     path = folders.state(folder, step)
     where = shortened(path)
-    record: dict[str, Any] = json_reader.read(path)
+    try:
+        record: dict[str, Any] = json_reader.parse(json_reader.content(path), "it")
+    except BadDataError as error:
+        raise BadDataError(f"{where} is damaged: {error}") from error
     if record.get("sha256") not in (None, digest(record)):
         raise BadDataError(f"{where} is damaged: its hash is not the one it holds.")
     check_kind(path, "format", record.get("format"), int)
@@ -154,7 +157,7 @@ def kinds_of_fields() -> dict[str, tuple[Any, ...]]:
     """Returns what each field of a state may hold."""
     hints = typing.get_type_hints(State)
     return {
-        field.name: typing.get_args(hints[field.name]) or (hints[field.name],)
+        field.name: getattr(hints[field.name], "__args__", (hints[field.name],))
         for field in dataclasses.fields(State)
     }
 

@@ -76,11 +76,14 @@ def spans(
             or (stop < end and WORD.match(text[stop]))
         ):
             continue
-        if token.lstrip and (blank := BLANK_END.search(text, last, start)):
-            start = blank.start()
+        if token.lstrip:
+            blank = BLANK_END.search(text, min(last, start), start)
+            start = max(last, blank.start() if blank else start)
         if token.rstrip and (blank := BLANK_START.match(text, stop, end)):
             stop = blank.end()
-        yield start, stop, number
+        # What another one has taken as its white space leaves nothing of this one.
+        if start < stop:
+            yield start, stop, number
         last = stop
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import itertools
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -118,18 +119,19 @@ def last_cut(text: str, added: AddedTokens) -> int:
     """
     spans = added.spans(text)
     starts = [start for start, _, _ in spans]
+    stops = [*itertools.accumulate((stop for _, stop, _ in spans), max)]
     # What begins later may be the beginning of a token.
     end = len(text) - added.longest + 1
 
     def is_safe(place: int) -> bool:
         before = bisect.bisect_left(starts, place) - 1
-        return place <= end and (before < 0 or spans[before][1] <= place)
+        return place <= end and (before < 0 or stops[before] <= place)
 
     cut = LONELY_CUT if added.are_lonely else SAFE_CUT
     for start in (max(0, len(text) - NEAR_END), 0):
         places = [match.end() for match in cut.finditer(text, start)]
         if not added.are_lonely:
-            places = sorted([*places, *(stop for _, stop, _ in spans if stop > start)])
+            places = sorted([*places, *(stop for stop in stops if stop > start)])
         if found := next(filter(is_safe, reversed(places)), 0):
             return found
     return 0
