@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 ROOMS = (
     "cli.py",
     *("commands", "training", "decoding", "formats", "fetching", "network", "text", "storage"),
-    *("config", "options.py", "hparams.py", "vocabulary.py", "records.py", "progress.py"),
+    *("config", "options.py", "hparams.py", "vocabulary.py", "tokenizer_json.py"),
+    *("special_tokens.py", "json_reader.py", "records.py", "progress.py"),
     *(
         "signals.py",
         "tensorflow_start.py",
