@@ -17,8 +17,10 @@ PACKAGE = Path(gpt2cli.__file__).parent
 FLOORS = [
     {"errors", "records", "signals", "hardware"},
     {"reading"},
-    {"compile_cache"},
-    {"options", "hparams", "vocabulary", "progress", "tensorflow_start", "native", "json_reader"},
+    {"compile_cache", "json_reader"},
+    {"special_tokens"},
+    {"tokenizer_json"},
+    {"options", "hparams", "vocabulary", "progress", "tensorflow_start", "native"},
     {"config", "spelling", "parameters"},
     {"network", "text", "storage"},
     {"training", "decoding", "fetching", "formats"},

@@ -44,7 +44,7 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     yield from inputs.remarks(config, texts, all_skipped=config.verbose)
     yield from fetch_base(config)
     start = for_reading(config)
-    tokenizer = read_tokenizer(start.encoder, start.merges)
+    tokenizer = read_tokenizer(start.encoder, start.merges, start.hparams.n_vocab)
     check_fits(tokenizer, start.hparams)
     stride = chosen_stride(config, start.hparams.n_ctx)
     yield from map(Alert, start.remarks())

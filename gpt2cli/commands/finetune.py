@@ -65,7 +65,7 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
             plan.keep_best(folder, start)
             yield Notice(f"{folder} is already at step {start.step}.")
             return
-        tokenizer = read_tokenizer(start.encoder, start.merges)
+        tokenizer = read_tokenizer(start.encoder, start.merges, start.hparams.n_vocab, trained=True)
         window = plan.check_settings(config, start, tokenizer)
         rank, _ = plan.adapters(config, start)
         needed = memory.run_of(config, start.hparams, rank, together.size if together else 1)

@@ -41,7 +41,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     texts = read_prompts(config)
     yield from fetch_base(config)
     start = for_reading(config)
-    tokenizer = read_tokenizer(start.encoder, start.merges)
+    tokenizer = read_tokenizer(start.encoder, start.merges, start.hparams.n_vocab)
     check_fits(tokenizer, start.hparams)
     yield from map(Notice, markers.remarks(texts, tokenizer))
     prompts = yield from encoded(texts, tokenizer, start.hparams.n_ctx)

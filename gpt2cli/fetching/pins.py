@@ -12,7 +12,7 @@ from gpt2cli import json_reader
 from gpt2cli.config.download import is_address
 from gpt2cli.errors import BadDataError, UsageError, shortened
 from gpt2cli.hparams import HParams
-from gpt2cli.storage.folders import MODEL_ALIASES
+from gpt2cli.storage.folders import known_name, placed_name
 
 # Names another file of the same form, for models of one's own on a host of one's own.
 PINS_VARIABLE = "GPT2CLI_PINS"
@@ -83,8 +83,12 @@ class Model:
 
 def is_known(name: str) -> bool:
     """Returns whether a model of that name can be had: by fetching, or because it is bundled."""
-    known = read()[0]["models"]
-    return name in BUNDLED or MODEL_ALIASES.get(name, name) in known
+    return placed_name(name) == name and true_name(name) in (*BUNDLED, *read()[0]["models"])
+
+
+def true_name(name: str) -> str:
+    """Returns what a model is called in the file of pins."""
+    return name if name in read()[0]["models"] else known_name(name)
 
 
 def find(name: str) -> Model:
@@ -95,15 +99,15 @@ def find(name: str) -> Model:
         BadDataError: the file that GPT2CLI_PINS names cannot be used.
     """
     known, source = read()
-    true_name = MODEL_ALIASES.get(name, name)
-    if true_name not in known["models"]:
+    wanted = true_name(name)
+    if wanted not in known["models"]:
         names = shortened(", ".join([*known["models"], *BUNDLED]))
         raise UsageError(f"There is no model '{shortened(name)}' to fetch; there are {names}.")
     try:
-        return model(true_name, known)
+        return model(wanted, known)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadDataError(
-            f"{shortened(source)}: the entry of {shortened(true_name)} lacks or has a wrong "
+            f"{shortened(source)}: the entry of {shortened(wanted)} lacks or has a wrong "
             f"{shortened(error)}."
         ) from error
 

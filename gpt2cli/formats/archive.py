@@ -70,6 +70,7 @@ def write(model: Model, path: Path, config: ExportConfig) -> None:
 def members(folder: Path, prefix: Path) -> list[Path]:
     """Returns the files that a checkpoint consists of, and those that belong to all checkpoints."""
     static = [folder / name for name in folders.STATIC_FILES]
+    static += [path for path in [folder / folders.TOKENS] if path.exists()]
     bases = sorted(folder.glob("base.*"))
     step = folders.step_of(prefix)
     if step:

@@ -53,15 +53,24 @@ def owned(folder: Path) -> Iterator[None]:
 def prepare(folder: Path, source: Path) -> None:
     """Copies the model's description and vocabulary into a run folder that lacks them.
 
+    What a start left that was killed before the first checkpoint may be another model's.
+
     Raises:
         OutputError: the folder cannot be written to.
         DiskError: the disk is full or fails.
     """
     with atomic.disk_errors(folder):
         sweep(folder)
-        for name in folders.STATIC_FILES:
-            if not (folder / name).exists():
-                atomic.write_whole(folder / name, huggingface.static_file(source, name))
+        keeps = folders.has_checkpoints(folder)
+        if keeps and all((folder / name).exists() for name in folders.STATIC_FILES):
+            return
+        files = huggingface.static_files(source, trained=True)
+        # First the one that may be missing in a folder that is whole.
+        for name in (folders.TOKENS, *folders.STATIC_FILES):
+            if name in files and not (keeps and (folder / name).exists()):
+                atomic.write_whole(folder / name, files[name])
+            elif name not in files and not keeps and (folder / name).exists():
+                atomic.remove(folder / name)
 
 
 def place_base(folder: Path, prefix: Path) -> None:
@@ -155,7 +164,7 @@ def seal(folder: Path, aside: Path, state: State) -> None:
         files = {path.name: fingerprint(path) for path in written}
         for waiting in synced:
             waiting.result()
-    names = list(folders.STATIC_FILES)
+    names = [*folders.STATIC_FILES, folders.TOKENS]
     if state.lora_rank:
         # Its index holds the checksums of all the weights.
         names.append(folders.index_file(Path(folders.BASE)).name)

@@ -287,7 +287,7 @@ def test_a_vocabulary_that_is_too_large_is_refused(place: Path) -> None:
     tokens, _ = models.byte_vocabulary(260)
     more = {"aa": 260, "bb": 261}
     (place / "models/small/encoder.json").write_text(json.dumps(tokens | more))
-    with pytest.raises(BadDataError, match=r"has 262 tokens, and hparams\.json allows 260"):
+    with pytest.raises(BadDataError, match=r"has 262 tokens, and the model knows 260"):
         run("out")
 
 

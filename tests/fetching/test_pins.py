@@ -48,6 +48,22 @@ def test_the_old_names_are_the_same_models() -> None:
     assert pins.find("345M") == pins.find("355M")
 
 
+@pytest.mark.parametrize(
+    ("name", "true"),
+    [
+        ("gpt2", "124M"),
+        ("GPT2-medium", "355M"),
+        ("774m", "774M"),
+        ("openai-community/gpt2-xl", "1558M"),
+    ],
+)
+def test_the_names_of_the_hub_are_the_same_models(name: str, true: str) -> None:
+    assert pins.find(name) == pins.find(true)
+    # Nothing is fetched into a folder of that name.
+    assert not pins.is_known(name)
+    assert pins.is_known(true)
+
+
 def test_the_first_host_is_openais_and_only_two_models_have_a_second() -> None:
     first = pins.find("124M").hosts[0]
     where = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/vocab.bpe"

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from gpt2cli.errors import BadDataError
+from gpt2cli.special_tokens import END_OF_TEXT, Added
 from gpt2cli.text import corpus, crew, finding, sources
+from gpt2cli.text.added import AddedTokens
 from gpt2cli.text.readers import Reading
-from gpt2cli.text.tokenizer import END_OF_TEXT, Tokenizer
+from gpt2cli.text.tokenizer import Tokenizer
 from tests import models
 
+ADDED = AddedTokens({50256: Added(END_OF_TEXT)})
 VERSES = "Shall I compare thee to a summer's day?\n\n\n  Thou art more lovely…\tand\r\n" * 40
 LANGUAGES = {
     "verses": VERSES,
@@ -83,9 +86,10 @@ def test_tokens_do_not_depend_on_how_a_file_is_read_and_cut(
 def test_text_of_every_kind_can_be_cut_before_it_fills_the_memory() -> None:
     for kind in set(LANGUAGES) - {"one word"}:
         text = LANGUAGES[kind] * (5000 // len(LANGUAGES[kind]) + 1)
-        pieces = list(corpus.chunks(text[at : at + 100] for at in range(0, len(text), 100)))
+        parts = (text[at : at + 100] for at in range(0, len(text), 100))
+        pieces = list(corpus.chunks(parts, ADDED))
         assert "".join(map(str, pieces)) == text
-        assert corpus.last_cut(text) > len(text) - 100, kind
+        assert corpus.last_cut(text, ADDED) > len(text) - 100, kind
 
 
 def test_every_place_where_text_is_cut_is_between_words(tokenizer: Tokenizer) -> None:
@@ -93,7 +97,7 @@ def test_every_place_where_text_is_cut_is_between_words(tokenizer: Tokenizer) ->
     letters = "ab's1² \n\t.,-|<>'\"éم詩ि😀\u0301" + END_OF_TEXT
     for _ in range(3000):
         text = "".join(draw.choices([*letters, END_OF_TEXT, "'ll", "  "], k=draw.randrange(12)))
-        at = corpus.last_cut(text)
+        at = corpus.last_cut(text, ADDED)
         parts = [tokenizer.encode(part, special=True) for part in (text[:at], text[at:])]
         assert parts[0] + parts[1] == tokenizer.encode(text, special=True), (text, at)
 
