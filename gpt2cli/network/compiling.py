@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.errors import shortened
 from gpt2cli.hparams import WIDE
 from gpt2cli.network import pieces
 
@@ -76,7 +77,7 @@ class Compiler:
             except tf.errors.OpError as error:
                 if not self.xla or not (isinstance(error, UNCOMPILED) or KEPT in error.message):
                     raise
-                reason = str(error.message).strip().split("\n")[0][:200]
+                reason = shortened(str(error.message).strip().split("\n")[0], 200)
                 self._remarks.append(f"XLA cannot compile this ({reason}); going on without it.")
                 self.xla = False
                 return compiled[False](*arguments)
