@@ -160,6 +160,8 @@ def test_what_is_no_commands_option_takes_no_variable(cli: Run) -> None:
         ),
         (["generate", "--sample-delim", "x", "--format", "jsonl"], "--sample-delim and --format"),
         (["generate", "--format", "xml"], "--format"),
+        (["generate", "--gpu-memory-limit", "9" * 400 + "GB"], "--gpu-memory-limit must be"),
+        (["generate", "--checkpoint", "9" * 5000], "--checkpoint must be"),
         (["export", "m.onnx"], "ends in .onnx, and --format huggingface writes a folder"),
         (["export", "m.zip"], "ends in .zip"),
         (["export", "a/m.SafeTensors"], "ends in .safetensors"),

@@ -17,7 +17,8 @@ LATEST = "latest"
 BEST = "best"
 # What file systems allow.
 MOST_NAME_BYTES = 255
-SIZE = re.compile(r"(\d+(?:\.\d+)?) *([MG]B?)", re.IGNORECASE)
+SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *([MG]B?)", re.IGNORECASE)
+STEP = re.compile(r"[0-9]{1,18}")
 UNITS = {"M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30}
 LEAST_GPU_BYTES = 2**26
 # What is written for a tabulator, which is hard to type.
@@ -114,9 +115,10 @@ class SourceOptions(RunOptions):
         if self.model_name is not None and self.run_name is not None:
             raise UsageError("--model-name and --run-name contradict each other; give one.")
         if self.checkpoint not in (LATEST, BEST):
-            if not (self.checkpoint.isascii() and self.checkpoint.isdecimal()):
+            if not STEP.fullmatch(self.checkpoint):
                 raise UsageError(
-                    f"--checkpoint must be {LATEST}, {BEST} or a step, not {self.checkpoint!r}."
+                    f"--checkpoint must be {LATEST}, {BEST} or a step, not "
+                    f"'{shortened(self.checkpoint)}'."
                 )
             if self.model_name is not None:
                 raise UsageError("--checkpoint is of a run, and --model-name has none; give one.")
@@ -176,7 +178,8 @@ class ComputeOptions(Config):
         found = SIZE.fullmatch(asked)
         if found is None or float(found[1]) * UNITS[found[2].upper()] < LEAST_GPU_BYTES:
             raise UsageError(
-                f"--gpu-memory-limit must be a size from 64MB, as 8GB or 6000MB, not {asked!r}."
+                "--gpu-memory-limit must be a size from 64MB, as 8GB or 6000MB, not "
+                f"'{shortened(asked)}'."
             )
         return int(float(found[1]) * UNITS[found[2].upper()])
 
@@ -246,7 +249,7 @@ class CorpusOptions(Config):
             codecs.getincrementaldecoder(self.encoding)
         except (LookupError, ValueError) as error:
             raise UsageError(
-                f"--encoding: {error}. Python's names are meant, as cp1252."
+                f"--encoding: {shortened(error)}. Python's names are meant, as cp1252."
             ) from error
         delimiter = self.delimiter
         if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
@@ -256,6 +259,6 @@ class CorpusOptions(Config):
         column = self.csv_column
         if self.csv_header is False and column is not None and not column.isdecimal():
             raise UsageError(
-                f"--csv-column {column} needs a header, and --no-csv-header says there is none; "
-                "give the column's number, from 1."
+                f"--csv-column {shortened(column)} needs a header, and --no-csv-header says there "
+                "is none; give the column's number, from 1."
             )

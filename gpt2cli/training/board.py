@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
+from gpt2cli.errors import shortened
 from gpt2cli.records import Alert, Record, Sample, Saved, StepReport, Validation
 from gpt2cli.training import plot
 
@@ -48,7 +49,7 @@ class Board:
             self._write(record)
         except (tf.errors.OpError, OSError) as error:
             self._failed = True
-            yield Alert(f"TensorBoard's events end here: {error} Training goes on.")
+            yield Alert(f"TensorBoard's events end here: {shortened(error)} Training goes on.")
 
     def close(self) -> None:
         """Finishes the events and the picture; what cannot be written is left out."""

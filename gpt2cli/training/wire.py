@@ -18,6 +18,8 @@ from gpt2cli.training.cluster import Cluster, host_and_port
 
 RETRY_SECONDS = 0.5
 ANSWER_SECONDS = 5.0
+# Sockets take no longer times.
+LONGEST_SECONDS = 1e6
 # How long parts of lines are left to grow before they are looked at again.
 PART_SECONDS = 0.05
 # The longest line; all options of a run take a tenth of it.
@@ -161,7 +163,8 @@ def received(connection: socket.socket, seconds: float) -> dict[str, Any] | None
     try:
         # One by one, so that nothing of the next line is taken.
         while not line.endswith(b"\n") and len(line) < MOST_BYTES:
-            connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            left = deadline - time.monotonic()
+            connection.settimeout(min(max(left, 0.001), LONGEST_SECONDS))
             if not (byte := connection.recv(1)):
                 return None
             line += byte

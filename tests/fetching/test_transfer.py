@@ -196,8 +196,13 @@ def test_patience_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("GPT2CLI_RETRY_SECONDS", "0.5")
     monkeypatch.setenv("GPT2CLI_TIMEOUT_SECONDS", "7")
     assert patience_from_environment() == Patience(wait_seconds=0.5, timeout_seconds=7)
-    monkeypatch.setenv("GPT2CLI_RETRY_SECONDS", "soon")
-    with pytest.raises(UsageError, match="GPT2CLI_RETRY_SECONDS"):
+    for wrong in ("soon", "-1", "9" * 400, "nan", "\N{ARABIC-INDIC DIGIT TWO}"):
+        monkeypatch.setenv("GPT2CLI_RETRY_SECONDS", wrong)
+        with pytest.raises(UsageError, match="GPT2CLI_RETRY_SECONDS"):
+            patience_from_environment()
+    monkeypatch.setenv("GPT2CLI_RETRY_SECONDS", "0")
+    monkeypatch.setenv("GPT2CLI_TIMEOUT_SECONDS", "0")
+    with pytest.raises(UsageError, match="GPT2CLI_TIMEOUT_SECONDS"):
         patience_from_environment()
 
 

@@ -372,3 +372,10 @@ def test_what_a_peer_says_is_shown_short_and_printable() -> None:
     told = meeting.difference(first, 1, ours, dict.fromkeys(ours, "\x1b" * 1000))
     assert told.isprintable()
     assert len(told) < 500
+
+
+def test_a_wait_of_a_million_years_is_one() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        one.sendall(b"{}\n")
+        assert wire.received(other, 1e300) == {}
