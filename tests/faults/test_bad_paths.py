@@ -73,24 +73,26 @@ def nursery(tmp_path_factory: pytest.TempPathFactory, mini_model: Path) -> Itera
     lives.close()
 
 
+def link(path: Path) -> None:
+    """Makes a link to a file whose content must stay."""
+    path.with_name("target").write_text("precious")
+    path.symlink_to("target")
+
+
 # Kind → what makes it at a path; a kind that is not here is a name alone.
 MAKERS: dict[str, Callable[[Path], object]] = {
     "file": lambda path: path.write_text("some text"),
     "below file": lambda path: path.write_text("some text"),
     "folder": lambda path: path.mkdir(),
-    "link": lambda path: ((path.parent / "target").write_text("precious"), link(path, "target")),
-    "dangling": lambda path: link(path, "nowhere"),
-    "loop": lambda path: link(path, path.name),
+    "link": link,
+    "dangling": lambda path: path.symlink_to("nowhere"),
+    "loop": lambda path: path.symlink_to(path.name),
     "pipe": lambda path: os.mkfifo(path),
-    "device": lambda path: link(path, "/dev/full"),
-    "forbidden": lambda path: (path.write_text(TEXT), path.chmod(0)),
+    "device": lambda path: path.symlink_to("/dev/full"),
+    "forbidden": lambda path: os.close(os.open(path, os.O_CREAT, 0)),
     "forbidden folder": lambda path: path.mkdir(0),
     "below forbidden": lambda path: path.mkdir(0),
 }
-
-
-def link(path: Path, target: str) -> None:
-    path.symlink_to(target)
 
 
 def make(kind: str, path: Path) -> Path:
