@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -73,38 +73,36 @@ def nursery(tmp_path_factory: pytest.TempPathFactory, mini_model: Path) -> Itera
     lives.close()
 
 
-def make(kind: str, path: Path) -> Path:  # noqa: C901
+def link(path: Path) -> None:
+    """Makes a link to a file whose content must stay."""
+    path.with_name("target").write_text("precious")
+    path.symlink_to("target")
+
+
+# Kind → what makes it at a path; a kind that is not here is a name alone.
+MAKERS: dict[str, Callable[[Path], object]] = {
+    "file": lambda path: path.write_text("some text"),
+    "below file": lambda path: path.write_text("some text"),
+    "folder": lambda path: path.mkdir(),
+    "link": link,
+    "dangling": lambda path: path.symlink_to("nowhere"),
+    "loop": lambda path: path.symlink_to(path.name),
+    "pipe": lambda path: os.mkfifo(path),
+    "device": lambda path: path.symlink_to("/dev/full"),
+    "forbidden": lambda path: os.close(os.open(path, os.O_CREAT, 0)),
+    "forbidden folder": lambda path: path.mkdir(0),
+    "below forbidden": lambda path: path.mkdir(0),
+}
+
+
+def make(kind: str, path: Path) -> Path:
     """Makes a bad path; returns it."""
-    if kind == "file":
-        path.write_text("some text")
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "link":
-        (path.parent / "target").write_text("precious")
-        path.symlink_to("target")
-    elif kind == "dangling":
-        path.symlink_to("nowhere")
-    elif kind == "loop":
-        path.symlink_to(path.name)
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/full")
-    elif kind == "forbidden":
-        path.write_text(TEXT)
-        path.chmod(0)
-    elif kind in ("forbidden folder", "below forbidden"):
-        path.mkdir()
-        path.chmod(0)
-        return path / "below" if kind == "below forbidden" else path
-    elif kind == "below file":
-        path.write_text("some text")
-        return path / "below"
-    elif kind == "long":
-        return path.with_name("x" * 300)
-    elif kind == "latin-1":
-        return path.with_name(os.fsdecode(b"r\xe9"))
-    return path
+    if kind in MAKERS:
+        MAKERS[kind](path)
+    names = {"long": "x" * 300, "latin-1": os.fsdecode(b"r\xe9")}
+    return (
+        path / "below" if kind.startswith("below") else path.with_name(names.get(kind, path.name))
+    )
 
 
 def clear(place: Path) -> None:
