@@ -23,7 +23,13 @@ from gpt2cli.config.shared import Shared
 from gpt2cli.errors import DiskError, Gpt2cliError
 from gpt2cli.options import Option, options
 from gpt2cli.records import Record, Sample, Stopped
-from gpt2cli.signals import Interrupted, held, raise_on_signals
+from gpt2cli.signals import (
+    Interrupted,
+    held,
+    leave_on_signals,
+    raise_on_signals,
+    undisturbed,
+)
 from gpt2cli.storage.atomic import FULL_DISK
 
 COMMANDS: dict[str, type[Shared]] = {
@@ -54,18 +60,28 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Where the locale has no such character, a `?` is better than no text.
         sys.stdout.reconfigure(errors="replace")
-    raise_on_signals()
+    try:
+        raise_on_signals()
+        code = undisturbed(run_command)
+        # From here on a signal ends the process, without a traceback of Python's own end.
+        leave_on_signals()
+    except Interrupted as interrupted:
+        leave_on_signals()
+        say(f"gpt2cli: {interrupted.message}")
+        code = 128 + interrupted.signum
+    sys.exit(code)
+
+
+def run_command() -> int:
+    """Runs the command line; returns the exit code."""
     try:
         code = application()(standalone_mode=False, prog_name="gpt2cli") or 0
         sys.stdout.flush()
     except (Gpt2cliError, typer.TyperException) as error:
         code = refuse(error)
-    except Interrupted as interrupted:
-        say(f"gpt2cli: {interrupted.message}")
-        code = 128 + interrupted.signum
     except (OSError, SystemExit) as error:
         code = code_of(error)
-    sys.exit(code)
+    return int(code)
 
 
 def code_of(error: OSError | SystemExit) -> int:
