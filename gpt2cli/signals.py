@@ -20,6 +20,7 @@ STDERR = 2
 GRACE_SECONDS = 1.5
 # `timeout` sends its signal twice in a row, to its child and to the group: so soon it is the same.
 ECHO_SECONDS = 0.3
+STOPPED = "stopped"
 
 
 class Interrupted(BaseException):
@@ -30,7 +31,7 @@ class Interrupted(BaseException):
         message: what is safe and how to go on, where the command could say.
     """
 
-    def __init__(self, signum: int, message: str = "stopped") -> None:
+    def __init__(self, signum: int, message: str = STOPPED) -> None:
         super().__init__(signum, message)
         self.signum = signum
         self.message = message
@@ -48,7 +49,8 @@ class Stop:
         """Takes whether there is nothing to finish, so that a signal raises Interrupted."""
         self.signum: int | None = None
         self.asked = False
-        self._at_once, self._ended, self._came = at_once, False, 0.0
+        self._at_once, self._message = at_once, STOPPED
+        self._ended, self._came = False, 0.0
 
     def __bool__(self) -> bool:
         return self.signum is not None
@@ -69,20 +71,24 @@ class Stop:
             say(b"stopping after this step; a second signal leaves at once, unsaved\n")
 
     @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
+    def at_once(self, message: str = STOPPED) -> Iterator[None]:
         """Within the block there is nothing to finish: a signal raises Interrupted.
+
+        Args:
+            message: what is safe and how to go on.
 
         Raises:
             Interrupted: a signal came, in the block or before it.
         """
-        before, self._at_once = self._at_once, True
+        before = self._at_once, self._message
+        self._at_once, self._message = True, message
         try:
             self.check()
             yield
             # Libraries lose what is raised in their callbacks.
             self.check()
         finally:
-            self._at_once = before
+            self._at_once, self._message = before
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
@@ -100,7 +106,7 @@ class Stop:
     def check(self) -> None:
         """Raises Interrupted if a signal came."""
         if self.signum is not None:
-            raise Interrupted(self.signum)
+            raise Interrupted(self.signum, self._message)
 
     def handle(self, signum: int, _frame: FrameType | None) -> None:
         """Is Python's handler, for what the main thread itself gets and for its being called."""
@@ -113,7 +119,8 @@ class Stop:
     def _insist(self, signum: int) -> None:
         threading.Event().wait(GRACE_SECONDS)
         if self.asked and self._at_once:
-            leave_now(signum, quietly=self._ended)
+            # What is told at the end is told by now.
+            leave_now(signum, "" if self._ended else self._message)
 
 
 # What the whole process listens with, once `raise_on_signals` was called.
@@ -127,10 +134,10 @@ def say(line: bytes) -> None:
         os.write(STDERR, line)
 
 
-def leave_now(signum: int, *, quietly: bool = False) -> None:
+def leave_now(signum: int, message: str) -> None:
     """Ends the process where its main thread hears nothing, or does not come to an end."""
-    if not quietly:
-        say(b"gpt2cli: stopped\n")
+    if message:
+        say(f"gpt2cli: {message}\n".encode())
     os._exit(128 + signum)
 
 
