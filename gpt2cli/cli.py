@@ -24,7 +24,13 @@ from gpt2cli.errors import DiskError, Gpt2cliError, UsageError, message, shorten
 from gpt2cli.options import options
 from gpt2cli.parameters import parameter
 from gpt2cli.records import Record, Sample, Stopped
-from gpt2cli.signals import Interrupted, held, leave_on_signals, raise_on_signals
+from gpt2cli.signals import (
+    Interrupted,
+    held,
+    leave_on_signals,
+    raise_on_signals,
+    undisturbed,
+)
 from gpt2cli.storage.atomic import FULL_DISK
 
 COMMANDS: dict[str, type[Shared]] = {
@@ -54,7 +60,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")
     try:
         raise_on_signals()
-        code = run_command(spelling.with_mode(sys.argv[1:]))
+        arguments = spelling.with_mode(sys.argv[1:])
+        code = undisturbed(lambda: run_command(arguments))
         # From here on a signal ends the process, without a traceback of Python's own end.
         leave_on_signals()
     except Interrupted as interrupted:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from gpt2cli.records import Progress, Record
 
 LINE_SECONDS = 10.0
+DRAW_SECONDS = 0.1
 # How long a piece of work may be silent before it is named.
 LONG_SECONDS = 4.0
 STDERR = 2
+COMPILING = "compiling (once for this model, options and device)"
+
+Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True)
@@ -86,44 +92,76 @@ class Lines:
 
 
 @contextlib.contextmanager
-def announced(line: str, *, quiet: bool = False) -> Iterator[None]:
-    """Says a line on stderr if the block takes long; it may be deep in a library by then."""
+def announced(line: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Says a line on stderr if the block takes long, and then now and then how long it has taken.
+
+    The block may be deep in a library by then. What is yielded takes another line in its place.
+    """
+    lines, done = [line], threading.Event()
+    if quiet:
+        yield lines.append
+        return
+    try:
+        # TensorFlow is loaded with another stderr.
+        stderr = os.dup(STDERR)
+    except OSError:
+        yield lines.append
+        return
 
     def say() -> None:
-        with contextlib.suppress(OSError):
-            os.write(STDERR, f"{line}\n".encode())
+        began, seconds = time.monotonic(), LONG_SECONDS
+        while not done.wait(seconds):
+            seconds = LINE_SECONDS
+            with contextlib.suppress(OSError):
+                os.write(stderr, f"{lines[-1]} ({time.monotonic() - began:.0f} s)\n".encode())
 
-    timer = threading.Timer(LONG_SECONDS, say)
-    timer.daemon = True
-    if not quiet:
-        timer.start()
+    teller = threading.Thread(target=say, daemon=True)
+    teller.start()
     try:
-        yield
+        yield lines.append
     finally:
-        timer.cancel()
+        done.set()
+        teller.join()
+        os.close(stderr)
 
 
 class Count:
     """How many of so many pieces are done: a bar on a terminal, or a line every ten seconds."""
 
-    def __init__(self, label: str, total: int, bars: bool, unit: str = "") -> None:
-        """Takes what the bar or line begins with, and whether to draw a bar on stderr."""
-        self._label, self._total, self._unit = label, total, unit
+    def __init__(self, label: str, total: int, *, quiet: bool, unit: str = "") -> None:
+        """Takes what the bar or line begins with."""
+        self._label, self._total, self._unit, self._quiet = label, total, unit, quiet
         self._told = time.monotonic()
         self._bar: Any = None
-        if bars:
+        if not quiet and sys.stderr.isatty():
             self._bar = tqdm(desc=label, total=total, unit=unit, leave=False, dynamic_ncols=True)
+
+    def named(self, work: Iterator[Piece], line: str) -> Iterator[Piece]:
+        """Yields the work's pieces; a line says what the first one is, if it takes long."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(line)
+        with announced(line, quiet=self._quiet or self._bar is not None):
+            first = list(itertools.islice(work, 1))
+        yield from first
+        yield from work
 
     def advance(self, done: int, remark: str = "") -> Iterator[Progress]:
         """Draws how many are done, or yields a line if the last one is ten seconds ago."""
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(done - self._bar.n)
-            self._bar.set_postfix_str(remark)
-        elif now - self._told >= LINE_SECONDS:
+            if now - self._told >= DRAW_SECONDS or done == self._total:
+                self._told = now
+                self._bar.n = done
+                self._bar.set_postfix_str(remark)
+        elif not self._quiet and now - self._told >= LINE_SECONDS:
             self._told = now
             line = f"{self._label} {done:,} of {self._total:,} {self._unit}".rstrip()
             yield Progress(f"{line}: {remark}" if remark else line)
+
+    def make_room(self) -> None:
+        """Clears the bar's line, so that another can be printed there."""
+        if self._bar is not None:
+            self._bar.clear()
 
     def __enter__(self) -> Count:
         return self

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Means nothing to anybody else: so the thread that waits for signals calls the main one.
@@ -15,6 +18,9 @@ CALL = signal.SIGURG
 STDERR = 2
 # How long a call into a library may keep a signal waiting where nothing can be lost.
 GRACE_SECONDS = 1.5
+# `timeout` sends its signal twice in a row, to its child and to the group: so soon it is the same.
+ECHO_SECONDS = 0.3
+STOPPED = "stopped"
 
 
 class Interrupted(BaseException):
@@ -25,72 +31,101 @@ class Interrupted(BaseException):
         message: what is safe and how to go on, where the command could say.
     """
 
-    def __init__(self, signum: int, message: str = "stopped") -> None:
+    def __init__(self, signum: int, message: str = STOPPED) -> None:
         super().__init__(signum, message)
         self.signum = signum
         self.message = message
 
 
 class Stop:
-    """A wish to stop, to be looked at between two pieces of work.
+    """A wish to stop: to be looked at between two pieces of work, or one that is heard at once.
 
     Attributes:
         signum: the signal that asked, or None.
+        asked: whether it was to be heard at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool = False) -> None:
+        """Takes whether there is nothing to finish, so that a signal raises Interrupted."""
         self.signum: int | None = None
-        self._at_once = self._asked = False
+        self.asked = False
+        self._at_once, self._message = at_once, STOPPED
+        self._ended, self._came = False, 0.0
 
     def __bool__(self) -> bool:
         return self.signum is not None
 
     def request(self, signum: int) -> None:
         """Notes the first signal and says so at once; a second one ends the process at once."""
-        if self.signum is not None:
+        again = self.signum is not None
+        if again and signum == self.signum and time.monotonic() - self._came < ECHO_SECONDS:
+            return
+        if again or self._ended:
             os._exit(128 + signum)
-        self.signum = signum
+        self._came, self.signum = time.monotonic(), signum
         if self._at_once:
-            self._asked = True
+            self.asked = True
             signal.pthread_kill(threading.main_thread().ident or 0, CALL)
             threading.Thread(target=self._insist, args=(signum,), daemon=True).start()
         else:
             say(b"stopping after this step; a second signal leaves at once, unsaved\n")
 
     @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
+    def at_once(self, message: str = STOPPED) -> Iterator[None]:
         """Within the block there is nothing to finish: a signal raises Interrupted.
+
+        Args:
+            message: what is safe and how to go on.
 
         Raises:
             Interrupted: a signal came, in the block or before it.
         """
-        self._at_once = True
+        before = self._at_once, self._message
+        self._at_once, self._message = True, message
         try:
             self.check()
             yield
             # Libraries lose what is raised in their callbacks.
             self.check()
         finally:
-            self._at_once = False
+            self._at_once, self._message = before
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Within the block a signal is looked at between two pieces of work alone."""
+        before, self._at_once = self._at_once, False
+        try:
+            yield
+        finally:
+            self._at_once = before
+
+    def end(self, *, forget: bool = False) -> None:
+        """Lets a signal end the process at once and quietly from now on; or nothing at all."""
+        self._ended, self.asked = True, self.asked and not forget
 
     def check(self) -> None:
         """Raises Interrupted if a signal came."""
         if self.signum is not None:
-            raise Interrupted(self.signum)
+            raise Interrupted(self.signum, self._message)
 
     def handle(self, signum: int, _frame: FrameType | None) -> None:
         """Is Python's handler, for what the main thread itself gets and for its being called."""
         if signum != CALL:
             self.request(signum)
             return
-        self._asked = False
-        if self._at_once:
+        if self._at_once and not self._ended:
             self.check()
 
     def _insist(self, signum: int) -> None:
         threading.Event().wait(GRACE_SECONDS)
-        if self._asked and self._at_once:
-            leave_now(signum)
+        if self.asked and self._at_once:
+            # What is told at the end is told by now.
+            leave_now(signum, "" if self._ended else self._message)
+
+
+# What the whole process listens with, once `raise_on_signals` was called.
+WHOLE: list[Stop] = []
+PROCESS = contextlib.ExitStack()
 
 
 def say(line: bytes) -> None:
@@ -99,9 +134,10 @@ def say(line: bytes) -> None:
         os.write(STDERR, line)
 
 
-def leave_now(signum: int) -> None:
-    """Ends the process where its main thread hears nothing."""
-    say(b"gpt2cli: stopped\n")
+def leave_now(signum: int, message: str) -> None:
+    """Ends the process where its main thread hears nothing, or does not come to an end."""
+    if message:
+        say(f"gpt2cli: {message}\n".encode())
     os._exit(128 + signum)
 
 
@@ -111,19 +147,56 @@ def handled() -> list[signal.Signals]:
 
 
 def raise_on_signals() -> None:
-    """From now on a signal raises Interrupted in the main thread."""
+    """From now on a signal raises Interrupted in the main thread; if it stays, the process ends.
 
-    def leave(signum: int, _frame: FrameType | None) -> None:
-        raise Interrupted(signum)
+    The main thread may be deep in a library, which may lose what is raised in it as well. Nothing
+    is lost where the process ends: what is half-written has no name by which it would be taken.
+    """
+    hear_nothing()
+    sys.unraisablehook = tell_unraisable
+    stop = Stop(at_once=True)
+    PROCESS.enter_context(listening(stop))
+    PROCESS.callback(WHOLE.clear)
+    WHOLE.append(stop)
 
-    for number in handled():
-        signal.signal(number, leave)
+
+def hear_nothing() -> None:
+    """Undoes `raise_on_signals`."""
+    PROCESS.close()
 
 
 def leave_on_signals() -> None:
     """From now on a signal ends the process at once and quietly."""
-    for number in handled():
-        signal.signal(number, signal.SIG_DFL)
+    for stop in WHOLE:
+        stop.end()
+
+
+def undisturbed(work: Callable[[], int]) -> int:
+    """Returns what a piece of work does; a signal counts, whatever libraries made of it.
+
+    Raises:
+        Interrupted: one was to be heard at once.
+    """
+    try:
+        code = work()
+    except Exception:
+        check_asked()
+        raise
+    check_asked()
+    return code
+
+
+def check_asked() -> None:
+    """Raises Interrupted if a signal was to be heard at once."""
+    for stop in WHOLE:
+        if stop.asked:
+            stop.check()
+
+
+def tell_unraisable(unraisable: Any) -> None:
+    """Prints what was raised where nobody can catch it, but for Interrupted."""
+    if not issubclass(unraisable.exc_type, Interrupted):
+        sys.__unraisablehook__(unraisable)
 
 
 @contextlib.contextmanager
@@ -133,7 +206,7 @@ def held() -> Iterator[None]:
     Those of NumPy's products would: in them a signal that TensorFlow listens for as well is lost,
     and what it raises is lost in NumPy's own imports.
     """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, CALL))
     try:
         yield
     finally:
@@ -142,16 +215,27 @@ def held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Stop]:
-    """Within the block a signal only sets the Stop that is yielded, and is announced at once.
-
-    The main thread may be deep in TensorFlow for seconds, where Python runs no handler: a thread
-    waits for the signals. They are blocked in this thread and in all that it starts, so that
-    TensorFlow's own threads don't take them. Outside the main thread signals are left alone.
-    """
+    """Within the block a signal only sets the Stop that is yielded, and is announced at once."""
+    if WHOLE and threading.current_thread() is threading.main_thread():
+        with WHOLE[0].noted():
+            yield WHOLE[0]
+        return
     stop = Stop()
+    with listening(stop):
+        yield stop
+
+
+@contextlib.contextmanager
+def listening(stop: Stop) -> Iterator[None]:
+    """Within the block the Stop gets the signals, wherever the main thread is.
+
+    It may be deep in TensorFlow for seconds, where Python runs no handler: a thread waits for the
+    signals. They are blocked in this thread and in all that it starts, so that TensorFlow's own
+    threads don't take them. Outside the main thread signals are left alone.
+    """
     numbers = handled()
     if threading.current_thread() is not threading.main_thread() or not numbers:
-        yield stop
+        yield
         return
     before = {number: signal.signal(number, stop.handle) for number in (*numbers, CALL)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
@@ -159,8 +243,9 @@ def deferred() -> Iterator[Stop]:
     waiter = threading.Thread(target=_wait, args=(numbers, stop, done), daemon=True)
     waiter.start()
     try:
-        yield stop
+        yield
     finally:
+        stop.end(forget=True)
         done.set()
         if waiter.ident is not None:
             signal.pthread_kill(waiter.ident, numbers[0])

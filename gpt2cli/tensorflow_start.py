@@ -139,7 +139,8 @@ def held_stderr() -> Iterator[None]:
         os.dup2(log.fileno(), 2)
         try:
             yield
-        except BaseException:
+        # A signal is no failure.
+        except Exception:
             log.seek(0)
             os.write(saved, log.read())
             raise

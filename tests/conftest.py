@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli import hardware, native, tensorflow_start
+from gpt2cli import hardware, native, signals, tensorflow_start
 from gpt2cli.text.tokenizer import Tokenizer
 from tests import models
 
@@ -24,6 +25,12 @@ COMPILED = Path(tempfile.gettempdir()) / f"gpt2cli-tests-{os.getuid()}-{native.f
 os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def unignored() -> None:
+    """Lets a child hear signals: a test that runs in the background was told to ignore some."""
+    for number in signals.SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 # Marks of tests that are left out unless they are asked for by name, and why.

@@ -13,39 +13,39 @@ from collections.abc import Iterator
 import pytest
 
 from gpt2cli import signals
+from tests.conftest import unignored
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Raises on signals as the command line does, and not after the test."""
-    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
     signals.raise_on_signals()
     yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    signals.hear_nothing()
 
 
 def test_a_held_signal_comes_at_the_end_of_the_block() -> None:
     done = []
     with pytest.raises(signals.Interrupted) as caught, signals.held():
-        signal.raise_signal(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)
         done.append("the block")
     assert (caught.value.signum, done) == (signal.SIGTERM, ["the block"])
-    with pytest.raises(signals.Interrupted):
-        signal.raise_signal(signal.SIGTERM)
 
 
 def test_a_signal_counts_for_more_than_a_failure_of_the_block() -> None:
-    with pytest.raises(signals.Interrupted), signals.held():
-        signal.raise_signal(signal.SIGINT)
-        raise ValueError
     with pytest.raises(ValueError, match="alone"), signals.held():
         raise ValueError("alone")
+    with pytest.raises(signals.Interrupted), signals.held():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        raise ValueError
 
 
 WAITS = """
 import sys, time
 from gpt2cli import signals
+from tests.conftest import unignored
 signals.raise_on_signals()
 with signals.deferred() as stop:
     print("ready", flush=True)
@@ -65,12 +65,6 @@ def waiting(seconds: float) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
-
-
-def unignored() -> None:
-    # A test that runs in the background has been told to ignore SIGINT.
-    for number in signals.SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
 
 
 def pause(process: subprocess.Popen[str], times: int) -> None:
@@ -123,3 +117,83 @@ def test_a_signal_that_came_before_leaves_what_begins_at_once() -> None:
         assert stop.signum == signal.SIGINT
         with stop.at_once():
             pytest.fail("it began")
+
+
+STAYS = """
+import hashlib, os, signal, sys, threading, time
+from gpt2cli import cli, signals
+def work():
+    print("ready", flush=True)
+    try:
+        if sys.argv[1] == "deep":
+            hashlib.pbkdf2_hmac("sha512", b"", b"", 10**9)
+        time.sleep(20)
+    except BaseException as error:
+        if sys.argv[1] == "turned":
+            raise ValueError("something else")
+    time.sleep({"lost": 20}.get(sys.argv[1], 0.1))
+    return 0
+cli.run_command = work
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("how", ["deep", "lost", "turned", "swallowed"])
+def test_a_signal_ends_the_process_whatever_a_library_makes_of_it(how: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STAYS, how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=unignored,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.1)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - began < 3
+    assert (process.returncode, said) == (143, "gpt2cli: stopped\n")
+
+
+def test_what_is_raised_where_nobody_can_catch_it_shows_no_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Last:
+        def __del__(self) -> None:
+            raise signals.Interrupted(signal.SIGTERM)
+
+    Last()
+    assert capsys.readouterr().err == ""
+
+
+def test_two_signals_in_a_row_as_timeout_sends_them_are_one() -> None:
+    process = waiting(20)
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 100 + signal.SIGTERM
+    assert said.count("stopping after this step") == 1
+
+
+@pytest.mark.parametrize(("second", "wait"), [(signal.SIGINT, 0.05), (signal.SIGTERM, 0.4)])
+def test_a_second_signal_leaves_at_once(second: int, wait: float) -> None:
+    process = waiting(20)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(wait)
+    process.send_signal(second)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + second
+
+
+def test_a_message_of_what_is_safe_is_told_by_whatever_ends_the_block() -> None:
+    with (
+        pytest.raises(signals.Interrupted) as caught,
+        signals.deferred() as stop,
+        stop.at_once("Step 3 is saved."),
+    ):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+    assert caught.value.message == "Step 3 is saved."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from functools import partial
@@ -17,7 +16,7 @@ from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.hparams import HParams
-from gpt2cli.progress import Count
+from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.storage.start import Start, for_reading, loaded
 from gpt2cli.text import batches, corpus, inputs
@@ -54,11 +53,13 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         tokens = corpus.open_tokens(path)
         check_any(tokens, tokenizer, str(texts.training))
         yield Notice(f"from {start.prefix}")
-        tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
+        with announced(f"loading {start.prefix}", quiet=config.quiet):
+            tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
         from gpt2cli.training import exhaustion
 
         with exhaustion.explained(config, LEANER):
-            judge = yield from loaded(config, start, partial(load_evaluator, config))
+            with announced(f"loading {start.prefix}", quiet=config.quiet):
+                judge = yield from loaded(config, start, partial(load_evaluator, config))
             totals = yield from judged(config, judge, tokens, tokenizer.end_of_text, stride)
         yield from map(Notice, judge.compiler.told())
         yield Text(told(config, start, totals, byte_count(tokens, tokenizer)))
@@ -106,10 +107,12 @@ def judged(
     from gpt2cli.training.evaluation import Totals
 
     windows = batches.overlapping(tokens, end_of_text, judge.n_ctx, stride)
-    totals, bars = Totals(), not config.quiet and sys.stderr.isatty()
-    with Count("judging", len(tokens), bars, "tokens") as meter:
-        while several := list(itertools.islice(windows, config.batch_size)):
-            totals = totals.plus(judge.judge(*batches.stacked(several, config.batch_size)))
+    several = iter(lambda: list(itertools.islice(windows, config.batch_size)), [])
+    judging = (judge.judge(*batches.stacked(each, config.batch_size)) for each in several)
+    totals = Totals()
+    with Count("judging", len(tokens), quiet=config.quiet, unit="tokens") as meter:
+        for batch in meter.named(judging, COMPILING):
+            totals = totals.plus(batch)
             loss = f"loss={totals.score().loss:.4f}" if totals.count else ""
             yield from meter.advance(totals.count, loss)
     return totals

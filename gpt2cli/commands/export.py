@@ -17,7 +17,7 @@ from gpt2cli.fetching.base import fetch_base
 from gpt2cli.formats import archive, gguf
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
-from gpt2cli.progress import Bar, Received
+from gpt2cli.progress import Bar, Received, announced, portion
 from gpt2cli.records import Alert, Exported, Notice, Record
 from gpt2cli.storage import atomic, folders, journal
 from gpt2cli.storage.destination import check_free, output, size_of
@@ -55,7 +55,8 @@ def export(config: ExportConfig) -> Iterator[Record]:
     with output(destination, overwrite=config.overwrite) as aside:
         atomic.need_room(destination, room(config, start))
         if config.kind in NEED_TENSORFLOW:
-            tensorflow_start.load(verbose=config.verbose)
+            with announced("loading TensorFlow", quiet=config.quiet):
+                tensorflow_start.load(verbose=config.verbose)
         yield from loaded(config, start, partial(write, config, start, aside))
         size = size_of(aside)
     yield Exported(config.destination, config.kind, config.precision, size)
@@ -123,11 +124,13 @@ def write(config: ExportConfig, start: Start, aside: Path, prefix: Path, hparams
 
 @contextlib.contextmanager
 def bar(config: ExportConfig) -> Iterator[Callable[[int, int], object]]:
-    """Yields what draws how far an export is: on a terminal a bar, else nothing."""
+    """Yields what tells how far an export is: on a terminal a bar, else a line now and then."""
+    line = f"writing {config.destination}"
     if config.quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
+        with announced(line, quiet=config.quiet) as told:
+            yield lambda done, total: told(f"{line}: {portion(done, total)}")
         return
-    with contextlib.closing(Bar(f"writing {config.destination}")) as drawn:
+    with contextlib.closing(Bar(line)) as drawn:
         yield lambda done, total: drawn.advance(Received(done, total))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from gpt2cli import tensorflow_start
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import DiskError, OutputError
 from gpt2cli.fetching.base import fetch_base
-from gpt2cli.progress import Count
+from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Progress, Record, Sample, Stopped
 from gpt2cli.signals import Stop, deferred
 from gpt2cli.storage import folders, journal, run
@@ -125,7 +124,10 @@ def computed(job: Job) -> Iterator[Record]:
     """Loads TensorFlow and the weights, and trains; yields what happens."""
     config, step = job.config, job.start.step
     with deferred() as stop:
-        with stop.at_once(), plan.told_safe(step):
+        with (
+            stop.at_once(plan.what_is_safe(step)),
+            announced("loading TensorFlow", quiet=config.quiet),
+        ):
             tensorflow_start.load(
                 verbose=config.verbose,
                 frugal=plan.is_frugal(config, job.state),
@@ -139,9 +141,9 @@ def computed(job: Job) -> Iterator[Record]:
         yield from map(Notice, members.remarks(config))
         # Where there are others, they are told first: see `loop.drive`.
         with (
-            stop.at_once() if members.alone else contextlib.nullcontext(),
-            plan.told_safe(step),
+            stop.at_once(plan.what_is_safe(step)) if members.alone else contextlib.nullcontext(),
             exhaustion.explained(config, memory.remedy(job.needed), "Nothing was changed."),
+            announced(f"loading {job.start.prefix or job.start.folder}", quiet=config.quiet),
         ):
             training = session.Session(config, job.start, job.state, job.data, members)
             sampler = Sampler(config, job.start, training, job.tokenizer)
@@ -216,9 +218,10 @@ class Sampler:
         count, length = config.sample_num, config.sample_length
         draws = [uniforms(state.seed, state.step, number) for number in range(count)]
         rows = [Continuation(self._tokenizer, length) for _ in range(count)]
-        with Count("sampling", length, not config.quiet and sys.stderr.isatty(), "tokens") as meter:
+        with Count("sampling", length, quiet=config.quiet, unit="tokens") as meter:
             tokens = self._decoder.tokens([self._prompt] * count, draws, length)
-            for done, chosen in enumerate(tokens if not stop else (), 1):
+            work = meter.named(tokens, COMPILING) if not stop else ()
+            for done, chosen in enumerate(work, 1):
                 if stop:
                     return
                 for row, token in zip(rows, chosen.tokens, strict=True):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sys
 from collections import deque
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 
 from gpt2cli import tensorflow_start
-from gpt2cli.commands.rows import Plan, Prompt, Telling
+from gpt2cli.commands.rows import Plan, Prompt, Row, Telling
 from gpt2cli.commands.writers import Writer, batches, load_texts, load_writer, needs_tensorflow
 from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
 from gpt2cli.fetching.base import fetch_base
+from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Progress, Record, Text
 from gpt2cli.storage import outputs
 from gpt2cli.storage.start import for_reading, loaded
@@ -43,7 +45,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     start = for_reading(config)
     tokenizer = read_tokenizer(start.encoder, start.merges, start.hparams.n_vocab)
     check_fits(tokenizer, start.hparams)
-    yield from map(Notice, markers.remarks(texts, tokenizer))
+    yield from map(Alert, markers.remarks(texts, tokenizer))
     prompts = yield from encoded(texts, tokenizer, start.hparams.n_ctx)
     seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
     yield from map(Alert, start.remarks())
@@ -54,11 +56,13 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     with contextlib.ExitStack() as stack:
         load = load_writer if needs_tensorflow(plan) else load_texts
         if load is load_writer:
-            tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
+            with announced(f"loading {start.prefix}", quiet=config.quiet):
+                tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
             from gpt2cli.training import exhaustion
 
             stack.enter_context(exhaustion.explained(config, LEANER))
-        writer = yield from loaded(config, start, partial(load, plan))
+        with announced(f"loading {start.prefix}", quiet=config.quiet):
+            writer = yield from loaded(config, start, partial(load, plan))
         yield from delivered(config, plan, writer, prompts)
 
 
@@ -106,27 +110,63 @@ def encoded(
 
 def to_stdout(plan: Plan, writer: Writer, prompts: list[Prompt]) -> Iterator[Record]:
     """Yields each sample as one text once it has ended, or all in pieces as they are certain."""
-    telling = Telling(plan)
-    for rows in batches(plan, prompts, 0):
-        untold = deque(rows)
-        for _ in writer.grow(rows):
-            if plan.streams:
-                yield from map(Text, telling.growing(untold))
-        yield from map(Notice, writer.remarks())
-        for row in untold:
-            yield Text(telling.finished(row))
+    telling, shown = Telling(plan), sys.stdout.isatty() or plan.streams
+    with Growth(plan, prompts, shown=shown) as growth:
+        for rows in batches(plan, prompts, 0):
+            untold = deque(rows)
+            for told in growth.of(rows, writer):
+                yield from told
+                if plan.streams:
+                    yield from map(Text, telling.growing(untold))
+            for row in untold:
+                yield Text(telling.finished(row))
 
 
 def to_file(
     path: Path, plan: Plan, writer: Writer, prompts: list[Prompt], number: int
 ) -> Iterator[Record]:
     """Writes all samples to a file; the number is that of the file, from 0, and makes others."""
-    telling, count = Telling(plan), 0
-    with outputs.written(path, overwrite=plan.config.overwrite) as aside:
+    telling = Telling(plan)
+    with (
+        outputs.written(path, overwrite=plan.config.overwrite) as aside,
+        Growth(plan, prompts) as growth,
+    ):
         for rows in batches(plan, prompts, number * plan.config.nsamples):
-            for _ in writer.grow(rows):
-                pass
-            yield from map(Notice, writer.remarks())
+            for told in growth.of(rows, writer):
+                yield from told
             outputs.add(aside, "".join(map(telling.finished, rows)))
-            count += len(rows)
-    yield Notice(f"{count} sample{'s' if count > 1 else ''} in {path}")
+    yield Notice(f"{growth.done} sample{'s' if growth.done > 1 else ''} in {path}")
+
+
+class Growth:
+    """Tells how far the samples are, where their text does not.
+
+    Attributes:
+        done: samples that have ended.
+    """
+
+    def __init__(self, plan: Plan, prompts: list[Prompt], *, shown: bool = False) -> None:
+        """Takes what is written, and whether its text is shown while it is."""
+        self.done, quiet = 0, plan.config.quiet or shown
+        total = len(prompts) * plan.config.nsamples
+        self._meter = Count("writing", total, quiet=quiet, unit="samples")
+
+    def __enter__(self) -> Growth:
+        self._meter.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._meter.__exit__()
+
+    def of(self, rows: list[Row], writer: Writer) -> Iterator[Iterator[Record]]:
+        """Lets rows grow to their ends; yields, whenever they have grown, what is to be told."""
+        growing = writer.grow(rows)
+        if not self.done:
+            growing = self._meter.named(growing, COMPILING)
+        for tokens, _ in enumerate(growing, 1):
+            yield self._meter.advance(self.done, f"token {tokens:,}")
+        self.done += len(rows)
+        yield self._meter.advance(self.done)
+        if remarks := writer.remarks():
+            self._meter.make_room()
+            yield map(Notice, remarks)

@@ -6,8 +6,9 @@ import contextlib
 import io
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from gpt2cli import json_reader, reading
 from gpt2cli.config.export import ExportConfig
@@ -63,8 +64,28 @@ def write(model: Model, path: Path, config: ExportConfig) -> None:
         options: dict[str, Any] = {"compresslevel": GZIP_LEVEL} if zipped else {}
         options["pax_headers"] = {"comment": exported.WORD.decode()}
         archive = stack.enter_context(tarfile.open(path, "x:gz" if zipped else "x", **options))
+        entries = {name: entry(f"{place}/{name}", files[name], moment) for name in files}
+        total, done = sum(each.size for each in entries.values()), 0
         for name, opened in files.items():
-            archive.addfile(entry(f"{place}/{name}", opened, moment), opened)
+            counted = Counted(opened, model.advance, done, total)
+            archive.addfile(entries[name], cast(IO[bytes], counted))
+            done += entries[name].size
+
+
+class Counted:
+    """A file that tells how much of it, and of those before it, was read."""
+
+    def __init__(
+        self, file: IO[bytes], advance: Callable[[int, int], object], done: int, total: int
+    ) -> None:
+        self._file, self._advance, self._done, self._total = file, advance, done, total
+
+    def read(self, size: int) -> bytes:
+        """Returns the next bytes."""
+        content = self._file.read(size)
+        self._done += len(content)
+        self._advance(self._done, self._total)
+        return content
 
 
 def members(folder: Path, prefix: Path) -> list[Path]:

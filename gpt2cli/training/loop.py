@@ -9,7 +9,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from gpt2cli.config.finetune import FinetuneConfig
-from gpt2cli.progress import announced
+from gpt2cli.progress import COMPILING, announced
 from gpt2cli.records import Notice, Record, Saved, Stopped
 from gpt2cli.signals import Stop
 from gpt2cli.storage.state import State
@@ -20,7 +20,6 @@ from gpt2cli.training.team import ENOUGH, GO_ON
 # On a GPU steps that print nothing else are reported together, this long after the first of them:
 # to ask for one's loss is to wait until the GPU has nothing to do.
 REPORT_SECONDS = 1.0
-COMPILING = "compiling (once for this model, options and device); the first step comes after it"
 
 
 class Sampler(Protocol):
@@ -108,8 +107,9 @@ def first_step(config: FinetuneConfig, training: Session, stop: Stop) -> Iterato
     Until a step is done there is nothing to lose.
     """
     alone, quiet = training.team.alone, config.quiet or not training.team.leads
-    at_once = stop.at_once() if alone else contextlib.nullcontext()
-    with announced(COMPILING, quiet=quiet), plan.told_safe(training.state.step), at_once:
+    safe = plan.what_is_safe(training.state.step)
+    at_once = stop.at_once(safe) if alone else contextlib.nullcontext()
+    with announced(COMPILING, quiet=quiet), at_once:
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import math
@@ -13,7 +12,6 @@ from pathlib import Path
 from gpt2cli.config.finetune import DEFAULT_STEPS, FinetuneConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.records import Alert, Notice, Record
-from gpt2cli.signals import Interrupted
 from gpt2cli.storage import folders, journal
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
@@ -55,15 +53,6 @@ def keep_best(folder: Path, start: Start) -> None:
     step, loss = start.state.lowest if start.state else (0, None)
     if loss is not None:
         journal.write_best(folder, step, loss)
-
-
-@contextlib.contextmanager
-def told_safe(step: int) -> Iterator[None]:
-    """Within the block a signal that ends the command says what is safe."""
-    try:
-        yield
-    except Interrupted as interrupted:
-        raise Interrupted(interrupted.signum, what_is_safe(step)) from None
 
 
 def what_is_safe(step: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, TryLaterError
-from gpt2cli.progress import Count
+from gpt2cli.progress import COMPILING, Count
 from gpt2cli.records import Progress, StepReport, Validation
 from gpt2cli.storage import atomic, checkpoint, folders, journal, run
 from gpt2cli.storage.start import Start
@@ -224,8 +223,9 @@ class Session:
         windows: Any = self._data.held_out
         size, totals = self._config.batch_size, Totals()
         count = math.ceil(len(windows) / size)
-        with Count("validating", count, not self._config.quiet and sys.stderr.isatty()) as meter:
-            for done, batch in enumerate(self._evaluator.batches(windows, size), 1):
+        with Count("validating", count, quiet=self._config.quiet, unit="batches") as meter:
+            batches_judged = meter.named(self._evaluator.batches(windows, size), COMPILING)
+            for done, batch in enumerate(batches_judged, 1):
                 totals = totals.plus(batch)
                 if stopped():
                     return

@@ -55,7 +55,7 @@ def interrupted(nursery: Nursery, dice: random.Random, number: int) -> tuple[int
     pid = nursery.start("finetune", *OPTIONS.split(), "--run-name", "cut", "--steps", -1)
     end = time.monotonic() + PATIENCE_SECONDS
     # One in five dies before its first step.
-    wanted = "device:" if dice.random() < 0.2 else "loss="
+    wanted = "device:" if dice.random() < 0.2 else "] loss="
     while wanted not in nursery.output() and time.monotonic() < end:
         time.sleep(0.01)
     time.sleep(dice.random() * dice.choice([0.1, LONGEST_SECONDS]))
@@ -115,6 +115,7 @@ def test_a_run_killed_at_random_moments_loses_nothing(tmp_path: Path, nursery: N
         code, output = interrupted(nursery, dice, signal.SIGKILL)
         assert code == -signal.SIGKILL, output
         saved = check_life(tmp_path, output, saved)
+    assert saved
     last = saved + 10
     check_life(tmp_path, trained(nursery, "cut", last), saved)
     trained(nursery, "whole", last)
@@ -142,6 +143,7 @@ def test_a_run_stopped_by_signals_ends_saved_every_time(tmp_path: Path, nursery:
             )
         else:
             assert "No step was done yet" in output, output
+    assert saved
     last = saved + 10
     trained(nursery, "cut", last)
     trained(nursery, "whole", last)
