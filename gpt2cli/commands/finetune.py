@@ -70,7 +70,7 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
         needed = memory.run_of(config, start.hparams, rank, together.size if together else 1)
         yield Notice(memory.check(config, needed))
         encoded = yield from data.encode(config, texts, tokenizer, place or folder, window)
-        yield from map(Notice, markers.remarks([config.sample_prefix], tokenizer, encoded.tokens))
+        yield from map(Alert, markers.remarks([config.sample_prefix], tokenizer, encoded.tokens))
         state = plan.first_state(config, start, encoded.name)
         state, line = plan.met(together, config, start, state, encoded)
         yield from map(Alert, start.remarks())
