@@ -24,8 +24,6 @@ ROOMS = (
         "compile_cache.py",
         "native.py",
         "hardware.py",
-        "json_reader.py",
-        "reading.py",
         "errors.py",
     ),
 )

@@ -42,7 +42,7 @@ class ExportConfig(SourceOptions):
     precision: Literal["float32", "float16", "q8_0"] = option(
         "float32", "float16: half the size (huggingface, gguf); q8_0: a quarter of it (gguf)."
     )
-    overwrite: bool = option(False, "Replace what is at DESTINATION.")
+    overwrite: bool = option(False, "Replace an export at DESTINATION.")
 
     def __post_init__(self) -> None:
         """Checks what no single option shows.
