@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
-from gpt2cli import __version__
+from gpt2cli import __version__, reading, spelling
 from gpt2cli.config.download import DownloadConfig
 from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.config.shared import Shared
-from gpt2cli.errors import DiskError, Gpt2cliError
-from gpt2cli.options import Option, options
+from gpt2cli.errors import DiskError, Gpt2cliError, UsageError, message, shortened
+from gpt2cli.options import options
+from gpt2cli.parameters import parameter
 from gpt2cli.records import Record, Sample, Stopped
 from gpt2cli.signals import (
     Interrupted,
@@ -45,13 +46,10 @@ EPILOG = (
     "1 failed, 2 usage, 65 bad data, 66 input missing, 69 refused by the host, 73 output exists, "
     "74 disk, 75 try again later, 129/130/143 stopped by a signal, 141 nobody reads the output."
 )
-TYPE_NAMES = {int: "INT", float: "FLOAT", str: "TEXT"}
 BROKEN_PIPE_EXIT_CODE = 141
 USAGE_EXIT_CODE = 2
 STDOUT = 1
 STDERR = 2
-# What the variables that give options begin with.
-ENVIRONMENT = "GPT2CLI"
 
 
 def main() -> None:
@@ -62,7 +60,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")
     try:
         raise_on_signals()
-        code = undisturbed(run_command)
+        arguments = spelling.with_mode(sys.argv[1:])
+        code = undisturbed(lambda: run_command(arguments))
         # From here on a signal ends the process, without a traceback of Python's own end.
         leave_on_signals()
     except Interrupted as interrupted:
@@ -72,10 +71,10 @@ def main() -> None:
     sys.exit(code)
 
 
-def run_command() -> int:
-    """Runs the command line; returns the exit code."""
+def run_command(arguments: list[str]) -> int:
+    """Runs a command line; returns the exit code."""
     try:
-        code = application()(standalone_mode=False, prog_name="gpt2cli") or 0
+        code = application()(arguments, standalone_mode=False, prog_name="gpt2cli") or 0
         sys.stdout.flush()
     except (Gpt2cliError, typer.TyperException) as error:
         code = refuse(error)
@@ -85,10 +84,10 @@ def run_command() -> int:
 
 
 def code_of(error: OSError | SystemExit) -> int:
-    """Returns the exit code where stdout fails, or Typer ends the process itself.
+    """Returns the exit code where the system refuses, or Typer ends the process itself.
 
     Raises:
-        OSError: it is not stdout that fails.
+        OSError: it is no refusal of the system's.
     """
     # Typer answers a closed pipe by ending the process, with 1.
     cause = error.__context__ if isinstance(error, SystemExit) else error
@@ -99,6 +98,9 @@ def code_of(error: OSError | SystemExit) -> int:
     # Files that cannot be written are told elsewhere, by their names.
     elif isinstance(cause, OSError) and cause.filename is None and cause.errno in FULL_DISK:
         code = refuse(DiskError(f"Cannot write to stdout: {cause.strerror}."))
+    elif isinstance(cause, OSError) and cause.errno is not None:
+        # What is written is told by atomic.disk_errors: this is of something that is read.
+        return refuse(reading.refusal(cause))
     else:
         raise error
     # What Python still holds for stdout must not fail once more at exit.
@@ -121,6 +123,7 @@ def application() -> typer.Typer:
     """Returns the command line with every command on it."""
     app = typer.Typer(
         name="gpt2cli",
+        cls=Program,
         help="Fine-tune GPT-2 on your text and generate from it.",
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -133,10 +136,53 @@ def application() -> typer.Typer:
     app.callback(epilog=EPILOG)(program)
     for name, settings in COMMANDS.items():
         # Only of commands: else GPT2CLI_VERSION would be `--version`, whatever the command.
-        variables = {"auto_envvar_prefix": f"{ENVIRONMENT}_{name.upper()}"}
+        variables = {"auto_envvar_prefix": f"{spelling.ENVIRONMENT}_{name.upper()}"}
         made = command(name, settings)
-        app.command(name, help=settings.__doc__, context_settings=variables)(made)
+        app.command(name, cls=Command, help=settings.__doc__, context_settings=variables)(made)
     return app
+
+
+class Program(typer.core.TyperGroup):
+    """The commands, with proposals where one is not known."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Returns the command that the arguments begin with.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        if args[0].startswith("-") or args[0] in COMMANDS or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        raise UsageError(
+            f"There is no command '{shortened(args[0])}'; there are {', '.join(COMMANDS)}."
+            + spelling.meant_command(args[0], COMMANDS)
+        )
+
+
+class Command(typer.core.TyperCommand):
+    """A command that takes gpt-2-simple's spellings, and names the variable that is wrong."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the arguments; returns those that are left."""
+        if not ctx.resilient_parsing:
+            args = spelling.plain(args, COMMANDS[str(self.name)])
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; returns its exit code.
+
+        Raises:
+            UsageError: as the command does; it names the variables that options come from.
+        """
+        given = {name.replace("_", "-"): ctx.get_parameter_source(name) for name in ctx.params}
+        if not ctx.params["quiet"]:
+            for line in spelling.strange_variables(os.environ, COMMANDS):
+                say(f"gpt2cli: {line}")
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            told = spelling.with_sources(str(error), str(self.name), given)
+            raise UsageError(told) from error
 
 
 def print_version(wanted: bool) -> None:
@@ -169,62 +215,6 @@ def command(name: str, settings: type[Shared]) -> Callable[..., int]:
     return run
 
 
-def parameter(field: dataclasses.Field[Any], rule: Option, kind: Any) -> inspect.Parameter:
-    """Returns a field as a parameter that Typer reads: its type, help, range, names, default."""
-    default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-    word = field.name.upper()
-    if get_origin(kind) is tuple:
-        required = default is inspect.Parameter.empty
-        word = f"{word}..." if required else f"[{word.removesuffix('S')}]..."
-        kind = list[get_args(kind)[0]]  # type: ignore[misc]
-        default = list(default) if isinstance(default, tuple) else default
-    told = (
-        typer.Argument(help=rule.help, metavar=word)
-        if rule.argument
-        else typer_option(field.name, rule, kind)
-    )
-    return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[kind, told],
-    )
-
-
-def typer_option(name: str, rule: Option, kind: Any) -> Any:
-    """Returns Typer's description of an option: its names, help, range and kind of value."""
-    word = name.replace("_", "-")
-    two_sided = (kind is bool or bool in get_args(kind)) and not rule.switch
-    names = [f"--{word}/--no-{word}" if two_sided else f"--{word}"]
-    if rule.short:
-        names.append(rule.short)
-    plain = next((TYPE_NAMES[t] for t in TYPE_NAMES if t is kind or t in get_args(kind)), None)
-    choices = "|".join(get_args(kind)) if get_origin(kind) is Literal else None
-    return typer.Option(
-        *names,
-        help=rule.help,
-        min=rule.least,
-        max=rule.most,
-        metavar=plain or choices,
-        show_envvar=False,
-        callback=each_line if get_origin(kind) is list else None,
-    )
-
-
-def each_line(
-    context: typer.Context, told: typer.CallbackParam, values: list[str]
-) -> Sequence[str]:
-    """Returns a repeatable option's values; those from the environment stand one a line.
-
-    Typer would split them at every space.
-    """
-    source = context.get_parameter_source(str(told.name))
-    if source is None or source.name != "ENVIRONMENT":
-        return values
-    text = os.environ[f"{context.auto_envvar_prefix}_{str(told.name).upper()}"]
-    return [line for line in text.split("\n") if line]
-
-
 def perform(name: str, settings: Shared) -> int:
     """Runs a verb and prints what it yields; returns the exit code."""
     if not settings.verbose:
@@ -245,7 +235,7 @@ def show(record: Record, settings: Shared) -> None:
         offer(str(record))
     elif record.channel == "text":
         deliver(str(record))
-    elif record.channel == "notice" or not settings.quiet:
+    elif record.channel == "alert" or not settings.quiet:
         say(str(record))
 
 
@@ -277,16 +267,17 @@ def offer(text: str) -> None:
 
 def refuse(error: Exception) -> int:
     """Prints what went wrong in a line or two; returns the exit code."""
-    message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
     code = int(getattr(error, "exit_code", 1))
-    say(f"gpt2cli: {message}" + (" See `gpt2cli --help`." if code == USAGE_EXIT_CODE else ""))
+    if isinstance(error, typer.TyperException):
+        error = UsageError(spelling.wording(error, COMMANDS))
+    say(f"gpt2cli: {error}" + (" See `gpt2cli --help`." if code == USAGE_EXIT_CODE else ""))
     return code
 
 
 def say(line: str) -> None:
     """Prints a line on stderr, where somebody still reads it."""
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(message(line), file=sys.stderr, flush=True)
     except OSError:
         # A closed terminal must not end a training run.
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115

@@ -14,6 +14,12 @@ The codes are those of BSD's sysexits.h, so that a wrapper can tell what to do n
 
 from __future__ import annotations
 
+import re
+
+# The longest message (characters).
+MOST_CHARACTERS = 499
+# A name and password within an address.
+CREDENTIALS = re.compile(r"://[^/?#\s]*@")
 # How much of a text that comes from elsewhere a message shows (characters).
 SHOWN = 120
 
@@ -26,11 +32,26 @@ def shortened(text: object, most: int = SHOWN) -> str:
         most: how many characters to keep.
     """
     # What str() makes of undecodable bytes in a path are lone surrogates: not printable either.
-    whole = str(text)
-    if len(whole) > most:
-        half = (most - 1) // 2
-        whole = f"{whole[:half]}…{whole[-half:]}"
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in whole)
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut(text, most))
+    return cut(shown, most)
+
+
+def cut(text: object, most: int) -> str:
+    """Returns a text without passwords, its middle left out where it is longer than `most`."""
+    whole = without_password(str(text))
+    half = (most - 1) // 2
+    return whole if len(whole) <= most else f"{whole[:half]}…{whole[-half:]}"
+
+
+def without_password(text: str) -> str:
+    """Returns a text with `…` in place of the names and passwords in its addresses."""
+    return CREDENTIALS.sub("://…@", text)
+
+
+def message(text: str) -> str:
+    """Returns a whole message as it may be shown: printable, with its middle left out if long."""
+    lines = (shortened(line, MOST_CHARACTERS) for line in cut(text, MOST_CHARACTERS).split("\n"))
+    return cut("\n".join(lines), MOST_CHARACTERS)
 
 
 class Gpt2cliError(Exception):

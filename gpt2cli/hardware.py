@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import functools
-import importlib.metadata
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,6 +91,10 @@ def forget() -> None:
 
 @functools.cache
 def _gpus(program: str) -> tuple[Gpu, ...]:
+    # Only here, where there is a GPU: they would slow every start.
+    import csv
+    import subprocess
+
     for fields in (FIELDS, FIELDS[:-1]):
         command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
         with contextlib.suppress(OSError, ValueError, IndexError, subprocess.SubprocessError):
@@ -186,8 +187,11 @@ def outdated(driver: str, cuda: str) -> str:
 @functools.cache
 def cuda_version() -> str:
     """Returns which CUDA the installed TensorFlow was built for, as `12`; empty: not known."""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        for needed in importlib.metadata.requires("tensorflow") or []:
+    # It would slow every start.
+    from importlib import metadata
+
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for needed in metadata.requires("tensorflow") or []:
             if found := re.match(r"nvidia-cuda-runtime(?:-cu(\d+))?\b(.*)", needed):
                 later = re.search(r"[=>]=\s*(\d+)", found[2])
                 return found[1] or (later[1] if later else "")

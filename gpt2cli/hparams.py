@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.errors import BadDataError, MissingInputError
+from gpt2cli import json_reader
+from gpt2cli.errors import BadDataError, MissingInputError, shortened
 
 # From this embedding on, a CPU is faster in pieces (network/pieces.py): the products of narrower
 # networks take less time than what beginning each piece costs.
 WIDE = 768
+# Far beyond every GPT-2; what takes this long to look at is a damaged file.
+MOST = {"n_layer": 1000, "n_embd": 1 << 20, "n_head": 1 << 20, "n_ctx": 1 << 26, "n_vocab": 1 << 26}
 # What stands beside the matrices where adapters are trained: see network/lora.py.
 LORA_A, LORA_B, LORA_SCALE = "/lora_a", "/lora_b", "model/lora/scale"
 
@@ -91,28 +94,40 @@ def read_hparams(path: Path) -> HParams:
         BadDataError: it is not JSON, lacks a number, or the numbers do not fit each other.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = json_reader.read(path)
     except FileNotFoundError as error:
-        raise MissingInputError(f"{path} is missing.") from error
-    except (ValueError, OSError) as error:
-        raise BadDataError(f"{path} cannot be read as JSON: {error}.") from error
+        raise MissingInputError(f"{shortened(path)} is missing.") from error
+    except OSError as error:
+        raise MissingInputError(f"{shortened(path)} cannot be read: {error.strerror}.") from error
     return checked(values, path)
 
 
-def checked(values: Any, path: Path) -> HParams:
+def checked(
+    values: Mapping[str, Any], path: Path, keys: Mapping[str, str] | None = None
+) -> HParams:
     """Returns what a file's values say of the shape.
+
+    Args:
+        values: what the file says.
+        path: the file, for messages.
+        keys: what the file calls a number, where that is another name.
 
     Raises:
         BadDataError: a number is missing, or the numbers do not fit each other.
     """
-    names = [field.name for field in dataclasses.fields(HParams)]
-    for name in names:
-        value = values.get(name) if isinstance(values, dict) else None
-        if type(value) is not int or value < 1:
-            raise BadDataError(f"{path}: {name} must be a whole number above 0, not {value!r}.")
-    hparams = HParams(**{name: values[name] for name in names})
+    found = {}
+    for name, most in MOST.items():
+        key = (keys or {}).get(name, name)
+        value = values.get(key)
+        if type(value) is not int or not 1 <= value <= most:
+            what = f"not {shortened(repr(value))}" if key in values else "and is missing"
+            raise BadDataError(
+                f"{shortened(path)}: {key} must be a whole number from 1 to {most:,}, {what}."
+            )
+        found[name] = value
+    hparams = HParams(**found)
     if hparams.n_embd % hparams.n_head:
         raise BadDataError(
-            f"{path}: n_head {hparams.n_head} does not divide n_embd {hparams.n_embd}."
+            f"{shortened(path)}: n_head {hparams.n_head} does not divide n_embd {hparams.n_embd}."
         )
     return hparams

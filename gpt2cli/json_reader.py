@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from gpt2cli.errors import BadDataError, shortened
+from gpt2cli.reading import opened
 
 MEGABYTE = 1_000_000
 # No file that this program reads nests deeper: config.json and tokenizer.json reach about 8.
 MOST_DEPTH = 32
+# How a file begins that Git has in place of a large one.
+POINTER = b"version https://git-lfs"
+POINTER_REASON = (
+    "is a Git LFS pointer, not the file that it stands for. Fetch that with `git lfs pull`, or "
+    "from where the model was published."
+)
 
 Kind = TypeVar("Kind")
 
@@ -29,17 +35,21 @@ def read(path: Path, kind: type[Kind] = dict, *, most: int = 64 * MEGABYTE) -> K
         BadDataError: it is no regular file, too large, no JSON, too deep, or of another kind.
         OSError: it cannot be read.
     """
-    # Without O_NONBLOCK, opening a pipe would wait for its writer.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise BadDataError(f"{shortened(path)} is not a regular file.")
-        if status.st_size > most:
-            raise BadDataError(
-                f"{shortened(path)} has {status.st_size:,} bytes; at most {most:,} are read."
-            )
-        content = file.read(most + 1)
-    return parse(content, shortened(path), kind)
+    return parse(content(path, most), shortened(path), kind)
+
+
+def content(path: Path, most: int = 64 * MEGABYTE) -> bytes:
+    """Returns what a regular file holds, if that is not more than `most` bytes.
+
+    Raises:
+        BadDataError: it is no regular file, or too large.
+        OSError: it cannot be read.
+    """
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise BadDataError(f"{shortened(path)} has {size:,} bytes; at most {most:,} are read.")
+        return file.read(most + 1)
 
 
 def parse(content: bytes | str, where: str, kind: type[Kind] = dict) -> Kind:  # type: ignore[assignment]
@@ -53,6 +63,8 @@ def parse(content: bytes | str, where: str, kind: type[Kind] = dict) -> Kind:  #
     Raises:
         BadDataError: it is no JSON, holds NaN or infinity, is too deep, or of another kind.
     """
+    if is_pointer(content):
+        raise BadDataError(f"{where} {POINTER_REASON}")
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         value = json.loads(text, parse_constant=_refuse)
@@ -65,6 +77,11 @@ def parse(content: bytes | str, where: str, kind: type[Kind] = dict) -> Kind:  #
     if not isinstance(value, kind):
         raise BadDataError(f"{where} holds a JSON {NAMES[type(value)]}, not {NAMES[kind]}.")
     return value
+
+
+def is_pointer(content: bytes | str) -> bool:
+    """Returns whether a file's beginning is that of a Git LFS pointer."""
+    return content[: len(POINTER)] in (POINTER, POINTER.decode())
 
 
 NAMES: dict[type, str] = {

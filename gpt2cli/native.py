@@ -22,8 +22,6 @@ LOOPS = (
 # How often a thread looks for more work before it sleeps, some 25 µs. GNU's OpenMP looks for 4 ms,
 # which beside another busy process is longer than it takes to be given the processor again.
 SPINS, SPIN_COUNT, WAIT_POLICY = "2000", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
-# What Numba keeps are pickles; this is how they end.
-PICKLES, END = "*/*.nb[ic]", b"."
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
@@ -77,17 +75,17 @@ def compile_ahead(loops: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
 
 @functools.cache
 def keeps() -> bool:
-    """Returns whether Numba has a folder to keep what it compiles, which is looked through."""
-    if CACHE in os.environ:
-        return True
+    """Returns whether Numba has a folder to keep what it compiles, which is looked through.
+
+    It raises where it can make no file in its folder.
+    """
+    if own := os.environ.get(CACHE):
+        with contextlib.suppress(OSError):
+            Path(own).mkdir(parents=True, exist_ok=True)
+        return compile_cache.is_writable(Path(own))
     place = compile_cache.private(f"numba-{fingerprint()}")
-    if place is None:
+    if place is None or not compile_cache.settled(place):
         return False
-    # A machine that went down may have left some that are not whole.
-    with contextlib.suppress(OSError):
-        for path in place.glob(PICKLES):
-            if not path.read_bytes().endswith(END):
-                path.unlink()
     os.environ[CACHE] = str(place)
     return True
 

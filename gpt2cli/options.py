@@ -19,7 +19,6 @@ class Option:
         least: the smallest value allowed, or None.
         most: the largest value allowed, or None.
         short: a second name of one letter, such as `-q`, or None.
-        switch: whether a bool has a form for true alone, without `--no-`.
         argument: whether the value stands on the command line without an option's name.
     """
 
@@ -27,7 +26,6 @@ class Option:
     least: float | None = None
     most: float | None = None
     short: str | None = None
-    switch: bool = False
     argument: bool = False
 
 

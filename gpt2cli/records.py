@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-Channel = Literal["text", "notice", "progress"]
+Channel = Literal["text", "alert", "notice", "progress"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,8 +13,8 @@ class Record:
     """Something that a command has done.
 
     Attributes:
-        channel: `text` is what the user asked for and goes to stdout; `notice` is worth a line
-            on stderr; `progress` is a line on stderr that `--quiet` leaves out.
+        channel: `text` is what the user asked for and goes to stdout; `alert` is a line on
+            stderr always; `notice` and `progress` are lines on stderr that `--quiet` leaves out.
         event: what a run's log.jsonl calls it.
     """
 
@@ -33,6 +33,13 @@ class Notice(Record):
 
     def __str__(self) -> str:
         return self.message
+
+
+@dataclasses.dataclass(frozen=True)
+class Alert(Notice):
+    """A line about work that is lost, or about something that is not as it was asked for."""
+
+    channel: ClassVar[Channel] = "alert"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +129,7 @@ class Stopped(Record):
         message: what is safe, and what goes on with it.
     """
 
+    channel: ClassVar[Channel] = "alert"
     event: ClassVar[str] = "stop"
     signal: int
     message: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -13,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from gpt2cli import compile_cache, hardware
 
@@ -64,9 +64,11 @@ def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) ->
 
 def set_xla_flags() -> None:
     """Gives XLA, which is not loaded yet, its flags for a machine with a GPU."""
+    from importlib import metadata
+
     spec = importlib.util.find_spec("tensorflow")
     if spec is not None and spec.origin is not None:
-        version = re.findall(r"\d+", importlib.metadata.version("tensorflow"))
+        version = re.findall(r"\d+", metadata.version("tensorflow"))
         os.environ[XLA_FLAGS] = xla_flags(
             os.environ, Path(spec.origin).parents[1], tuple(map(int, version[:2]))
         )
@@ -117,6 +119,13 @@ def absent(name: str) -> Iterator[None]:
         del sys.modules[name]
 
 
+def memory_file() -> IO[bytes]:
+    """Returns a file that needs no folder: there may be none to write to."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("log"), "w+b")  # noqa: PTH123
+    return tempfile.TemporaryFile()
+
+
 @contextlib.contextmanager
 def held_stderr() -> Iterator[None]:
     """Holds back what is written to the process's stderr; shows it if the block fails."""
@@ -126,7 +135,7 @@ def held_stderr() -> Iterator[None]:
         # stderr is closed: there is nothing to hold back.
         yield
         return
-    with tempfile.TemporaryFile() as log:
+    with memory_file() as log:
         os.dup2(log.fileno(), 2)
         try:
             yield

@@ -1,15 +1,60 @@
-"""The files of a vocabulary: OpenAI's two, and Hugging Face's tokenizer.json read as them."""
+"""A vocabulary as OpenAI's, Hugging Face's and our own files tell it."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2cli import json_reader
+from gpt2cli.errors import BadDataError, MissingInputError, shortened
+from gpt2cli.special_tokens import ENCODER, SETTINGS, Added, Beside, Specials, check_text
+from gpt2cli.tokenizer_json import converted
+
+MERGES = "vocab.bpe"
 TOKENIZER = "tokenizer.json"
-ADDED = "added_tokens.json"
+VERSION = "#version"
 VERSION_LINE = "#version: 0.2"
+MOST_BYTES = 64_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """What a folder's files say of its tokens.
+
+    Attributes:
+        tokens: the number of each, in GPT-2's byte symbols; added ones too.
+        pairs: the merges, the first to be made first.
+        specials: those that are no pieces of words.
+        encoder: the content of an encoder.json that says so.
+        merges: the content of a vocab.bpe that says so.
+    """
+
+    tokens: dict[str, int]
+    pairs: list[tuple[str, str]]
+    specials: Specials
+    encoder: bytes
+    merges: bytes
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash that is the same for what gives the same tokens."""
+        parts = [self.encoder, self.merges]
+        if not self.specials.are_openais:
+            known = dataclasses.replace(self.specials, ends=(self.specials.end,))
+            parts.append(as_json(known.settings()))
+        return hashlib.sha256(b"".join(parts)).hexdigest()
+
+    def files(self) -> dict[str, bytes]:
+        """Returns the files of a model folder that say so; OpenAI's names where they are enough."""
+        files = {ENCODER: self.encoder, MERGES: self.merges}
+        if self.specials.are_openais:
+            return files
+        return {SETTINGS: as_json(self.specials.settings()), **files}
 
 
 @functools.cache
@@ -26,48 +71,127 @@ def byte_symbols() -> dict[int, str]:
     }
 
 
-def read_vocabulary(encoder: Path, merges: Path) -> tuple[bytes, bytes]:
-    """Returns the content of an encoder.json and of a vocab.bpe.
+def read(encoder: Path, merges: Path, rows: int | None = None) -> Vocabulary:
+    """Returns the vocabulary of an encoder.json or vocab.json and its merges.
 
-    A tokenizer.json, given in the place of both, is converted; so are the tokens that a
-    vocab.json has beside it in an added_tokens.json.
+    A tokenizer.json stands for both. What lies beside them is heeded: which tokens were added,
+    and which ends a text.
 
-    Raises:
-        OSError: a file is missing, or cannot be read.
-        ValueError: a file is not JSON, or no byte-level BPE.
-    """
-    if encoder.name == TOKENIZER:
-        return converted(json.loads(encoder.read_bytes()))
-    content, added = encoder.read_bytes(), encoder.with_name(ADDED)
-    if added.exists():
-        content = with_added(json.loads(content), json.loads(added.read_bytes()))
-    return content, merges.read_bytes()
-
-
-def converted(tokenizer: Any) -> tuple[bytes, bytes]:
-    """Returns the two files that a tokenizer.json stands for.
+    Args:
+        encoder: the tokens.
+        merges: the merges.
+        rows: how many tokens the model knows. Added ones beyond them can't be meant.
 
     Raises:
-        ValueError: it is no byte-level BPE.
+        MissingInputError: a file is missing or cannot be read.
+        BadDataError: a file is damaged or tells of another kind of tokens than GPT-2's, or the
+            files do not fit each other.
     """
     try:
-        model = tokenizer["model"]
-        if model["type"] != "BPE":
-            raise ValueError(f"its model is {model['type']}, not BPE")
-        added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", ())}
-        pairs = [p if isinstance(p, str) else " ".join(p) for p in model["merges"]]
-        lines = "\n".join([VERSION_LINE, *pairs, ""])
-        return with_added(model["vocab"], added), lines.encode()
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"it is no tokenizer of GPT-2's kind: {error!r}") from error
+        if encoder.name == TOKENIZER:
+            tokens, pairs, added = converted(json_reader.read(encoder), encoder)
+            tokens = numbered(tokens, encoder)
+            raw: tuple[bytes | None, bytes | None] = None, None
+        else:
+            content, lines = (json_reader.content(path, MOST_BYTES) for path in (encoder, merges))
+            tokens, added = numbered(json_reader.parse(content, shortened(encoder)), encoder), {}
+            pairs = read_pairs(lines, merges)
+            raw = content, lines if lines.startswith(VERSION.encode()) else None
+        beside = Beside(encoder)
+        added = beside.added(tokens, added)
+        kept = {number: token for number, token in added.items() if rows is None or number < rows}
+        listed = with_added(tokens, kept, added, encoder)
+        check_numbers(listed, encoder)
+        specials = beside.specials(listed, kept, {left + right for left, right in pairs})
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{shortened(error.filename)} is missing.") from error
+    except OSError as error:
+        where = shortened(error.filename or encoder)
+        raise MissingInputError(f"{where} cannot be read: {error.strerror}.") from error
+    return Vocabulary(
+        listed,
+        pairs,
+        specials,
+        raw[0] if raw[0] and listed == tokens else as_json(listed),
+        raw[1] or "\n".join([VERSION_LINE, *map(" ".join, pairs), ""]).encode(),
+    )
 
 
-def with_added(tokens: dict[str, int], added: dict[str, int]) -> bytes:
-    """Returns an encoder.json of tokens, and of added ones that are not written in symbols yet."""
+def as_json(values: Mapping[str, Any]) -> bytes:
+    """Returns the content of a file of JSON."""
+    return json.dumps(values).encode()
+
+
+def numbered(tokens: Any, where: Path) -> dict[str, int]:
+    """Returns the numbers of tokens, checked to be such.
+
+    Raises:
+        BadDataError: they are something else.
+    """
+    if not isinstance(tokens, dict) or not all(type(number) is int for number in tokens.values()):
+        raise BadDataError(f"{shortened(where)} does not give a whole number for each token.")
+    for token in tokens:
+        check_text(token, where)
+    return tokens
+
+
+def read_pairs(content: bytes, where: Path) -> list[tuple[str, str]]:
+    """Returns the merges of a vocab.bpe or merges.txt; its line `#version` may be missing.
+
+    Raises:
+        BadDataError: a line is not two pieces of words.
+    """
+    if json_reader.is_pointer(content):
+        raise BadDataError(f"{shortened(where)} {json_reader.POINTER_REASON}")
+    try:
+        lines = content.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise BadDataError(f"{shortened(where)} is not text: {error.reason}.") from error
+    first = 1 if lines[0].startswith(VERSION) else 0
+    pairs = []
+    for number, line in enumerate(lines[first:], start=first + 1):
+        parts = line.split()
+        if len(parts) not in (0, 2):
+            raise BadDataError(
+                f"{shortened(where)}, line {number}: {shortened(repr(line))} is not a merge of two."
+            )
+        if parts:
+            pairs.append((parts[0], parts[1]))
+    return pairs
+
+
+def check_numbers(tokens: dict[str, int], where: Path) -> None:
+    """Raises BadDataError unless tokens are numbered from 0 without a gap."""
+    if sorted(tokens.values()) != list(range(len(tokens))):
+        raise BadDataError(f"{shortened(where)}: the tokens are not numbered from 0 without a gap.")
+
+
+def with_added(
+    tokens: dict[str, int], kept: Mapping[int, Added], named: Mapping[int, Added], where: Path
+) -> dict[str, int]:
+    """Returns the tokens with added ones among them, in the order of their numbers.
+
+    Args:
+        tokens: the number of each; some of the added ones may be among them.
+        kept: the added ones that the model knows.
+        named: the added ones that the files name.
+        where: the file, for the message.
+
+    Raises:
+        BadDataError: an added token is another one already.
+    """
     symbols = byte_symbols()
-    known = set(tokens.values())
-    whole = dict(tokens)
-    for text, number in added.items():
+    whole = {t: n for t, n in tokens.items() if n in kept or n not in named}
+    known = set(whole.values())
+    for number, token in kept.items():
         if number not in known:
-            whole["".join(symbols[byte] for byte in text.encode())] = number
-    return json.dumps(dict(sorted(whole.items(), key=lambda item: item[1]))).encode()
+            written = "".join(symbols[byte] for byte in token.text.encode())
+            # A piece of words may be written as the token is: then it stands as its text.
+            key = token.text if written in whole else written
+            if key in whole:
+                raise BadDataError(
+                    f"{shortened(where)}: the added token {shortened(repr(token.text))} is "
+                    f"{whole[key]} and {number}."
+                )
+            whole[key] = number
+    return dict(sorted(whole.items(), key=lambda item: item[1]))

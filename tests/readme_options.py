@@ -29,8 +29,8 @@ def name(field: dataclasses.Field[Any], rule: Option, kind: Any) -> str:
         return f"`{field.name.upper()}`"
     inner = get_args(kind) or (kind,)
     if bool in inner:
-        other = "" if rule.switch else f" `--no-{flag(field.name)[2:]}`"
-        return f"`{flag(field.name)}`{f' `{rule.short}`' if rule.short else ''}{other}"
+        short = f" `{rule.short}`" if rule.short else ""
+        return f"`{flag(field.name)}`{short} `--no-{flag(field.name)[2:]}`"
     if get_origin(kind) is Literal:
         return f"`{flag(field.name)}` {' '.join(f'`{choice}`' for choice in get_args(kind))}"
     return f"`{flag(field.name)} {next(WORDS[each] for each in inner if each in WORDS)}`"

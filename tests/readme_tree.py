@@ -14,15 +14,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ROOMS = (
-    "cli.py",
+    *("cli.py", "parameters.py", "spelling.py"),
     *("commands", "training", "decoding", "formats", "fetching", "network", "text", "storage"),
-    *("config", "options.py", "hparams.py", "vocabulary.py", "records.py", "progress.py"),
+    *("config", "options.py", "hparams.py", "vocabulary.py", "tokenizer_json.py"),
+    *("special_tokens.py", "json_reader.py", "reading.py", "records.py", "progress.py"),
     *(
         "signals.py",
         "tensorflow_start.py",
         "compile_cache.py",
         "native.py",
         "hardware.py",
+        "json_reader.py",
+        "reading.py",
         "errors.py",
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import statistics
@@ -15,9 +16,10 @@ import pytest
 import typer
 
 from gpt2cli import __version__, cli, hardware
+from gpt2cli.config.export import ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
-from gpt2cli.errors import Gpt2cliError, UsageError
+from gpt2cli.errors import Gpt2cliError, UsageError, message
 from gpt2cli.options import options
 from tests.conftest import Run
 
@@ -158,6 +160,21 @@ def test_what_is_no_commands_option_takes_no_variable(cli: Run) -> None:
         ),
         (["generate", "--sample-delim", "x", "--format", "jsonl"], "--sample-delim and --format"),
         (["generate", "--format", "xml"], "--format"),
+        (["generate", "--gpu-memory-limit", "9" * 400 + "GB"], "--gpu-memory-limit must be"),
+        (["generate", "--checkpoint", "9" * 5000], "--checkpoint must be"),
+        (["export", "m.onnx"], "ends in .onnx, and --format huggingface writes a folder"),
+        (["export", "m.zip"], "ends in .zip"),
+        (["export", "a/m.SafeTensors"], "ends in .safetensors"),
+        (["export", "m.pt", "--format", "openai"], "ends in .pt"),
+        (["export", "m.h5", "--format", "gguf"], "ends in .h5, and --format gguf writes another"),
+        (["export", "m.bin"], "ends in .bin"),
+        (["export", "m.gguf", "--format", "savedmodel"], "ends in .gguf"),
+        (["export", "m.tar", "--format", "gguf"], "ends in .tar"),
+        (["download", "--mirror", "http://[::bad"], "--mirror must be an address"),
+        (["download", "--mirror", "file:///x"], "--mirror must be an address"),
+        (["x" * 100_000], "There is no command 'xxx"),
+        (["generate", "--checkpoint", "\x1b[31m" * 100_000], "--checkpoint must be"),
+        (["generate", "--" + "x" * 100_000], "No such option: --xxx"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_with_code_2(
@@ -175,6 +192,8 @@ def test_what_cannot_be_asked_for_is_refused_with_code_2(
     assert printed.out == ""
     assert message in printed.err
     assert len(printed.err.splitlines()) <= 2
+    assert len(printed.err) <= 500
+    assert all(char.isprintable() or char == "\n" for char in printed.err)
 
 
 def test_python_callers_get_the_same_checks() -> None:
@@ -268,16 +287,21 @@ def test_a_full_stdout_is_told_in_a_line(arguments: str) -> None:
     assert done.stderr == "gpt2cli: Cannot write to stdout: No space left on device.\n"
 
 
-def test_an_error_of_the_system_that_is_not_stdouts_keeps_its_traceback(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("number", "code"), [("ENOENT", 66), ("EACCES", 66), ("ELOOP", 66), ("EIO", 74)]
+)
+def test_a_refusal_of_the_system_is_told_by_the_files_name(
+    number: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> typer.Typer:
-        raise OSError(28, "No space left on device", "file")
+        raise OSError(getattr(errno, number), "the reason", "place/file")
 
     monkeypatch.setattr(cli, "application", fail)
     monkeypatch.setattr(cli, "raise_on_signals", lambda: None)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(SystemExit) as left:
         cli.main()
+    assert left.value.code == code
+    assert "place/file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -292,3 +316,30 @@ def test_a_gpu_that_cannot_be_is_refused_before_anything_is_read(
     assert done.returncode == 1
     assert done.stderr.startswith("gpt2cli: --device gpu: TensorFlow sees no GPU. ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_ending_of_a_name_tells_the_format() -> None:
+    for name, kind in (("m.gguf", "gguf"), ("M.GGUF", "gguf"), ("m.tar", "tar"), ("m", "hugging")):
+        assert ExportConfig(destination=name).kind.startswith(kind)
+
+
+def test_a_mirrors_password_is_never_shown(cli: Run) -> None:
+    for url in ("http://me:secret@[x", "ftp://me:secret@host", "http://me:secret@127.0.0.1:9"):
+        done = cli(
+            *("download", "124M", "--mirror", url),
+            env=os.environ | {"GPT2CLI_RETRY_SECONDS": "0", "GPT2CLI_PINS": "/dev/null"},
+        )
+        assert done.returncode in (2, 65)
+        assert "secret" not in done.stderr
+
+
+def test_a_path_can_be_copied_from_a_refusal() -> None:
+    path = "/a folder/" + "long-name " * 30 + "end.txt"
+    assert path in message(f"gpt2cli: {path} is not a regular file.")
+
+
+def test_a_long_message_keeps_its_beginning_and_its_end() -> None:
+    told = message("begins " + "\x1b" * 1_000_000 + " ends\nsecond line")
+    assert told.startswith("begins")
+    assert told.endswith("ends\nsecond line")
+    assert len(told) < 500

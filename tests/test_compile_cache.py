@@ -39,6 +39,36 @@ def test_tensorflow_is_told_where_and_keeps_its_other_flags(home: Path) -> None:
     assert compile_cache.enable() is None
 
 
+def test_the_folders_are_the_users_alone_whatever_the_umask_says(home: Path) -> None:
+    before = os.umask(0)
+    try:
+        place = compile_cache.private("xla-1")
+    finally:
+        os.umask(before)
+    assert place is not None
+    for folder in (home, place.parent, place):
+        assert folder.stat().st_mode & 0o777 == 0o700
+    # As an earlier gpt2cli left it.
+    place.parent.chmod(0o777)
+    assert compile_cache.private("xla-1") == place
+    assert place.parent.stat().st_mode & 0o777 == 0o700
+    place.chmod(0o777)
+    assert compile_cache.private("xla-1") is None
+    place.rmdir()
+    place.symlink_to(home)
+    assert compile_cache.private("xla-1") is None
+
+
+def test_a_pipe_among_what_is_kept_is_not_waited_for(home: Path) -> None:
+    place = compile_cache.private(f"xla-{compile_cache.fingerprint()}")
+    assert place is not None
+    os.mkfifo(place / "a.pb")
+    compile_cache.seal(place)
+    os.mkfifo(place / "a.pb.sha256")
+    assert compile_cache.enable() == place
+    assert list(place.iterdir()) == []
+
+
 def test_another_machine_or_tensorflow_has_its_own_folder(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,3 +163,20 @@ def test_the_next_command_takes_what_was_compiled(
 
 def compile_cache_files(home: Path) -> list[Path]:
     return [path for path in home.rglob("*") if path.is_file()]
+
+
+def test_a_generous_umask_does_not_open_the_folder_to_others(home: Path) -> None:
+    before = os.umask(0)
+    try:
+        place = compile_cache.private("xla-x")
+    finally:
+        os.umask(before)
+    assert place is not None
+    assert [folder.stat().st_mode & 0o777 for folder in (place, place.parent, home)] == [0o700] * 3
+
+
+def test_where_others_can_write_nothing_is_kept(home: Path) -> None:
+    place = compile_cache.private("xla-x")
+    assert place is not None
+    place.chmod(0o777)
+    assert compile_cache.private("xla-x") is None

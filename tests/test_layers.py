@@ -16,9 +16,12 @@ PACKAGE = Path(gpt2cli.__file__).parent
 # From the ground up; modules and rooms on one floor don't know each other.
 FLOORS = [
     {"errors", "records", "signals", "hardware"},
-    {"compile_cache"},
-    {"options", "hparams", "vocabulary", "progress", "tensorflow_start", "native", "json_reader"},
-    {"config"},
+    {"reading"},
+    {"compile_cache", "json_reader"},
+    {"special_tokens"},
+    {"tokenizer_json"},
+    {"options", "hparams", "vocabulary", "progress", "tensorflow_start", "native"},
+    {"config", "spelling", "parameters"},
     {"network", "text", "storage"},
     {"training", "decoding", "fetching", "formats"},
     {"commands"},

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from gpt2cli import native
+from gpt2cli import compile_cache, native
 from tests.conftest import Run
 
 PASSIVE = {"OMP_WAIT_POLICY": "passive"}
@@ -72,18 +73,79 @@ def test_all_loops_are_among_those_that_a_change_is_noticed_of() -> None:
     assert users == set(native.LOOPS)
 
 
+def harmed(content: bytes, harm: str) -> bytes:
+    if harm == "cut":
+        return content[: len(content) // 2]
+    if harm == "a bit":
+        # In the machine code, and with the pickle's end in place.
+        middle = len(content) // 2
+        return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    return bytes(len(content))
+
+
+def test_a_bit_that_flipped_in_what_numba_keeps_is_seen_before_it_is_loaded(home: Path) -> None:
+    place = compile_cache.private("numba-x")
+    assert place is not None
+    inner = place / "network_0123"
+    inner.mkdir()
+    for name in ("good.nbi", "good.nbc", "bad.nbi", "bad.nbc"):
+        (inner / name).write_bytes(b"program.")
+    compile_cache.seal(place)
+    for name in ("bad.nbi", "bad.nbc"):
+        (inner / name).write_bytes(b"programm.")
+        os.utime(inner / name, (1, 1))
+    (inner / "new.nbc").write_bytes(b"not sealed.")
+    compile_cache.clean(place)
+    left = {path.name for path in inner.iterdir()}
+    assert left == {"good.nbi", "good.nbi.sha256", "good.nbc", "good.nbc.sha256"}
+
+
+def test_an_index_that_numba_wrote_anew_is_sealed_anew(home: Path) -> None:
+    place = compile_cache.private("numba-x")
+    assert place is not None
+    (place / "a.nbi").write_bytes(b"one")
+    compile_cache.seal(place)
+    later = time.time() + 10
+    (place / "a.nbi").write_bytes(b"two")
+    os.utime(place / "a.nbi", (later, later))
+    compile_cache.seal(place)
+    assert compile_cache.is_sealed(place / "a.nbi")
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "/dev/null"])
+def test_a_folder_of_the_users_that_cannot_be_written_to_is_done_without(
+    place: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(native.CACHE, place)
+    assert not native.keeps()
+    assert native.compiled()(lambda x: x + 1)(1) == 2
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("harm", ["cut", "zeroed", "no home"])
+def test_without_any_folder_to_write_to_text_is_written_all_the_same(
+    home: Path, cli: Run, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(name, "/proc/nowhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    done = cli(*GENERATE, "--model-dir", small_model.parent)
+    assert (done.returncode, done.stdout != "") == (0, True), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", ["cut", "zeroed", "a bit", "others' writing", "no home"])
 def test_what_is_not_whole_is_compiled_anew(
     home: Path, cli: Run, small_model: Path, harm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = cli(*GENERATE, "--model-dir", small_model.parent).stdout
     assert expected
-    kept = sorted(home.glob(f"numba-*/{native.PICKLES}"))
+    kept = sorted(home.glob("numba-*/*/*.nb[ic]"))
     assert len(kept) > 8
+    assert all(map(compile_cache.is_sealed, kept))
     for path in kept:
-        size = path.stat().st_size
-        path.write_bytes(path.read_bytes()[: size // 2] if harm == "cut" else bytes(size))
+        path.write_bytes(harmed(path.read_bytes(), harm))
+    if harm == "others' writing":
+        next(home.glob("numba-*")).chmod(0o777)
     if harm == "no home":
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setenv("HOME", "/nowhere")

@@ -23,7 +23,7 @@ PACKAGE = Path(gpt2cli.__file__).parent
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OTHER_OPTIONS = {"--help", "--version", "--install-completion", "--check", "--logdir", "--quick"}
-OTHER_OPTIONS |= {"--only", "--text", "--markdown"}
+OTHER_OPTIONS |= {"--only", "--text", "--markdown", "--gpu", "--torch", "--keras", "--seconds"}
 # Of SLURM, Docker, systemctl and pip, in the recipes.
 OTHER_OPTIONS |= {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--time", "--signal"}
 OTHER_OPTIONS |= {"--requeue", "--open-mode", "--exclusive", "--kill-on-bad-exit"}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from gpt2cli.config.download import DownloadConfig
 from gpt2cli.fetching import models, pins
 from gpt2cli.records import Record
-from gpt2cli.storage.folders import MODEL_ALIASES
+from gpt2cli.storage.folders import placed_name
 
 
 def download(config: DownloadConfig) -> Iterator[Record]:
@@ -19,7 +19,7 @@ def download(config: DownloadConfig) -> Iterator[Record]:
         Gpt2cliError: a model cannot be fetched; those before it are complete.
     """
     # 117M and 124M are the same model.
-    names = {MODEL_ALIASES.get(name, name): name for name in config.models}
+    names = {pins.true_name(name): placed_name(name) for name in config.models}
     for name in names:
         if name not in pins.BUNDLED:
             pins.find(name)

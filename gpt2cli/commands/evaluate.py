@@ -17,15 +17,17 @@ from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import COMPILING, Count, announced
-from gpt2cli.records import Notice, Record, Text
+from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.storage.start import Start, for_reading, loaded
-from gpt2cli.text import batches, corpus, sources
+from gpt2cli.text import batches, corpus, inputs
 from gpt2cli.text.batches import Tokens
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 from gpt2cli.training import data
 
 if TYPE_CHECKING:
     from gpt2cli.training.evaluation import Evaluator, Totals
+
+LEANER = "Try --batch-size 1, or --precision bfloat16."
 
 
 def evaluate(config: EvaluateConfig) -> Iterator[Record]:
@@ -36,14 +38,15 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         BadDataError: it is not text, or a checkpoint is damaged.
     """
     config.check_device()
-    texts = data.Texts(sources.find(config.dataset, config.encoding), None)
-    yield from data.remarks(config, texts)
+    yield from inputs.pipes(config)
+    texts = inputs.find(config)
+    yield from inputs.remarks(config, texts, all_skipped=config.verbose)
     yield from fetch_base(config)
     start = for_reading(config)
-    tokenizer = read_tokenizer(start.encoder, start.merges)
+    tokenizer = read_tokenizer(start.encoder, start.merges, start.hparams.n_vocab)
     check_fits(tokenizer, start.hparams)
     stride = chosen_stride(config, start.hparams.n_ctx)
-    yield from map(Notice, start.remarks())
+    yield from map(Alert, start.remarks())
     with tempfile.TemporaryDirectory(prefix="gpt2cli-", ignore_cleanup_errors=True) as folder:
         encoder = data.encoder(config, tokenizer, Path(folder), bars=not config.quiet)
         path = yield from encoder.token_file(texts.training)
@@ -51,10 +54,14 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         tokens = corpus.open_tokens(path)
     check_any(tokens, tokenizer, str(texts.training))
     yield Notice(f"from {start.prefix}")
-    with announced(f"loading {start.prefix}", quiet=config.quiet):
+    with announced("loading TensorFlow", quiet=config.quiet):
         tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
-        judge = yield from loaded(config, start, partial(load_evaluator, config))
-    totals = yield from judged(config, judge, tokens, tokenizer.end_of_text, stride)
+    from gpt2cli.training import exhaustion
+
+    with exhaustion.explained(config, LEANER):
+        with announced(f"loading {start.prefix}", quiet=config.quiet):
+            judge = yield from loaded(config, start, partial(load_evaluator, config))
+        totals = yield from judged(config, judge, tokens, tokenizer.end_of_text, stride)
     yield from map(Notice, judge.compiler.told())
     yield Text(told(config, start, totals, byte_count(tokens, tokenizer)))
 

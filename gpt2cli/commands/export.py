@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpt2cli import tensorflow_start
+from gpt2cli import tensorflow_start, vocabulary
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.fetching.base import fetch_base
@@ -18,12 +18,12 @@ from gpt2cli.formats import archive, gguf
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import Bar, Received, announced, portion
-from gpt2cli.records import Exported, Notice, Record
-from gpt2cli.storage import atomic, folders, huggingface, journal
+from gpt2cli.records import Alert, Exported, Notice, Record
+from gpt2cli.storage import atomic, folders, journal
 from gpt2cli.storage.destination import check_free, output, size_of
 from gpt2cli.storage.start import Start, for_reading, loaded
 from gpt2cli.storage.state import State, read_state
-from gpt2cli.text.tokenizer import read_tokenizer
+from gpt2cli.text.tokenizer import check_fits, read_tokenizer
 
 MODULES = {"tar": "archive"}
 # What a format needs beyond gpt2cli's own requirements.
@@ -50,7 +50,7 @@ def export(config: ExportConfig) -> Iterator[Record]:
     start = for_reading(config)
     check_free(destination, overwrite=config.overwrite, spare=[start.folder])
     check_model(config, start)
-    yield from map(Notice, start.remarks())
+    yield from map(Alert, start.remarks())
     yield Notice(f"from {start.prefix}")
     with output(destination, overwrite=config.overwrite) as aside:
         atomic.need_room(destination, room(config, start))
@@ -78,12 +78,8 @@ def check_model(config: ExportConfig, start: Start) -> None:
         UsageError: its shape does not fit the precision.
         BadDataError: its vocabulary does not fit its shape.
     """
-    tokenizer = read_tokenizer(start.encoder, start.merges)
-    if tokenizer.vocab > start.hparams.n_vocab:
-        raise BadDataError(
-            f"{start.encoder} has {tokenizer.vocab} tokens, and hparams.json allows "
-            f"{start.hparams.n_vocab}."
-        )
+    rows = start.hparams.n_vocab
+    check_fits(read_tokenizer(start.encoder, start.merges, rows), start.hparams)
     if config.kind == "gguf":
         gguf.check(start.hparams, config.precision)
     if config.kind == "tar":
@@ -93,9 +89,12 @@ def check_model(config: ExportConfig, start: Start) -> None:
 def room(config: ExportConfig, start: Start) -> int:
     """Returns what the export will take on the disk, or a little less (bytes)."""
     if config.kind == "tar" and start.prefix:
-        # What has no checkpoint any more is found when it is read.
-        files = archive.members(start.folder, start.prefix)
-        return sum(path.stat().st_size for path in files if path.exists())
+        sizes = 0
+        for path in archive.members(start.folder, start.prefix):
+            # What has no checkpoint any more is found when it is read.
+            with contextlib.suppress(FileNotFoundError):
+                sizes += path.stat().st_size
+        return sizes
     return int(start.hparams.count() * WEIGHT_BYTES[config.precision])
 
 
@@ -114,8 +113,7 @@ def write(config: ExportConfig, start: Start, aside: Path, prefix: Path, hparams
             folder=folder,
             prefix=prefix,
             hparams=hparams,
-            encoder=huggingface.static_file(folder, folders.ENCODER),
-            merges=huggingface.static_file(folder, folders.MERGES),
+            vocabulary=vocabulary.read(start.encoder, start.merges, hparams.n_vocab),
             state=state,
             settings=journal.read_config(folder) if state else {},
             advance=advance,

@@ -14,13 +14,15 @@ from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import DiskError, OutputError
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.progress import COMPILING, Count, announced
-from gpt2cli.records import Notice, Progress, Record, Sample, Stopped
+from gpt2cli.records import Alert, Notice, Progress, Record, Sample, Stopped
 from gpt2cli.signals import Stop, deferred
 from gpt2cli.storage import folders, journal, run
 from gpt2cli.storage.recovery import settle
 from gpt2cli.storage.start import Start, for_finetune
 from gpt2cli.storage.state import State
+from gpt2cli.text import inputs, markers
 from gpt2cli.text.continuation import Continuation
+from gpt2cli.text.encodings import one_end
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from gpt2cli.training import cluster, data, memory, plan
 from gpt2cli.training.cluster import Cluster
@@ -50,8 +52,9 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
 def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
     """Trains, alone or as one of several processes; yields what happens."""
     plan.check_divisible(config.batch_size, together.size if together else 1)
-    texts = data.find(config)
-    yield from data.remarks(config, texts)
+    yield from inputs.pipes(config)
+    texts = inputs.find(config)
+    yield from inputs.remarks(config, texts, all_skipped=config.verbose)
     yield from fetch_base(config)
     folder = folders.run_folder(config.checkpoint_dir, config.run)
     leads = together is None or together.leads
@@ -61,17 +64,18 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
             plan.keep_best(folder, start)
             yield Notice(f"{folder} is already at step {start.step}.")
             return
-        tokenizer = read_tokenizer(start.encoder, start.merges)
+        tokenizer = read_tokenizer(start.encoder, start.merges, start.hparams.n_vocab, trained=True)
         window = plan.check_settings(config, start, tokenizer)
         rank, _ = plan.adapters(config, start)
         needed = memory.run_of(config, start.hparams, rank, together.size if together else 1)
         yield Notice(memory.check(config, needed))
         encoded = yield from data.encode(config, texts, tokenizer, place or folder, window)
+        yield from map(Notice, markers.remarks([config.sample_prefix], tokenizer, encoded.tokens))
         state = plan.first_state(config, start, encoded.name)
         state, line = plan.met(together, config, start, state, encoded)
-        yield from map(Notice, start.remarks())
+        yield from map(Alert, start.remarks())
         if leads:
-            yield from map(Notice, plan.repeated(folder, start))
+            yield from map(Alert, plan.repeated(folder, start))
             yield from plan.opening(start, state, encoded, needed.trained)
             yield from prepared(config, folder, start)
         yield from computed(
@@ -138,7 +142,7 @@ def computed(job: Job) -> Iterator[Record]:
         # Where there are others, they are told first: see `loop.drive`.
         with (
             stop.at_once(plan.what_is_safe(step)) if members.alone else contextlib.nullcontext(),
-            exhaustion.explained(config, job.needed, "Nothing was changed."),
+            exhaustion.explained(config, memory.remedy(job.needed), "Nothing was changed."),
             announced(f"loading {job.start.prefix or job.start.folder}", quiet=config.quiet),
         ):
             training = session.Session(config, job.start, job.state, job.data, members)
@@ -159,7 +163,7 @@ def private_folder() -> Iterator[Path]:
 def prepared(config: FinetuneConfig, folder: Path, start: Start) -> Iterator[Record]:
     """Makes the run folder ready for a start that is certain; yields what was found damaged."""
     if start.found:
-        yield from map(Notice, settle(folder, start.found))
+        yield from map(Alert, settle(folder, start.found))
     run.prepare(folder, start.folder)
     journal.write_config(folder, dataclasses.asdict(config))
 
@@ -194,7 +198,9 @@ class Sampler:
         self._folder = folders.run_folder(config.checkpoint_dir, config.run)
         sampling = Sampling(SAMPLE_TEMPERATURE)
         self._decoder = Decoder(training.weights, start.hparams, sampling, xla=config.xla)
-        prefix = tokenizer.encode(config.sample_prefix, special=True)
+        kept = config.keep_line_ends
+        self._prefix = config.sample_prefix if kept else one_end(config.sample_prefix)
+        prefix = tokenizer.encode(self._prefix, special=True)
         self._prompt = prefix or [tokenizer.end_of_text]
 
     def has_sampled(self, step: int) -> bool:
@@ -227,12 +233,12 @@ class Sampler:
         if stop:
             return
         samples = [
-            Sample(state.step, number, config.sample_prefix + row.text)
+            Sample(state.step, number, self._prefix + row.text)
             for number, row in enumerate(rows, start=1)
         ]
         yield from map(Notice, self._decoder.remarks())
         try:
             journal.write_samples(self._folder, state.step, "".join(map(str, samples)))
         except (DiskError, OutputError) as error:
-            yield Notice(f"{error} Training goes on.")
+            yield Alert(f"{error} Training goes on.")
         yield from samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sys
 from collections import deque
@@ -15,13 +16,15 @@ from gpt2cli.commands.writers import Writer, batches, load_texts, load_writer, n
 from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.progress import COMPILING, Count, announced
-from gpt2cli.records import Notice, Progress, Record, Text
+from gpt2cli.records import Alert, Notice, Progress, Record, Text
 from gpt2cli.storage import outputs
 from gpt2cli.storage.start import for_reading, loaded
+from gpt2cli.text import markers
 from gpt2cli.text.prompts import read_prompts, reads_stdin_unasked
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 
 SEED_BITS = 32
+LEANER = "Try a lower --batch-size, or --precision bfloat16."
 
 
 def generate(config: GenerateConfig) -> Iterator[Record]:
@@ -40,24 +43,38 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     texts = read_prompts(config)
     yield from fetch_base(config)
     start = for_reading(config)
-    tokenizer = read_tokenizer(start.encoder, start.merges)
+    tokenizer = read_tokenizer(start.encoder, start.merges, start.hparams.n_vocab)
     check_fits(tokenizer, start.hparams)
+    yield from map(Alert, markers.remarks(texts, tokenizer))
     prompts = yield from encoded(texts, tokenizer, start.hparams.n_ctx)
     seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
-    yield from map(Notice, start.remarks())
+    yield from map(Alert, start.remarks())
     yield Notice(f"from {start.prefix}, seed {seed}")
     width = min(config.batch_size, config.nsamples * len(prompts))
     longest = max((len(prompt.tokens) for prompt in prompts), default=1)
     plan = Plan(config, tokenizer, start.hparams.n_ctx, seed, width, longest)
-    load = load_writer if needs_tensorflow(plan) else load_texts
-    with announced(f"loading {start.prefix}", quiet=config.quiet):
+    with contextlib.ExitStack() as stack:
+        load = load_writer if needs_tensorflow(plan) else load_texts
         if load is load_writer:
-            tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
-        writer = yield from loaded(config, start, partial(load, plan))
+            with announced(f"loading {start.prefix}", quiet=config.quiet):
+                tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
+            from gpt2cli.training import exhaustion
+
+            stack.enter_context(exhaustion.explained(config, LEANER))
+        with announced(f"loading {start.prefix}", quiet=config.quiet):
+            writer = yield from loaded(config, start, partial(load, plan))
+        yield from delivered(config, plan, writer, prompts)
+
+
+def delivered(
+    config: GenerateConfig, plan: Plan, writer: Writer, prompts: list[Prompt]
+) -> Iterator[Record]:
+    """Writes the samples to where the config wants them."""
     if config.destination_path is not None:
         yield from to_file(Path(config.destination_path), plan, writer, prompts, 0)
     elif config.files:
         folder = Path(config.folder or DEFAULT_FOLDER)
+        outputs.sweep(folder)
         ending = ".jsonl" if config.format == "jsonl" else ".txt"
         for number, path in enumerate(outputs.names(folder, config.files, ending)):
             yield from to_file(path, plan, writer, prompts, number)
@@ -86,7 +103,7 @@ def encoded(
         tokens = tokenizer.encode(text, special=True) or [tokenizer.end_of_text]
         if len(tokens) > n_ctx:
             cut = len(tokens) - n_ctx
-            yield Notice(f"prefix {number + 1}: {cut} tokens are cut from its left.")
+            yield Alert(f"prefix {number + 1}: {cut} tokens are cut from its left.")
         prompts.append(Prompt(number, text, tokens[-n_ctx:]))
     return prompts
 

@@ -202,9 +202,9 @@ class BeamWriter:
         return told
 
     def _ended(self, tokens: list[int]) -> bool:
-        """Returns whether new tokens hold a stop text, or end with the end-of-text token."""
+        """Returns whether new tokens hold a stop text, or end with a token that ends texts."""
         config, tokenizer = self._plan.config, self._plan.tokenizer
-        if tokens[-1] == tokenizer.end_of_text and not config.ignore_eos:
+        if tokens[-1] in tokenizer.ends and not config.ignore_eos:
             return True
         if not config.stops:
             return False

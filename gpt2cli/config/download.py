@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpt2cli.config.shared import DEFAULT_MODEL, Shared
-from gpt2cli.errors import UsageError
+from gpt2cli.errors import UsageError, shortened
 from gpt2cli.options import argument, option
+
+# Longer than any address that a host would answer (characters).
+MOST_ADDRESS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +25,7 @@ class DownloadConfig(Shared):
     mirror: tuple[str, ...] = option(
         (), "Address to look for MODEL/FILE under, before the default hosts (repeatable)."
     )
-    verify: bool = option(False, "Hash again what is there, and fetch what is wrong.", switch=True)
+    verify: bool = option(False, "Hash again what is there, and fetch what is wrong.")
 
     def __post_init__(self) -> None:
         """Checks the mirrors' addresses.
@@ -32,5 +35,21 @@ class DownloadConfig(Shared):
         """
         super().__post_init__()
         for url in self.mirror:
-            if not url.startswith(("http://", "https://")):
-                raise UsageError(f"--mirror must begin with http:// or https://, not {url!r}.")
+            if not is_address(url):
+                raise UsageError(
+                    "--mirror must be an address that begins with http:// or https://, not "
+                    f"'{shortened(url)}'."
+                )
+
+
+def is_address(url: str) -> bool:
+    """Returns whether a text is an address of HTTP's with a host."""
+    # Loading it would slow the start of every command.
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return sound and len(url) <= MOST_ADDRESS and url.isprintable() and " " not in url

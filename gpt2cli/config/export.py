@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt2cli.config.shared import SourceOptions
-from gpt2cli.errors import UsageError
+from gpt2cli.errors import UsageError, shortened
 from gpt2cli.options import argument, option
 
 # The precisions that each format has.
@@ -19,6 +19,12 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
 }
 # The formats that are told by the ending of a file's name.
 ENDINGS = {".gguf": "gguf", ".tar": "tar", ".tar.gz": "tar", ".tgz": "tar"}
+# The endings of files that other programs write, and no format here does.
+FOREIGN = (
+    *(".onnx", ".zip", ".safetensors", ".pt", ".pth", ".bin", ".h5", ".hdf5", ".keras", ".tflite"),
+    *(".pb", ".ckpt", ".npz", ".npy", ".msgpack", ".pkl", ".pickle", ".ggml", ".mlmodel", ".ot"),
+    *(".mlpackage", ".json", ".txt", ".gz", ".bz2", ".xz", ".zst", ".tbz2", ".txz", ".7z", ".rar"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,7 @@ class ExportConfig(SourceOptions):
     precision: Literal["float32", "float16", "q8_0"] = option(
         "float32", "float16: half the size (huggingface, gguf); q8_0: a quarter of it (gguf)."
     )
-    overwrite: bool = option(False, "Replace what is at DESTINATION.", switch=True)
+    overwrite: bool = option(False, "Replace what is at DESTINATION.")
 
     def __post_init__(self) -> None:
         """Checks what no single option shows.
@@ -55,13 +61,28 @@ class ExportConfig(SourceOptions):
             )
         if self.kind == "tar" and not self.ending:
             raise UsageError(
-                f"DESTINATION of --format tar must end in .tar or .tar.gz, not {self.destination}."
+                "DESTINATION of --format tar must end in .tar or .tar.gz, not "
+                f"'{shortened(self.destination)}'."
+            )
+        self._check_ending()
+
+    def _check_ending(self) -> None:
+        """Raises UsageError where the destination's ending is that of another format."""
+        foreign = next((end for end in FOREIGN if self.destination.lower().endswith(end)), "")
+        if self.ending and ENDINGS[self.ending] == self.kind:
+            return
+        if foreign or self.ending:
+            written = "another file" if self.kind == "gguf" else "a folder"
+            raise UsageError(
+                f"DESTINATION '{shortened(self.destination)}' ends in {self.ending or foreign}, "
+                f"and --format {self.kind} writes {written}. Give another name; only .gguf, .tar, "
+                ".tar.gz and .tgz name a format."
             )
 
     @property
     def ending(self) -> str:
         """The ending of the destination that tells a format, or nothing."""
-        return next((end for end in ENDINGS if self.destination.endswith(end)), "")
+        return next((end for end in ENDINGS if self.destination.lower().endswith(end)), "")
 
     @property
     def kind(self) -> str:

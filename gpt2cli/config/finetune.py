@@ -96,7 +96,6 @@ class FinetuneConfig(CorpusOptions, ComputeOptions, SeedOptions, RunOptions):
         False,
         "Share each micro-batch between all GPUs of the machine, and between machines where "
         "TF_CONFIG or --cluster says which.",
-        switch=True,
     )
     cluster: Literal["auto", "slurm"] = option(
         "auto",

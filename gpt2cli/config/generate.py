@@ -27,13 +27,16 @@ class PromptOptions(Config):
     )
     prompts: str | None = option(
         None,
-        "File of texts to continue, one a line, or .jsonl with `prompt`; - is stdin, which is "
-        "also read where it is a pipe and no text is given.",
+        "File of texts to continue, one a line, or .json or .jsonl with `prompt`; - is stdin, "
+        "which is also read where it is a pipe and no text is given.",
+    )
+    keep_line_ends: bool = option(
+        False, r"Keep \r\n and \r in texts to continue; else they become \n."
     )
     length: int | None = option(None, "New tokens at most [what is left of the window].", least=1)
     stop: tuple[str, ...] = option((), "A sample ends before this text (repeatable).")
     truncate: str | None = option(None, "The same as --stop.")
-    ignore_eos: bool = option(False, "Go on beyond the end-of-text token.", switch=True)
+    ignore_eos: bool = option(False, "Go on beyond the end-of-text token.")
     nsamples: int = option(1, "Samples for each text; of beams: the best so many.", least=1)
     batch_size: int = option(1, "Samples decoded at once; with beams: texts.", least=1)
 
@@ -78,15 +81,14 @@ class ChoiceOptions(Config):
         0, "No run of so many tokens comes twice; 0: any may.", least=0
     )
     num_beams: int = option(1, "Beams to search with for the likeliest text; 1: none.", least=1)
-    beam_sample: bool = option(
-        False, "Draw the candidates of the beams, with all filters.", switch=True
-    )
+    beam_sample: bool = option(False, "Draw the candidates of the beams, with all filters.")
     length_penalty: float = option(
         1.0, "Beams are judged by log-probability over length to this power.", least=-10, most=10
     )
     early_stopping: bool = option(
-        False, "End the search once as many beams as there are have ended.", switch=True
+        False, "End the search once as many beams as there are have ended."
     )
+    multi_gpu: bool = option(False, "Of gpt-2-simple's; text is written on one device.")
     penalty_alpha: float = option(
         0.0,
         "Contrastive search: how much a candidate of the --top-k is held against for being like "
@@ -113,7 +115,7 @@ class OutputOptions(Config):
     folder: str | None = option(
         None, f"Folder to put files in, beside what is there [{DEFAULT_FOLDER} with --nfiles]."
     )
-    overwrite: bool = option(False, "Replace --destination-path if it exists.", switch=True)
+    overwrite: bool = option(False, "Replace --destination-path if it exists.")
 
 
 @dataclass(frozen=True, kw_only=True)

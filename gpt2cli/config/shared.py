@@ -8,16 +8,43 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt2cli import hardware
-from gpt2cli.errors import Gpt2cliError, UsageError
+from gpt2cli.errors import Gpt2cliError, UsageError, shortened
 from gpt2cli.options import Config, argument, flag, option
 
 DEFAULT_MODEL = "124M"
 DEFAULT_RUN = "run1"
 LATEST = "latest"
 BEST = "best"
-SIZE = re.compile(r"(\d+(?:\.\d+)?) *([MG]B?)", re.IGNORECASE)
+# What file systems allow.
+MOST_NAME_BYTES = 255
+SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *([MG]B?)", re.IGNORECASE)
+STEP = re.compile(r"[0-9]{1,18}")
 UNITS = {"M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30}
 LEAST_GPU_BYTES = 2**26
+# What is written for a tabulator, which is hard to type.
+TAB = ("tab", "\\t")
+
+
+def check_name(name: str, given: str) -> None:
+    """Raises UsageError unless a name is text, which runs, logs and messages can hold."""
+    if not given.strip():
+        raise UsageError(f"{name} needs a name, not an empty one.")
+    shown = shortened(given, 60)
+    if "\0" in given:
+        raise UsageError(f"{name} must not hold a NUL: {shown}.")
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{name} must be UTF-8, which {shown} is not. Rename it.") from None
+
+
+def check_component(name: str, given: str) -> None:
+    """Raises UsageError unless a name is that of a folder in another one, and no path."""
+    shown = shortened(given, 60)
+    if given in (".", "..") or "/" in given:
+        raise UsageError(f"{name} must be the name of one folder, not a path: {shown}.")
+    if len(given.encode()) > MOST_NAME_BYTES:
+        raise UsageError(f"{name} must have at most {MOST_NAME_BYTES} bytes: {shown}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +52,19 @@ class Shared(Config):
     """What every command can be told."""
 
     model_dir: str = option("models", "Folder that holds the base models.")
-    quiet: bool = option(False, "Print results and errors alone.", short="-q", switch=True)
-    verbose: bool = option(False, "Show TensorFlow's own log too.", short="-v", switch=True)
+    quiet: bool = option(False, "Print results, errors and lost work alone.", short="-q")
+    verbose: bool = option(False, "Show TensorFlow's own log too.", short="-v")
+
+    def __post_init__(self) -> None:
+        """Checks what no range shows.
+
+        Raises:
+            UsageError: a name is empty, or is no text.
+        """
+        super().__post_init__()
+        for name in ("model_name", "model_dir", "run_name", "checkpoint_dir"):
+            if (given := getattr(self, name, None)) is not None:
+                check_name(flag(name), given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +74,6 @@ class RunOptions(Shared):
     offline: bool = option(
         False,
         "Never fetch a missing model (GPT2CLI_OFFLINE=1 says so for every command).",
-        switch=True,
     )
     run_name: str | None = option(None, f"Run: a folder in --checkpoint-dir [{DEFAULT_RUN}].")
     checkpoint_dir: str = option("checkpoint", "Folder that holds the runs.")
@@ -50,13 +87,11 @@ class RunOptions(Shared):
         """Checks what no range shows.
 
         Raises:
-            UsageError: a name is empty.
+            UsageError: the run's name is not that of a folder in another one.
         """
         super().__post_init__()
-        for name in ("run_name", "model_name"):
-            given = getattr(self, name, None)
-            if given is not None and not given.strip():
-                raise UsageError(f"{flag(name)} needs a name, not an empty one.")
+        if self.run_name is not None:
+            check_component("--run-name", self.run_name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +115,10 @@ class SourceOptions(RunOptions):
         if self.model_name is not None and self.run_name is not None:
             raise UsageError("--model-name and --run-name contradict each other; give one.")
         if self.checkpoint not in (LATEST, BEST):
-            if not (self.checkpoint.isascii() and self.checkpoint.isdecimal()):
+            if not STEP.fullmatch(self.checkpoint):
                 raise UsageError(
-                    f"--checkpoint must be {LATEST}, {BEST} or a step, not {self.checkpoint!r}."
+                    f"--checkpoint must be {LATEST}, {BEST} or a step, not "
+                    f"'{shortened(self.checkpoint)}'."
                 )
             if self.model_name is not None:
                 raise UsageError("--checkpoint is of a run, and --model-name has none; give one.")
@@ -142,7 +178,8 @@ class ComputeOptions(Config):
         found = SIZE.fullmatch(asked)
         if found is None or float(found[1]) * UNITS[found[2].upper()] < LEAST_GPU_BYTES:
             raise UsageError(
-                f"--gpu-memory-limit must be a size from 64MB, as 8GB or 6000MB, not {asked!r}."
+                "--gpu-memory-limit must be a size from 64MB, as 8GB or 6000MB, not "
+                f"'{shortened(asked)}'."
             )
         return int(float(found[1]) * UNITS[found[2].upper()])
 
@@ -175,17 +212,30 @@ class CorpusOptions(Config):
     """Which text is read, and how."""
 
     dataset: tuple[str, ...] = argument(
-        "Text files, .csv, .jsonl, or .npy and .npz of tokens, any of them .gz; folders of them "
-        "(recursive); globs; or - for stdin."
+        "Text files, .csv, .tsv, .json, .jsonl, or .npy and .npz of tokens, any of them .gz; "
+        "folders of them (recursive); globs; pipes; or - for stdin."
     )
-    encoding: str = option("utf-8", "How text is written: utf-8, latin-1, shift-jis, …")
+    encoding: str = option("utf-8", "How text is written: utf-8, cp1252, shift-jis, …")
+    keep_line_ends: bool = option(False, r"Keep \r\n and \r in texts; else they become \n.")
     csv_column: str | None = option(
-        None, "Column of a csv that is text: its name, or its number from 1 [the first]."
+        None, "Column of a csv that is text: its name, or its number from 1 [as it looks]."
     )
     csv_header: bool | None = option(
         None, "Whether a csv's first row is the columns' names [as it looks]."
     )
-    text_field: str = option("text", "Field of a record of JSON that is text.")
+    csv_delimiter: str | None = option(
+        None, "Character between two cells of a csv, or the word tab [as it looks]."
+    )
+    text_field: str | None = option(
+        None,
+        "Field of a record of JSON that is text or a list of texts; a.b is b in a [text, else one "
+        "of a telling name].",
+    )
+
+    @property
+    def delimiter(self) -> str | None:
+        """The character between two cells, or None."""
+        return "\t" if self.csv_delimiter in TAB else self.csv_delimiter
 
     def __post_init__(self) -> None:
         """Checks what no single option shows.
@@ -199,11 +249,16 @@ class CorpusOptions(Config):
             codecs.getincrementaldecoder(self.encoding)
         except (LookupError, ValueError) as error:
             raise UsageError(
-                f"--encoding: {error}. Python's names are meant, as latin-1."
+                f"--encoding: {shortened(error)}. Python's names are meant, as cp1252."
             ) from error
+        delimiter = self.delimiter
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
+            raise UsageError(
+                f"--csv-delimiter must be one character, or the word tab, not {delimiter!r}."
+            )
         column = self.csv_column
         if self.csv_header is False and column is not None and not column.isdecimal():
             raise UsageError(
-                f"--csv-column {column} needs a header, and --no-csv-header says there is none; "
-                "give the column's number, from 1."
+                f"--csv-column {shortened(column)} needs a header, and --no-csv-header says there "
+                "is none; give the column's number, from 1."
             )

@@ -39,6 +39,9 @@ def install(name: str, folder: Path, *, data: Path = DATA) -> Iterator[Record]:
         if (folder / file.name).exists():
             yield Notice(f"{folder / file.name} is not {name}'s; it is put right.")
         with atomic.disk_errors(folder / file.name):
+            for left in atomic.asides(folder / file.name) if folder.is_dir() else ():
+                if atomic.is_abandoned(left):
+                    atomic.remove(left)
             atomic.write_whole(folder / file.name, file.read_bytes())
     yield Progress(f"{name} is complete: {folder} ({size / 1e6:.1f} MB, bundled with gpt2cli)")
 

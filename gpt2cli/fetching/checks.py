@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from gpt2cli.errors import BadDataError
+from gpt2cli import json_reader
+from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.fetching.pins import Model, PinnedFile
 from gpt2cli.storage import bundle, folders
 
@@ -65,7 +66,7 @@ def quick_fault(model: Model, file: PinnedFile, path: Path) -> str:
         return f"is {kind}"
     size = path.stat().st_size
     if file.sizes and size not in file.sizes:
-        wanted = " or ".join(f"{size:,}" for size in file.sizes)
+        wanted = " or ".join(f"{size:,}" for size in file.sizes[:3])
         return f"has {size:,} bytes in place of {wanted}"
     return "" if file.hashes else content_fault(model, file, path)
 
@@ -80,21 +81,22 @@ def hash_fault(file: PinnedFile, sha256: str) -> str:
     if not file.hashes or sha256 in file.hashes:
         return ""
     witness = "" if file.sure == "A" else " (known from a single public record)"
-    return f"has the SHA-256 {sha256} in place of {' or '.join(file.hashes)}{witness}"
+    return f"has the SHA-256 {sha256} in place of {' or '.join(file.hashes[:2])}{witness}"
 
 
 def content_fault(model: Model, file: PinnedFile, path: Path) -> str:
     """Returns what is wrong with what a file without a pin holds; ``""`` where nothing is seen."""
     try:
         if file.name == folders.HPARAMS:
-            same = json.loads(path.read_bytes()) == asdict(model.hparams)
+            told: dict[str, object] = json_reader.read(path, most=SMALL_BYTES)
+            same = told == asdict(model.hparams)
             return "" if same else f"does not hold {json.dumps(asdict(model.hparams))}"
         if file.name.endswith(".index"):
             return index_fault(model, path)
         if file.name.endswith(".meta"):
             return "" if whole_message(path.read_bytes()) else "is cut or no graph"
     except (ValueError, BadDataError) as error:
-        return f"cannot be read: {error}"
+        return f"cannot be read: {shortened(error, 240)}"
     return ""
 
 

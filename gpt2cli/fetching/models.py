@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2cli.errors import BadDataError, DiskError, RefusedError, TryLaterError, UsageError
+from gpt2cli.errors import (
+    BadDataError,
+    DiskError,
+    RefusedError,
+    TryLaterError,
+    UsageError,
+    shortened,
+)
 from gpt2cli.fetching import bundled, checks, pins, tensors
 from gpt2cli.fetching.part import Part
 from gpt2cli.fetching.pins import Model, PinnedFile
@@ -195,11 +202,14 @@ class Errand:
                 self.hosts.append(host)
         if not failures:
             raise UsageError(f"No host is known for {self.model.name}: give --mirror URL.")
-        others = "".join(f"\nThe same file elsewhere: {error}" for error in failures[1:])
-        raise type(failures[0])(f"{failures[0]}{others}")
+        first, *others = failures
+        # The others have been told above, all but the last in full.
+        last = f"\nThe same file elsewhere: {shortened(others[-1], 200)}" if others else ""
+        raise type(first)(f"{shortened(first, 270)}{last}")
 
     def _bring_from(self, host: str, file: PinnedFile) -> Iterator[Record]:
         url = pins.address(host, self.model.name, file.name)
+        place = shortened(url)
         final = self.folder / file.name
         part = Part(final)
         try:
@@ -211,8 +221,8 @@ class Errand:
                     return
                 part.discard()
                 if not retried:
-                    yield Notice(f"{url}: what came {fault}; it is fetched once more.")
-            raise BadDataError(f"{url}: what came {fault}, twice. {final} was left as it was.")
+                    yield Notice(f"{place}: what came {fault}; it is fetched once more.")
+            raise BadDataError(f"{place}: what came {fault}, twice. {final} was left as it was.")
         except Interrupted as interrupted:
             so_far = portion(part.size, max(file.sizes, default=None))
             interrupted.message = f"stopped at {so_far} of {final}; run again to resume"

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from gpt2cli import json_reader
+from gpt2cli.errors import BadDataError
 from gpt2cli.storage import atomic
 
 BLOCK_BYTES = 1 << 20
+MOST_SIDE_BYTES = 10_000
+# What a host may tell of a file and is told again: no more than this (characters), and printable.
+VALIDATOR = re.compile(r"[ -~]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,12 @@ class Part:
 def read_origin(path: Path) -> Origin | None:
     """Returns what an earlier run wrote down of a part, or None where it is not to be had."""
     try:
-        return Origin(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        origin = Origin(**json_reader.read(path, most=MOST_SIDE_BYTES))
+    except (OSError, BadDataError, TypeError):
         return None
+    kinds = {"url": str, "validator": str | None, "size": int | None, "ranges": bool}
+    sound = all(isinstance(getattr(origin, name), kind) for name, kind in kinds.items())
+    # It is sent to a host again, or compared with what one says.
+    if not sound or not VALIDATOR.fullmatch(origin.validator or "-") or (origin.size or 0) < 0:
+        return None
+    return origin

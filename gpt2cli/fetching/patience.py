@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from urllib3.util.retry import Retry
 
-from gpt2cli.errors import UsageError
+from gpt2cli.errors import UsageError, shortened
 
 LONGEST_WAIT_SECONDS = 120.0
 LONGEST_CONNECT_SECONDS = 10.0
+LEAST_TIMEOUT_SECONDS = 0.1
 WORTH_RETRYING = (408, 429, *range(500, 600))
 
 
@@ -49,13 +50,21 @@ def patience_from_environment() -> Patience:
     """Returns the patience that GPT2CLI_RETRY_SECONDS and GPT2CLI_TIMEOUT_SECONDS ask for."""
     return Patience(
         wait_seconds=seconds("GPT2CLI_RETRY_SECONDS", Patience.wait_seconds),
-        timeout_seconds=seconds("GPT2CLI_TIMEOUT_SECONDS", Patience.timeout_seconds),
+        timeout_seconds=seconds(
+            "GPT2CLI_TIMEOUT_SECONDS", Patience.timeout_seconds, LEAST_TIMEOUT_SECONDS
+        ),
     )
 
 
-def seconds(variable: str, default: float) -> float:
-    """Returns a time from the environment."""
+def seconds(variable: str, default: float, least: float = 0.0) -> float:
+    """Returns a time from the environment.
+
+    Raises:
+        UsageError: the variable holds none, or less than the least.
+    """
     text = os.environ.get(variable, "")
-    if text and not re.fullmatch(r"\d+(\.\d+)?", text):
-        raise UsageError(f"{variable} must be a number of seconds, not {text!r}.")
+    if text and not (re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) and float(text) >= least):
+        raise UsageError(
+            f"{variable} must be a number of seconds from {least:g}, not '{shortened(text)}'."
+        )
     return float(text) if text else default

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.errors import BadDataError, UsageError
+from gpt2cli import json_reader
+from gpt2cli.config.download import is_address
+from gpt2cli.errors import BadDataError, UsageError, shortened
 from gpt2cli.hparams import HParams
-from gpt2cli.storage.folders import MODEL_ALIASES
+from gpt2cli.storage.folders import known_name, placed_name
 
 # Names another file of the same form, for models of one's own on a host of one's own.
 PINS_VARIABLE = "GPT2CLI_PINS"
 BUNDLED = ("tiny",)
 DATA = Path(__file__).parent.parent / "data"
+# A component of a path that every system takes, with room for `.part.json` behind it.
+NAME = re.compile(r"(?!\.)[\w. +-]{1,100}", re.ASCII)
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MOST_BYTES = 1 << 50
+# Far beyond any GPT-2: what is larger would only cost memory.
+MOST_LAYERS, MOST_WIDTH = 1000, 10_000_000
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,12 @@ class Model:
 
 def is_known(name: str) -> bool:
     """Returns whether a model of that name can be had: by fetching, or because it is bundled."""
-    known = read()[0].get("models", {})
-    return name in BUNDLED or MODEL_ALIASES.get(name, name) in known
+    return placed_name(name) == name and true_name(name) in (*BUNDLED, *read()[0]["models"])
+
+
+def true_name(name: str) -> str:
+    """Returns what a model is called in the file of pins."""
+    return name if name in read()[0]["models"] else known_name(name)
 
 
 def find(name: str) -> Model:
@@ -87,15 +99,16 @@ def find(name: str) -> Model:
         BadDataError: the file that GPT2CLI_PINS names cannot be used.
     """
     known, source = read()
-    true_name = MODEL_ALIASES.get(name, name)
-    if true_name not in known.get("models", {}):
-        names = ", ".join([*known.get("models", {}), *BUNDLED])
-        raise UsageError(f"There is no model {name!r} to fetch; there are {names}.")
+    wanted = true_name(name)
+    if wanted not in known["models"]:
+        names = shortened(", ".join([*known["models"], *BUNDLED]))
+        raise UsageError(f"There is no model '{shortened(name)}' to fetch; there are {names}.")
     try:
-        return model(true_name, known)
-    except (KeyError, TypeError, AttributeError) as error:
+        return model(wanted, known)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadDataError(
-            f"{source}: the entry of {true_name} lacks or has a wrong {error}."
+            f"{shortened(source)}: the entry of {shortened(wanted)} lacks or has a wrong "
+            f"{shortened(error)}."
         ) from error
 
 
@@ -104,18 +117,28 @@ def read() -> tuple[dict[str, Any], str]:
     own = os.environ.get(PINS_VARIABLE)
     source = Path(own) if own else DATA / "pins.json"
     try:
-        known = json.loads(source.read_text(encoding="utf-8"))
+        known: dict[str, Any] = json_reader.read(source)
     except (OSError, ValueError) as error:
-        raise BadDataError(f"{source} cannot be read as JSON: {error}.") from error
-    if not isinstance(known, dict):
-        raise BadDataError(f"{source} must hold a JSON object with hosts and models.")
+        raise BadDataError(f"{shortened(source)} cannot be read: {shortened(error)}.") from error
+    if not isinstance(known.setdefault("models", {}), dict):
+        raise BadDataError(f"{shortened(source)} must hold an object of models.")
     return known, str(source)
 
 
 def model(name: str, known: dict[str, Any]) -> Model:
-    """Returns a model as the file of pins describes it."""
+    """Returns a model as the file of pins describes it.
+
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: it describes none.
+    """
     entry = known["models"][name]
     hosts = [host["url"] for host in known["hosts"] if name in host.get("models", [name])]
+    need(bool(NAME.fullmatch(name)), "name", name)
+    for host in hosts:
+        need(isinstance(host, str) and is_address(address(host, "m", "f")), "host", host)
+    for title, number in entry["hparams"].items():
+        most = MOST_LAYERS if title == "n_layer" else MOST_WIDTH
+        need(type(number) is int and 0 < number <= most, title, number)
     return Model(
         name=name,
         hparams=HParams(**entry["hparams"]),
@@ -124,12 +147,22 @@ def model(name: str, known: dict[str, Any]) -> Model:
     )
 
 
+def need(good: bool, what: str, value: object) -> None:
+    """Raises ValueError, naming the value, unless it is good."""
+    if not good:
+        raise ValueError(f"{what}: {shortened(value)!r}")
+
+
 def pinned_file(name: str, facts: dict[str, Any]) -> PinnedFile:
-    """Returns a file as the file of pins describes it."""
-    forms = (facts, *facts.get("also", []))
-    return PinnedFile(
-        name, tuple(Form(f["size"], f["sha256"]) for f in forms), facts.get("sure", "A")
-    )
+    """Returns a file as the file of pins describes it; as `model`."""
+    # It becomes a file's name beside others: nothing that leads elsewhere.
+    need(bool(NAME.fullmatch(name)), "file name", name)
+    forms = tuple(Form(f["size"], f["sha256"]) for f in (facts, *facts.get("also", [])))
+    for size, digest in ((form.size, form.sha256) for form in forms):
+        need(size is None or (type(size) is int and 0 <= size <= MOST_BYTES), "size", size)
+        sound = digest is None or (isinstance(digest, str) and SHA256.fullmatch(digest))
+        need(bool(sound), "sha256", digest)
+    return PinnedFile(name, forms, str(facts.get("sure", "A")))
 
 
 def address(host: str, model_name: str, file_name: str) -> str:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from gpt2cli.errors import BadDataError, MissingInputError
+from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.fetching.checks import content_fault, index_fault
 from gpt2cli.fetching.pins import Model, PinnedFile
 from gpt2cli.storage import atomic, folders
@@ -55,7 +55,7 @@ def index_checksum_fault(model: Model, prefix: Path) -> str:
     try:
         return index_fault(model, folders.index_file(prefix))
     except BadDataError as error:
-        return f"is damaged: {error}"
+        return f"is damaged: {shortened(error, 240)}"
 
 
 def data_checksum_fault(model: Model, prefix: Path) -> str:
@@ -64,5 +64,5 @@ def data_checksum_fault(model: Model, prefix: Path) -> str:
         for _ in Reader(prefix).tensors(model.hparams.shapes()):
             pass
     except (BadDataError, MissingInputError) as error:
-        return f"is damaged: {error}"
+        return f"is damaged: {shortened(error, 240)}"
     return ""

@@ -11,7 +11,7 @@ import requests
 import urllib3
 from urllib3.util.retry import Retry
 
-from gpt2cli.errors import RefusedError, TryLaterError
+from gpt2cli.errors import RefusedError, TryLaterError, shortened, without_password
 from gpt2cli.fetching import answers
 from gpt2cli.fetching.answers import TransientError
 from gpt2cli.fetching.checks import page_like
@@ -26,6 +26,7 @@ HEADWAY_BYTES = 1 << 20
 HEADWAY_SHARE = 0.01
 # Slower than this over a whole timeout counts as a connection that hangs (bytes a second).
 LEAST_SPEED = 10
+RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
 
 
 @dataclass
@@ -57,6 +58,11 @@ class Transfer:
         return max(self.sizes, default=None)
 
     @property
+    def place(self) -> str:
+        """Where the file is, for a message."""
+        return shortened(self.url)
+
+    @property
     def so_far(self) -> str:
         """How much of the file is there, for a message."""
         return portion(self.part.size, self.total)
@@ -72,7 +78,7 @@ class Transfer:
         for size in self.part.reopen():
             yield Received(size, self.total)
         if self.part.size > (self.total or self.part.size):
-            self.part.restart(Origin(self.url))
+            self.part.restart(self._origin())
         policy, ended = self.patience.policy(), self._complete()
         while not ended:
             before = self.part.size
@@ -85,9 +91,13 @@ class Transfer:
                 policy = self._next(policy, fault)
                 wait = max(policy.get_backoff_time(), fault.after)
                 when = f" in {wait:.3g} s" if wait else ""
-                yield Progress(f"{self.url}: {fault}; trying again{when}.")
+                yield Progress(f"{self.place}: {fault}; trying again{when}.")
                 time.sleep(wait)
                 ended = self._complete()
+
+    def _origin(self, validator: str | None = None, size: int | None = None) -> Origin:
+        # What is written to a disk holds no password.
+        return Origin(without_password(self.url), validator, size)
 
     @property
     def _headway(self) -> int:
@@ -99,7 +109,7 @@ class Transfer:
 
     def _next(self, policy: Retry, fault: TransientError) -> Retry:
         kept = f"{self.so_far} are kept; try" if self.part.size else "Try"
-        later = f"{self.url}: {fault}. {kept} the same command again later."
+        later = f"{self.place}: {fault}. {kept} the same command again later."
         if fault.after > LONGEST_WAIT_SECONDS:
             raise TryLaterError(f"{later[:-1]} than in {fault.after:.0f} s, as the host asks.")
         try:
@@ -120,7 +130,7 @@ class Transfer:
             elif response.status_code == 200:
                 if self.part.size:
                     yield Progress(
-                        f"{self.url} cannot be resumed at {self.so_far}; it starts anew."
+                        f"{self.place} cannot be resumed at {self.so_far}; it starts anew."
                     )
                 self._begin(response)
             else:
@@ -130,7 +140,7 @@ class Transfer:
     def _range(self) -> dict[str, str]:
         """Returns the headers that ask for what is missing, where asking so is safe."""
         origin = self.part.origin
-        same = origin is not None and origin.url == self.url
+        same = origin is not None and origin.url == self._origin().url
         if not self.part.size or (same and origin is not None and not origin.ranges):
             return {}
         wanted = {"Range": f"bytes={self.part.size}-"}
@@ -142,33 +152,34 @@ class Transfer:
     def _continue(self, response: requests.Response) -> None:
         """Checks that a 206 carries on where the part ends."""
         told = response.headers.get("Content-Range", "")
-        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", told.strip())
+        match = RANGE.fullmatch(told.strip())
         total = int(match[3]) if match and match[3] != "*" else None
         if match is None or int(match[1]) != self.part.size:
-            origin = self.part.origin or Origin(self.url)
-            self.part.note(replace(origin, url=self.url, ranges=False))
+            origin = self.part.origin or self._origin()
+            self.part.note(replace(origin, url=self._origin().url, ranges=False))
             raise TryLaterError(
-                f"{self.url} was asked for bytes from {self.part.size} on and answered with "
-                f"Content-Range {told!r}. Run the same command again to fetch it from the start."
+                f"{self.place} was asked for bytes from {self.part.size} on and answered with "
+                f"Content-Range '{shortened(told, 60)}'. Run the same command again to fetch it "
+                "from the start."
             )
         self._check_size(total, response)
 
     def _begin(self, response: requests.Response) -> None:
         """Takes a 200's first bytes in place of what has come, once they look right."""
-        length = response.headers.get("Content-Length", "")
-        size = int(length) if length.isdecimal() else None
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise self._refusal(response, f"{response.headers['Content-Encoding']}-encoded bytes")
+        size = answers.size(response)
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise self._refusal(response, f"{shortened(encoding, 40)}-encoded bytes")
         self._check_size(size, response)
         head = answers.beginning(response)
         if kind := page_like(head):
             raise self._refusal(response, f"{kind}: {answers.excerpt(head)}")
-        self.part.restart(Origin(self.url, answers.validator(response), size))
+        self.part.restart(self._origin(answers.validator(response), size))
         self.part.append(head)
 
     def _check_size(self, size: int | None, response: requests.Response) -> None:
         if size is not None and self.sizes and size not in self.sizes:
-            wanted = " or ".join(f"{size:,}" for size in self.sizes)
+            wanted = " or ".join(f"{size:,}" for size in self.sizes[:3])
             head = answers.sample(response)
             kind = page_like(head)
             said = f": {kind}: {answers.excerpt(head)}" if kind else ""
@@ -176,20 +187,20 @@ class Transfer:
 
     def _refuse(self, response: requests.Response) -> None:
         """Raises what an answer without the file means."""
-        status = f"{response.status_code} {response.reason or ''}".strip()
+        status = answers.status(response)
         if self.patience.policy().is_retry("GET", response.status_code):
             raise TransientError(f"the host answers {status}", answers.retry_after(response))
         if response.status_code == 416 and self.part.size:
-            self.part.restart(Origin(self.url))
+            self.part.restart(self._origin())
             raise TransientError(f"the host answers {status}; the file starts anew")
         head = answers.sample(response)
         raise self._refusal(response, answers.excerpt(head) if head else "nothing")
 
     def _refusal(self, response: requests.Response, came: str) -> RefusedError:
-        kind = response.headers.get("Content-Type", "no type given")
+        kind = shortened(response.headers.get("Content-Type", "no type given"), 40)
         return RefusedError(
-            f"{self.url} answered {response.status_code} {response.reason or ''} ({kind}) with "
-            f"{came}. Another place can be named by --mirror URL."
+            f"{self.place} answered {answers.status(response)} ({kind}) with {came}. Another "
+            "place can be named by --mirror URL."
         )
 
     def _body(self, response: requests.Response) -> Iterator[Event]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
+from gpt2cli import json_reader, reading
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.formats.model import Model
-from gpt2cli.storage import atomic, folders, huggingface, journal, recovery
+from gpt2cli.storage import atomic, exported, folders, huggingface, journal, recovery
 
 # Weights hardly shrink, however hard one tries.
 GZIP_LEVEL = 1
@@ -50,17 +50,20 @@ def write(model: Model, path: Path, config: ExportConfig) -> None:
         try:
             # All are opened before the first is read: a run that goes on may remove them.
             for file in members(model.folder, model.prefix):
-                files[file.name] = stack.enter_context(file.open("rb"))
+                files[file.name] = stack.enter_context(reading.opened(file))
         except FileNotFoundError as error:
             raise BadDataError(f"{error.filename} is missing.") from error
+        index = folders.index_file(model.prefix)
+        if index.name not in files:
+            # It was there when the checkpoint was examined, and is the first to go.
+            raise BadDataError(f"{index} is missing.")
         moment = max(os.fstat(file.fileno()).st_mtime for file in files.values())
         files |= written(model.folder, model.prefix, step)
         atomic.before("write", path)
         zipped = config.destination.endswith("gz")
-        options = {"compresslevel": GZIP_LEVEL} if zipped else {}
-        archive = stack.enter_context(
-            tarfile.open(path, "w:gz" if zipped else "w", **options)  # type: ignore[call-overload]
-        )
+        options: dict[str, Any] = {"compresslevel": GZIP_LEVEL} if zipped else {}
+        options["pax_headers"] = {"comment": exported.WORD.decode()}
+        archive = stack.enter_context(tarfile.open(path, "x:gz" if zipped else "x", **options))
         entries = {name: entry(f"{place}/{name}", files[name], moment) for name in files}
         total, done = sum(each.size for each in entries.values()), 0
         for name, opened in files.items():
@@ -88,6 +91,7 @@ class Counted:
 def members(folder: Path, prefix: Path) -> list[Path]:
     """Returns the files that a checkpoint consists of, and those that belong to all checkpoints."""
     static = [folder / name for name in folders.STATIC_FILES]
+    static += [path for path in [folder / folders.TOKENS] if path.exists()]
     bases = sorted(folder.glob("base.*"))
     step = folders.step_of(prefix)
     if step:
@@ -103,19 +107,20 @@ def written(folder: Path, prefix: Path, step: int) -> dict[str, IO[bytes]]:
     if step:
         files[folders.COUNTER] = f"{step}\n"
         files[journal.LOG] = "".join(log_until(folder, step))
-        if (folder / journal.BEST).exists() and journal.best_step(folder) == step:
-            files[journal.BEST] = (folder / journal.BEST).read_text(encoding="utf-8")
+        with contextlib.suppress(FileNotFoundError):
+            if journal.best_step(folder) == step:
+                files[journal.BEST] = reading.content(folder / journal.BEST).decode()
     return {name: io.BytesIO(text.encode()) for name, text in files.items() if text}
 
 
 def log_until(folder: Path, step: int) -> list[str]:
     """Returns the lines of a run's log up to a step; what can't be read is left out."""
     lines = []
-    with contextlib.suppress(OSError), (folder / journal.LOG).open(encoding="utf-8") as log:
-        for line in log:
-            with contextlib.suppress(ValueError, TypeError, AttributeError):
-                if json.loads(line).get("step", 0) <= step:
-                    lines.append(line)
+    with contextlib.suppress(OSError, BadDataError), reading.opened(folder / journal.LOG) as log:
+        while line := log.readline(journal.TAIL_BYTES):
+            with contextlib.suppress(BadDataError, TypeError, UnicodeDecodeError):
+                if json_reader.parse(line, journal.LOG).get("step", 0) <= step:
+                    lines.append(line.decode())
     return lines
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from gpt2cli import __version__
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
-from gpt2cli.storage import atomic
+from gpt2cli.storage import atomic, exported
 
 NORM_EPSILON = 1e-5
 # A disk with less than this is full, where a write was cut short.
@@ -98,6 +99,8 @@ def describe(writer: Any, model: Model, precision: str) -> None:
     import gguf
 
     hparams = model.hparams
+    # Among the first bytes: by it an export is known.
+    writer.add_string(f"{exported.WORD.decode()}.version", __version__)
     writer.add_type("model")
     writer.add_name(model.title)
     writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[precision]])
@@ -115,17 +118,21 @@ def add_vocabulary(writer: Any, model: Model) -> None:
     """Adds tokens and merges; rows of the embedding that no token has get a name of their own."""
     import gguf
 
-    tokens = model.tokens
+    tokens, specials = model.tokens(), model.specials
     unused = range(len(tokens), model.hparams.n_vocab)
     kinds = [gguf.TokenType.NORMAL] * len(tokens) + [gguf.TokenType.UNUSED] * len(unused)
-    kinds[model.end_of_text] = gguf.TokenType.CONTROL
+    for number, token in specials.added.items():
+        kinds[number] = gguf.TokenType["CONTROL" if token.special else "USER_DEFINED"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list([*tokens, *(f"[PAD{number}]" for number in unused)])
     writer.add_token_types(kinds)
     writer.add_token_merges(model.pairs)
-    writer.add_bos_token_id(model.end_of_text)
-    writer.add_eos_token_id(model.end_of_text)
+    writer.add_bos_token_id(specials.end)
+    # The format has names for three tokens that end a text.
+    names = (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id)
+    for add, number in zip(names, specials.ends, strict=False):
+        add(number)
     writer.add_add_bos_token(False)
 
 

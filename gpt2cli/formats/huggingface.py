@@ -10,7 +10,6 @@ from typing import Any
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.formats.model import Model
 from gpt2cli.storage import atomic, huggingface, safetensors
-from gpt2cli.text.tokenizer import END_OF_TEXT
 
 # What OpenAI's models are called on the Hub.
 HUB_NAMES = {
@@ -39,8 +38,8 @@ def write(model: Model, folder: Path, config: ExportConfig) -> None:
         huggingface.CONFIG: as_json(architecture(model, config.precision)),
         "generation_config.json": as_json(ends(model)),
         "tokenizer_config.json": as_json(tokenizer_config(model)),
-        huggingface.VOCABULARY: model.encoder,
-        huggingface.MERGES: model.merges,
+        huggingface.VOCABULARY: tokens(model),
+        huggingface.MERGES: model.vocabulary.merges,
         "README.md": card(model, config.precision),
     }
     for name, content in files.items():
@@ -80,23 +79,37 @@ def architecture(model: Model, precision: str) -> dict[str, Any]:
 
 def ends(model: Model) -> dict[str, Any]:
     """Returns which token begins and ends a text."""
-    return {"bos_token_id": model.end_of_text, "eos_token_id": model.end_of_text}
+    ends = model.specials.ends
+    return {
+        "bos_token_id": model.specials.end,
+        "eos_token_id": ends[0] if len(ends) == 1 else [*ends],
+    }
+
+
+def tokens(model: Model) -> str | bytes:
+    """Returns the content of vocab.json: as encoder.json, but added tokens as in a text."""
+    numbered = {token: number for number, token in enumerate(model.tokens())}
+    files = model.vocabulary
+    return files.encoder if numbered == files.tokens else as_json(numbered, indent=None)
 
 
 def tokenizer_config(model: Model) -> dict[str, Any]:
     """Returns how the tokenizer is to be made of vocab.json and merges.txt."""
+    settings = model.specials.settings()
+    del settings["eos_token_id"]
     return {
         "tokenizer_class": "GPT2Tokenizer",
         "model_max_length": model.hparams.n_ctx,
-        **dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT),
+        **settings,
+        **dict.fromkeys(("bos_token", "unk_token"), settings["eos_token"]),
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
     }
 
 
-def as_json(values: dict[str, Any]) -> str:
+def as_json(values: dict[str, Any], indent: int | None = 2) -> str:
     """Returns the content of a file of JSON."""
-    return json.dumps(values, indent=2) + "\n"
+    return json.dumps(values, indent=indent) + "\n"
 
 
 def card(model: Model, precision: str) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gpt2cli.hparams import HParams
+from gpt2cli.special_tokens import Specials
 from gpt2cli.storage import folders
 from gpt2cli.storage.state import State
-from gpt2cli.text.tokenizer import END_OF_TEXT
+from gpt2cli.vocabulary import Vocabulary
 
 # A weight in memory is float32.
 WEIGHT_BYTES = 4
@@ -27,8 +26,7 @@ class Model:
         folder: where it lies.
         prefix: its checkpoint.
         hparams: its shape.
-        encoder: the content of its encoder.json.
-        merges: the content of its vocab.bpe.
+        vocabulary: its tokens and merges.
         state: the state of the run's step, where gpt2cli trained it.
         settings: those of the run's last invocation, where gpt2cli trained it.
         advance: is told how many bytes of its weights were taken, and how many there are.
@@ -38,8 +36,7 @@ class Model:
     folder: Path
     prefix: Path
     hparams: HParams
-    encoder: bytes
-    merges: bytes
+    vocabulary: Vocabulary
     state: State | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     advance: Callable[[int, int], object] = lambda done, total: None
@@ -71,18 +68,23 @@ class Model:
         trained = f", fine-tuned for {self.step:,} steps" if self.step else ""
         return f"GPT-2 {self.name}{trained}"
 
-    @functools.cached_property
     def tokens(self) -> list[str]:
-        """The vocabulary in GPT-2's byte symbols, in the order of the numbers."""
-        numbered: dict[str, int] = json.loads(self.encoder)
-        return sorted(numbered, key=numbered.__getitem__)
+        """Returns the vocabulary in the order of the numbers.
+
+        Pieces of words are in GPT-2's byte symbols; added tokens are as they stand in a text.
+        """
+        added = self.specials.added
+        return [
+            added[number].text if number in added else token
+            for token, number in sorted(self.vocabulary.tokens.items(), key=lambda item: item[1])
+        ]
 
     @property
     def pairs(self) -> list[str]:
         """The merges, the first to be made first, each as its two halves with a space."""
-        return [line for line in self.merges.decode().split("\n")[1:] if line]
+        return [" ".join(pair) for pair in self.vocabulary.pairs]
 
     @property
-    def end_of_text(self) -> int:
-        """The token of `<|endoftext|>`."""
-        return self.tokens.index(END_OF_TEXT)
+    def specials(self) -> Specials:
+        """The tokens that are no pieces of words."""
+        return self.vocabulary.specials

@@ -15,7 +15,7 @@ CHECKPOINT = "model.ckpt"
 
 
 def write(model: Model, folder: Path, config: ExportConfig) -> None:
-    """Writes the seven files.
+    """Writes the seven files, and one more where other tokens were added than OpenAI's.
 
     Raises:
         BadDataError: the checkpoint is damaged.
@@ -24,8 +24,7 @@ def write(model: Model, folder: Path, config: ExportConfig) -> None:
     atomic.make_folders(folder)
     files: dict[str, str | bytes] = {
         folders.HPARAMS: json.dumps(dataclasses.asdict(model.hparams), indent=1) + "\n",
-        folders.ENCODER: model.encoder,
-        folders.MERGES: model.merges,
+        **model.vocabulary.files(),
         f"{CHECKPOINT}.meta": graph(model.hparams),
         folders.POINTER: folders.pointer_text(CHECKPOINT),
     }

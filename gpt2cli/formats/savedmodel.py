@@ -30,7 +30,7 @@ def write(model: Model, folder: Path, config: ExportConfig) -> None:
         OSError: the disk is full, fails, or may not be written to.
     """
     place = folder / VERSION
-    served = Served(model.hparams, model.end_of_text)
+    served = Served(model.hparams, model.specials.ends)
     atomic.before("write", place)
     with checkpoint.system_errors(place):
         tf.saved_model.save(
@@ -44,8 +44,8 @@ def write(model: Model, folder: Path, config: ExportConfig) -> None:
     extra = place / EXTRA
     atomic.make_folders(extra)
     atomic.write(extra / folders.HPARAMS, json.dumps(dataclasses.asdict(model.hparams)) + "\n")
-    atomic.write(extra / folders.ENCODER, model.encoder)
-    atomic.write(extra / folders.MERGES, model.merges)
+    for name, content in model.vocabulary.files().items():
+        atomic.write(extra / name, content)
 
 
 def write_weights(model: Model, prefix: Path) -> None:

@@ -31,11 +31,11 @@ class Served(tf.Module):  # type: ignore[misc]
         generate: the graph of `_generate_graph`.
     """
 
-    def __init__(self, hparams: HParams, end_of_text: int) -> None:
+    def __init__(self, hparams: HParams, ends: Sequence[int]) -> None:
         super().__init__(name="gpt2")
         self._shapes = hparams.shapes()
         self._hparams = hparams
-        self._end_of_text = end_of_text
+        self._ends = list(ends)
         self.weights = {
             name: tf.Variable(tf.zeros([1] * len(shape)), shape=[None] * len(shape))
             for name, shape in self._shapes.items()
@@ -93,16 +93,15 @@ class Served(tf.Module):  # type: ignore[misc]
         first = time - lengths
         logits, cache = self._prefill(tokens, first, length)
         chosen = choose(logits, 0)
-        everything = tf.fill([tf.shape(tokens)[0], length], self._end_of_text)
+        everything = tf.fill([tf.shape(tokens)[0], length], self._ends[0])
 
         def unfinished(number: Any, chosen: Any, *_: Any) -> Any:
-            return (number < length) & tf.reduce_any(chosen != self._end_of_text)
+            return (number < length) & tf.reduce_any(~self._ended(chosen))
 
         def advance(number: Any, chosen: Any, written: Any, cache: Cache) -> Any:
             written = tf.where(tf.range(length)[None, :] == number, chosen[:, None], written)
             logits, cache = self._step(chosen, first, time + number, cache)
-            ended = chosen == self._end_of_text
-            chosen = tf.where(ended, self._end_of_text, choose(logits, number + 1))
+            chosen = tf.where(self._ended(chosen), chosen, choose(logits, number + 1))
             return number + 1, chosen, written, cache
 
         loop = (tf.constant(0), chosen, everything, cache)
@@ -155,6 +154,9 @@ class Served(tf.Module):  # type: ignore[misc]
         attends = [over_heads(partial(recall, pair)) for pair in cache]
         hidden = self._hidden(chosen[:, None], (place - first)[:, None], attends)
         return gpt2.logits(self._known(), hidden[:, -1]), new
+
+    def _ended(self, chosen: Any) -> Any:
+        return tf.reduce_any(chosen[:, None] == self._ends, axis=-1)  # (batch,)
 
     @staticmethod
     def _keep(query: Any, key: Any, value: Any, *, seen: Any, cache: Cache) -> Any:

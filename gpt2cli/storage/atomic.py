@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import hashlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpt2cli.errors import DiskError, OutputError
+from gpt2cli.errors import DiskError, OutputError, shortened
 
 PART = ".part"
 # The name of what is written aside, with the one that it is to have in it.
-ASIDE = re.compile(r"(?<![^/])\.([^/]+)\.\d+\.part(?![^/])")
+ASIDE = re.compile(r"(?<![^/])\.([^/]+)\.[0-9a-f]+\.part(?![^/])")
+# A longer name is shortened in those that are made from it (bytes); file systems allow 255.
+LONGEST_NAME = 200
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+NOT_ALLOWED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ENXIO, errno.ENODEV),
+    *(errno.EINVAL, errno.EILSEQ, errno.ETXTBSY, errno.EXDEV, errno.EMLINK),
+)
+# No link is followed, no pipe is waited for, and no child inherits the file.
+SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+COPIED_BYTES = 1 << 20
 
 
 def before(operation: str, path: Path) -> None:
@@ -42,8 +54,9 @@ def disk_errors(path: Path, safe: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         # What is written aside is told by the name that it is to have.
-        name = ASIDE.sub(r"\1", str(error.filename or path))
-        where = f"{name}: {error.strerror or error}."
+        name = ASIDE.sub(r"\1", os.fsdecode(error.filename or path))
+        reason = "It is a link" if is_link(error) else error.strerror or shortened(error)
+        where = f"{shortened(name)}: {reason}."
         message = f"Cannot write {where} {safe}".rstrip()
         if error.errno in NOT_ALLOWED:
             raise OutputError(message) from error
@@ -51,6 +64,65 @@ def disk_errors(path: Path, safe: str = "") -> Iterator[None]:
             free = shutil.disk_usage(existing(path)).free / 1e6
             raise DiskError(f"{message} {free:.1f} MB are free there; make room.") from error
         raise DiskError(message) from error
+
+
+def is_link(error: OSError) -> bool:
+    """Returns whether a file was not opened because a link stands in its place."""
+    return error.errno == errno.ELOOP and Path(os.fsdecode(error.filename or "")).is_symlink()
+
+
+def aside_of(path: Path, ending: str = PART) -> Path:
+    """Returns a name beside a path, which nobody can guess, for what will become it."""
+    return path.with_name(f".{short(path.name)}.{os.urandom(8).hex()}{ending}")
+
+
+def short(name: str) -> str:
+    """Returns a name that leaves room for what is put around it; the same one each time."""
+    written = os.fsencode(name)
+    if len(written) <= LONGEST_NAME:
+        return name
+    begin = written[: LONGEST_NAME - 20].decode(errors="ignore")
+    return f"{begin}-{hashlib.sha256(written).hexdigest()[:16]}"
+
+
+def asides(path: Path, ending: str = PART) -> list[Path]:
+    """Returns what lies beside a path under names as `aside_of` makes them."""
+    # Not a pattern of the shell: `.out.*.part` would be `.out.gguf.7.part` too, of another one.
+    name = re.compile(rf"\.{re.escape(short(path.name))}\.[0-9a-f]+{re.escape(ending)}")
+    return sorted(entry for entry in path.parent.iterdir() if name.fullmatch(entry.name))
+
+
+def claimed(aside: Path) -> int:
+    """Makes an empty file that nothing else can be; returns its descriptor.
+
+    While that is open, `is_abandoned` knows that the file is being written.
+    """
+    while True:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFELY, 0o666)
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever cleans up may have come between the two.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), aside.lstat()):
+                return descriptor
+        os.close(descriptor)
+
+
+def is_abandoned(aside: Path) -> bool:
+    """Returns whether a file that was being written has lost its writer; links never had one."""
+    if aside.is_symlink():
+        return True
+    try:
+        descriptor = os.open(aside, os.O_RDONLY | SAFELY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -62,15 +134,18 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     `replace=False` it stays, and FileExistsError is raised.
     """
     made = make_folders(path.parent)
-    aside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
-    try:
-        yield aside
-        (move if replace else move_new)(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            remove(aside)
-        remove_empty(made)
-        raise
+    aside = aside_of(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            before("write", aside)
+            stack.callback(os.close, claimed(aside))
+            yield aside
+            (move if replace else move_new)(aside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                remove(aside)
+            remove_empty(made)
+            raise
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -80,15 +155,25 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def write(path: Path, content: str | bytes, mode: str = "wb") -> None:
-    """Writes a file in place, which is not safe: for files that nothing reads yet, and for logs."""
+    """Writes a file in place, which is not safe: for files that nothing reads yet, and for logs.
+
+    Raises:
+        OutputError: a pipe or a device is in its place.
+        OSError: it cannot be written to; a link is not followed.
+    """
     before("write", path)
-    with path.open(mode) as file:
+    how = os.O_APPEND if mode == "ab" else os.O_TRUNC
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how | SAFELY, 0o666)
+    with open(descriptor, mode) as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OutputError(f"{shortened(path)} is not a regular file; it is not written to.")
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def move(source: Path, destination: Path) -> None:
     """Renames a finished file to its place; when this returns, a power loss can't undo it."""
-    sync(source)
+    if not source.is_symlink():
+        sync(source)
     before("rename", destination)
     source.replace(destination)
     sync(destination.parent)
@@ -116,9 +201,13 @@ def move_new(source: Path, destination: Path) -> None:
 def sync(path: Path) -> None:
     """Waits until a file's bytes, or a folder's names, are on the disk."""
     before("sync", path)
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # A pipe that is moved out of the way has nothing to wait for.
+        if error.errno != errno.EINVAL:
+            raise
     finally:
         os.close(descriptor)
 
@@ -126,12 +215,15 @@ def sync(path: Path) -> None:
 def link(source: Path, destination: Path) -> None:
     """Gives a file a second name, or makes a copy where the file system has no such thing."""
     before("write", destination)
+    destination.unlink(missing_ok=True)
     try:
-        destination.hardlink_to(source)
+        # A second name of a link would be a link.
+        destination.hardlink_to(source.resolve())
     except OSError as error:
         if error.errno in FULL_DISK:
             raise
-        shutil.copyfile(source, destination)
+        with source.open("rb") as old, destination.open("xb") as new:
+            shutil.copyfileobj(old, new, COPIED_BYTES)
         sync(destination)
 
 
@@ -142,12 +234,25 @@ def remove(path: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder of files, which may be missing."""
-    if folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            remove(path)
-        before("remove", folder)
-        folder.rmdir()
+    """Removes a folder with all that is in it, which may be missing; of a link, the link alone."""
+    if folder.is_symlink() or not folder.is_dir():
+        if os.path.lexists(folder):
+            remove(folder)
+        return
+    for path in sorted(folder.iterdir()):
+        remove_folder(path)
+    before("remove", folder)
+    folder.rmdir()
+
+
+def new_folder(folder: Path) -> None:
+    """Makes a folder of our own, which nobody else can put anything into.
+
+    Raises:
+        FileExistsError: something has its name, be it a link to a folder.
+    """
+    before("write", folder)
+    folder.mkdir(mode=0o700)
 
 
 def make_folders(folder: Path) -> list[Path]:
@@ -171,7 +276,15 @@ def remove_empty(folders: list[Path]) -> None:
 
 def existing(path: Path) -> Path:
     """Returns the path itself or the nearest folder above it that is there."""
-    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    return next(p for p in (path.absolute(), *path.absolute().parents) if is_there(p))
+
+
+def is_there(path: Path) -> bool:
+    """Returns whether something is at a path, as far as we may see."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def need_room(path: Path, size: int, safe: str = "") -> None:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.errors import BadDataError, MissingInputError
+from gpt2cli import json_reader
+from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.hparams import LORA_A, LORA_SCALE, HParams, product
 from gpt2cli.storage import crc32c, folders
 
@@ -24,7 +25,11 @@ BLOCK_TRAILER_BYTES = 5
 # TensorFlow's DataType numbers.
 TYPES = {1: "float32", 2: "float64", 3: "int32", 9: "int64", 14: "bfloat16", 19: "float16"}
 TYPE_BYTES = {"float32": 4, "float64": 8, "int32": 4, "int64": 8, "bfloat16": 2, "float16": 2}
-FLOATS = ("float32", "float16", "bfloat16")
+FLOATS = ("float32", "float16", "bfloat16", "float64")
+# A number of this many bytes is longer than any.
+MOST_VARINT_BYTES = 10
+MOST_INDEX_BYTES, MOST_SHARDS, MOST_DIMENSIONS, FARTHEST = 1 << 26, 10_000, 8, 1 << 48
+LONGEST_NAME_BYTES = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,32 +62,43 @@ def read_index(prefix: Path) -> tuple[dict[str, Entry], int]:
     """
     path = folders.index_file(prefix)
     try:
-        table = path.read_bytes()
+        table = json_reader.content(path, MOST_INDEX_BYTES)
     except FileNotFoundError as error:
-        raise MissingInputError(f"{path} is missing.") from error
+        raise MissingInputError(f"{shortened(path)} is missing.") from error
+    if json_reader.is_pointer(table):
+        raise BadDataError(f"{shortened(path)} {json_reader.POINTER_REASON}")
     try:
         entries = {key.decode(): value for key, value in table_items(table)}
-        shards = int(message(entries.pop("")).get(1, [1])[0])
-        return {name: entry(value) for name, value in entries.items()}, shards
-    except (ValueError, KeyError, IndexError, struct.error) as error:
+        shards = message(entries.pop("")).get(1, [1])[0]
+        if type(shards) is not int or not 1 <= shards <= MOST_SHARDS:
+            raise ValueError("its number of data files cannot be")
+        found = {name: entry(value) for name, value in entries.items()}
+    except (ValueError, KeyError, IndexError, TypeError, struct.error) as error:
         raise BadDataError(
-            f"{path} is damaged: it is not the index of a TensorFlow checkpoint ({error})."
+            f"{shortened(path)} is damaged: it is not the index of a TensorFlow checkpoint "
+            f"({shortened(error)})."
         ) from error
+    return found, shards
 
 
 def entry(value: bytes) -> Entry:
-    """Returns what a BundleEntryProto says."""
+    """Returns what a BundleEntryProto says.
+
+    Raises:
+        ValueError, TypeError, IndexError: it says what cannot be.
+    """
     fields = message(value)
-    number = fields.get(1, [0])[0]
+    number, shard, offset, size = (fields.get(field, [0])[0] for field in (1, 3, 4, 5))
     dims = message(fields.get(2, [b""])[0]).get(2, [])
-    return Entry(
-        dtype=TYPES.get(number, f"type {number}"),
-        shape=tuple(int(message(dim).get(1, [0])[0]) for dim in dims),
-        shard=fields.get(3, [0])[0],
-        offset=fields.get(4, [0])[0],
-        size=fields.get(5, [0])[0],
-        crc=int.from_bytes(fields.get(6, [b""])[0], "little"),
-    )
+    shape = tuple(message(dim).get(1, [0])[0] for dim in dims)
+    crc = fields.get(6, [b""])[0]
+    numbers = (number, shard, offset, size, *shape)
+    if not all(type(n) is int and n < FARTHEST for n in numbers) or len(shape) > MOST_DIMENSIONS:
+        raise ValueError("a tensor's type, shape or place cannot be")
+    dtype = TYPES.get(number, f"type {number}")
+    if dtype in TYPE_BYTES and size != product(shape) * TYPE_BYTES[dtype]:
+        raise ValueError("a tensor's bytes are not those of its type and shape")
+    return Entry(dtype, shape, shard, offset, size, int.from_bytes(crc, "little"))
 
 
 def table_items(table: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -92,8 +108,12 @@ def table_items(table: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise ValueError("its last eight bytes are not a table's")
     _, at = block_handle(footer, 0)
     (offset, size), _ = block_handle(footer, at)
+    read = 0
     for _, handle in block_items(table, offset, size):
         (start, length), _ = block_handle(handle, 0)
+        read += length
+        if read > len(table):
+            raise ValueError("its blocks are more than it has room for")
         yield from block_items(table, start, length)
 
 
@@ -111,6 +131,8 @@ def block_items(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, b
         shared, at = varint(block, at)
         unshared, at = varint(block, at)
         length, at = varint(block, at)
+        if shared + unshared > LONGEST_NAME_BYTES:
+            raise ValueError("a name in it is too long")
         key = key[:shared] + block[at : at + unshared]
         at += unshared
         yield key, block[at : at + length]
@@ -151,11 +173,14 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+        if shift >= 7 * MOST_VARINT_BYTES:
+            raise ValueError("a number is too long")
 
 
 def rank(entries: Mapping[str, Entry]) -> int:
     """Returns the rank of the adapters that a checkpoint holds; 0 where it holds none."""
-    return next((e.shape[-1] for name, e in entries.items() if name.endswith(LORA_A)), 0)
+    shapes = (entry.shape for name, entry in entries.items() if name.endswith(LORA_A))
+    return next((shape[-1] for shape in shapes if shape), 0)
 
 
 def check(prefix: Path, hparams: HParams) -> None:
@@ -174,16 +199,21 @@ def check(prefix: Path, hparams: HParams) -> None:
         shapes = hparams.lora_shapes(rank(entries))
     for name, shape in shapes.items():
         if name not in entries:
-            raise BadDataError(f"{prefix} lacks the weight {name} that hparams.json demands.")
-        found = entries[name]
-        if found.shape != shape or found.dtype not in FLOATS:
             raise BadDataError(
-                f"{prefix}: {name} is {found.dtype} {found.shape}; hparams.json demands {shape}."
+                f"{shortened(prefix)} lacks the weight {name} that hparams.json demands."
             )
-        if found.size != product(shape) * TYPE_BYTES[found.dtype]:
-            raise BadDataError(f"{prefix}: {name} has {found.size} bytes, which is not its shape.")
+        found = entries[name]
+        check_tensor(f"{shortened(prefix)}: {name}", found, shape, "hparams.json")
     for shard in range(shards):
         check_length(prefix, entries, shard, shards)
+
+
+def check_tensor(what: str, found: Entry, shape: tuple[int, ...], demanded_by: str) -> None:
+    """Raises BadDataError where a weight has another shape than it must, or is no float."""
+    if found.shape != shape:
+        raise BadDataError(f"{what} is {found.dtype} {found.shape}; {demanded_by} demands {shape}.")
+    if found.dtype not in FLOATS:
+        raise BadDataError(f"{what} is {found.dtype}; weights are read from {', '.join(FLOATS)}.")
 
 
 def check_length(prefix: Path, entries: dict[str, Entry], shard: int, shards: int) -> None:
@@ -191,11 +221,13 @@ def check_length(prefix: Path, entries: dict[str, Entry], shard: int, shards: in
     path = folders.data_file(prefix, shard, shards)
     ends = [e.offset + e.size for e in entries.values() if e.shard == shard]
     if not path.is_file():
-        raise MissingInputError(f"{path} is missing.")
-    if path.stat().st_size < max(ends, default=0):
-        raise BadDataError(
-            f"{path} is cut: {path.stat().st_size} bytes, and {max(ends)} are needed."
-        )
+        raise MissingInputError(f"{shortened(path)} is missing.")
+    size = path.stat().st_size
+    if size < max(ends, default=0):
+        with path.open("rb") as file:
+            if json_reader.is_pointer(file.read(len(json_reader.POINTER))):
+                raise BadDataError(f"{shortened(path)} {json_reader.POINTER_REASON}")
+        raise BadDataError(f"{shortened(path)} is cut: {size} bytes, and {max(ends)} are needed.")
 
 
 def check_sums(prefix: Path) -> None:

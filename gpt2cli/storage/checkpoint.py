@@ -13,13 +13,13 @@ from typing import Any
 from gpt2cli.errors import BadDataError, MissingInputError
 from gpt2cli.hparams import LORA_A, LORA_B, LORA_SCALE
 from gpt2cli.storage import atomic, folders, huggingface
-from gpt2cli.storage.bundle_reader import Reader
+from gpt2cli.storage.bundle_reader import Reader, check_finite, single
 
 
 def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """Yields the named tensors of a checkpoint, their checksums verified.
 
-    Half-precision tensors come as float32. Where the checkpoint holds adapters, weights come as
+    Tensors of every precision come as float32. Where the checkpoint holds adapters, weights come as
     those that they were trained beside, each with its adapter merged into it. A checkpoint may be
     Hugging Face's safetensors, which have no checksums. TensorFlow is not needed.
 
@@ -32,16 +32,26 @@ def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
     try:
         reader = Reader(prefix)
         if LORA_SCALE not in reader.entries:
-            yield from reader.tensors(names)
+            for name, array in reader.tensors(names):
+                yield name, checked(array, prefix, name)
             return
         names = list(names)
         yield from reader.tensors(name for name in names if name in reader.entries)
         others = (name for name in names if name not in reader.entries)
         for name, array in Reader(folders.base(prefix)).tensors(others):
-            yield name, merged(array, reader, name)
+            yield name, checked(merged(array, reader, name), prefix, name)
     except MissingInputError as error:
         # It was there when the run was looked at.
         raise BadDataError(f"{prefix} is damaged: {error}") from error
+
+
+def checked(array: Any, prefix: Path, name: str) -> Any:
+    """Returns a weight as float32; raises BadDataError where that is not finite any more."""
+    if array.dtype.name != "float64":
+        return array
+    array = single(array)
+    check_finite(array, prefix, name)
+    return array
 
 
 def has_adapters(prefix: Path) -> bool:

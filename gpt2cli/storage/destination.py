@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from gpt2cli.errors import OutputError
-from gpt2cli.storage import atomic
+from gpt2cli.errors import OutputError, shortened
+from gpt2cli.storage import atomic, exported
 from gpt2cli.storage.lock import locked
 
 # From Linux's fcntl.h and fs.h.
@@ -31,13 +30,37 @@ def check_free(path: Path, *, overwrite: bool, spare: Iterable[Path]) -> None:
     Raises:
         OutputError: something is there that may not be replaced.
     """
-    if not os.path.lexists(path):
-        return
-    if not overwrite:
-        raise OutputError(f"{path} exists; --overwrite replaces it.")
-    for folder in spare if path.is_dir() else ():
-        if path.resolve() in (folder.resolve(), *folder.resolve().parents):
-            raise OutputError(f"{path} holds {folder}, and is not replaced. Give another path.")
+    with atomic.disk_errors(path):
+        if not exists(path):
+            return
+        shown = shortened(path)
+        if not overwrite:
+            raise OutputError(f"{shown} exists; --overwrite replaces it if it is an export.")
+        if path.is_symlink():
+            raise OutputError(f"{shown} is a link, and is not replaced. Give what it leads to.")
+        for folder in spare if path.is_dir() else ():
+            if path.resolve() in (folder.resolve(), *folder.resolve().parents):
+                raise OutputError(
+                    f"{shown} holds {shortened(folder)}, and is not replaced. Give another path."
+                )
+        if found := exported.foreign(path):
+            raise OutputError(
+                f"{shortened(found)} is not of a gpt2cli export, so {shown} is not replaced; "
+                "nothing was changed. Give another path, or move it away."
+            )
+
+
+def exists(path: Path) -> bool:
+    """Returns whether something has this name.
+
+    Raises:
+        OSError: that cannot be known.
+    """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -52,8 +75,8 @@ def output(path: Path, *, overwrite: bool) -> Iterator[Path]:
         OutputError: it cannot be written to, or exists and was not to be replaced.
         DiskError: the disk is full or fails.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}{atomic.PART}")
-    lock_file = path.with_name(f".{path.name}.lock")
+    aside = atomic.aside_of(path)
+    lock_file = path.with_name(f".{atomic.short(path.name)}.lock")
     old = f"What was at {path} is untouched." if os.path.lexists(path) else ""
     with atomic.disk_errors(path, old):
         made = atomic.make_folders(path.parent)
@@ -62,6 +85,7 @@ def output(path: Path, *, overwrite: bool) -> Iterator[Path]:
                 try:
                     sweep(path)
                     yield aside
+                    exported.sign(aside)
                     check_free(path, overwrite=overwrite, spare=())
                     put(aside, path)
                 finally:
@@ -76,18 +100,11 @@ def output(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 def sweep(path: Path) -> None:
     """Removes what was written aside for a path; what it was to replace is put back first."""
-    for old in beside(path, OLD):
-        if not os.path.lexists(path):
+    for old in atomic.asides(path, OLD):
+        if not (os.path.lexists(path) or old.is_symlink()):
             old.rename(path)
-    for left in (*beside(path, atomic.PART), *beside(path, OLD)):
+    for left in (*atomic.asides(path), *atomic.asides(path, OLD)):
         remove(left)
-
-
-def beside(path: Path, ending: str) -> list[Path]:
-    """Returns the files and folders that this process, or one that was killed, made for a path."""
-    # Not a pattern of the shell: `.out.*.part` would be `.out.gguf.7.part` too, of another one.
-    name = re.compile(rf"\.{re.escape(path.name)}\.\d+{re.escape(ending)}")
-    return sorted(entry for entry in path.parent.iterdir() if name.fullmatch(entry.name))
 
 
 def put(aside: Path, path: Path) -> None:
@@ -103,7 +120,7 @@ def put(aside: Path, path: Path) -> None:
     atomic.sync(aside)
     atomic.before("rename", path)
     if not exchange(aside, path):
-        path.rename(path.with_name(f".{path.name}.{os.getpid()}{OLD}"))
+        path.rename(atomic.aside_of(path, OLD))
         aside.rename(path)
     atomic.sync(path.parent)
 

@@ -13,6 +13,8 @@ COUNTER = "counter"
 # The weights that adapters are trained beside.
 BASE = "base"
 STATIC_FILES = (HPARAMS, ENCODER, MERGES)
+# What a model has besides whose tokens are not OpenAI's alone.
+TOKENS = "tokenizer_config.json"
 # Where a checkpoint is written before it is moved into the run folder.
 SAVING = ".saving"
 # Where a checkpoint waits while another of the same step takes its place.
@@ -21,14 +23,45 @@ CHECKPOINT_FILE = re.compile(
     r"(?:(?:model|optimizer)-(\d+)\.(?:index|meta|data-\d{5}-of-\d{5})|state-(\d+)\.json)"
 )
 
-MODEL_ALIASES = {"117M": "124M", "345M": "355M"}
+# The names that OpenAI's models have had, in small letters.
+MODEL_ALIASES = {
+    **dict.fromkeys(("124m", "117m", "gpt2", "gpt2-small", "gpt2-117m", "gpt2-124m"), "124M"),
+    **dict.fromkeys(("355m", "345m", "gpt2-medium", "gpt2-345m", "gpt2-355m"), "355M"),
+    **dict.fromkeys(("774m", "gpt2-large", "gpt2-774m"), "774M"),
+    **dict.fromkeys(("1558m", "1.5b", "1542m", "gpt2-xl", "gpt2-1558m", "gpt2-1.5b"), "1558M"),
+    "tiny": "tiny",
+}
+# By one of these a folder is known to hold a model.
+MODEL_FILES = (HPARAMS, POINTER, "config.json", "adapter_config.json", "snapshots")
+OWNERS = ("openai-community/", "openai/")
+# The longest path that a command in a message is written with (characters).
+SHOWN_PATH = 120
+# What download can fetch.
+FETCHED = tuple(dict.fromkeys(MODEL_ALIASES.values()))
+
+
+def known_name(name: str) -> str:
+    """Returns what a model is called here: `gpt2`, `openai-community/gpt2` and `117M` are 124M.
+
+    Other names stay as they are.
+    """
+    plain = name.lower()
+    for owner in OWNERS:
+        plain = plain.removeprefix(owner)
+    plain = plain.replace("gpt-2", "gpt2")
+    return MODEL_ALIASES.get(plain, name) if "/" not in plain else name
+
+
+def placed_name(name: str) -> str:
+    """Returns the name of the folder that a model is fetched into."""
+    # As they were called first, they may be there from gpt-2-simple.
+    return name if name in ("117M", "345M") else known_name(name)
 
 
 def model_folder(model_dir: str, name: str) -> Path:
-    """Returns where a base model lies; 117M and 345M are found under their later names too."""
+    """Returns where a base model lies, or is to lie; OpenAI's have several names."""
     folder = Path(model_dir) / name
-    renamed = Path(model_dir) / MODEL_ALIASES.get(name, name)
-    return folder if folder.exists() else renamed
+    return folder if folder.exists() else Path(model_dir) / known_name(name)
 
 
 def base_model(model_dir: str, name: str) -> Path:
@@ -36,15 +69,19 @@ def base_model(model_dir: str, name: str) -> Path:
 
     `./mine` is a folder here; `mine` is one in the folder of models, or else one here.
     """
-    folder, path = model_folder(model_dir, name), Path(name)
+    folder, path = Path(model_dir) / name, Path(name)
     if is_path(name):
         return folder if folder.exists() and not path.is_dir() else path
-    return path if path.is_dir() and not folder.exists() else folder
+    # A folder here that has the name of a model of OpenAI's by chance is not meant.
+    meant = known_name(name) == name or any((path / file).exists() for file in MODEL_FILES)
+    return (
+        path if path.is_dir() and meant and not folder.exists() else model_folder(model_dir, name)
+    )
 
 
 def is_path(name: str) -> bool:
-    """Returns whether a model's name is the path of a folder."""
-    return Path(name).name != name
+    """Returns whether a model's name is the path of a folder, and not of one on the Hub."""
+    return Path(name).name != name and (known_name(name) == name or Path(name).exists())
 
 
 def run_folder(checkpoint_dir: str, name: str) -> Path:
@@ -117,7 +154,8 @@ def files_by_step(folder: Path) -> dict[int, list[Path]]:
 
 def unfinished(folder: Path) -> list[Path]:
     """Returns the files that a save left when it was killed while it moved them into place."""
-    waiting = files_by_step(folder / SAVING)
+    saving = folder / SAVING
+    waiting = {} if saving.is_symlink() else files_by_step(saving)
     return [
         path
         for step, paths in files_by_step(folder).items()
@@ -154,8 +192,9 @@ def newest(folder: Path) -> Path | None:
     if not match or (all_paths and match[1] not in all_paths):
         return None
     path = Path(match[1])
-    inside = folder / REPLACED if path.parent.name == REPLACED else folder
-    return inside / path.name
+    replaced = folder / REPLACED
+    inside = path.parent.name == REPLACED and not replaced.is_symlink()
+    return (replaced if inside else folder) / path.name
 
 
 def pointer_text(name: str) -> str:

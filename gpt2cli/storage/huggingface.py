@@ -9,20 +9,25 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.errors import BadDataError, MissingInputError
+from gpt2cli import json_reader, vocabulary
+from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.hparams import HParams, checked, read_hparams
 from gpt2cli.storage import bundle, folders
 from gpt2cli.storage.bundle import Entry
-from gpt2cli.vocabulary import TOKENIZER, read_vocabulary
 
 WEIGHTS = "model.safetensors"
 # Which of several files holds which tensor.
 SHARDS = "model.safetensors.index.json"
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
 VOCABULARY = "vocab.json"
 MERGES = "merges.txt"
 # transformers writes names with this prefix; openai-community/gpt2 has them without.
 PREFIX = "transformer."
+# What training in several processes, compiling, or a frame around the model put before that.
+AROUND = re.compile(r"^(?:module\.|_orig_mod\.|model\.)*(?:transformer\.)?")
+BLOCK = re.compile(r"h\.(\d+)\.")
+HEAD, EMBEDDING = "lm_head.weight", "wte.weight"
 LEAVES = {"w": "weight", "g": "weight", "b": "bias"}
 # What OpenAI's GPT-2 is, where the config has a choice; the first is what a config means that
 # does not say.
@@ -34,7 +39,15 @@ ARCHITECTURE: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "tie_word_embeddings": (True,),
 }
-NAMES = {"n_vocab": "vocab_size", "n_ctx": "n_positions"}
+# What a config may call a number; the first that it has counts.
+NAMES = {
+    "n_vocab": ("vocab_size",),
+    "n_ctx": ("n_positions", "max_position_embeddings", "n_ctx"),
+    "n_embd": ("n_embd", "hidden_size"),
+    "n_head": ("n_head", "num_attention_heads"),
+    "n_layer": ("n_layer", "num_hidden_layers"),
+}
+COMPARED_BYTES = 1 << 24
 
 
 def is_folder(folder: Path) -> bool:
@@ -44,7 +57,10 @@ def is_folder(folder: Path) -> bool:
 
 def is_weights(prefix: Path) -> bool:
     """Returns whether a checkpoint is a safetensors file, or the index of several."""
-    return prefix.name.endswith((".safetensors", SHARDS))
+    name = prefix.name
+    return name.endswith(".safetensors") or (
+        name.startswith("model.safetensors.index.") and name.endswith(".json")
+    )
 
 
 def hparams(folder: Path) -> HParams:
@@ -59,15 +75,21 @@ def hparams(folder: Path) -> HParams:
     path = folder / CONFIG
     config = read_json(path)
     if config.get("model_type") != "gpt2":
-        raise BadDataError(f"{path}: model_type is {config.get('model_type')!r}, not 'gpt2'.")
+        kind = shortened(repr(config.get("model_type")))
+        raise BadDataError(f"{shortened(path)}: model_type is {kind}, not 'gpt2'.")
     for name, allowed in ARCHITECTURE.items():
         if config.get(name, allowed[0]) not in allowed:
             raise BadDataError(
-                f"{path}: {name} is {config[name]!r}; OpenAI's GPT-2 has {allowed[0]!r}."
+                f"{shortened(path)}: {name} is {shortened(repr(config[name]))}; OpenAI's GPT-2 has "
+                f"{allowed[0]!r}."
             )
-    found = checked(config | {ours: config.get(theirs) for ours, theirs in NAMES.items()}, path)
+    keys = {
+        ours: next((n for n in names if n in config), names[0]) for ours, names in NAMES.items()
+    }
+    found = checked(config, path, keys)
     if config.get("n_inner") not in (None, 4 * found.n_embd):
-        raise BadDataError(f"{path}: n_inner is {config['n_inner']}, not four times n_embd.")
+        inner = shortened(repr(config["n_inner"]))
+        raise BadDataError(f"{shortened(path)}: n_inner is {inner}, not four times n_embd.")
     return found
 
 
@@ -75,34 +97,45 @@ def read_json(path: Path) -> dict[str, Any]:
     """Returns what a file of JSON says.
 
     Raises:
-        BadDataError: it cannot be read as such.
+        MissingInputError: it is not there, or cannot be read.
+        BadDataError: it is something else.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadDataError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise BadDataError(f"{path} is not what a model folder has under that name.")
-    return values
+        return json_reader.read(path)
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{shortened(path)} is missing.") from error
+    except OSError as error:
+        raise MissingInputError(f"{shortened(path)} cannot be read: {error.strerror}.") from error
 
 
-def vocabulary(folder: Path) -> tuple[Path, Path]:
+def vocabulary_files(folder: Path) -> tuple[Path, Path]:
     """Returns where a folder's tokens and merges are: in two files, or both in tokenizer.json."""
     if not is_folder(folder):
         return folder / folders.ENCODER, folder / folders.MERGES
-    two = folder / VOCABULARY, folder / MERGES
-    if not all(path.exists() for path in two) and (folder / TOKENIZER).exists():
-        return folder / TOKENIZER, folder / TOKENIZER
-    return two
+    # transformers asks for it first.
+    whole = folder / vocabulary.TOKENIZER
+    return (whole, whole) if whole.exists() else (folder / VOCABULARY, folder / MERGES)
 
 
-def static_file(folder: Path, name: str) -> bytes:
-    """Returns the content of a model's hparams.json, encoder.json or vocab.bpe."""
-    if not is_folder(folder):
-        return (folder / name).read_bytes()
-    if name == folders.HPARAMS:
-        return json.dumps(dataclasses.asdict(hparams(folder))).encode()
-    return read_vocabulary(*vocabulary(folder))[0 if name == folders.ENCODER else 1]
+def static_files(folder: Path, *, trained: bool = False) -> dict[str, bytes]:
+    """Returns what a model folder of OpenAI's kind, or a run, holds beside the weights.
+
+    Args:
+        folder: where the model lies, in whatever form.
+        trained: whether it is for a model that gpt2cli trains.
+
+    Raises:
+        MissingInputError: a file is missing.
+        BadDataError: a file is damaged, or of another kind than GPT-2's.
+    """
+    shape = hparams(folder)
+    found = vocabulary.read(*vocabulary_files(folder), shape.n_vocab)
+    if trained:
+        found = dataclasses.replace(found, specials=found.specials.trained())
+    path = folder / folders.HPARAMS
+    # As it is, whatever else it says.
+    own = json.dumps(dataclasses.asdict(shape)).encode() if is_folder(folder) else path.read_bytes()
+    return {folders.HPARAMS: own, **found.files()}
 
 
 def weights(folder: Path) -> Path:
@@ -111,11 +144,18 @@ def weights(folder: Path) -> Path:
     Raises:
         MissingInputError: it has none in safetensors.
     """
-    found = next((p for p in (folder / WEIGHTS, folder / SHARDS) if p.is_file()), None)
+    usual = (folder / WEIGHTS, folder / SHARDS)
+    found = next((path for path in usual if path.is_file()), None)
     if found is None:
+        # As model.fp16.safetensors, which transformers calls a variant.
+        others = [*folder.glob("model.safetensors.index.*.json")]
+        others = others or [p for p in folder.glob("*.safetensors") if "-of-" not in p.name]
+        if len(others) == 1:
+            return others[0]
+        several = f"but {', '.join(sorted(p.name for p in others))}; rename one so. "
         raise MissingInputError(
-            f"{folder} has no {WEIGHTS}. transformers writes it by "
-            "save_pretrained(…, safe_serialization=True)."
+            f"{shortened(folder)} has no {WEIGHTS}{f', {shortened(several)} ' if others else '. '}"
+            "transformers writes it by save_pretrained(…, safe_serialization=True)."
         )
     return found
 
@@ -129,15 +169,36 @@ def tensors(prefix: Path) -> dict[str, tuple[Path, Entry]]:
     """
     from gpt2cli.storage import safetensors
 
-    files = [prefix]
-    if prefix.name == SHARDS:
-        named = read_json(prefix).get("weight_map", {}).values()
-        files = [prefix.with_name(Path(name).name) for name in sorted(set(named))]
-    return {
-        name.removeprefix(PREFIX): (file, entry)
-        for file in files
-        for name, entry in safetensors.read_header(file).items()
-    }
+    files = [prefix] if prefix.suffix == ".safetensors" else shard_files(prefix)
+    found: dict[str, tuple[Path, Entry]] = {}
+    for file in files:
+        for name, entry in safetensors.read_header(file).items():
+            short = AROUND.sub("", name)
+            if short in found:
+                raise BadDataError(
+                    f"{shortened(file)}: {shortened(short)} is there twice, as {shortened(name)} "
+                    "and under another name."
+                )
+            found[short] = file, entry
+    return found
+
+
+def shard_files(index: Path) -> list[Path]:
+    """Returns the files that an index of several names.
+
+    Raises:
+        BadDataError: it names no files beside it.
+    """
+    places = read_json(index).get("weight_map")
+    names = set(map(str, places.values())) if isinstance(places, dict) else set()
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors") or "\0" in name:
+            raise BadDataError(
+                f"{shortened(index)}: {shortened(repr(name))} is not a file of weights beside it."
+            )
+    if not names:
+        raise BadDataError(f"{shortened(index)} has no weight_map, which says what lies where.")
+    return [index.with_name(name) for name in sorted(names)]
 
 
 def check(prefix: Path, shape_of: HParams) -> None:
@@ -145,19 +206,51 @@ def check(prefix: Path, shape_of: HParams) -> None:
 
     Raises:
         MissingInputError: a file is missing.
-        BadDataError: a weight is missing or of the wrong shape or type, or a file is cut.
+        BadDataError: a weight is missing, of the wrong shape or type, or one that GPT-2 has no
+            place for, or a file is cut.
     """
-    found = tensors(prefix)
+    found, where = tensors(prefix), shortened(prefix)
     for name, shape in shape_of.shapes().items():
         there = tensor_name(name).removeprefix(PREFIX)
         if there not in found:
-            raise BadDataError(f"{prefix} lacks the weight {there} that {CONFIG} demands.")
+            raise BadDataError(f"{where} lacks the weight {there} that {CONFIG} demands.")
         entry = found[there][1]
-        wanted = tensor_shape(shape)
-        if entry.shape != wanted or entry.dtype not in bundle.FLOATS:
-            raise BadDataError(
-                f"{prefix}: {there} is {entry.dtype} {entry.shape}; {CONFIG} demands {wanted}."
-            )
+        bundle.check_tensor(f"{where}: {there}", entry, tensor_shape(shape), CONFIG)
+    beyond = (name for name in found if (block := BLOCK.match(name)) and is_beyond(block, shape_of))
+    if (other := next(beyond, None)) is not None:
+        raise BadDataError(
+            f"{where} holds {shortened(other)}, and {CONFIG} says n_layer {shape_of.n_layer}: one "
+            "of the two is of another model."
+        )
+    if HEAD in found and not is_same(found[HEAD], found[EMBEDDING]):
+        raise BadDataError(
+            f"{where}: {HEAD} is not {EMBEDDING}. GPT-2 as OpenAI made it has one matrix for both, "
+            "and so has gpt2cli. Use this model by transformers; or set its lm_head.weight to "
+            "transformer.wte.weight there, save it, and fine-tune it again."
+        )
+
+
+def is_beyond(block: re.Match[str], shape_of: HParams) -> bool:
+    """Returns whether a tensor is of a block that the model has not."""
+    return len(block[1]) > 5 or int(block[1]) >= shape_of.n_layer
+
+
+def is_same(one: tuple[Path, Entry], other: tuple[Path, Entry]) -> bool:
+    """Returns whether two tensors hold the same numbers; they are read a piece at a time."""
+    from gpt2cli.storage import safetensors
+
+    if one[1].dtype != other[1].dtype or one[1].shape != other[1].shape:
+        known = one[1].dtype in bundle.FLOATS and one[1].shape == other[1].shape
+        arrays = (safetensors.read_tensor(*place) for place in (one, other))
+        return known and bool((next(arrays) == next(arrays)).all())
+    with one[0].open("rb") as first, other[0].open("rb") as second:
+        first.seek(one[1].offset)
+        second.seek(other[1].offset)
+        for done in range(0, one[1].size, COMPARED_BYTES):
+            size = min(COMPARED_BYTES, one[1].size - done)
+            if first.read(size) != second.read(size):
+                return False
+    return True
 
 
 def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
@@ -167,14 +260,15 @@ def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
         MissingInputError: a file is missing.
         BadDataError: a file is cut or damaged, or lacks a weight.
     """
-    from gpt2cli.storage import safetensors
+    from gpt2cli.storage import bundle_reader, safetensors
 
     found = tensors(prefix)
     for name in names:
         there = tensor_name(name).removeprefix(PREFIX)
         if there not in found:
-            raise BadDataError(f"{prefix} lacks the weight {there}.")
+            raise BadDataError(f"{shortened(prefix)} lacks the weight {there}.")
         array = safetensors.read_tensor(*found[there])
+        bundle_reader.check_finite(array, found[there][0], there)
         yield name, array[None] if name.endswith("/w") else array
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.errors import BadDataError, DiskError, OutputError
-from gpt2cli.records import Notice, Record
+from gpt2cli import json_reader, reading
+from gpt2cli.errors import BadDataError, DiskError, OutputError, shortened
+from gpt2cli.records import Alert, Record
 from gpt2cli.storage import atomic
 
 LOG = "log.jsonl"
@@ -41,7 +43,7 @@ class Log:
                 atomic.write(self._folder / LOG, line, "ab")
         except (DiskError, OutputError) as error:
             if not self._told:
-                yield Notice(f"{error} The log has a gap; training goes on.")
+                yield Alert(f"{error} The log has a gap; training goes on.")
             self._told = True
         yield record
 
@@ -52,12 +54,12 @@ def last_step(folder: Path) -> int:
     A line that a killed process did not finish is ended, so that the next one stands alone.
     """
     path = folder / LOG
-    if not path.exists():
-        return 0
-    with atomic.disk_errors(folder):
-        with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            tail = log.read()
+    tail = b""
+    # That the log cannot be written is told with its first record.
+    with contextlib.suppress(OSError, BadDataError, OutputError):
+        with reading.opened(path) as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL_BYTES))
+            tail = log.read(TAIL_BYTES)
         if tail and not tail.endswith(b"\n"):
             atomic.write(path, "\n", "ab")
     steps = re.findall(rb'^\{"event": "step".*"step": (\d+)', tail, re.MULTILINE)
@@ -83,8 +85,15 @@ class History:
     val_losses: list[float] = dataclasses.field(default_factory=list)
 
     def add(self, record: dict[str, Any]) -> None:
-        """Takes the next line of a log; steps that are trained again replace what they were."""
+        """Takes the next line of a log; steps that are trained again replace what they were.
+
+        Raises:
+            ValueError: the line is none that a run writes.
+        """
         step = record["step"]
+        told = [record["loss"], *([record["average"]] if record["event"] == "step" else [])]
+        if type(step) is not int or any(type(value) is not float for value in told):
+            raise ValueError(f"{step!r}: {told!r}")
         if record["event"] == "step":
             while self.steps and self.steps[-1] >= step:
                 del self.steps[-1], self.losses[-1], self.averages[-1]
@@ -101,11 +110,11 @@ class History:
 def history(folder: Path) -> History:
     """Returns what a run's log tells of its losses; lines that are damaged are left out."""
     found = History()
-    with contextlib.suppress(FileNotFoundError), (folder / LOG).open("rb") as log:
-        for line in log:
+    with contextlib.suppress(OSError, BadDataError), reading.opened(folder / LOG) as log:
+        while line := log.readline(TAIL_BYTES):
             if line.startswith((b'{"event": "step"', b'{"event": "validation"')):
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    found.add(json.loads(line))
+                with contextlib.suppress(BadDataError, ValueError, KeyError):
+                    found.add(json_reader.parse(line, LOG))
     return found
 
 
@@ -118,10 +127,10 @@ def write_config(folder: Path, settings: dict[str, Any]) -> None:
 def read_config(folder: Path) -> dict[str, Any]:
     """Returns the settings of a run's last invocation; none where they cannot be read."""
     try:
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        settings: dict[str, Any] = json_reader.read(folder / CONFIG)
+    except (OSError, BadDataError):
         return {}
-    return settings if isinstance(settings, dict) else {}
+    return settings
 
 
 def write_best(folder: Path, step: int, loss: float) -> None:
@@ -145,14 +154,20 @@ def best_step(folder: Path) -> int | None:
 
     Raises:
         BadDataError: best.json is damaged.
+        OSError: it cannot be read.
     """
     path = folder / BEST
     try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["step"])
+        best: dict[str, Any] = json_reader.read(path)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadDataError(f"{path} is damaged: {error!r}. Name a step by --checkpoint.") from error
+    except BadDataError as error:
+        raise BadDataError(f"{error} Name a step by --checkpoint.") from error
+    step = best.get("step")
+    if type(step) is not int:
+        shown = f"{shortened(path)}: its step is {shortened(repr(step), 40)}, which is no number"
+        raise BadDataError(f"{shown}. Name a step by --checkpoint.")
+    return step
 
 
 def samples_file(folder: Path, step: int) -> Path:
@@ -161,7 +176,14 @@ def samples_file(folder: Path, step: int) -> Path:
 
 
 def write_samples(folder: Path, step: int, text: str) -> None:
-    """Writes a step's samples as `samples/samples-STEP.txt`."""
+    """Writes a step's samples as `samples/samples-STEP.txt`.
+
+    Raises:
+        OutputError: it cannot be written to, or the folder is a link, which is not followed.
+        DiskError: the disk is full or fails.
+    """
     path = samples_file(folder, step)
+    if path.parent.is_symlink():
+        raise OutputError(f"{shortened(path.parent)} is a link; no samples are written into it.")
     with atomic.disk_errors(path):
         atomic.write_whole(path, text)

@@ -8,14 +8,20 @@ import fcntl
 import json
 import os
 import platform
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-from gpt2cli.errors import TryLaterError
+from gpt2cli import json_reader
+from gpt2cli.errors import BadDataError, OutputError, TryLaterError, shortened
+from gpt2cli.storage import atomic
 
 POLL_SECONDS = 0.2
+FIELDS = ("pid", "host", "started")
+# What a lock file holds is far shorter (bytes).
+MOST_BYTES = 1000
 BUSY = (errno.EAGAIN, errno.EACCES)
 
 
@@ -43,10 +49,14 @@ def locked(path: Path, what: str, wait: Callable[[str], None] | None = None) -> 
 
     Raises:
         BusyError: another process holds the lock.
+        OutputError: what has the file's name is no lock of ours.
+        OSError: the file cannot be made; a link is not followed.
     """
     with contextlib.ExitStack() as stack:
         while True:
-            file = stack.enter_context(path.open("a+", encoding="utf-8"))
+            made = not os.path.lexists(path)
+            file = opened(path)
+            stack.callback(os.close, file)
             if not acquire(file):
                 if wait is None:
                     raise BusyError(what, holder(file))
@@ -56,19 +66,38 @@ def locked(path: Path, what: str, wait: Callable[[str], None] | None = None) -> 
             # Who held it may have removed the file: then this lock is one that nobody sees.
             if is_at(file, path):
                 break
-        sign(file)
+        try:
+            sign(file, path)
+        except OSError:
+            if made:
+                path.unlink(missing_ok=True)
+            raise
         yield
 
 
-def is_at(file: IO[str], path: Path) -> bool:
+def opened(path: Path) -> int:
+    """Returns the descriptor of a lock file, made where it is missing.
+
+    Raises:
+        OutputError: a pipe or a device has its name.
+        OSError: it cannot be made; a link is not followed.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | atomic.SAFELY, 0o666)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OutputError(f"{shortened(path)} is not a regular file, and no lock. Remove it.")
+    return file
+
+
+def is_at(file: int, path: Path) -> bool:
     """Returns whether an open file is the one that has this name now."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file), path.lstat())
     except OSError:
         return False
 
 
-def acquire(file: IO[str]) -> bool:
+def acquire(file: int) -> bool:
     """Returns whether the lock is ours now; file systems without locks grant it always."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,20 +106,33 @@ def acquire(file: IO[str]) -> bool:
     return True
 
 
-def sign(file: IO[str]) -> None:
-    """Writes who holds the lock into its file, for others to name."""
-    file.seek(0)
-    file.truncate()
+def sign(file: int, path: Path) -> None:
+    """Writes who holds the lock into its file, for others to name.
+
+    Raises:
+        OutputError: it holds something else, which may be a file of the user's.
+    """
+    if owner(file) is None and os.fstat(file).st_size:
+        raise OutputError(f"{shortened(path)} is no lock of gpt2cli's. Give it another name.")
     started = time.strftime("%Y-%m-%d %H:%M:%S")
-    json.dump({"pid": os.getpid(), "host": platform.node(), "started": started}, file)
-    file.flush()
+    signature = {"pid": os.getpid(), "host": platform.node(), "started": started}
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(signature).encode(), 0)
 
 
-def holder(file: IO[str]) -> str:
+def holder(file: int) -> str:
     """Returns who holds the lock, as far as its file says."""
-    file.seek(0)
-    try:
-        owner = json.load(file)
-        return f"process {owner['pid']} on {owner['host']}, started {owner['started']}"
-    except (ValueError, KeyError, TypeError):
+    found = owner(file)
+    if found is None:
         return "another process"
+    pid, host, started = (shortened(found[name], 40) for name in FIELDS)
+    return f"process {pid} on {host}, started {started}"
+
+
+def owner(file: int) -> dict[str, Any] | None:
+    """Returns who has signed a lock file, or None where nobody has."""
+    try:
+        found: dict[str, Any] = json_reader.parse(os.pread(file, MOST_BYTES, 0), "the lock")
+    except BadDataError:
+        return None
+    return found if set(found) == set(FIELDS) else None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.errors import BadDataError, MissingInputError
+from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.hparams import HParams, read_hparams
+from gpt2cli.reading import DAMAGE, UnreadableError, refusal
 from gpt2cli.storage import atomic, bundle, folders, run
 from gpt2cli.storage.state import State, UnfitError, read_record, read_state
 
@@ -45,6 +46,7 @@ def newest_whole(folder: Path, *, resume: bool) -> Whole:
 
     Raises:
         UnfitError: the run is half copied, or not for these files or this gpt2cli.
+        UnreadableError: a checkpoint cannot be read, and may be whole: no older one is taken.
         BadDataError: no checkpoint is whole; the message says what is wrong with each.
     """
     for _ in range(TRIES):
@@ -55,9 +57,9 @@ def newest_whole(folder: Path, *, resume: bool) -> Whole:
             break
     if found:
         return found
-    reasons = " ".join(damaged.values()) or "none of their files is there."
+    reasons = shortened(" ".join(damaged.values()), 300) or "none of their files is there."
     raise BadDataError(
-        f"No checkpoint of {folder} is whole: {reasons} Nothing was changed. "
+        f"No checkpoint of {shortened(folder)} is whole: {reasons} Nothing was changed. "
         "Put a copy back, or give another --run-name or --restore-from."
     )
 
@@ -76,7 +78,7 @@ def first_whole(folder: Path, *, resume: bool) -> tuple[Whole | None, dict[Path,
             state = examined(folder, prefix, resume=resume)
             hparams = read_hparams(folder / folders.HPARAMS)
             return Whole(prefix, hparams, state, damaged), damaged
-        except UnfitError:
+        except (UnfitError, UnreadableError):
             raise
         except (BadDataError, MissingInputError) as error:
             damaged[prefix] = str(error)
@@ -107,10 +109,11 @@ def examined(folder: Path, prefix: Path, *, resume: bool) -> State | None:
     Raises:
         UnfitError: its state is whole, but the run's other files are not those it belongs to.
         BadDataError: a file of it is damaged or missing.
-        MissingInputError: a file of it cannot be read.
+        UnreadableError: a file of it cannot be read, whatever it holds.
     """
     step, aside = folders.step_of(prefix), prefix.parent
     try:
+        check_readable(folder / folders.HPARAMS, *folders.files_by_step(aside).get(step, []))
         hparams = read_hparams(folder / folders.HPARAMS)
         if (
             not folders.state(aside, step).exists()
@@ -126,10 +129,25 @@ def examined(folder: Path, prefix: Path, *, resume: bool) -> State | None:
         bundle.check(prefix, hparams)
         return read_state(aside, step)
     except OSError as error:
-        where = f"{error.filename or prefix}: {error.strerror or error}."
-        if error.errno in (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR):
+        if error.errno in DAMAGE:
+            where = f"{shortened(error.filename or prefix)}: {error.strerror}."
             raise BadDataError(f"Cannot read {where}") from error
-        raise MissingInputError(f"Cannot read {where}") from error
+        raise refusal(error, prefix) from error
+
+
+def check_readable(*paths: Path) -> None:
+    """Checks that nothing but damage can keep files from being read.
+
+    Raises:
+        UnreadableError: one may not be read, and may be whole.
+        DiskError: the system fails for another reason than the file's.
+    """
+    for path in paths:
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise refusal(error, path) from error
 
 
 def check_files(folder: Path, expected: Mapping[str, Mapping[str, Any]]) -> None:
@@ -194,6 +212,6 @@ def settle(folder: Path, found: Whole) -> list[str]:
 def free_name(path: Path) -> Path:
     """Returns the first name for a damaged file that nothing has yet."""
     names = [f"{path.name}{DAMAGED}"]
-    while path.with_name(names[-1]).exists():
+    while os.path.lexists(path.with_name(names[-1])):
         names.append(f"{path.name}{DAMAGED}-{len(names) + 1}")
     return path.with_name(names[-1])

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from gpt2cli import reading
 from gpt2cli.storage import atomic, folders, huggingface
 from gpt2cli.storage.lock import locked
 from gpt2cli.storage.state import FORMAT, State, digest
@@ -31,20 +32,28 @@ def owned(folder: Path) -> Iterator[None]:
     lock_file = folder / "lock"
     with atomic.disk_errors(folder):
         made = atomic.make_folders(folder)
-        stack = contextlib.ExitStack()
-        stack.enter_context(locked(lock_file, f"The run {folder}"))
-    with stack:
-        try:
-            yield
-        except BaseException:
-            if made and [path.name for path in folder.iterdir()] == [lock_file.name]:
-                lock_file.unlink()
-                atomic.remove_empty(made)
-            raise
+        there = {path.name for path in folder.iterdir()}
+    try:
+        with contextlib.ExitStack() as stack:
+            with atomic.disk_errors(folder):
+                stack.enter_context(locked(lock_file, f"The run {folder}"))
+            try:
+                yield
+            except BaseException:
+                # What was not there before, and nothing but the lock has come: it goes too.
+                now = {path.name for path in folder.iterdir()}
+                if lock_file.name not in there and now == there | {lock_file.name}:
+                    lock_file.unlink(missing_ok=True)
+                raise
+    except BaseException:
+        atomic.remove_empty(made)
+        raise
 
 
 def prepare(folder: Path, source: Path) -> None:
     """Copies the model's description and vocabulary into a run folder that lacks them.
+
+    What a start left that was killed before the first checkpoint may be another model's.
 
     Raises:
         OutputError: the folder cannot be written to.
@@ -52,9 +61,16 @@ def prepare(folder: Path, source: Path) -> None:
     """
     with atomic.disk_errors(folder):
         sweep(folder)
-        for name in folders.STATIC_FILES:
-            if not (folder / name).exists():
-                atomic.write_whole(folder / name, huggingface.static_file(source, name))
+        keeps = folders.has_checkpoints(folder)
+        if keeps and all((folder / name).exists() for name in folders.STATIC_FILES):
+            return
+        files = huggingface.static_files(source, trained=True)
+        # First the one that may be missing in a folder that is whole.
+        for name in (folders.TOKENS, *folders.STATIC_FILES):
+            if name in files and not (keeps and (folder / name).exists()):
+                atomic.write_whole(folder / name, files[name])
+            elif name not in files and not keeps and (folder / name).exists():
+                atomic.remove(folder / name)
 
 
 def place_base(folder: Path, prefix: Path) -> None:
@@ -82,7 +98,8 @@ def remove_base(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Removes what processes that were killed left of saves that they had not finished."""
-    for path in (*folders.unfinished(folder), *folder.glob(f".*{atomic.PART}")):
+    left = filter(atomic.is_abandoned, folder.glob(f".*{atomic.PART}"))
+    for path in (*folders.unfinished(folder), *left):
         atomic.remove(path)
     atomic.remove_folder(folder / folders.SAVING)
     named = folders.newest(folder)
@@ -114,7 +131,7 @@ def commit(
     prefix = folders.weights(folder, state.step)
     with atomic.disk_errors(folder, remark), swept(folder):
         atomic.need_room(folder, size, remark)
-        atomic.make_folders(aside)
+        atomic.new_folder(aside)
         write(folders.weights(aside, state.step), folders.optimizer(aside, state.step))
         seal(folder, aside, state)
         make_way(folder, prefix)
@@ -147,7 +164,7 @@ def seal(folder: Path, aside: Path, state: State) -> None:
         files = {path.name: fingerprint(path) for path in written}
         for waiting in synced:
             waiting.result()
-    names = list(folders.STATIC_FILES)
+    names = [*folders.STATIC_FILES, folders.TOKENS]
     if state.lora_rank:
         # Its index holds the checksums of all the weights.
         names.append(folders.index_file(Path(folders.BASE)).name)
@@ -172,7 +189,7 @@ def make_way(folder: Path, prefix: Path) -> None:
     if old and folders.newest(folder) == prefix:
         aside = folder / folders.REPLACED
         atomic.remove_folder(aside)
-        atomic.make_folders(aside)
+        atomic.new_folder(aside)
         for path in old:
             atomic.link(path, aside / path.name)
         atomic.sync(aside)
@@ -190,7 +207,7 @@ def point_to(folder: Path, prefix: Path) -> None:
 def fingerprint(path: Path) -> dict[str, Any]:
     """Returns a file's size (bytes) and SHA-256."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with reading.opened(path) as file:
         while chunk := file.read(HASH_CHUNK_BYTES):
             digest.update(chunk)
     return {"size": path.stat().st_size, "sha256": digest.hexdigest()}

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpt2cli.errors import BadDataError, MissingInputError
-from gpt2cli.storage import atomic, bundle_reader
+from gpt2cli import json_reader
+from gpt2cli.errors import BadDataError, MissingInputError, shortened
+from gpt2cli.storage import atomic, bundle, bundle_reader
 from gpt2cli.storage.bundle import Entry
 
 TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "U8": "uint8"}
+TYPE_BYTES = {"uint8": 1, **bundle.TYPE_BYTES}
 CODES = {name: code for code, name in TYPES.items()}
 LENGTH_BYTES = 8
-# The library refuses longer ones too.
-LONGEST_HEADER_BYTES = 100_000_000
+# The library takes up to 100 MB; the largest GPT-2 has 70 kB.
+LONGEST_HEADER_BYTES = 10_000_000
+MOST_DIMENSIONS, FARTHEST = 8, 1 << 48
 ALIGNMENT_BYTES = 8
 METADATA = "__metadata__"
 
@@ -49,35 +53,96 @@ def read_header(path: Path) -> dict[str, Entry]:
     """Returns where each tensor of a file lies.
 
     Raises:
-        MissingInputError: there is no such file.
+        MissingInputError: there is no such file, or it cannot be read.
         BadDataError: it is cut, or no safetensors file.
     """
+    where = shortened(path)
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-            if length > LONGEST_HEADER_BYTES:
-                raise BadDataError(f"{path} is damaged: its header would have {length:,} bytes.")
-            header = json.loads(file.read(length))
-        start = LENGTH_BYTES + length
-        entries = {n: entry(v, start) for n, v in header.items() if n != METADATA}
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(max(LENGTH_BYTES, len(json_reader.POINTER)))
+            if json_reader.is_pointer(start):
+                raise BadDataError(f"{where} {json_reader.POINTER_REASON}")
+            length = int.from_bytes(start[:LENGTH_BYTES], "little")
+            if len(start) < LENGTH_BYTES or not 0 < length <= LONGEST_HEADER_BYTES:
+                raise BadDataError(f"{where} cannot be read as safetensors: it has no header.")
+            if LENGTH_BYTES + length > size:
+                raise cut(where, size, LENGTH_BYTES + length)
+            file.seek(LENGTH_BYTES)
+            header: dict[str, Any] = json_reader.parse(file.read(length), f"The header of {where}")
     except FileNotFoundError as error:
-        raise MissingInputError(f"{path} is missing.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadDataError(f"{path} cannot be read as safetensors: {error!r}.") from error
-    needed = max((e.offset + e.size for e in entries.values()), default=start)
-    if path.stat().st_size < needed:
-        raise BadDataError(f"{path} is cut: {path.stat().st_size} bytes, and {needed} are needed.")
+        raise MissingInputError(f"{where} is missing.") from error
+    except OSError as error:
+        raise MissingInputError(f"{where} cannot be read: {error.strerror}.") from error
+    begin = LENGTH_BYTES + length
+    entries = {n: entry(n, v, begin, where) for n, v in header.items() if n != METADATA}
+    needed = check_places(entries, begin, where)
+    if size < needed:
+        raise cut(where, size, needed)
     return entries
 
 
-def entry(facts: Mapping[str, Any], start: int) -> Entry:
-    """Returns what the header says of one tensor."""
-    begin, end = facts["data_offsets"]
-    dtype = TYPES.get(facts["dtype"], f"type {facts['dtype']}")
-    return Entry(dtype, tuple(map(int, facts["shape"])), 0, start + begin, end - begin)
+def cut(where: str, size: int, needed: int) -> BadDataError:
+    """Returns the error of a file that is too short."""
+    return BadDataError(f"{where} is cut: {size:,} bytes, and {needed:,} are needed.")
+
+
+def entry(name: str, facts: Any, start: int, where: str) -> Entry:
+    """Returns what the header says of one tensor.
+
+    Raises:
+        BadDataError: it says what cannot be.
+    """
+    facts = facts if isinstance(facts, dict) else {}
+    shape, places, kind = (facts.get(key) for key in ("shape", "data_offsets", "dtype"))
+    if (
+        not are_sizes(shape)
+        or not are_sizes(places)
+        or len(places) != 2
+        or places[0] > places[1]
+        or not isinstance(kind, str)
+    ):
+        raise BadDataError(
+            f"{where} cannot be read as safetensors: its header does not say of "
+            f"{shortened(name)} what type, shape and place it has."
+        )
+    dtype, (begin, end) = TYPES.get(kind, f"type {shortened(kind, 20)}"), places
+    needed = math.prod(shape) * TYPE_BYTES[dtype] if dtype in TYPE_BYTES else end - begin
+    if end - begin != needed:
+        raise BadDataError(
+            f"{where}: {shortened(name)} has {end - begin:,} bytes, and its type and shape "
+            f"{needed:,}."
+        )
+    return Entry(dtype, tuple(shape), 0, start + begin, end - begin)
+
+
+def are_sizes(values: Any) -> bool:
+    """Returns whether these are a few whole numbers that can be lengths or places."""
+    return (
+        isinstance(values, list)
+        and len(values) <= MOST_DIMENSIONS
+        and all(type(value) is int and 0 <= value < FARTHEST for value in values)
+    )
+
+
+def check_places(entries: Mapping[str, Entry], begin: int, where: str) -> int:
+    """Returns where the last tensor ends; raises BadDataError where two overlap or leave a hole."""
+    end = begin
+    for name, found in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].size)):
+        if found.offset != end:
+            what = "overlaps the tensor" if found.offset < end else "leaves a hole"
+            raise BadDataError(f"{where}: {shortened(name)} {what} before it.")
+        end += found.size
+    return end
 
 
 def read_tensor(path: Path, found: Entry) -> Any:
-    """Returns one tensor of a file; half precision comes as float32."""
-    array = bundle_reader.typed(bundle_reader.read_bytes(path, found), found)
-    return array.astype(np.float32, copy=False)
+    """Returns one tensor of a file, float32.
+
+    Raises:
+        BadDataError: the file is shorter by now.
+    """
+    content = bundle_reader.read_bytes(path, found)
+    if len(content) < found.size:
+        raise cut(shortened(path), len(content), found.size)
+    return bundle_reader.single(bundle_reader.typed(content, found))

@@ -11,8 +11,10 @@ from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.shared import BEST, DEFAULT_MODEL, LATEST, SourceOptions
 from gpt2cli.errors import BadDataError, MissingInputError, OutputError, TryLaterError
 from gpt2cli.hparams import HParams, read_hparams
+from gpt2cli.reading import UnreadableError
 from gpt2cli.records import Notice, Record
 from gpt2cli.storage import bundle, folders, huggingface, journal
+from gpt2cli.storage.base_models import opened, present
 from gpt2cli.storage.recovery import TRIES, Whole, examined, newest_whole
 from gpt2cli.storage.state import State
 
@@ -54,12 +56,12 @@ class Start:
     @property
     def encoder(self) -> Path:
         """The vocabulary's tokens."""
-        return huggingface.vocabulary(self.folder)[0]
+        return huggingface.vocabulary_files(self.folder)[0]
 
     @property
     def merges(self) -> Path:
         """The vocabulary's merges."""
-        return huggingface.vocabulary(self.folder)[1]
+        return huggingface.vocabulary_files(self.folder)[1]
 
 
 def base_needed(config: FinetuneConfig | SourceOptions) -> Path | None:
@@ -71,9 +73,14 @@ def base_needed(config: FinetuneConfig | SourceOptions) -> Path | None:
     if name is not None and folders.is_path(name):
         # What a path names is not fetched.
         return None
+    if name is None and isinstance(config, SourceOptions):
+        return None
+    model = folders.base_model(config.model_dir, name or DEFAULT_MODEL)
+    if model.parent != Path(config.model_dir):
+        # It lies here.
+        return None
     if isinstance(config, SourceOptions):
-        return first_file(folders.base_model(config.model_dir, name)) if name else None
-    model = folders.base_model(config.model_dir, config.model_name or DEFAULT_MODEL)
+        return first_file(model)
     if config.restore_from == "scratch":
         return model / folders.HPARAMS
     trained = folders.has_checkpoints(folders.run_folder(config.checkpoint_dir, config.run))
@@ -111,7 +118,7 @@ def for_finetune(config: FinetuneConfig) -> Start:
         start = from_model(folders.base_model(config.model_dir, name), name)
     elif config.restore_from == "scratch":
         model = present(folders.base_model(config.model_dir, name))
-        start = Start(model, huggingface.hparams(model), None, Path(name).name)
+        start = Start(model, huggingface.hparams(model), None, model_name(model, name))
     else:
         start = from_path(Path(config.restore_from))
     if existing:
@@ -184,7 +191,9 @@ def loaded(
             raise MissingInputError(f"{start.folder} holds no weights.")
         try:
             return load(start.prefix, start.hparams)
-        except BadDataError:
+        except UnreadableError:
+            raise
+        except (BadDataError, MissingInputError):
             before, start = start.prefix, for_reading(config)
             if start.prefix == before:
                 raise
@@ -194,13 +203,24 @@ def loaded(
 
 def from_model(folder: Path, name: str) -> Start:
     """Returns a base model's weights, checked."""
-    return dataclasses.replace(from_path(present(folder)), model_name=Path(name).name)
+    return dataclasses.replace(from_path(present(folder)), model_name=model_name(folder, name))
+
+
+def model_name(folder: Path, name: str) -> str:
+    """Returns what a model is called that a command line names by this name, or by a path."""
+    known = folders.known_name(name)
+    return known if folder.name == known else Path(name).name or folder.resolve().name
 
 
 def from_path(path: Path) -> Start:
     """Returns the weights that a path names: a model or run folder, or a checkpoint in one."""
     if path.is_dir() and folders.has_checkpoints(path):
         return dataclasses.replace(from_run(path, resume=False), state=None, step=0, found=None)
+    if path.is_dir():
+        path = opened(path)
+    elif path.is_file():
+        # Its folder says what kind of weights it holds.
+        opened(path.parent)
     if huggingface.is_folder(path):
         return from_prefix(huggingface.weights(path), path)
     if path.is_dir():
@@ -244,28 +264,13 @@ def from_step(folder: Path, step: int) -> Start:
     return Start(folder, hparams, prefix, name, state, step)
 
 
-def present(folder: Path) -> Path:
-    """Returns a model's folder.
-
-    Raises:
-        MissingInputError: it is not there.
-    """
-    if not folder.is_dir():
-        raise MissingInputError(
-            f"There is no model {folder}; {folders.names_in(folder.parent)}. "
-            f"Fetch it with `gpt2cli download {folder.name} --model-dir {folder.parent}`."
-        )
-    return folder
-
-
 def check_model(existing: Start, config: FinetuneConfig) -> None:
     """Raises BadDataError where --model-name asks for another model than the run has."""
     name = config.model_name
     if name is None or existing.state is None:
         return
-    name = Path(name).name
-    known = folders.MODEL_ALIASES.get(name, name)
-    if known != folders.MODEL_ALIASES.get(existing.model_name, existing.model_name):
+    name = Path(folders.known_name(name)).name
+    if folders.known_name(name) != folders.known_name(existing.model_name):
         raise BadDataError(
             f"The run {existing.folder} was trained from {existing.model_name}, not from {name}. "
             "Give another --run-name for the other model."
@@ -279,15 +284,17 @@ def check_same(existing: Start, start: Start, folder: Path) -> None:
             f"{folder} holds a model of {existing.hparams}, and {start.folder} one of "
             f"{start.hparams}. Give another --run-name."
         )
-    for name in (folders.ENCODER, folders.MERGES):
-        if (folder / name).read_bytes() != huggingface.static_file(start.folder, name):
+    ours = huggingface.static_files(folder, trained=True)
+    theirs = huggingface.static_files(start.folder, trained=True)
+    for name in sorted({*ours, *theirs} - {folders.HPARAMS}):
+        if ours.get(name) != theirs.get(name):
             raise BadDataError(
                 f"{folder / name} and {start.folder / name} differ. Give another --run-name."
             )
     if existing.state and existing.state.lora_rank and start.prefix:
         base = folders.index_file(folder / folders.BASE)
-        theirs = folders.index_file(start.prefix)
-        if not theirs.exists() or base.read_bytes() != theirs.read_bytes():
+        given = folders.index_file(start.prefix)
+        if not given.exists() or base.read_bytes() != given.read_bytes():
             raise BadDataError(
                 f"{folder} holds adapters to other weights than {start.prefix}. Give another "
                 "--run-name."

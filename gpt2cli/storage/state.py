@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+import math
+import typing
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.errors import BadDataError
+from gpt2cli import json_reader
+from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.storage import folders
 
 FORMAT = 1
 AVERAGE_DECAY = 0.99
+MOST_NUMBER = 2**63 - 1
 
 
 class UnfitError(BadDataError):
@@ -127,20 +132,67 @@ def read_record(folder: Path, step: int) -> dict[str, Any]:
         BadDataError: it is damaged.
     """
     path = folders.state(folder, step)
+    where = shortened(path)
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if record.get("sha256") not in (None, digest(record)):
-            raise BadDataError(f"{path} is damaged: its hash is not the one it holds.")
-        if record["format"] > FORMAT:
-            raise UnfitError(
-                f"{path} has format {record['format']}; this gpt2cli knows up to {FORMAT}. "
-                "Upgrade gpt2cli, or give another --run-name."
-            )
-        if record["step"] != step:
-            raise BadDataError(f"{path} is damaged: it is the state of step {record['step']}.")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadDataError(f"{path} is damaged: {error!r}.") from error
+        record: dict[str, Any] = json_reader.parse(json_reader.content(path), "it")
+    except BadDataError as error:
+        raise BadDataError(f"{where} is damaged: {error}") from error
+    if record.get("sha256") not in (None, digest(record)):
+        raise BadDataError(f"{where} is damaged: its hash is not the one it holds.")
+    check_kind(path, "format", record.get("format"), int)
+    if record["format"] > FORMAT:
+        raise UnfitError(
+            f"{where} has format {record['format']}; this gpt2cli knows up to {FORMAT}. "
+            "Upgrade gpt2cli, or give another --run-name."
+        )
+    check_kind(path, "step", record.get("step"), int)
+    if record["step"] != step:
+        raise BadDataError(f"{where} is damaged: it is the state of step {record['step']}.")
+    for group in ("files", "static"):
+        check_files(path, group, record.get(group, {} if group == "static" else None))
     return record
+
+
+def check_files(path: Path, group: str, files: Any) -> None:
+    """Raises BadDataError unless these are the sizes and hashes of files by their names."""
+    check_kind(path, group, files, dict)
+    for name, facts in files.items():
+        check_kind(path, name, facts, dict)
+        check_kind(path, name, facts.get("size"), int)
+        check_kind(path, name, facts.get("sha256"), str)
+        if Path(name).name != name or "\0" in name:
+            raise BadDataError(
+                f"{shortened(path)} is damaged: {shortened(repr(name))} is not beside it."
+            )
+
+
+def check_kind(path: Path, name: str, value: Any, *kinds: Any) -> None:
+    """Raises BadDataError unless a field's value is of one of the kinds, and no number too large.
+
+    A whole number must not be negative, and one with a fraction must be finite.
+    """
+    if (int in kinds and type(value) is int and 0 <= value <= MOST_NUMBER) or (
+        float in kinds
+        and type(value) in (int, float)
+        and abs(value) < math.inf
+        and abs(value) <= MOST_NUMBER * MOST_NUMBER
+    ):
+        return
+    if any(type(value) is kind for kind in kinds if kind not in (int, float)):
+        return
+    raise BadDataError(
+        f"{shortened(path)} is damaged: {shortened(name)} is {shortened(repr(value))}."
+    )
+
+
+@functools.cache
+def kinds_of_fields() -> dict[str, tuple[Any, ...]]:
+    """Returns what each field of a state may hold."""
+    hints = typing.get_type_hints(State)
+    return {
+        field.name: getattr(hints[field.name], "__args__", (hints[field.name],))
+        for field in dataclasses.fields(State)
+    }
 
 
 def read_state(folder: Path, step: int) -> State:
@@ -150,11 +202,14 @@ def read_state(folder: Path, step: int) -> State:
         UnfitError: it is of a newer format.
         BadDataError: it is damaged.
     """
-    record = read_record(folder, step)
+    record, path = read_record(folder, step), folders.state(folder, step)
     # Before it was noted, a step was validated before it was saved.
     record.setdefault("val_step", step)
-    fields = {field.name for field in dataclasses.fields(State)}
-    try:
-        return State(**{name: value for name, value in record.items() if name in fields})
-    except TypeError as error:
-        raise BadDataError(f"{folders.state(folder, step)} is damaged: {error}.") from error
+    fields = {}
+    for field in dataclasses.fields(State):
+        if field.name in record:
+            check_kind(path, field.name, record[field.name], *kinds_of_fields()[field.name])
+            fields[field.name] = record[field.name]
+        elif field.default is dataclasses.MISSING:
+            raise BadDataError(f"{shortened(path)} is damaged: it lacks {field.name}.")
+    return State(**fields)

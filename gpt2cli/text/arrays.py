@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
+import errno
+import math
+import re
+import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
 
-from gpt2cli.errors import BadDataError
-from gpt2cli.text.sources import Meter, Source
+from gpt2cli.errors import BadDataError, DiskError, shortened
+from gpt2cli.text.sources import FREE_OF_RATIO, MOST_RATIO, Meter, Source, read_bytes
+from gpt2cli.text.spool import keeping
 
 TOKEN_TYPE = np.dtype("<u2")
 READ_TOKENS = 1 << 18
-# What NumPy, zipfile and gzip raise for a file that is cut, damaged, locked or no such file.
-DAMAGED = (
-    ValueError, SyntaxError, EOFError, RuntimeError,
-    zipfile.BadZipFile, gzip.BadGzipFile, zlib.error,
-)  # fmt: skip
+# An array of what gpt-2-simple writes has a header of 128 bytes.
+MOST_HEADER = 1 << 12
+MAGIC = b"\x93NUMPY"
+HEADER = re.compile(
+    r"\{ *'descr': *(?P<kind>.+?), *'fortran_order': *(?P<fortran>True|False), *"
+    r"'shape': *\((?P<shape>[0-9, ]*)\),? *\} *\n?",
+    re.DOTALL,
+)
+# How NumPy packs the arrays of an .npz.
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def documents(source: Source, vocab: int, meter: Meter) -> Iterator[Iterator[bytes]]:
@@ -28,30 +36,65 @@ def documents(source: Source, vocab: int, meter: Meter) -> Iterator[Iterator[byt
 
     Raises:
         BadDataError: a file is damaged, or an array is not of tokens of this vocabulary.
+        DiskError: the disk fails.
     """
     before = meter.done
-    with source.stored() as file:
+    with unpacked(source) as file:
         if source.kind == "npy":
-            yield tokens(source.unpacked(file), str(source), vocab)
+            yield tokens(file, str(source), vocab)
         else:
             with damaged(str(source)):
-                archive = zipfile.ZipFile(source.unpacked(file))
-            for name in archive.namelist():
-                where = f"{source}, {name.removesuffix('.npy')}"
+                archive = zipfile.ZipFile(file)
+            for member in archive.infolist():
+                where = f"{source}, {shortened(member.filename.removesuffix('.npy'))}"
                 with damaged(where):
-                    member = archive.open(name)
-                with member:
-                    yield tokens(member, where, vocab)
+                    check_member(member)
+                    array = archive.open(member)
+                with array:
+                    yield tokens(array, where, vocab)
     meter.done = before + source.size()
 
 
 @contextlib.contextmanager
+def unpacked(source: Source) -> Iterator[IO[bytes]]:
+    """Opens a file's content, which can be read from any place."""
+    if not source.zipped:
+        with source.stored() as file:
+            yield file
+        return
+    with keeping(str(source)):
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
+    with copy:
+        for piece in read_bytes(source):
+            with keeping(str(source)):
+                copy.write(piece)
+        copy.seek(0)
+        yield copy
+
+
+@contextlib.contextmanager
 def damaged(where: str) -> Iterator[None]:
-    """Within the block what NumPy and zipfile find wrong is an error with an exit code."""
+    """Within the block whatever NumPy and zipfile find wrong is an error with an exit code.
+
+    They say so by errors of a dozen kinds, which differ from release to release.
+    """
     try:
         yield
-    except DAMAGED as error:
-        raise BadDataError(f"{where}: no whole NumPy file ({error}).") from error
+    except (BadDataError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.EIO:
+            raise DiskError(f"{where} cannot be read: {error.strerror}.") from error
+        raise BadDataError(f"{where}: no whole NumPy file ({shortened(error)}).") from error
+
+
+def check_member(member: zipfile.ZipInfo) -> None:
+    """Raises ValueError where NumPy has not packed an array, or it unpacks to no end of zeros."""
+    if member.compress_type not in PACKINGS:
+        raise ValueError("packed as NumPy packs none")
+    size, packed = member.file_size, member.compress_size
+    if size > FREE_OF_RATIO and size > MOST_RATIO * packed:
+        raise ValueError(f"{packed:,} bytes that unpack to {size:,}, as no text's do")
 
 
 def tokens(file: Any, where: str, vocab: int) -> Iterator[bytes]:
@@ -80,19 +123,31 @@ def tokens(file: Any, where: str, vocab: int) -> Iterator[bytes]:
             )
         yield found.astype(TOKEN_TYPE).tobytes()
         done += wanted
+    with damaged(where):
+        # To look beyond the end is also what lets zipfile check the sum.
+        more = file.read(1)
+    if more:
+        raise BadDataError(f"{where}: more follows the {count:,} tokens that its header tells of.")
 
 
 def header(file: IO[bytes]) -> tuple[int, Any]:
     """Returns how many numbers an array file has, and their type.
 
+    NumPy's own reader takes whatever length a header claims, and evaluates it as Python.
+
     Raises:
         ValueError: it is no array file.
     """
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, fortran, kind = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, fortran, kind = np.lib.format.read_array_header_2_0(file)
-    if fortran and len(shape) > 1:
+    start = file.read(len(MAGIC) + 2)
+    if len(start) < len(MAGIC) + 2 or not start.startswith(MAGIC) or start[-2] not in (1, 2, 3):
+        raise ValueError("it does not begin like one")
+    size = int.from_bytes(file.read(2 if start[-2] == 1 else 4), "little")
+    text = file.read(min(size, MOST_HEADER + 1))
+    found = HEADER.fullmatch(text.decode("latin-1"))
+    if len(text) < size or found is None:
+        raise ValueError("its header is damaged")
+    kind = np.dtype(found["kind"].strip("'"))
+    shape = [int(part) for part in found["shape"].split(",") if part.strip()]
+    if found["fortran"] == "True" and len(shape) > 1:
         raise ValueError("an array in Fortran's order; save numpy.ascontiguousarray of it")
-    return int(np.prod(shape, dtype=np.int64)), kind
+    return math.prod(shape), kind

@@ -13,8 +13,8 @@ Reason = Literal["length", "stop", "end_of_text"]
 class Continuation:
     """What a model writes after a prompt.
 
-    It ends before the first stop text in it, wherever the borders of tokens are, at the
-    end-of-text token, or after a number of tokens; half a character at its end is left out.
+    It ends before the first stop text in it, wherever the borders of tokens are, at a
+    token that ends texts, or after a number of tokens; half a character at its end is left out.
 
     Attributes:
         text: what has been written; once it has ended, cut before the stop text.
@@ -35,7 +35,8 @@ class Continuation:
         self.tokens: list[int] = []
         self.reason: Reason | None = None
         self._length, self._stops = length, stops
-        self._end_of_text = None if ignore_end else tokenizer.end_of_text
+        self._ends = frozenset() if ignore_end else tokenizer.ends
+        self._added = tokenizer.specials.added
         self._stream = tokenizer.stream()
         self._longest = max(map(len, stops), default=0)
         # Where the first stop text begins that was found, and where one may begin that is not
@@ -56,11 +57,14 @@ class Continuation:
     def add(self, token: int) -> None:
         """Takes the next token in; it must not have ended."""
         self.tokens.append(token)
-        if token == self._end_of_text:
+        if token in self._ends and token in self._added:
             self._end("end_of_text")
             return
         self._write(self._stream.feed([token]))
-        if self._stop is not None and self._certain == self._stop:
+        if token in self._ends:
+            # It is a piece of what is said, as a full stop is.
+            self._end("end_of_text")
+        elif self._stop is not None and self._certain == self._stop:
             self._end("stop")
         elif len(self.tokens) == self._length:
             self._end("length")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,11 +12,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import regex
 
+from gpt2cli.errors import BadDataError
 from gpt2cli.text import crew, readers
+from gpt2cli.text.added import AddedTokens
 from gpt2cli.text.arrays import TOKEN_TYPE
 from gpt2cli.text.readers import Document, Reading
 from gpt2cli.text.sources import Meter, Sources, content_hash
-from gpt2cli.text.tokenizer import END_OF_TEXT, Tokenizer
+from gpt2cli.text.tokenizer import Tokenizer
 
 # What stands behind the tokens in a token file: their SHA-256.
 SEAL_BYTES = hashlib.sha256().digest_size
@@ -25,8 +29,12 @@ WORTH_A_CREW = 16_000_000
 # A corpus smaller than this is encoded before compiled loops would have been loaded (bytes).
 WORTH_COMPILING = 4_000_000
 # No word spans the place between these: a word begins at most with one space, and letters, or
-# digits, go on to the last. (`|` is left out for the sake of `<|endoftext|>`.)
-SAFE_CUT = regex.compile(r"\S(?=\s)|\p{L}(?=[^\p{L}|])|\p{N}(?=[^\p{N}|])")
+# digits, go on to the last.
+SAFE_CUT = regex.compile(r"\S(?=\s)|\p{L}(?=\P{L})|\p{N}(?=\P{N})")
+# The same where a token may stand only between what are no letters.
+LONELY_CUT = regex.compile(r"[\p{P}\p{S}--\p{Pc}](?=\s)", regex.V1)
+# The longest stretch without such a place (characters): all of it is held.
+MOST_WORD = 1 << 24
 # How far back from a chunk's end a place to cut is looked for first (characters).
 NEAR_END = 1000
 
@@ -38,12 +46,17 @@ def name(sources: Sources, reading: Reading, tokenizer: Tokenizer) -> str:
 
 
 def write_tokens(
-    sources: Sources, reading: Reading, tokenizer: Tokenizer, file: BinaryIO
+    sources: Sources,
+    reading: Reading,
+    tokenizer: Tokenizer,
+    file: BinaryIO,
+    meter: Meter | None = None,
 ) -> Generator[int, None, None]:
     """Writes each document's tokens, each followed by the end-of-text token, in 16 bits each.
 
     The memory taken does not depend on the corpus's size. The tokens are those that the whole
-    text would have in one piece, however many processes make them.
+    text would have in one piece, however many processes make them. A meter that is given notes
+    what was changed.
 
     Yields:
         How much has been read (bytes as they lie on the disk).
@@ -51,9 +64,9 @@ def write_tokens(
     Raises:
         BadDataError: a file is not what its name or the options say; says where.
     """
-    meter = Meter()
+    meter = meter or Meter()
     found = (each for source in sources.files for each in readers.documents(source, reading, meter))
-    pieces = chunks(bordered(found, tokenizer))
+    pieces = chunks(bordered(found, tokenizer), tokenizer.added, meter)
     if sources.size() >= WORTH_COMPILING:
         tokenizer.compile()
     helpers = crew.size() if sources.size() >= WORTH_A_CREW else 1
@@ -63,7 +76,7 @@ def write_tokens(
 
 
 def bordered(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[str | bytes]:
-    """Yields the pieces of all documents, with `<|endoftext|>` after each that is not empty.
+    """Yields the pieces of all documents, with the tokenizer's `end` after each that is not empty.
 
     A document that ends with it already gets no second one.
     """
@@ -72,18 +85,23 @@ def bordered(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[st
         text, tokens = "", b""
         for piece in document:
             if isinstance(piece, str):
-                text = (text + piece)[-len(END_OF_TEXT) :]
+                text = (text + piece)[-len(tokenizer.end) :]
             else:
                 tokens = piece[-len(border) :]
             yield piece
-        if (text or tokens) and text != END_OF_TEXT and tokens != border:
-            yield END_OF_TEXT
+        if (text or tokens) and text != tokenizer.end and tokens != border:
+            yield tokenizer.end
 
 
-def chunks(pieces: Iterable[str | bytes]) -> Iterator[str | bytes]:
+def chunks(
+    pieces: Iterable[str | bytes], added: AddedTokens, meter: Meter | None = None
+) -> Iterator[str | bytes]:
     """Yields the same in larger or smaller pieces whose tokens, joined, are those of the whole.
 
-    Tokens are passed on as they are.
+    Tokens are passed on as they are. The meter knows which file is read, for messages.
+
+    Raises:
+        BadDataError: no word in it ends.
     """
     held: list[str] = []
     size, wanted = 0, CHUNK
@@ -97,23 +115,42 @@ def chunks(pieces: Iterable[str | bytes]) -> Iterator[str | bytes]:
         size += len(piece)
         if size >= wanted:
             whole = "".join(held)
-            at = last_cut(whole)
+            at = last_cut(whole, added)
             yield from filter(None, [whole[:at]])
             held, size = [whole[at:]], len(whole) - at
+            if size > MOST_WORD:
+                where = meter.source if meter and meter.source else "The text"
+                raise BadDataError(f"{where} has a word of over {MOST_WORD:,} characters: no text.")
             # Where nothing can be cut, look again when there is twice as much.
             wanted = max(CHUNK, 2 * size)
     yield from filter(None, ["".join(held)])
 
 
-def last_cut(text: str) -> int:
-    """Returns the last place in a text where it can be cut without changing its tokens, or 0."""
-    border = text.rfind(END_OF_TEXT)
-    after_border = border + len(END_OF_TEXT) if border >= 0 else 0
+def last_cut(text: str, added: AddedTokens) -> int:
+    """Returns the last place in a text where it can be cut without changing its tokens, or 0.
+
+    Args:
+        text: what more text may follow.
+        added: the tokens that no cut may go through.
+    """
+    spans = added.spans(text)
+    starts = [start for start, _, _ in spans]
+    stops = [*itertools.accumulate((stop for _, stop, _ in spans), max)]
+    # What begins later may be the beginning of a token.
+    end = len(text) - added.longest + 1
+
+    def is_safe(place: int) -> bool:
+        before = bisect.bisect_left(starts, place) - 1
+        return place <= end and (before < 0 or stops[before] <= place)
+
+    cut = LONELY_CUT if added.are_lonely else SAFE_CUT
     for start in (max(0, len(text) - NEAR_END), 0):
-        ends = [match.end() for match in SAFE_CUT.finditer(text, start)]
-        if ends:
-            return max(ends[-1], after_border)
-    return after_border
+        places = [match.end() for match in cut.finditer(text, start)]
+        if not added.are_lonely:
+            places = sorted([*places, *(stop for stop in stops if stop > start)])
+        if found := next(filter(is_safe, reversed(places)), 0):
+            return found
+    return 0
 
 
 def open_tokens(path: Path) -> np.ndarray[Any, np.dtype[np.uint16]]:

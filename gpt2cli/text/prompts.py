@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import Any
 
+from gpt2cli import json_reader
 from gpt2cli.config.generate import PromptOptions
 from gpt2cli.errors import BadDataError, UsageError
-from gpt2cli.text.sources import STDIN, Source, read_bytes
+from gpt2cli.text import encodings, records
+from gpt2cli.text.encodings import one_end
+from gpt2cli.text.sources import STDIN, STDIN_NAMES, Source, read_bytes, source_of
 
 FIELD = "prompt"
 BYTE_ORDER_MARK = "\ufeff"
+# All prompts are held at once.
+MOST_BYTES = 1 << 26
+CONVERT = "Convert it: iconv -f {} -t utf-8"
 # What Python makes of bytes on the command line that are no text (PEP 383).
 ESCAPED_BYTES = range(0xDC80, 0xDD00)
 
@@ -27,7 +32,7 @@ def read_prompts(config: PromptOptions) -> list[str]:
         BadDataError: a line is no text, or no JSON with a prompt; says which.
         UsageError: stdin is named twice.
     """
-    if config.prefix_file == config.prompts == STDIN:
+    if config.prefix_file in STDIN_NAMES and config.prompts in STDIN_NAMES:
         raise UsageError("--prefix-file - and --prompts - contradict each other; give one of them.")
     check_prefixes(config.prefix)
     found = list(config.prefix)
@@ -41,7 +46,7 @@ def read_prompts(config: PromptOptions) -> list[str]:
         found += several
     elif reads_stdin_unasked(config):
         found += prompts_in(source_of(STDIN))
-    return found or [""]
+    return [text if config.keep_line_ends else one_end(text) for text in found] or [""]
 
 
 def check_prefixes(prefixes: Sequence[str]) -> None:
@@ -70,11 +75,6 @@ def reads_stdin_unasked(config: PromptOptions) -> bool:
     return not given and stdin_is_piped()
 
 
-def source_of(name: str) -> Source:
-    """Returns the file of that name, or stdin where it is `-`."""
-    return Source(Path(name), stdin=name == STDIN)
-
-
 def stdin_is_piped() -> bool:
     """Returns whether stdin is a pipe, a socket or a file: not a terminal, /dev/null or closed."""
     try:
@@ -90,57 +90,67 @@ def whole(source: Source) -> str:
     Raises:
         BadDataError: it is no UTF-8; says in which line.
     """
-    text = "\n".join(text_lines(source))
-    return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
+    text = text_of(source)
+    return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n").removesuffix("\r")
 
 
 def prompts_in(source: Source) -> Iterator[str]:
     """Yields the prompts of a file, one a line; lines without a character are left out.
 
-    They are read as JSON in a .jsonl file, and on stdin where it begins with `{`.
+    They are read as JSON in a .json and a .jsonl file, and from stdin or a pipe where they begin
+    with `{`.
 
     Raises:
         BadDataError: a line is no text, or no JSON with a prompt; says which.
     """
-    lines = [(n, line.removesuffix("\r")) for n, line in enumerate(text_lines(source), start=1)]
-    lines = [(number, line) for number, line in lines if line.strip()]
-    begins_so = source.stdin and lines and lines[0][1].lstrip().startswith("{")
+    text = one_end(text_of(source))
+    if source.kind == "json":
+        for where, record in records.in_array(source, [text]):
+            yield prompt_of(record, where)
+        return
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    begins_so = source.once and lines and lines[0][1].lstrip().startswith("{")
     as_json = source.kind == "jsonl" or begins_so
     for number, line in lines:
-        yield prompt_of(line, f"{source}, line {number}") if as_json else line
+        where = f"{source}, line {number}"
+        yield prompt_of(json_reader.parse(line, where, object), where) if as_json else line
 
 
-def text_lines(source: Source) -> Iterator[str]:
-    """Yields a file's lines without their ends, and what stands behind the last.
+def text_of(source: Source) -> str:
+    """Returns a file's text, without a byte order mark.
 
     Raises:
-        BadDataError: a line is no UTF-8; says which.
+        BadDataError: it is no UTF-8, and then says in which line; or it is too large.
     """
-    content = b"".join(read_bytes(source))
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            raise BadDataError(
-                f"{source}, line {number}: byte {error.start + 1} of it "
-                f"(0x{line[error.start]:02x}) is not UTF-8 text."
-            ) from error
-        yield text.removeprefix(BYTE_ORDER_MARK) if number == 1 else text
+    content = bytearray()
+    for piece in read_bytes(source):
+        content += piece
+        if len(content) > MOST_BYTES:
+            raise BadDataError(f"{source}: over {MOST_BYTES:,} bytes of prompts. Cut it in two.")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        place = error.start - content.rfind(b"\n", 0, error.start)
+        raise BadDataError(
+            f"{source}, line {line}: byte {place} of it (0x{content[error.start]:02x}) is not "
+            f"UTF-8 text. {encodings.remedy(bytes(content), error.start, CONVERT)}"
+        ) from error
+    if encodings.wide(bytes(content[: encodings.SAMPLE])):
+        raise BadDataError(f"{source} is not UTF-8. {encodings.remedy(bytes(content), 0, CONVERT)}")
+    return text.removeprefix(BYTE_ORDER_MARK)
 
 
-def prompt_of(line: str, where: str) -> str:
-    """Returns the prompt in a line of JSON.
+def prompt_of(record: Any, where: str) -> str:
+    """Returns the prompt in a record of JSON, which may be a text itself.
 
     Raises:
         BadDataError: there is none.
     """
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise BadDataError(f"{where}: no JSON ({error}).") from error
-    if not isinstance(record, dict) or not isinstance(record.get(FIELD), str):
-        raise BadDataError(f'{where}: not a record with a text in "{FIELD}": {line.strip()[:40]}')
-    prompt = str(record[FIELD])
+    prompt = record.get(FIELD) if isinstance(record, dict) else record
+    if not isinstance(prompt, str):
+        told = records.shown(record)
+        raise BadDataError(f'{where}: not a record with a text in "{FIELD}": {told}')
     try:
         prompt.encode()
     except UnicodeEncodeError as error:

@@ -1,36 +1,52 @@
-"""Which files a corpus consists of, and their bytes."""
+"""The files of a corpus, and their bytes."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
-import glob
 import gzip
 import hashlib
 import os
-import shutil
+import stat
 import sys
-import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
-from gpt2cli.errors import BadDataError, DiskError, MissingInputError, UsageError
+from gpt2cli.errors import BadDataError, DiskError, MissingInputError, shortened
+from gpt2cli.text.spool import Spool, is_endless
 
 STDIN = "-"
+# Other names of the same: a pipe can be read only once, whatever it is called.
+STDIN_NAMES = frozenset({STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 READ_BYTES = 1 << 20
-# A file with a NUL in its first bytes is no text; git judges so too.
-SNIFFED_BYTES = 8000
-KINDS = {".csv": "csv", ".jsonl": "jsonl", ".npy": "npy", ".npz": "npz"}
+KINDS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".npy": "npy",
+    ".npz": "npz",
+}
+ARRAYS = frozenset({"npy", "npz"})
+# No text packs better than this: English a third, a log of one line again and again a hundredth.
+MOST_RATIO = 300
+# Below this it is no matter (bytes unpacked).
+FREE_OF_RATIO = 100_000_000
+SPOOL = Spool()
+atexit.register(SPOOL.close)
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A file of a corpus, or stdin.
+    """A file of a corpus, a pipe, or stdin.
 
     Attributes:
-        path: where it lies.
+        path: where it is.
         stdin: whether it is not there, but on stdin.
     """
 
@@ -44,25 +60,66 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """How it is read: `csv`, `jsonl`, `npy`, `npz` or `text`."""
+        """How it is read: `csv`, `tsv`, `json`, `jsonl`, `npy`, `npz` or `text`."""
         plain = self.path.with_suffix("") if self.zipped else self.path
         return KINDS.get(plain.suffix.lower(), "text")
 
+    @property
+    def once(self) -> bool:
+        """Whether its bytes come only once: from stdin, a pipe or a terminal."""
+        if self.stdin:
+            return True
+        with self._readable():
+            mode = self.path.stat().st_mode
+        return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+
     def __str__(self) -> str:
-        return "stdin" if self.stdin else str(self.path)
+        return "stdin" if self.stdin else shortened(self.path)
 
     @contextlib.contextmanager
-    def stored(self) -> Iterator[BinaryIO]:
-        """Opens the bytes as they lie on the disk.
+    def _readable(self) -> Iterator[None]:
+        """Within the block an error of the operating system says which file it is.
 
         Raises:
             MissingInputError: it cannot be read.
         """
         try:
-            file = SPOOL.open() if self.stdin else self.path.open("rb")
-        except OSError as error:
-            raise MissingInputError(f"{self} cannot be read: {error.strerror}.") from error
-        with file:
+            yield
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise MissingInputError(f"{self} cannot be read: {reason}.") from error
+
+    def opened(self) -> BinaryIO:
+        """Returns the open file or pipe itself.
+
+        Raises:
+            MissingInputError: it cannot be read.
+            BadDataError: it is a device that never ends.
+        """
+        with self._readable():
+            file: BinaryIO = sys.stdin.buffer if self.stdin else self.path.open("rb")
+        if is_endless(file):
+            file.close()
+            raise BadDataError(f"{self} is a device, neither a file nor a pipe.")
+        return file
+
+    def _kept(self) -> BinaryIO:
+        """Returns a copy of what can be read only once."""
+        with self._readable():
+            status = None if self.stdin else self.path.stat()
+        key = (status.st_dev, status.st_ino) if status else STDIN
+        return SPOOL.open(key, self.opened, str(self))
+
+    @contextlib.contextmanager
+    def stored(self) -> Iterator[BinaryIO]:
+        """Opens the bytes as they are on the disk; of a pipe, a copy that is made once.
+
+        Raises:
+            MissingInputError: it cannot be read.
+            BadDataError: it is a device that never ends.
+            DiskError: there is no room for the copy.
+        """
+        with self._kept() if self.once else self.opened() as file:
             yield file
 
     def unpacked(self, file: BinaryIO) -> BinaryIO | gzip.GzipFile:
@@ -75,17 +132,38 @@ class Source:
             return os.fstat(file.fileno()).st_size
 
 
+def source_of(name: str) -> Source:
+    """Returns the file of that name, or stdin."""
+    return Source(Path(name), stdin=name in STDIN_NAMES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """What was found in a folder and is not read.
+
+    Attributes:
+        path: where it is.
+        reason: why it is not.
+    """
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"skipped {shortened(self.path)}: {self.reason}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Sources:
     """The files of a corpus.
 
     Attributes:
         files: what is read, in the order in which it is read.
-        skipped: files in folders that are hidden or binary, and are not read.
+        skipped: what was found in folders, and is not read.
     """
 
     files: tuple[Source, ...]
-    skipped: tuple[Source, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
     def __str__(self) -> str:
         others = len(self.files) - 1
@@ -97,141 +175,55 @@ class Sources:
 
 
 class Meter:
-    """How much of a corpus has been read.
+    """How much of a corpus has been read, and what of it was changed.
 
     Attributes:
-        done: bytes, as they lie on the disk.
+        done: bytes, as they are on the disk.
+        converted: the files whose line ends were changed.
+        source: the file that is read, or None.
     """
 
     def __init__(self) -> None:
         self.done = 0
-
-
-class Spool:
-    """Stdin, kept in an unnamed temporary file from the first look on, to be read again."""
-
-    def __init__(self) -> None:
-        self._file: IO[bytes] | None = None
-
-    def open(self) -> BinaryIO:
-        """Returns stdin's bytes from their beginning.
-
-        Raises:
-            DiskError: the folder for temporary files has no room for them.
-        """
-        if self._file is None:
-            try:
-                file = tempfile.TemporaryFile()  # noqa: SIM115
-                shutil.copyfileobj(sys.stdin.buffer, file, READ_BYTES)
-                file.flush()
-            except OSError as error:
-                raise DiskError(
-                    f"stdin cannot be kept in {tempfile.gettempdir()}: {error.strerror}. "
-                    "Make room there, or set TMPDIR to another folder."
-                ) from error
-            self._file = file
-        again = os.fdopen(os.dup(self._file.fileno()), "rb")
-        again.seek(0)
-        return again
-
-    def close(self) -> None:
-        """Frees the temporary file."""
-        if self._file is not None:
-            self._file.close()
-
-
-SPOOL = Spool()
-
-
-def find(patterns: Iterable[str], encoding: str = "utf-8") -> Sources:
-    """Returns the files that the patterns name: files, folders (all below, sorted) and globs.
-
-    Args:
-        patterns: paths or globs; `-` is stdin.
-        encoding: how text is written; some encodings have a NUL in every character.
-
-    Raises:
-        MissingInputError: a pattern names nothing.
-        BadDataError: a file that was named is binary, or nothing is left to read.
-        UsageError: stdin is named twice.
-    """
-    patterns = tuple(patterns)
-    if patterns.count(STDIN) > 1:
-        raise UsageError("- (stdin) is given twice, and can be read but once.")
-    files: list[Source] = []
-    skipped: list[Source] = []
-    for pattern in patterns:
-        if pattern == STDIN:
-            files.append(Source(Path(STDIN), stdin=True))
-            continue
-        for path in matches(pattern):
-            if path.is_dir():
-                for below in sorted(p for p in path.rglob("*") if p.is_file()):
-                    hidden = any(part.startswith(".") for part in below.relative_to(path).parts)
-                    read = not hidden and not is_binary(Source(below), encoding)
-                    (files if read else skipped).append(Source(below))
-            elif is_binary(Source(path), encoding):
-                raise BadDataError(f"{path} is binary, not text.")
-            else:
-                files.append(Source(path))
-    if not files:
-        raise BadDataError(f"{' '.join(patterns)}: no text files in there.")
-    found = Sources(tuple(files), tuple(skipped))
-    # What stdin holds is not known before it has been read.
-    if not any(source.stdin or source.size() for source in files):
-        raise BadDataError(f"{found}: empty. Give a file with text.")
-    return found
-
-
-def matches(pattern: str) -> list[Path]:
-    """Returns the paths that a pattern names; a name with a glob's letters is a file first.
-
-    Raises:
-        MissingInputError: there are none.
-    """
-    if Path(pattern).exists():
-        return [Path(pattern)]
-    # Not Path.glob, which takes no absolute pattern.
-    found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-    if not found:
-        raise MissingInputError(f"{pattern}: no such file or folder, and no glob that matches.")
-    return [Path(name) for name in found]
-
-
-def is_binary(source: Source, encoding: str = "utf-8") -> bool:
-    """Returns whether a file that should be text has a NUL byte near its beginning."""
-    if source.kind in ("npy", "npz"):
-        return False
-    nul = b"\0" in "a".encode(encoding)
-    with unzipping(source), source.stored() as file:
-        return not nul and b"\0" in source.unpacked(file).read(SNIFFED_BYTES)
+        self.converted: set[Source] = set()
+        self.source: Source | None = None
 
 
 @contextlib.contextmanager
 def unzipping(source: Source) -> Iterator[None]:
-    """Within the block a damaged gzip file is an error with an exit code.
+    """Within the block a damaged gzip file, or a failing disk, is an error with an exit code.
 
     Raises:
         BadDataError: the file is no whole gzip file.
+        DiskError: the disk fails.
     """
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise BadDataError(f"{source} is not a whole gzip file: {error}.") from error
+        raise BadDataError(f"{source} is not a whole gzip file: {shortened(error)}.") from error
+    except OSError as error:
+        raise DiskError(f"{source} cannot be read to its end: {error.strerror}.") from error
 
 
 def read_bytes(source: Source, meter: Meter | None = None) -> Iterator[bytes]:
     """Yields a file's bytes in pieces, unzipped where it is zipped.
 
     Raises:
-        BadDataError: the file is no whole gzip file.
+        BadDataError: the file is no whole gzip file, or one that unpacks to no end of zeros.
+        DiskError: the disk fails.
     """
     meter = meter or Meter()
-    before = meter.done
+    before, unpacked, meter.source = meter.done, 0, source
     with unzipping(source), source.stored() as file:
         content = source.unpacked(file)
         while piece := content.read(READ_BYTES):
-            meter.done = before + file.tell()
+            packed, unpacked = file.tell(), unpacked + len(piece)
+            if unpacked > FREE_OF_RATIO and unpacked > MOST_RATIO * packed:
+                raise BadDataError(
+                    f"{source}: its first {packed:,} bytes unpack to over {unpacked:,}, as no "
+                    "text's do. Unpack it, and give what is text."
+                )
+            meter.done = before + packed
             yield piece
 
 
@@ -240,7 +232,7 @@ def content_hash(sources: Sources, *facts: Any) -> str:
     whole = hashlib.sha256(repr(facts).encode())
     for source in sources.files:
         digest = hashlib.sha256()
-        with source.stored() as file:
+        with unzipping(source), source.stored() as file:
             while piece := file.read(READ_BYTES):
                 digest.update(piece)
         whole.update(f"{source.kind} {source.zipped} ".encode() + digest.digest())

@@ -1,112 +1,254 @@
-"""The text in a csv: which column it is, whether the first row is names, and its cells."""
+"""The text in a csv: its delimiter and header, which column is text, and its cells."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import itertools
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import regex
 
-from gpt2cli.errors import BadDataError
+from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.text.sources import Source
 
-# How many rows tell whether the first is a header.
+# How many rows tell whether the first is a header, and which column is text.
 SNIFFED_ROWS = 20
+SNIFFED_LINES = 80
+SNIFFED_CHARACTERS = 1 << 20
+# The longest row: as much as ten novels (characters).
+MOST_ROW = 1 << 24
+DELIMITERS = ",\t;|"
+# What Excel writes in the first line of a csv.
+SEPARATOR = regex.compile(r'sep=([^"\w\r\n\0])\r?\n?', regex.IGNORECASE)
 # A column's name is one or two words that begin with a letter.
-NAME = regex.compile(r"[\p{L}_][\p{L}\p{M}\p{N}_.-]{0,39}( [\p{L}\p{N}_.-]{1,40})?")
+NAME = regex.compile(r"[\p{L}_][\p{L}\p{M}\p{N}_.-]{0,39}( [\p{L}\p{N}_.-]{1,40})?|Unnamed: \d+")
 NUMBER = regex.compile(r"[+-]?\d+([.,]\d+)*")
+# Long, but nothing to read: numbers, dates, addresses, hashes.
+NO_TEXT = regex.compile(r"[\d\s.,:;/+TZ-]*|\w+://\S*|[0-9a-fA-F-]{16,}")
+# Columns and fields that hold the text wherever they are, the surest first.
+TEXT_NAMES = (
+    *("text", "texts", "content", "contents", "body", "selftext", "lyrics", "poem", "poems"),
+    *("tweet", "tweets", "message", "review", "comment", "post", "quote", "story", "article"),
+    *("document", "paragraphs", "paragraph", "lines", "verse", "sentences", "sentence"),
+    *("caption", "description"),
+)
 USUAL_NAMES = {
-    "body", "caption", "category", "comment", "content", "date", "description", "document", "id",
-    "index", "label", "lyrics", "message", "name", "paragraph", "poem", "post", "quote", "review",
-    "sentence", "sentences", "text", "texts", "title", "tweet", "tweets", "url",
-}  # fmt: skip
+    *("author", "category", "class", "date", "id", "index", "label", "likes", "name", "target"),
+    *("title", "url", *TEXT_NAMES),
+}
+Rows = Sequence[Sequence[str]]
+Part = TypeVar("Part")
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the text lies in a csv.
+    """Where the text is in a csv.
 
     Attributes:
         column: the column's number, from 0.
         header: whether the first row is names.
         name: the column's name, or its number from 1 where there is no header.
+        delimiter: what stands between two cells.
+        width: how many cells the first row has.
     """
 
     column: int
     header: bool
     name: str
+    delimiter: str = ","
+    width: int = 1
 
     def __str__(self) -> str:
         header = "the first row is a header" if self.header else "no header"
-        return f"{header}, the text is column {self.name}"
+        between = "" if self.delimiter == "," else f", its delimiter is {self.delimiter!r}"
+        columns = f" of {self.width}" if self.width > 1 else ""
+        return f"{header}{between}, the text is column {self.name}{columns}"
 
 
-def rows(source: Source, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+def rows(
+    source: Source, lines: Iterable[str], delimiter: str = ","
+) -> Iterator[tuple[int, list[str]]]:
     """Yields the number of each row's last line, and the row; empty lines are left out.
 
     Raises:
-        BadDataError: the quotes don't fit; says in which line.
+        BadDataError: the quotes don't fit, or a row is too long; says in which line.
     """
-    csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(lines, strict=True)
+    taken = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal taken
+        for line in lines:
+            taken += len(line)
+            if taken > MOST_ROW:
+                raise csv.Error(f"a row of over {MOST_ROW:,} characters")
+            yield line
+
+    csv.field_size_limit(MOST_ROW)
+    reader = csv.reader(counted(), strict=True, delimiter=delimiter)
     try:
         for row in reader:
+            taken = 0
             if row:
                 yield reader.line_num, row
     except csv.Error as error:
         raise BadDataError(
-            f"{source}, line {reader.line_num}: no csv ({error}). "
+            f"{source}, line {reader.line_num}: no csv ({shortened(error)}). "
             'A quote within a quoted text is written twice: "".'
         ) from error
 
 
-def layout(source: Source, lines: Iterable[str], column: str | None, header: bool | None) -> Layout:
-    """Returns where the text lies.
+def separated(lines: Iterable[str], delimiter: str | None) -> tuple[str | None, Iterator[str]]:
+    """Returns the delimiter that the first line names, or the one given; and the other lines."""
+    lines = iter(lines)
+    first = next(lines, "")
+    if named := SEPARATOR.fullmatch(first):
+        return delimiter or named[1], lines
+    return delimiter, itertools.chain([first], lines)
+
+
+def layout(
+    source: Source,
+    lines: Iterable[str],
+    column: str | None,
+    header: bool | None,
+    delimiter: str | None = None,
+) -> Layout:
+    """Returns where the text is.
 
     Args:
         source: the file, for messages.
         lines: its text.
-        column: the column's name, or its number from 1; None: the first.
+        column: the column's name, or its number from 1; None: the one that looks like text.
         header: whether the first row is names; None: as it looks, or as the column's name tells.
+        delimiter: what stands between two cells; None: as it looks.
 
     Raises:
         BadDataError: there is no such column.
     """
-    first = [row for _, row in itertools.islice(rows(source, lines), SNIFFED_ROWS)]
+    delimiter, lines = separated(lines, delimiter)
+    begin = beginning(lines, SNIFFED_LINES, len)
+    delimiter = delimiter or sniffed(begin, "\t" if source.kind == "tsv" else ",")
+    found_rows = (row for _, row in rows(source, itertools.chain(begin, lines), delimiter))
+    first = beginning(found_rows, SNIFFED_ROWS, lambda row: sum(map(len, row)))
     if not first:
         # An empty file among others is no reason to stop.
-        return Layout(0, False, "1")
+        return Layout(0, False, "1", delimiter)
+    found = placed(source, first, column, header)
+    return dataclasses.replace(found, delimiter=delimiter, width=len(first[0]))
+
+
+def beginning(parts: Iterable[Part], count: int, size: Callable[[Part], int]) -> list[Part]:
+    """Returns the first parts, so many, or fewer where they are long."""
+    found, total = [], 0
+    for part in itertools.islice(parts, count):
+        found.append(part)
+        total += size(part)
+        if total > SNIFFED_CHARACTERS:
+            break
+    return found
+
+
+def placed(source: Source, first: Rows, column: str | None, header: bool | None) -> Layout:
+    """Returns in which column the text is, and whether the first of these rows is names."""
     names = first[0]
+    if column is None:
+        guess = wordiest(first[1:] or first)
+        found = looks_like_header(first, guess) if header is None else header
+        place = named_as_text(names, first[1:], guess) if found else wordiest(first)
+        return Layout(place, found, shown(names[place]) if found else str(place + 1))
     # A number is a number, even if a cell of the first row happens to be it.
-    named = column in names and header is not False and (header or not column.isdecimal())
-    if column is not None and named:
-        return Layout(names.index(column), True, repr(column))
-    number = 1 if column is None else int(column) if column.isdecimal() else 0
+    if column in names and header is not False and (header or not column.isdecimal()):
+        return Layout(names.index(column), True, shown(column))
+    number = int(column) if column.isdecimal() and len(column) < 10 else 0
     if not 1 <= number <= len(names):
-        there = ", ".join(map(repr, names))
+        there = shortened(", ".join(map(repr, names)))
         raise BadDataError(
-            f"{source} has no column {column!r}; its first row has {there}. "
+            f"{source} has no column {shortened(repr(column))}; its first row has {there}. "
             "Give --csv-column one of them, or a number from 1."
         )
     found = looks_like_header(first, number - 1) if header is None else header
-    return Layout(number - 1, found, repr(names[number - 1]) if found else str(number))
+    return Layout(number - 1, found, shown(names[number - 1]) if found else str(number))
 
 
-def looks_like_header(first: Sequence[Sequence[str]], column: int) -> bool:
+def shown(name: str) -> str:
+    """Returns a column's name for a message."""
+    return shortened(repr(name), 40)
+
+
+def sniffed(lines: Sequence[str], usual: str) -> str:
+    """Returns the delimiter that cuts lines into the same number of cells, the usual one first."""
+    best, most = usual, (False, 1)
+    for delimiter in dict.fromkeys(usual + DELIMITERS):
+        cut = cut_rows(lines, delimiter)
+        widths = {len(row) for row in cut}
+        score = (has_names(cut[0]), len(cut[0])) if len(widths) == 1 else most
+        if score > most:
+            best, most = delimiter, score
+    return best
+
+
+def cut_rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+    """Returns the whole rows of a csv's first lines; those before the damage where it is no csv."""
+    csv.field_size_limit(MOST_ROW)
+    found: list[list[str]] = []
+    with contextlib.suppress(csv.Error):
+        for row in csv.reader(lines, delimiter=delimiter, strict=True):
+            found += [row] if row else []
+    return found
+
+
+def has_names(row: Sequence[str]) -> bool:
+    """Returns whether cells look like the names of columns; an index has none."""
+    found = [cell.strip() for cell in row]
+    named = all(NAME.fullmatch(cell) or not cell for cell in found)
+    return named and any(found) and len(set(found)) == len(found)
+
+
+def columns_of(below: Rows) -> list[tuple[str, ...]]:
+    """Returns the cells of each column."""
+    return list(itertools.zip_longest(*below, fillvalue=""))
+
+
+def wordiest(below: Rows) -> int:
+    """Returns the column with the longest text on average; the first where there is none."""
+    sizes = [
+        sum(len(cell) for cell in cells if not NO_TEXT.fullmatch(cell[:1000]))
+        for cells in columns_of(below)
+    ]
+    return sizes.index(max(sizes)) if sizes else 0
+
+
+def named_as_text(names: Sequence[str], below: Rows, guess: int) -> int:
+    """Returns the column whose name says that it is text, or the one that looks like text."""
+    columns = columns_of(below)
+    known = [name.strip().casefold() for name in names]
+    last = [regex.split(r"[\s_.-]", name)[-1] for name in known]
+    for spelled in (known, last):
+        for wanted in TEXT_NAMES:
+            if wanted in spelled:
+                place = spelled.index(wanted)
+                cells = columns[place] if place < len(columns) else ()
+                # A column of numbers holds how many texts there are, and no text.
+                if not cells or not all(NO_TEXT.fullmatch(cell[:1000]) for cell in cells):
+                    return place
+    return guess if guess < len(names) else 0
+
+
+def looks_like_header(first: Rows, column: int) -> bool:
     """Returns whether the first of these rows is names rather than text.
 
     It is where its cells look like names, and one of them is a usual name for a column, or the
     cells below are of another kind: numbers, or longer text.
     """
     names, *below = first
-    if len(set(names)) < len(names) or not all(NAME.fullmatch(name.strip()) for name in names):
+    if not has_names(names):
         return False
     if any(name.strip().casefold() in USUAL_NAMES for name in names):
         return True
-    columns = list(itertools.zip_longest(*below, fillvalue=""))
+    columns = columns_of(below)
     numbers = any(all(NUMBER.fullmatch(cell.strip()) for cell in cells) for cells in columns)
     texts = columns[column] if column < len(columns) else ()
     longer = sum(not NAME.fullmatch(cell.strip()) for cell in texts)
@@ -117,13 +259,20 @@ def cells(source: Source, where: Layout, lines: Iterable[str]) -> Iterator[str]:
     """Yields the text of each row.
 
     Raises:
-        BadDataError: a row has no such column; says in which line.
+        BadDataError: a row has no such column, or more columns than the first; says in which line.
     """
-    for index, (line, row) in enumerate(rows(source, lines)):
+    _, lines = separated(lines, where.delimiter)
+    for index, (line, row) in enumerate(rows(source, lines, where.delimiter)):
         if index == 0 and where.header:
             continue
         if where.column >= len(row):
             raise BadDataError(
                 f"{source}, line {line}: the row has {len(row)} cells, none for {where.name}."
+            )
+        if len(row) > where.width and any(row[where.width :]):
+            raise BadDataError(
+                f"{source}, line {line}: the row has {len(row)} cells, and the first row "
+                f"{where.width}. A text with {where.delimiter!r} in it needs quotes around it; "
+                "or give another --csv-delimiter."
             )
         yield row[where.column]

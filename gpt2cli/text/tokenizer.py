@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 from gpt2cli import native
-from gpt2cli.errors import BadDataError, MissingInputError
+from gpt2cli import vocabulary as vocabularies
+from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.hparams import HParams
+from gpt2cli.special_tokens import END_OF_TEXT, Added, Specials
+from gpt2cli.text.added import AddedTokens
 from gpt2cli.text.words import Parts, Words
-from gpt2cli.vocabulary import byte_symbols, read_vocabulary
-
-END_OF_TEXT = "<|endoftext|>"
+from gpt2cli.vocabulary import byte_symbols
 
 
 class Encoder(Protocol):
@@ -31,23 +30,39 @@ class Tokenizer:
 
     Attributes:
         vocab: the number of tokens in the vocabulary.
-        end_of_text: the token of `<|endoftext|>`, which separates documents.
-        fingerprint: a hash of the two files.
+        specials: the tokens that are no pieces of words.
+        end_of_text: the one that separates documents: `<|endoftext|>`, or the model's own.
+        end: what that one reads in a text.
+        ends: the tokens that end a sample.
+        added: finds the added tokens in a text.
+        fingerprint: a hash of the files.
         is_compiled: whether compiled loops encode; then threads may share the work.
     """
 
     def __init__(
-        self, tokens: dict[str, int], merges: Iterable[tuple[str, str]], fingerprint: str = ""
+        self,
+        tokens: dict[str, int],
+        merges: Iterable[tuple[str, str]],
+        fingerprint: str = "",
+        specials: Specials | None = None,
     ) -> None:
         """Takes encoder.json's tokens and vocab.bpe's merges, both in GPT-2's byte symbols.
+
+        Without any specials, `<|endoftext|>` is the only one.
 
         Raises:
             KeyError: a merge or a byte is not in the vocabulary.
         """
         symbols = byte_symbols()
         values = {symbol: byte for byte, symbol in symbols.items()}
+        if specials is None:
+            end = tokens[END_OF_TEXT]
+            specials = Specials({end: Added(END_OF_TEXT)}, end, (end,))
         self.vocab = len(tokens)
-        self.end_of_text = tokens[END_OF_TEXT]
+        self.specials = specials
+        self.end_of_text, self.ends = specials.end, frozenset(specials.ends)
+        self.end = specials.added[specials.end].text
+        self.added = AddedTokens(specials.added)
         self.fingerprint = fingerprint
         pairs = {
             (tokens[left], tokens[right]): (rank, tokens[left + right])
@@ -55,9 +70,8 @@ class Tokenizer:
         }
         self._bytes = [b""] * self.vocab
         for symbol, token in tokens.items():
-            if token != self.end_of_text:
-                self._bytes[token] = bytes(values[character] for character in symbol)
-        self._bytes[self.end_of_text] = END_OF_TEXT.encode()
+            added = specials.added.get(token)
+            self._bytes[token] = added.text.encode() if added else bytes_of(symbol, values)
         byte_tokens = [tokens[symbols[byte]] for byte in range(256)]
         self._words = Words(pairs, byte_tokens, self.vocab)
         self._encoder: Encoder = Parts(self._words)
@@ -76,7 +90,7 @@ class Tokenizer:
 
         Args:
             text: any text that has a UTF-8 form.
-            special: whether `<|endoftext|>` in the text is that token, and not so many letters.
+            special: whether `<|endoftext|>` and other added tokens in the text are tokens.
 
         Raises:
             BadDataError: the text holds half a surrogate pair, which no UTF-8 text can.
@@ -89,10 +103,11 @@ class Tokenizer:
         A vocabulary of more than 65,536 tokens has 32 bits each.
         """
         try:
-            if special and END_OF_TEXT in text:
-                parts = map(self._encoder.encode, text.split(END_OF_TEXT))
-                return self.pack([self.end_of_text]).join(parts)
-            return self._encoder.encode(text)
+            encode = self._encoder.encode
+            if not special:
+                return encode(text)
+            parts = self.added.parts(text)
+            return b"".join(encode(p) if isinstance(p, str) else self.pack([p]) for p in parts)
         except UnicodeEncodeError as error:
             lone = f"U+{ord(error.object[error.start]):04X}"
             raise BadDataError(f"The text holds {lone}, half a character.") from error
@@ -128,33 +143,44 @@ class Stream:
         return self._decoder.decode(self._tokenizer.decode_bytes(tokens))
 
 
+def bytes_of(symbols: str, values: dict[str, int]) -> bytes:
+    """Returns what a token stands for; what is not written in byte symbols is a text itself."""
+    try:
+        return bytes([values[symbol] for symbol in symbols])
+    except KeyError:
+        return symbols.encode()
+
+
 def check_fits(tokenizer: Tokenizer, hparams: HParams) -> None:
     """Raises BadDataError where a vocabulary has more tokens than the model."""
     if tokenizer.vocab > hparams.n_vocab:
         raise BadDataError(
-            f"encoder.json has {tokenizer.vocab} tokens, and hparams.json allows {hparams.n_vocab}."
+            f"The vocabulary has {tokenizer.vocab:,} tokens, and the model knows "
+            f"{hparams.n_vocab:,}: they do not belong together."
         )
 
 
-def read_tokenizer(encoder: Path, merges: Path) -> Tokenizer:
+def read_tokenizer(
+    encoder: Path, merges: Path, rows: int | None = None, *, trained: bool = False
+) -> Tokenizer:
     """Returns the tokenizer of an encoder.json and a vocab.bpe, or of a tokenizer.json for both.
+
+    Args:
+        encoder: the tokens.
+        merges: the merges.
+        rows: how many tokens the model knows; added ones beyond them are left out.
+        trained: whether it is for a model that is trained on documents.
 
     Raises:
         MissingInputError: a file is missing.
         BadDataError: a file is damaged, or the two do not fit each other.
     """
+    found = vocabularies.read(encoder, merges, rows)
+    specials = found.specials.trained() if trained else found.specials
     try:
-        files = read_vocabulary(encoder, merges)
-        tokens = json.loads(files[0])
-        lines = files[1].decode().split("\n")
-        pairs = [(left, right) for left, right in (line.split() for line in lines[1:] if line)]
-    except FileNotFoundError as error:
-        raise MissingInputError(f"{error.filename} is missing.") from error
-    except (OSError, ValueError) as error:
-        raise BadDataError(f"{encoder} or {merges} cannot be read: {error}.") from error
-    try:
-        if sorted(tokens.values()) != list(range(len(tokens))):
-            raise BadDataError(f"{encoder}: the tokens are not numbered from 0 without a gap.")
-        return Tokenizer(tokens, pairs, hashlib.sha256(b"".join(files)).hexdigest())
-    except (KeyError, AttributeError, TypeError) as error:
-        raise BadDataError(f"{encoder} and {merges} do not fit each other: {error!r}.") from error
+        return Tokenizer(found.tokens, found.pairs, found.fingerprint, specials)
+    except KeyError as error:
+        raise BadDataError(
+            f"{shortened(encoder)} and {shortened(merges)} do not fit each other: the first lacks "
+            f"{shortened(error)}."
+        ) from error

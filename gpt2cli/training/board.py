@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
-from gpt2cli.records import Notice, Record, Sample, Saved, StepReport, Validation
+from gpt2cli.errors import shortened
+from gpt2cli.records import Alert, Record, Sample, Saved, StepReport, Validation
 from gpt2cli.training import plot
 
 
@@ -47,7 +49,7 @@ class Board:
             self._write(record)
         except (tf.errors.OpError, OSError) as error:
             self._failed = True
-            yield Notice(f"TensorBoard's events end here: {error} Training goes on.")
+            yield Alert(f"TensorBoard's events end here: {shortened(error)} Training goes on.")
 
     def close(self) -> None:
         """Finishes the events and the picture; what cannot be written is left out."""
@@ -74,7 +76,9 @@ class Board:
 
     def _events(self) -> Any:
         if self._writer is None:
-            self._writer = tf.summary.create_file_writer(str(self._folder))
+            # TensorFlow follows links: the file's name is none that somebody can have linked.
+            suffix = f".{os.urandom(8).hex()}.v2"
+            self._writer = tf.summary.create_file_writer(str(self._folder), filename_suffix=suffix)
         return self._writer.as_default()
 
     def _draw(self) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import ipaddress
 import json
 import os
 import re
 import shutil
 from typing import Any
 
-from gpt2cli import __version__, tensorflow_start
+from gpt2cli import __version__, json_reader, tensorflow_start
 from gpt2cli.config.finetune import FinetuneConfig
-from gpt2cli.errors import UsageError
+from gpt2cli.errors import BadDataError, UsageError, shortened
 
 TF_CONFIG = "TF_CONFIG"
 JOBS = ("chief", "worker")
@@ -23,6 +25,8 @@ OWN |= {"quiet", "verbose", "offline", "memory_check", "gpu_memory_limit", "wait
 SLURM = ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
 # More than a node has, where no GPU is to be given out.
 MANY = 4096
+# The longest value that is compared as it is (characters).
+MOST_VALUE = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Cluster:
 
     def name(self, number: int) -> str:
         """Returns how a worker is told to a person."""
-        return f"worker {number} ({self.addresses[number]})"
+        return f"worker {number} ({shortened(self.addresses[number], 80)})"
 
 
 def read(config: FinetuneConfig) -> Cluster | None:
@@ -79,7 +83,7 @@ def parsed(text: str) -> Cluster | None:
         UsageError: it is malformed.
     """
     try:
-        facts = json.loads(text)
+        facts: Any = json_reader.parse(text, "it", object)
         jobs = jobs_of(facts)
         if not jobs:
             return None
@@ -87,11 +91,12 @@ def parsed(text: str) -> Cluster | None:
         for address in addresses:
             host_and_port(address)
         if len(set(addresses)) < len(addresses):
-            raise ValueError(f"two of {', '.join(addresses)} are the same")
+            raise ValueError(f"two of {shortened(', '.join(addresses))} are the same")
         kind, index = task_of(facts, jobs)
-    except ValueError as error:
+    except (ValueError, BadDataError) as error:
+        told = shortened(error, 200).removesuffix(".")
         raise UsageError(
-            f"{TF_CONFIG} is malformed: {error}. Its form is "
+            f"{TF_CONFIG} is malformed: {told}. Its form is "
             '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}.'
         ) from error
     number = index + (len(jobs.get("chief", [])) if kind == "worker" else 0)
@@ -108,14 +113,16 @@ def jobs_of(facts: Any) -> dict[str, list[str]]:
         raise ValueError("it is no object")
     named = facts.get("cluster", {})
     if wrong := [name for name in facts if name.lower() == "cluster" != name]:
-        raise ValueError(f"{wrong[0]!r} is written 'cluster'")
+        raise ValueError(f"{shortened(wrong[0])!r} is written 'cluster'")
     if not isinstance(named, dict):
         raise ValueError("its 'cluster' is no object")
     jobs = {name: places for name, places in named.items() if places}
     if not jobs and facts.get("task"):
         raise ValueError("it has a 'task', and no 'cluster' that it is of")
     if set(jobs) - set(JOBS):
-        raise ValueError(f"its jobs are {', '.join(jobs)}; {' and '.join(JOBS)} are known")
+        raise ValueError(
+            f"its jobs are {shortened(', '.join(jobs))}; {' and '.join(JOBS)} are known"
+        )
     if wrong := [name for name, places in jobs.items() if not isinstance(places, list)]:
         raise ValueError(f"its {wrong[0]!r} is no list of host:port")
     if len(jobs.get("chief", [])) > 1:
@@ -134,9 +141,10 @@ def task_of(facts: dict[str, Any], jobs: dict[str, list[str]]) -> tuple[str, int
         raise ValueError("its 'task' is missing, or no object")
     kind, index = task.get("type"), task.get("index")
     if not isinstance(index, (int, str)) or not re.fullmatch(r"[0-9]+", str(index)):
-        raise ValueError(f"the task's 'index' is {json.dumps(index)}, which is no number from 0")
+        shown = shortened(json.dumps(index))
+        raise ValueError(f"the task's 'index' is {shown}, which is no number from 0")
     if not isinstance(kind, str) or int(index) >= len(jobs.get(kind, [])):
-        raise ValueError(f"it names no task {index} of {kind!r}")
+        raise ValueError(f"it names no task {shortened(index, 20)} of {shortened(repr(kind))}")
     return kind, int(index)
 
 
@@ -148,8 +156,14 @@ def host_and_port(address: object) -> tuple[str, int]:
     """
     found = ADDRESS.fullmatch(address) if isinstance(address, str) else None
     if not found or not 0 < int(found["port"]) < 1 << 16:
-        raise ValueError(f"{address!r} is not host:port")
-    return found["host"].strip("[]"), int(found["port"])
+        raise ValueError(f"{shortened(repr(address))} is not host:port")
+    host = found["host"].strip("[]")
+    try:
+        # What can be no name of a host is no OSError where it is asked for.
+        _ = ipaddress.ip_address(host) if found["host"] != host else host.encode("idna")
+    except ValueError as error:
+        raise ValueError(f"{shortened(repr(address))} is not host:port") from error
+    return host, int(found["port"])
 
 
 def slurm_config(config: FinetuneConfig) -> str:
@@ -177,16 +191,23 @@ def slurm_config(config: FinetuneConfig) -> str:
             auto_set_gpu=not bare, **bare
         )
         jobs = resolver.cluster_spec().as_dict()
-    except (RuntimeError, ValueError, OSError) as error:
+        kind, index = resolver.get_task_info()
+    except (RuntimeError, ValueError, OSError, LookupError, TypeError) as error:
         raise UsageError(
-            f"--cluster slurm: {error} Start it in a job by `srun gpt2cli finetune …`."
+            f"--cluster slurm: {shortened(error)} Start it in a job by `srun gpt2cli finetune …`."
         ) from error
-    kind, index = resolver.get_task_info()
     return json.dumps({"cluster": jobs, "task": {"type": kind, "index": index}})
 
 
 def facts(config: FinetuneConfig, **others: str) -> dict[str, str]:
     """Returns what must be the same for every worker: options, and other facts by name."""
     settings = dataclasses.asdict(config).items()
-    same = {f"--{k.replace('_', '-')}": str(v) for k, v in settings if k not in OWN}
+    same = {f"--{k.replace('_', '-')}": brief(str(v)) for k, v in settings if k not in OWN}
     return {"gpt2cli": __version__} | same | others
+
+
+def brief(value: str) -> str:
+    """Returns a value, or its hash where it is long: what workers say to each other is bounded."""
+    if len(value) <= MOST_VALUE:
+        return value
+    return f"SHA-256 {hashlib.sha256(value.encode(errors='surrogatepass')).hexdigest()}"

@@ -6,47 +6,26 @@ import contextlib
 import dataclasses
 import hashlib
 import sys
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from gpt2cli.config.finetune import DEFAULT_VAL_FRACTION, FinetuneConfig
 from gpt2cli.config.shared import CorpusOptions
-from gpt2cli.errors import BadDataError, UsageError
+from gpt2cli.errors import BadDataError
 from gpt2cli.progress import Received, told
 from gpt2cli.records import Notice, Record
 from gpt2cli.storage import atomic
-from gpt2cli.text import batches, corpus, holdout, readers, sources
+from gpt2cli.text import batches, corpus, holdout
+from gpt2cli.text.inputs import Texts, reading_of
 from gpt2cli.text.readers import Reading
-from gpt2cli.text.sources import Source, Sources
+from gpt2cli.text.sources import Meter, Sources
 from gpt2cli.text.tokenizer import Tokenizer
 
 # A token file has 16 bits for a token.
 MOST_TOKENS = 1 << 16
 # A corpus smaller than this is encoded without a word (bytes).
 WORTH_A_BAR = 4_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Texts:
-    """The text files that the command line names.
-
-    Attributes:
-        training: what is trained on.
-        held_out: what is validated on, or None.
-    """
-
-    training: Sources
-    held_out: Sources | None
-
-    def every(self) -> tuple[Source, ...]:
-        """Returns the files that are read."""
-        return self.training.files + (self.held_out.files if self.held_out else ())
-
-    def skipped(self) -> Iterator[Source]:
-        """Yields the files that are not read because they are hidden or binary."""
-        yield from self.training.skipped
-        yield from self.held_out.skipped if self.held_out else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,40 +58,6 @@ class Data:
         if self.held_out is None:
             return ""
         return hashlib.sha256(self.held_out.tobytes()).hexdigest()[:16]
-
-
-def find(config: FinetuneConfig) -> Texts:
-    """Returns the text files that the config names.
-
-    Raises:
-        MissingInputError: there are none.
-        BadDataError: a file is binary.
-        UsageError: stdin is to be both trained and validated on.
-    """
-    if sources.STDIN in config.dataset and sources.STDIN in config.val_dataset:
-        raise UsageError("- (stdin) can be trained on or validated on, and not both.")
-    held_out = sources.find(config.val_dataset, config.encoding) if config.val_dataset else None
-    return Texts(sources.find(config.dataset, config.encoding), held_out)
-
-
-def remarks(config: CorpusOptions, texts: Texts) -> Iterator[Notice]:
-    """Yields what was skipped, and how each csv is read.
-
-    Raises:
-        BadDataError: a csv has no such column.
-    """
-    yield from (Notice(f"skipped, hidden or binary: {source}") for source in texts.skipped())
-    reading = reading_of(config, 0)
-    tables = [source for source in texts.every() if source.kind == "csv"]
-    layouts = {source: str(readers.layout(source, reading)) for source in tables}
-    for layout, count in Counter(layouts.values()).items():
-        first = next(source for source, found in layouts.items() if found == layout)
-        yield Notice(f"{first}{f' and {count - 1} more' if count > 1 else ''}: {layout}")
-
-
-def reading_of(config: CorpusOptions, vocab: int) -> Reading:
-    """Returns how the config wants files to be read, for a vocabulary of so many tokens."""
-    return Reading(vocab, config.encoding, config.csv_column, config.csv_header, config.text_field)
 
 
 def encode(
@@ -243,14 +188,20 @@ class Encoder:
         return path
 
     def _write(self, texts: Sources, path: Path) -> Iterator[Record]:
-        size = texts.size()
+        size, meter = texts.size(), Meter()
         with path.open("wb") as file:
-            written = corpus.write_tokens(texts, self.reading, self.tokenizer, file)
+            written = corpus.write_tokens(texts, self.reading, self.tokenizer, file, meter)
             with contextlib.closing(written):
                 received = (Received(done, size) for done in written)
                 if size >= WORTH_A_BAR:
                     yield from told(received, f"encoding {texts}", self.bars)
                 deque(received, 0)
+        if meter.converted:
+            first, others = min(map(str, meter.converted)), len(meter.converted) - 1
+            yield Notice(
+                f"line ends in {first}{f' and {others} more' if others else ''}: \\r\\n and \\r "
+                "became \\n; --keep-line-ends keeps them"
+            )
 
     def remove_others(self, *used: Path) -> None:
         """Removes the token files of other corpora; what cannot be removed stays."""

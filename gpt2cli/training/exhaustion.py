@@ -1,4 +1,4 @@
-"""Memory that runs out in training: what was asked for, what was free, and what would fit."""
+"""Memory that runs out: what was asked for, what was free, and what would fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from gpt2cli import hardware
-from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.config.shared import ComputeOptions
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.training import memory
 
@@ -34,12 +34,12 @@ def is_memory(error: tf.errors.OpError) -> bool:
 
 
 @contextlib.contextmanager
-def explained(config: FinetuneConfig, needed: memory.Run, safe: str) -> Iterator[None]:
+def explained(config: ComputeOptions, remedy: str, safe: str = "") -> Iterator[None]:
     """Within the block memory that runs out is told with what is safe and what would fit.
 
     Args:
         config: the settings.
-        needed: what the run was expected to take.
+        remedy: a sentence on what to type.
         safe: a sentence on what is safe on disk.
 
     Raises:
@@ -50,19 +50,19 @@ def explained(config: FinetuneConfig, needed: memory.Run, safe: str) -> Iterator
     except tf.errors.OpError as error:
         if not is_memory(error):
             raise
-        raise refusal(error, config, needed, safe) from error
+        raise refusal(error, config, remedy, safe) from error
 
 
 def refusal(
-    error: tf.errors.OpError, config: FinetuneConfig, needed: memory.Run, safe: str
+    error: tf.errors.OpError, config: ComputeOptions, remedy: str, safe: str
 ) -> Gpt2cliError:
-    """Returns what there is to tell after memory ran out; arguments as for `explained`."""
+    """Returns what there is to say after memory ran out; arguments as for `explained`."""
     hardware.forget()
     size, free = asked(str(error.message)), memory.free_bytes(config.device, config.gpu_bytes)
     wanted = f"{size / 1e9:.1f} GB were asked for at once" if size else "more was asked for"
     there = f", {free / 1e9:.1f} GB are free" if math.isfinite(free) else ""
-    where = memory.of_gpu(config)
-    return Gpt2cliError(f"Memory ran out: {wanted}{there}{where}. {safe} {memory.remedy(needed)}")
+    parts = [f"Memory ran out: {wanted}{there}{memory.of_gpu(config)}.", safe, remedy]
+    return Gpt2cliError(" ".join(part for part in parts if part))
 
 
 def asked(message: str) -> float:

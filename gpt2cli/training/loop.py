@@ -59,7 +59,7 @@ def drive(
         if not exhaustion.is_memory(error):
             raise
         yield from rescued(training)
-        raise exhaustion.refusal(error, config, needed, training.safe) from error
+        raise exhaustion.refusal(error, config, memory.remedy(needed), training.safe) from error
     # A validation alone is not worth a save where somebody wants to leave.
     waits = stop and training.state.step == began
     if team.leads and not training.is_saved and not waits:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import select
 import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpt2cli.errors import BadDataError, TryLaterError
+from gpt2cli.errors import MOST_CHARACTERS, BadDataError, TryLaterError, shortened
 from gpt2cli.signals import Interrupted
 from gpt2cli.training.cluster import Cluster, host_and_port
+from gpt2cli.training.wire import (
+    ANSWER_SECONDS,
+    RETRY_SECONDS,
+    Callers,
+    listening,
+    received,
+    sent,
+    speaking,
+)
 
-RETRY_SECONDS = 0.5
-ANSWER_SECONDS = 5.0
-MOST_BYTES = 1 << 20
+MOST_SEED = 2**32 - 1
 
 
 class Line:
@@ -78,9 +83,9 @@ class Line:
                 raise Interrupted(signum, "stopped; no step was done yet.")
             late = [self._cluster.name(n) for n in self._connections if n not in told]
             if time.monotonic() > deadline:
+                names = shortened(", ".join(late), 300)
                 raise TryLaterError(
-                    f"{', '.join(late)} did not get ready in time (--wait-minutes). "
-                    "Try again later."
+                    f"{names} did not get ready in time (--wait-minutes). Try again later."
                 )
             for number in speaking(self._connections, RETRY_SECONDS):
                 message = received(self._connections[number], ANSWER_SECONDS) or {}
@@ -99,6 +104,7 @@ def meet(cluster: Cluster, mine: Mapping[str, str], seed: int, minutes: float) -
     Raises:
         BadDataError: a worker has other options, or starts from or trains on something else.
         TryLaterError: somebody has not come in time, or has gone; or a port is in use.
+        UsageError: this worker's address is none of this machine's.
     """
     deadline = time.monotonic() + minutes * 60
     if cluster.leads:
@@ -115,9 +121,10 @@ def meet(cluster: Cluster, mine: Mapping[str, str], seed: int, minutes: float) -
                 if answer is None:
                     raise TryLaterError(gone(cluster, 0))
                 check(answer)
-                if "seed" in answer:
+                told = answer.get("seed")
+                if type(told) is int and 0 <= told <= MOST_SEED:
                     stack.pop_all()
-                    return Line(cluster, int(answer["seed"]), {0: connection})
+                    return Line(cluster, told, {0: connection})
         time.sleep(RETRY_SECONDS)
     raise TryLaterError(f"{cluster.name(0)} has not come in {minutes:g} minutes. Try again later.")
 
@@ -142,18 +149,19 @@ def lead(cluster: Cluster, mine: Mapping[str, str], seed: int, deadline: float) 
     here: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as stack:
         try:
-            with listening(cluster) as server:
+            with listening(cluster) as server, contextlib.closing(Callers(server)) as callers:
                 while len(here) < cluster.size - 1:
-                    connection = stack.enter_context(caller(server, cluster, here, deadline))
-                    hello = received(connection, ANSWER_SECONDS) or {}
-                    number = hello.get("number")
-                    if not isinstance(number, int) or not 0 < number < cluster.size:
-                        # Somebody who knocks at every port.
-                        connection.close()
+                    if time.monotonic() > deadline:
+                        raise TryLaterError(absent(cluster, here))
+                    if left := speaking(here, 0):
+                        raise TryLaterError(gone(cluster, left[0]))
+                    connection, hello = callers.next(here.values())
+                    number, facts = greeting(hello, cluster, here)
+                    if connection is None or facts is None:
                         continue
-                    here[number] = connection
+                    here[number] = stack.enter_context(callers.taken(connection))
                     sent(connection, {"welcome": True})
-                    if wrong := difference(cluster, number, mine, hello.get("facts", {})):
+                    if wrong := difference(cluster, number, mine, facts):
                         raise BadDataError(wrong)
         except (BadDataError, TryLaterError) as error:
             kind = "error" if isinstance(error, BadDataError) else "later"
@@ -164,59 +172,32 @@ def lead(cluster: Cluster, mine: Mapping[str, str], seed: int, deadline: float) 
     return Line(cluster, seed, here)
 
 
-def listening(cluster: Cluster) -> socket.socket:
-    """Returns a socket that listens at this worker's port.
-
-    Raises:
-        TryLaterError: it is in use.
-    """
-    _, port = host_and_port(cluster.addresses[cluster.number])
-    try:
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(
-                ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=cluster.size
-            )
-        return socket.create_server(("", port), backlog=cluster.size)
-    except OSError as error:
-        raise TryLaterError(
-            f"{cluster.name(cluster.number)} cannot listen: {error.strerror}. Is an earlier one "
-            "still running? Try again later."
-        ) from error
+def greeting(
+    hello: Mapping[str, Any] | None, cluster: Cluster, here: Mapping[int, socket.socket]
+) -> tuple[int, dict[str, str] | None]:
+    """Returns the number and facts that a worker greets with; no facts where it is none of ours."""
+    number, facts = (hello or {}).get("number"), (hello or {}).get("facts")
+    # Somebody who knocks at every port, or who comes twice.
+    if type(number) is not int or not 0 < number < cluster.size or number in here:
+        return 0, None
+    if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
+        return 0, None
+    return number, facts
 
 
-def caller(
-    server: socket.socket, cluster: Cluster, here: Mapping[int, socket.socket], deadline: float
-) -> socket.socket:
-    """Returns the connection of the next worker that comes.
-
-    Raises:
-        TryLaterError: none comes in time, and says which are missing; or one of those here leaves.
-    """
-    ends = {**here, cluster.number: server}
-    ready = speaking(ends, max(deadline - time.monotonic(), 0.01))
-    for number in ready:
-        if number != cluster.number:
-            raise TryLaterError(gone(cluster, number))
-    if ready:
-        return server.accept()[0]
+def absent(cluster: Cluster, here: Mapping[int, socket.socket]) -> str:
+    """Returns what is to be told where some have not come."""
     missing = [cluster.name(n) for n in range(1, cluster.size) if n not in here]
-    raise TryLaterError(
-        f"{', '.join(missing)} did not come in time (--wait-minutes). Try again later."
-    )
-
-
-def speaking(connections: Mapping[int, socket.socket], seconds: float) -> list[int]:
-    """Returns which of them say something, or hang up, as soon as one does or the time is over."""
-    ready = select.select(list(connections.values()), [], [], seconds)[0]
-    return [number for number, connection in connections.items() if connection in ready]
+    names = shortened(", ".join(missing), 300)
+    return f"{names} did not come in time (--wait-minutes). Try again later."
 
 
 def check(answer: Mapping[str, Any]) -> None:
     """Raises what the first worker says is wrong."""
     if "error" in answer:
-        raise BadDataError(str(answer["error"]))
+        raise BadDataError(shortened(answer["error"], MOST_CHARACTERS))
     if "later" in answer:
-        raise TryLaterError(str(answer["later"]))
+        raise TryLaterError(shortened(answer["later"], MOST_CHARACTERS))
 
 
 def gone(cluster: Cluster, number: int) -> str:
@@ -230,39 +211,18 @@ def tell(connections: Mapping[int, socket.socket], message: Mapping[str, Any]) -
         sent(connection, message)
 
 
-def sent(connection: socket.socket, message: Mapping[str, Any]) -> None:
-    """Sends a line of JSON to somebody who may be gone."""
-    with contextlib.suppress(OSError):
-        connection.sendall(json.dumps(message).encode() + b"\n")
-
-
-def received(connection: socket.socket, seconds: float) -> dict[str, Any] | None:
-    """Returns the line of JSON that comes; empty where it is none, or late; None: it hung up."""
-    connection.settimeout(seconds)
-    line = bytearray()
-    try:
-        # One by one, so that nothing of the next line is taken.
-        while not line.endswith(b"\n") and len(line) < MOST_BYTES:
-            if not (byte := connection.recv(1)):
-                return None
-            line += byte
-        message = json.loads(line)
-    except ConnectionError:
-        return None
-    except (OSError, ValueError):
-        return {}
-    return message if isinstance(message, dict) else {}
-
-
 def difference(
     cluster: Cluster, number: int, ours: Mapping[str, str], theirs: Mapping[str, str]
 ) -> str:
     """Returns in what a worker differs from the first one; empty where it does not."""
     names = (name for name in ours if theirs.get(name) != ours[name])
-    told = [f"{name} is {theirs.get(name)!r}, not {ours[name]!r}" for name in names]
+    told = [
+        f"{name} is {shortened(repr(theirs.get(name)), 60)}, not {shortened(repr(ours[name]), 60)}"
+        for name in names
+    ]
     if not told:
         return ""
     return (
-        f"{cluster.name(number)} differs from {cluster.name(0)}: {'; '.join(told)}. All need the "
-        "same options, text, model, run folder and devices."
+        f"{cluster.name(number)} differs from {cluster.name(0)}: {shortened('; '.join(told), 250)}."
+        " All need the same options, text, model, run folder and devices."
     )

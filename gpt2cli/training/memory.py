@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gpt2cli import hardware
 from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.config.shared import ComputeOptions
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.hparams import WIDE, HParams, product
 from gpt2cli.text.batches import LEAST
@@ -258,7 +259,7 @@ def check(config: FinetuneConfig, run: Run) -> str:
     )
 
 
-def of_gpu(config: FinetuneConfig) -> str:
+def of_gpu(config: ComputeOptions) -> str:
     """Returns what there is to say of the GPU's memory: of how much, and what others hold."""
     for gpu in hardware.visible() if config.device != "cpu" else []:
         held = gpu.total - gpu.free

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gpt2cli.config.finetune import DEFAULT_STEPS, FinetuneConfig
 from gpt2cli.errors import BadDataError, UsageError
-from gpt2cli.records import Notice, Record
+from gpt2cli.records import Alert, Notice, Record
 from gpt2cli.storage import folders, journal
 from gpt2cli.storage.start import Start
 from gpt2cli.storage.state import State
@@ -194,7 +194,7 @@ def opening(start: Start, state: State, encoded: data.Data, trained: int) -> Ite
         yield Notice(f"training: {trained:,} of the weights")
     if start.step and (start.state is None or start.state.optimizer != state.optimizer):
         which = f"the optimiser is {state.optimizer} now" if start.state else "it was not saved"
-        yield Notice(f"This run has no optimiser state ({which}); its averages begin at zero.")
+        yield Alert(f"This run has no optimiser state ({which}); its averages begin at zero.")
     beside = f", and {encoded.held_out_tokens:,} held out" if encoded.held_out_tokens else ""
     yield Notice(f"corpus: {len(encoded.tokens):,} tokens{beside}")
     if start.state and start.state.corpus != state.corpus:

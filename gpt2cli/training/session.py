@@ -20,8 +20,9 @@ from gpt2cli.text import batches
 from gpt2cli.training import devices, method, model, plan
 from gpt2cli.training.data import Data
 from gpt2cli.training.evaluation import Evaluator, Totals
+from gpt2cli.training.method import Method
 from gpt2cli.training.schedule import Schedule
-from gpt2cli.training.step import Pending
+from gpt2cli.training.step import Pending, Trainer
 from gpt2cli.training.team import Team, recipe
 
 
@@ -66,16 +67,8 @@ class Session:
         frozen = devices.frozen_type(config.precision)
         self._model = model.load(start, state, self._folder, frozen, writes=team.leads)
         self.weights = self._model.weights
-        self.method = method.chosen(
-            start.hparams,
-            devices.precision(config.precision),
-            xla=config.xla,
-            batch=max(config.batch_size // team.size, 1),
-            window=data.window,
-        )
-        self._trainer = team.trainer(self.weights, start.hparams, recipe(config, self.method))
-        if start.state is not None and start.state.optimizer == config.optimizer:
-            self._load_optimizer(start.optimizer)
+        self.method = self._chosen_method(start)
+        self._trainer = self._loaded_trainer(start)
         self.last = plan.last_step(config, state, data.windows_per_epoch)
         self._schedule = Schedule(
             config.schedule, config.learning_rate, config.warmup_steps, self.last
@@ -88,12 +81,27 @@ class Session:
         if team.leads:
             atomic.need_room(self._folder, self.size(), "Nothing was changed.")
 
-    def _load_optimizer(self, prefix: Path) -> None:
-        slots = self._trainer.slots
-        for name, array in checkpoint.load(prefix, slots):
-            if array.shape != slots[name].shape:
-                raise BadDataError(f"{prefix}: {name} has the shape {array.shape}.")
-            slots[name].assign(array)
+    def _chosen_method(self, start: Start) -> Method:
+        config = self._config
+        return method.chosen(
+            start.hparams,
+            devices.precision(config.precision),
+            xla=config.xla,
+            batch=max(config.batch_size // self.team.size, 1),
+            window=self._data.window,
+        )
+
+    def _loaded_trainer(self, start: Start) -> Trainer:
+        """Returns what trains the weights, with the run's optimiser state where it has one."""
+        how = recipe(self._config, self.method)
+        trainer = self.team.trainer(self.weights, start.hparams, how)
+        if start.state is None or start.state.optimizer != self._config.optimizer:
+            return trainer
+        for name, array in checkpoint.load(start.optimizer, trainer.slots):
+            if array.shape != trainer.slots[name].shape:
+                raise BadDataError(f"{start.optimizer}: {name} has the shape {array.shape}.")
+            trainer.slots[name].assign(array)
+        return trainer
 
     @property
     def launched(self) -> int:

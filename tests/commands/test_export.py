@@ -25,7 +25,7 @@ from gpt2cli.config.export import PRECISIONS, ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, DiskError, MissingInputError, OutputError, UsageError
 from gpt2cli.records import Exported, Notice
-from gpt2cli.storage import bundle_writer, checkpoint, folders
+from gpt2cli.storage import bundle_writer, checkpoint, exported, folders
 from tests import models
 from tests.conftest import Run, Terminal
 from tests.faults.test_places import mounted
@@ -60,7 +60,8 @@ def weights(prefix: Path) -> dict[str, Any]:
 def test_what_was_written_is_told(place: Path) -> None:
     records = run("out", format="openai")
     assert records[0] == Notice("from models/small/model.ckpt")
-    size = sum(path.stat().st_size for path in Path("out").iterdir())
+    files = [path for path in Path("out").iterdir() if path.name != exported.MARK]
+    size = sum(path.stat().st_size for path in files)
     assert records[1:] == [Exported("out", "openai", "float32", size)]
     assert str(records[1]) == "exported out: openai, float32, 0.1 MB"
 
@@ -248,10 +249,12 @@ def test_what_is_there_is_replaced_only_where_it_is_said(kind: str, place: Path)
     (place / "out.tar" / "mine").write_text("precious")
     with pytest.raises(OutputError, match=r"out\.tar exists; --overwrite replaces it"):
         run("out.tar", format=kind)
+    with pytest.raises(OutputError, match=r"out\.tar/mine is not of a gpt2cli export"):
+        run("out.tar", format=kind, overwrite=True)
     assert (place / "out.tar" / "mine").read_text() == "precious"
-    run("out.tar", format=kind, overwrite=True)
-    assert not (place / "out.tar" / "mine").exists()
-    run("out.tar", format=kind, overwrite=True)
+    (place / "out.tar" / "mine").unlink()
+    for _ in range(3):
+        run("out.tar", format=kind, overwrite=True)
     assert sorted(path.name for path in place.iterdir()) == ["models", "out.tar"]
 
 
@@ -301,7 +304,7 @@ def test_a_vocabulary_that_is_too_large_is_refused(place: Path) -> None:
     tokens, _ = models.byte_vocabulary(260)
     more = {"aa": 260, "bb": 261}
     (place / "models/small/encoder.json").write_text(json.dumps(tokens | more))
-    with pytest.raises(BadDataError, match=r"has 262 tokens, and hparams\.json allows 260"):
+    with pytest.raises(BadDataError, match=r"has 262 tokens, and the model knows 260"):
         run("out")
 
 
@@ -356,16 +359,16 @@ def test_a_full_disk_leaves_the_old_export(
 ) -> None:
     (place / "disk").mkdir()
     with mounted(place / "disk", "-t", "tmpfs", "-o", "size=200k", "tmpfs") as disk:
-        (disk / "out.tar").write_text("old")
+        (disk / "out.tar").write_text("old, by gpt2cli")
         free = 40_000
         (disk / "other").write_bytes(bytes(200 * 1024 - 4096 - free))
         with pytest.raises(DiskError, match="make room"):
             run("disk/out.tar", format=kind, overwrite=True)
-        assert (disk / "out.tar").read_text() == "old"
+        assert (disk / "out.tar").read_text() == "old, by gpt2cli"
         assert sorted(path.name for path in disk.iterdir()) == ["other", "out.tar"]
         # Filled while it writes: the check beforehand can only know what is free then.
         monkeypatch.setattr(command, "room", lambda config, start: 0)
         with pytest.raises(DiskError, match=r"No space left.*make room"):
             run("disk/out.tar", format=kind, overwrite=True)
-        assert (disk / "out.tar").read_text() == "old"
+        assert (disk / "out.tar").read_text() == "old, by gpt2cli"
         assert sorted(path.name for path in disk.iterdir()) == ["other", "out.tar"]

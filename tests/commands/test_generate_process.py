@@ -135,3 +135,15 @@ def test_a_gpu_that_is_not_there_is_told(cli: Run, place: Path) -> None:
         done = cli(*command, "--model-name", "small", "--no-xla", "--device", "gpu", env=hidden)
         assert (done.returncode, done.stdout) == (1, "")
         assert "gpt2cli: --device gpu: TensorFlow sees no GPU." in done.stderr
+
+
+def test_memory_that_runs_out_is_told_with_what_was_asked_for(cli: Run, place: Path) -> None:
+    (place / "many.txt").write_text("a\n" * 400_000)
+    # Contrastive search shows the model so many candidates of each prompt at once: 2.6 TB.
+    options = ("--penalty-alpha", 0.5, "--top-k", 250, "--batch-size", 400_000, "--length", 2)
+    done = cli(*COMMON, "--prompts", "many.txt", *options, "--device", "cpu")
+    assert done.returncode == 1, done.stderr
+    assert "gpt2cli: Memory ran out: " in done.stderr
+    assert "GB were asked for at once" in done.stderr
+    assert "Try a lower --batch-size" in done.stderr
+    assert "Traceback" not in done.stderr

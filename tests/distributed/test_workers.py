@@ -13,7 +13,7 @@ import pytest
 
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.finetune import FinetuneConfig
-from gpt2cli.training import meeting
+from gpt2cli.training import wire
 from tests.distributed.runs import TEXT, arrays, command, losses, model_and_text
 from tests.distributed.workers import Workers, free_ports
 
@@ -152,11 +152,11 @@ def test_workers_that_would_train_otherwise_are_refused(place: Path) -> None:
 
 def hello_of(workers: Workers) -> tuple[socket.socket, dict[str, Any]]:
     """Plays the first of two workers; returns its end of the line, and what the second said."""
-    with meeting.listening(workers.cluster(0)) as server:
+    with wire.listening(workers.cluster(0)) as server:
         connection = server.accept()[0]
-    hello = meeting.received(connection, 60)
+    hello = wire.received(connection, 60)
     assert hello is not None
-    meeting.sent(connection, {"welcome": True})
+    wire.sent(connection, {"welcome": True})
     return connection, hello
 
 
@@ -177,10 +177,10 @@ def test_a_leader_that_leaves_after_the_meeting_ends_the_others(
     with Workers(place, [None, words("run", "--wait-minutes", 5)]) as workers:
         connection, _ = hello_of(workers)
         with connection:
-            meeting.sent(connection, {"seed": 1})
+            wire.sent(connection, {"seed": 1})
             if until_ready:
-                assert meeting.received(connection, 60) == {"devices": "the CPU"}
-                meeting.sent(connection, {"go": True})
+                assert wire.received(connection, 60) == {"devices": "the CPU"}
+                wire.sent(connection, {"go": True})
         assert_told_of_one_that_left(workers, 1, joining=until_ready)
 
 
@@ -194,12 +194,12 @@ def test_a_worker_that_is_killed_after_the_meeting_ends_the_leader(
     with Workers(place, [words("run", "--wait-minutes", 5), None]) as workers:
         connection = workers.connection(0)
         with connection:
-            meeting.sent(connection, hello)
-            assert meeting.received(connection, 60) == {"welcome": True}
-            assert "seed" in (meeting.received(connection, 60) or {})
+            wire.sent(connection, hello)
+            assert wire.received(connection, 60) == {"welcome": True}
+            assert "seed" in (wire.received(connection, 60) or {})
             if until_ready:
-                meeting.sent(connection, {"devices": "the CPU"})
-                assert meeting.received(connection, 60) == {"go": True}
+                wire.sent(connection, {"devices": "the CPU"})
+                assert wire.received(connection, 60) == {"go": True}
         assert_told_of_one_that_left(workers, 0, joining=until_ready)
 
 
@@ -207,8 +207,8 @@ def test_a_signal_to_a_leader_that_waits_for_tensorflow_ends_all_at_once(place: 
     with Workers(place, [None, words("run", "--wait-minutes", 5)]) as workers:
         connection, _ = hello_of(workers)
         with connection:
-            meeting.sent(connection, {"seed": 1})
-            assert meeting.received(connection, 60) == {"devices": "the CPU"}
+            wire.sent(connection, {"seed": 1})
+            assert wire.received(connection, 60) == {"devices": "the CPU"}
             workers.processes[0].send_signal(signal.SIGTERM)
             began = time.monotonic()
             assert workers.codes() == [143]
@@ -243,10 +243,10 @@ def test_a_port_that_is_taken_after_the_meeting_ends_with_a_line(place: Path) ->
     with Workers(place, [None, words("run", "--wait-minutes", 5)]) as workers:
         connection, _ = hello_of(workers)
         with connection:
-            meeting.sent(connection, {"seed": 1})
-            assert meeting.received(connection, 60) == {"devices": "the CPU"}
+            wire.sent(connection, {"seed": 1})
+            assert wire.received(connection, 60) == {"devices": "the CPU"}
             with socket.create_server(("", workers.ports[1])):
-                meeting.sent(connection, {"go": True})
+                wire.sent(connection, {"go": True})
                 assert workers.codes() == [75], workers.told(1)
     assert "The workers do not find each other: Could not start gRPC server" in workers.told(1)
 

@@ -21,10 +21,11 @@ from gpt2cli import cli, signals, tensorflow_start
 class Nursery:
     """The other end of a process that runs this module."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *wrapper: str) -> None:
+        """Starts the process in a folder, by way of another program where one is given."""
         self._output = folder / "output.txt"
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.faults.nursery"],
+            [*wrapper, sys.executable, "-W", "ignore", "-m", "tests.faults.nursery"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

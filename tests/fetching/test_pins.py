@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +48,22 @@ def test_the_old_names_are_the_same_models() -> None:
     assert pins.find("345M") == pins.find("355M")
 
 
+@pytest.mark.parametrize(
+    ("name", "true"),
+    [
+        ("gpt2", "124M"),
+        ("GPT2-medium", "355M"),
+        ("774m", "774M"),
+        ("openai-community/gpt2-xl", "1558M"),
+    ],
+)
+def test_the_names_of_the_hub_are_the_same_models(name: str, true: str) -> None:
+    assert pins.find(name) == pins.find(true)
+    # Nothing is fetched into a folder of that name.
+    assert not pins.is_known(name)
+    assert pins.is_known(true)
+
+
 def test_the_first_host_is_openais_and_only_two_models_have_a_second() -> None:
     first = pins.find("124M").hosts[0]
     where = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/vocab.bpe"
@@ -80,4 +99,52 @@ def test_pins_that_cannot_be_used_are_named(
     own.write_text(content, encoding="utf-8")
     monkeypatch.setenv("GPT2CLI_PINS", str(own))
     with pytest.raises(BadDataError, match=str(own)):
+        pins.find("small")
+
+
+def broken(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Returns a file of pins that has been changed."""
+    own = write_pins(tmp_path / "pins.json", small_files(), hosts=["http://a"])
+    known = json.loads(own.read_text(encoding="utf-8"))
+    change(known)
+    own.write_text(json.dumps(known), encoding="utf-8")
+    return own
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/x", "a/b", "..", ".", "", "a\0b", "\x1b[31m", "x" * 999]
+)
+def test_a_file_name_that_leads_elsewhere_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(known: dict[str, Any]) -> None:
+        files = known["models"]["small"]["files"]
+        files[name] = files.pop("vocab.bpe")
+
+    monkeypatch.setenv("GPT2CLI_PINS", str(broken(tmp_path, change)))
+    with pytest.raises(BadDataError, match="file name") as refusal:
+        pins.find("small")
+    assert str(refusal.value).isprintable()
+    assert len(str(refusal.value)) < 500
+
+
+@pytest.mark.parametrize("url", ["file:///etc", "ftp://a/b", "http://[::bad/", "http://", "a", 7])
+def test_a_host_that_is_no_address_of_https_is_refused(
+    url: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = broken(tmp_path, lambda known: known.update(hosts=[{"url": url}]))
+    monkeypatch.setenv("GPT2CLI_PINS", str(own))
+    with pytest.raises(BadDataError):
+        pins.find("small")
+
+
+@pytest.mark.parametrize("facts", [{"size": -1}, {"size": True}, {"sha256": "x"}, {"sha256": 7}])
+def test_a_size_or_hash_that_is_none_is_refused(
+    facts: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(known: dict[str, Any]) -> None:
+        known["models"]["small"]["files"]["vocab.bpe"].update(facts)
+
+    monkeypatch.setenv("GPT2CLI_PINS", str(broken(tmp_path, change)))
+    with pytest.raises(BadDataError, match=next(iter(facts))):
         pins.find("small")

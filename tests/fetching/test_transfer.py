@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Iterator
@@ -195,6 +196,115 @@ def test_patience_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("GPT2CLI_RETRY_SECONDS", "0.5")
     monkeypatch.setenv("GPT2CLI_TIMEOUT_SECONDS", "7")
     assert patience_from_environment() == Patience(wait_seconds=0.5, timeout_seconds=7)
-    monkeypatch.setenv("GPT2CLI_RETRY_SECONDS", "soon")
-    with pytest.raises(UsageError, match="GPT2CLI_RETRY_SECONDS"):
+    for wrong in ("soon", "-1", "9" * 400, "nan", "\N{ARABIC-INDIC DIGIT TWO}"):
+        monkeypatch.setenv("GPT2CLI_RETRY_SECONDS", wrong)
+        with pytest.raises(UsageError, match="GPT2CLI_RETRY_SECONDS"):
+            patience_from_environment()
+    monkeypatch.setenv("GPT2CLI_RETRY_SECONDS", "0")
+    monkeypatch.setenv("GPT2CLI_TIMEOUT_SECONDS", "0")
+    with pytest.raises(UsageError, match="GPT2CLI_TIMEOUT_SECONDS"):
         patience_from_environment()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["Fri, 31 Dec 99999 23:59:59 GMT", "9" * 5000, "-5", "soon", "1e3", "", "\N{SUPERSCRIPT TWO}"],
+)
+def test_a_wait_that_is_none_is_left_out(asked: str, server: Server, tmp_path: Path) -> None:
+    server.script("file", [host.status(503, Retry_After=asked)])
+    try:
+        receive(server, tmp_path)
+    except TryLaterError as later:
+        assert "1000000 s" in str(later)
+    else:
+        assert part_of(tmp_path) == CONTENT
+
+
+@pytest.mark.parametrize("place", ["Content-Length", "Content-Range"])
+def test_a_size_of_5000_digits_is_none(place: str, server: Server, tmp_path: Path) -> None:
+    digits = "9" * 5000
+
+    def boast(handler: host.Handler, content: bytes) -> None:
+        told = digits if place == "Content-Length" else f"bytes {digits}-{digits}/{digits}"
+        handler.begin(200 if place == "Content-Length" else 206, None, **{place: told})
+        handler.wfile.write(content)
+        handler.close_connection = True
+
+    server.always("file", boast)
+    with contextlib.suppress(RefusedError, TryLaterError):
+        receive(server, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("http://[::bad/", "file:///etc/passwd", "ftp://host/file", "http://", "http://a:99999/"),
+        *("data:,x", "http://a b/", "//[", "http://\xff/"),
+    ],
+)
+def test_a_redirect_to_what_is_no_address_is_refused(
+    target: str, server: Server, tmp_path: Path
+) -> None:
+    server.always("file", host.redirect(target))
+    with pytest.raises((RefusedError, TryLaterError)) as refusal:
+        receive(server, tmp_path, patience=Patience(0, 0, 1))
+    assert str(refusal.value).isprintable()
+    if target.startswith(("file:", "http://[")):
+        assert isinstance(refusal.value, RefusedError)
+
+
+def test_what_comes_with_a_redirect_is_not_read(server: Server, tmp_path: Path) -> None:
+    def endless(handler: host.Handler, content: bytes) -> None:
+        handler.begin(302, None, Location="/other")
+        while True:
+            handler.wfile.write(bytes(1 << 16))
+
+    server.files["other"] = CONTENT
+    server.script("file", [endless])
+    receive(server, tmp_path)
+    assert part_of(tmp_path) == CONTENT
+
+
+def test_what_a_host_says_is_shown_short_and_printable(server: Server, tmp_path: Path) -> None:
+    def shout(handler: host.Handler, content: bytes) -> None:
+        handler.wfile.write(b"HTTP/1.1 403 \x1b[31m" + b"no " * 20_000 + b"\r\n")
+        handler.wfile.write(b"Content-Type: \x1b[31m" + b"x" * 9_000 + b"\r\n\r\nbody")
+        handler.close_connection = True
+
+    server.always("file", shout)
+    with pytest.raises(RefusedError) as refusal:
+        receive(server, tmp_path)
+    assert "403" in str(refusal.value)
+    assert str(refusal.value).isprintable()
+    assert len(str(refusal.value)) < 500
+
+
+def test_a_password_in_an_address_is_sent_and_never_shown_or_kept(
+    server: Server, tmp_path: Path
+) -> None:
+    asked: list[str | None] = []
+
+    def note(handler: host.Handler, content: bytes) -> None:
+        asked.append(handler.headers.get("Authorization"))
+        host.cut(1000)(handler, content)
+
+    server.script("file", [note, host.status(503), host.status(404)])
+    part = Part(tmp_path / "file")
+    url = f"{server.url}/file".replace("://", "://me:secret@")
+    told = []
+    with new_session() as session, pytest.raises(RefusedError) as refusal:
+        for event in Transfer(session, url, part, (len(CONTENT),), True, HASTE).events():
+            told.append(str(event))
+    part.leave()
+    assert asked == ["Basic bWU6c2VjcmV0"]
+    assert part_of(tmp_path) == CONTENT[:1000]
+    shown = f"{told} {refusal.value} {(tmp_path / 'file.part.json').read_text()}"
+    assert "secret" not in shown
+    assert "://…@127.0.0.1" in shown
+    # And the part goes on where it was.
+    server.asked.clear()
+    part = Part(tmp_path / "file")
+    with new_session() as session:
+        list(Transfer(session, url, part, (len(CONTENT),), True, HASTE).events())
+    part.leave()
+    assert server.asked == [("file", "bytes=1000-")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from gpt2cli.commands.export import export
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
-from gpt2cli.storage import bundle, checkpoint, folders, journal
+from gpt2cli.storage import bundle, checkpoint, folders, journal, recovery, run
 from tests import models
 from tests.formats.conftest import Export
 
@@ -89,6 +90,40 @@ def test_the_archive_holds_one_checkpoint_and_nobodys_name(place: Path) -> None:
     ]
     assert [entry.name for entry in entries] == [f"checkpoint/run1/{name}" for name in files]
     assert {(e.uid, e.gid, e.uname, e.gname, e.mode) for e in entries} == {(0, 0, "", "", 0o644)}
+
+
+def test_a_run_that_rotates_while_it_is_packed_is_followed(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = place / "checkpoint" / "run1"
+    kept = {path: path.read_bytes() for path in folder.glob("*-4.*")}
+    pointer = (folder / folders.POINTER).read_bytes()
+    examined, times = recovery.examined, 0
+
+    def rotated(*arguments: Any, **options: Any) -> Any:
+        nonlocal times
+        times += 1
+        found = examined(*arguments, **options)
+        if times == moments[moment]:
+            # What a save and a rotation leave, with step 2 for the newer one.
+            run.point_to(folder, folder / "model-2")
+            for path in kept:
+                path.unlink()
+        return found
+
+    moments = {"after it was chosen": 1, "after it was examined": 2}
+    for moment in moments:
+        times = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(recovery, "examined", rotated)
+            packed = pack(place, f"{moment}.tar".replace(" ", "-"), "latest")
+        with tarfile.open(packed) as archive:
+            names = [Path(name).name for name in archive.getnames()]
+        assert "model-2.index" in names
+        assert "optimizer-2.index" in names
+        for path, content in kept.items():
+            path.write_bytes(content)
+        (folder / folders.POINTER).write_bytes(pointer)
 
 
 def test_a_base_model_unpacks_to_where_models_lie(exported: Export, small_model: Path) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from gpt2cli.errors import UsageError
-from tests import models
+from tests import foreign_models, models
+from tests.foreign_models import added
 from tests.formats.conftest import Export
 
 gguf = pytest.importorskip("gguf", reason="needs the extra `export`")
@@ -102,6 +103,24 @@ def test_rows_without_a_token_get_a_name_of_their_own(exported: Export, tmp_path
         "<|endoftext|>", "[PAD260]", "[PAD261]", "[PAD262]", "[PAD263]",
     ]  # fmt: skip
     assert found["tokenizer.ggml.token_type"][258:] == [1, 3, 5, 5, 5, 5]
+
+
+def test_added_tokens_are_told_apart_from_pieces_of_words(exported: Export, tmp_path: Path) -> None:
+    folder = foreign_models.write(
+        tmp_path / "m", 262, config={"eos_token_id": [260, 258]},
+        tokenizer=foreign_models.tokenizer_json(
+            *(added(259, "New York", special=False), added(260, "<|im_end|>"), added(261, "é "))
+        ),
+    )  # fmt: skip
+    found = fields(gguf.GGUFReader(exported("out.gguf", folder)))
+    assert found["tokenizer.ggml.tokens"][257:] == [
+        "the", "<|endoftext|>", "New York", "<|im_end|>", "é ",
+    ]  # fmt: skip
+    control, defined = int(gguf.TokenType.CONTROL), int(gguf.TokenType.USER_DEFINED)
+    kinds = [1, control, defined, control, control]
+    assert found["tokenizer.ggml.token_type"][257:] == kinds
+    ends = [found[f"tokenizer.ggml.{name}_token_id"] for name in ("eos", "eot", "bos")]
+    assert ends == [260, 258, 260]
 
 
 def test_a_shape_that_blocks_do_not_fit_is_refused(exported: Export, mini_model: Path) -> None:

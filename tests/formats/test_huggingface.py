@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpt2cli import vocabulary
 from gpt2cli.formats import huggingface
 from gpt2cli.formats.model import Model
+from gpt2cli.special_tokens import Specials
 from gpt2cli.storage.state import State
 from tests import models
 from tests.formats.conftest import Export
@@ -69,8 +71,9 @@ def test_the_folder_holds_config_and_vocabulary(exported: Export, small_model: P
 def test_the_card_says_how_it_was_trained_and_nothing_private(tmp_path: Path) -> None:
     state = State(step=1200, seed=1, model_name="355M").after(2.0, 5)
     state = dataclasses.replace(state, best_step=1000, best_loss=1.5, val_step=1201, val_loss=1.75)
+    words = vocabulary.Vocabulary({}, [], Specials({}, 0, (0,)), b"{}", b"")
     model = Model(
-        "355M", tmp_path, tmp_path / "model-1201", models.SMALL, b"{}", b"", state,
+        "355M", tmp_path, tmp_path / "model-1201", models.SMALL, words, state,
         {"learning_rate": 1e-4, "dataset": ["/home/ada/diary.txt"], "checkpoint_dir": "/home/ada"},
     )  # fmt: skip
     card = huggingface.card(model, "float32")

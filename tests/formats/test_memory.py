@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gpt2cli import vocabulary
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.formats.model import Model
 from tests import models
@@ -32,9 +33,9 @@ def test_one_weight_is_held_beside_the_one_that_is_read(
 ) -> None:
     if kind == "gguf":
         pytest.importorskip("gguf", reason="needs the extra `export`")
-    encoder = (small_model / "encoder.json").read_bytes()
+    files = vocabulary.read(small_model / "encoder.json", small_model / "vocab.bpe")
     prefix = small_model / "model.ckpt"
-    model = Watched("x", small_model, prefix, models.SMALL, encoder, b"#version: 0.2\n")
+    model = Watched("x", small_model, prefix, models.SMALL, files)
     module = importlib.import_module(f"gpt2cli.formats.{kind}")
     module.write(model, tmp_path / "out", ExportConfig(destination="out", model_name="x"))
     assert (tmp_path / "out").exists()

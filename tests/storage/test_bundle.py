@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from gpt2cli.errors import BadDataError, MissingInputError
 from gpt2cli.hparams import HParams
-from gpt2cli.storage import bundle, checkpoint
+from gpt2cli.storage import bundle, bundle_writer, checkpoint
 from tests import models
 
 
@@ -110,3 +111,49 @@ def test_an_index_cut_anywhere_is_refused(small_model: Path, tmp_path: Path) -> 
         (tmp_path / "model.index").write_bytes(whole[:length])
         with pytest.raises(BadDataError):
             bundle.read_index(tmp_path / "model")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+
+
+def test_a_pointer_of_git_lfs_is_called_one(small_model: Path, tmp_path: Path) -> None:
+    prefix = copy_model(small_model, tmp_path / "copy")
+    for name in ("model.ckpt.data-00000-of-00001", "model.ckpt.index"):
+        prefix.with_name(name).write_bytes(POINTER)
+        with pytest.raises(BadDataError, match=f"{name} is a Git LFS pointer"):
+            bundle.check(prefix, models.SMALL)
+
+
+def described(size: int, length: int, number: int = 1, shard: int = 0) -> bytes:
+    """Returns what an index says of a vector."""
+    return bundle_writer.entry(number, [length], 0, size, 0) + bundle_writer.field(3, 0, shard)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        described(8, 3),
+        described(4 << 60, 1 << 60),
+        bundle_writer.field(2, 0, 5),
+        bundle_writer.field(6, 0, 5),
+        b"\x80" * 40 + b"\x01",
+    ],
+)
+def test_an_entry_that_cannot_be_is_refused(value: bytes, tmp_path: Path) -> None:
+    header = bundle_writer.field(1, 0, 1)
+    (tmp_path / "model.index").write_bytes(bundle_writer.table({"": header, "x": value}))
+    with pytest.raises(BadDataError, match=r"model\.index is damaged"):
+        bundle.read_index(tmp_path / "model")
+
+
+def test_a_number_of_data_files_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    header = bundle_writer.field(1, 0, 1 << 40)
+    (tmp_path / "model.index").write_bytes(bundle_writer.table({"": header}))
+    with pytest.raises(BadDataError, match="number of data files"):
+        bundle.read_index(tmp_path / "model")
+
+
+def test_an_index_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.index")
+    with pytest.raises(BadDataError, match="not a regular file"):
+        bundle.read_index(tmp_path / "model")

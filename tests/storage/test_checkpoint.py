@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpt2cli.errors import BadDataError
-from gpt2cli.storage import checkpoint
+from gpt2cli.storage import bundle_writer, checkpoint
 from tests import models
 
 
@@ -45,3 +45,24 @@ def test_a_missing_name_is_refused(tmp_path: Path, tensorflow: None) -> None:
     checkpoint.save(tmp_path / "model", {"x": np.zeros(3, np.float32)})
     with pytest.raises(BadDataError, match="y"):
         list(checkpoint.load(tmp_path / "model", ["y"]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_weight_that_is_no_number_is_named(value: float, tmp_path: Path) -> None:
+    arrays = models.random_arrays(models.SMALL)
+    arrays["model/h1/attn/c_proj/w"][0, 1, 2] = value
+    bundle_writer.write(tmp_path / "model", arrays.items())
+    with pytest.raises(BadDataError, match="the weight model/h1/attn/c_proj/w holds"):
+        dict(checkpoint.load(tmp_path / "model", models.SMALL.shapes()))
+
+
+def test_float64_is_narrowed(tmp_path: Path, tensorflow: None) -> None:
+    import tensorflow as tf
+
+    checkpoint.save(tmp_path / "model", {"x": tf.constant([0.5, -3.0], "float64")})
+    ((_, array),) = checkpoint.load(tmp_path / "model", ["x"])
+    assert array.dtype == np.float32
+    assert array.tolist() == [0.5, -3.0]
+    checkpoint.save(tmp_path / "model", {"x": tf.constant([0.5, 1e300], "float64")})
+    with pytest.raises(BadDataError, match="holds infinity"):
+        dict(checkpoint.load(tmp_path / "model", ["x"]))

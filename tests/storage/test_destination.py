@@ -8,24 +8,31 @@ from pathlib import Path
 import pytest
 
 from gpt2cli.errors import DiskError, OutputError, TryLaterError
-from gpt2cli.storage import atomic, destination
+from gpt2cli.storage import atomic, destination, exported
 from gpt2cli.storage.lock import locked
 
 KINDS = ["file", "folder"]
+# By it a file is known to be an export.
+MARK = " by gpt2cli"
 
 
 def make(path: Path, kind: str, content: str) -> None:
     if kind == "file":
-        atomic.write(path, content)
+        atomic.write(path, content + MARK)
         return
     for inside in (path / "one", path / "deep" / "two"):
         atomic.make_folders(inside.parent)
         atomic.write(inside, content)
 
 
+def export(path: Path, kind: str, content: str) -> None:
+    make(path, kind, content)
+    exported.sign(path)
+
+
 def content(path: Path) -> set[str]:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return {file.read_text() for file in files}
+    return {file.read_text().removesuffix(MARK) for file in files if file.name != exported.MARK}
 
 
 def replace(path: Path, kind: str) -> None:
@@ -39,8 +46,7 @@ def test_the_new_takes_the_place_of_the_old(before: str | None, after: str, tmp_
     path = tmp_path / "made" / "[out]"
     if before:
         path.parent.mkdir()
-        make(path, before, "old")
-        (path if before == "file" else path / "left over").write_text("old")
+        export(path, before, "old")
     replace(path, after)
     assert content(path) == {"new"}
     assert list(path.parent.iterdir()) == [path]
@@ -56,7 +62,7 @@ def test_a_failure_at_any_operation_leaves_old_or_new(
     for number in range(1, 100):
         if before and not path.exists():
             path.parent.mkdir()
-            make(path, kind, "old")
+            export(path, kind, "old")
         with monkeypatch.context() as patch:
             patch.setattr(atomic, "before", failing(number))
             try:
@@ -71,7 +77,7 @@ def test_a_failure_at_any_operation_leaves_old_or_new(
         assert list(path.parent.glob(".*")) == []
         if found == {"new"}:
             # The failure came after the new one had taken its place.
-            destination.remove(path)
+            atomic.remove_folder(path)
             path.parent.rmdir()
     assert failed > (8 if kind == "folder" else 4)
     assert content(path) == {"new"}
@@ -94,7 +100,7 @@ def test_without_an_exchange_of_names_the_old_waits_beside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "out"
-    make(path, "folder", "old")
+    export(path, "folder", "old")
     monkeypatch.setattr(destination, "exchange", lambda first, second: False)
     replace(path, "folder")
     assert content(path) == {"new"}

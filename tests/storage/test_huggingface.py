@@ -18,7 +18,7 @@ from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError
 from gpt2cli.storage import huggingface, safetensors
 from gpt2cli.storage.start import base_needed, for_finetune, for_reading
 from gpt2cli.text.tokenizer import read_tokenizer
-from tests import models
+from tests import foreign_models, models
 
 CONFIG = {
     "model_type": "gpt2", "vocab_size": 260, "n_positions": 32, "n_embd": 16, "n_head": 2,
@@ -140,7 +140,7 @@ def test_the_folder_of_models_comes_before_a_folder_here(
 
 
 def test_the_vocabulary_is_read_from_either_kind_of_file(folder: Path) -> None:
-    two = read_tokenizer(*huggingface.vocabulary(folder))
+    two = read_tokenizer(*huggingface.vocabulary_files(folder))
     tokens, merges = models.byte_vocabulary(260)
     whole = {
         "model": {"type": "BPE", "vocab": tokens, "merges": [list(pair) for pair in merges]},
@@ -148,7 +148,7 @@ def test_the_vocabulary_is_read_from_either_kind_of_file(folder: Path) -> None:
     }
     (folder / "tokenizer.json").write_text(json.dumps(whole))
     (folder / "merges.txt").unlink()
-    one = read_tokenizer(*huggingface.vocabulary(folder))
+    one = read_tokenizer(*huggingface.vocabulary_files(folder))
     text = "the other<|endoftext|> é"
     assert one.encode(text, special=True) == two.encode(text, special=True)
     assert one.fingerprint == two.fingerprint
@@ -187,7 +187,7 @@ def keep(*left_out: str, **changed: Any) -> Callable[[Path], None]:
         (lose("vocab.json"), MissingInputError, "vocab.json is missing"),
         (keep("ln_f.bias"), BadDataError, "lacks the weight ln_f.bias"),
         (keep(**{"ln_f.bias": np.zeros(3)}), BadDataError, r"float32 \(3,\)"),
-        (lambda f: (f / "config.json").write_text("<html>"), BadDataError, "read as JSON"),
+        (lambda f: (f / "config.json").write_text("<html>"), BadDataError, "is no JSON"),
         (lambda f: (f / "model.safetensors").write_text("x"), BadDataError, "safetensors"),
     ],
 )
@@ -198,3 +198,162 @@ def test_what_is_no_gpt_2_is_refused(
     with pytest.raises(kind, match=reason):
         start = for_reading(GenerateConfig(model_name=str(folder)))
         read_tokenizer(start.encoder, start.merges)
+
+
+FOREIGN = GenerateConfig(model_name="./m")
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return foreign_models.write(tmp_path / "m")
+
+
+def same_weights(prefix: Path | None) -> bool:
+    assert prefix is not None
+    found = dict(huggingface.load(prefix, foreign_models.shape().shapes()))
+    wanted = models.random_arrays(foreign_models.shape())
+    return all(np.array_equal(found[name], array) for name, array in wanted.items())
+
+
+def test_an_output_layer_of_its_own_is_refused_by_name(foreign: Path) -> None:
+    named = foreign_models.arrays()
+    wte = named["transformer.wte.weight"]
+    foreign_models.write_weights(
+        foreign / "model.safetensors", named | {"lm_head.weight": wte[::-1]}
+    )
+    with pytest.raises(BadDataError, match=r"lm_head.weight is not wte.weight.*save it"):
+        for_reading(FOREIGN)
+    # In one of several files it is found as well.
+    foreign_models.write_weights(foreign / "a.safetensors", named)
+    foreign_models.write_weights(foreign / "b.safetensors", {"lm_head.weight": wte + 1})
+    places = dict.fromkeys(named, "a.safetensors") | {"lm_head.weight": "b.safetensors"}
+    (foreign / "model.safetensors").unlink()
+    (foreign / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(BadDataError, match=r"lm_head.weight is not wte.weight"):
+        for_reading(FOREIGN)
+
+
+def test_an_output_layer_that_is_the_embedding_again_is_read(foreign: Path) -> None:
+    named = foreign_models.arrays()
+    named["lm_head.weight"] = named["transformer.wte.weight"]
+    foreign_models.write_weights(foreign / "model.safetensors", named)
+    assert same_weights(for_reading(FOREIGN).prefix)
+
+
+def test_layers_that_the_config_leaves_out_are_not_passed_over(foreign: Path) -> None:
+    named = foreign_models.arrays()
+    more = {name.replace("h.0.", "h.1."): array for name, array in named.items()}
+    foreign_models.write_weights(foreign / "model.safetensors", named | more)
+    with pytest.raises(BadDataError, match=r"holds h\.1\..*n_layer 1"):
+        for_reading(FOREIGN)
+
+
+@pytest.mark.parametrize("prefix", ["module.transformer.", "_orig_mod.transformer.", "module.", ""])
+def test_what_frames_put_before_names_is_passed_over(prefix: str, foreign: Path) -> None:
+    foreign_models.write_weights(
+        foreign / "model.safetensors", foreign_models.arrays(prefix=prefix)
+    )
+    assert same_weights(for_reading(FOREIGN).prefix)
+
+
+def test_a_tensor_under_two_names_is_refused(foreign: Path) -> None:
+    both = foreign_models.arrays() | foreign_models.arrays(prefix="")
+    foreign_models.write_weights(foreign / "model.safetensors", both)
+    with pytest.raises(BadDataError, match="is there twice"):
+        for_reading(FOREIGN)
+
+
+def test_weights_of_float64_are_read(foreign: Path) -> None:
+    foreign_models.write_weights(foreign / "model.safetensors", foreign_models.arrays(), "float64")
+    assert same_weights(for_reading(FOREIGN).prefix)
+
+
+def test_weights_of_whole_numbers_are_refused_by_their_type(foreign: Path) -> None:
+    foreign_models.write_weights(foreign / "model.safetensors", foreign_models.arrays(), "uint8")
+    with pytest.raises(BadDataError, match="is uint8; weights are read from float32"):
+        for_reading(FOREIGN)
+
+
+def test_a_variant_is_read_and_several_are_named(foreign: Path) -> None:
+    (foreign / "model.safetensors").rename(foreign / "model.fp16.safetensors")
+    prefix = for_reading(FOREIGN).prefix
+    assert prefix is not None
+    assert prefix.name == "model.fp16.safetensors"
+    assert same_weights(prefix)
+    (foreign / "model.bf16.safetensors").write_bytes(prefix.read_bytes())
+    with pytest.raises(MissingInputError, match=r"model\.bf16\.safetensors, model\.fp16"):
+        for_reading(FOREIGN)
+
+
+def test_the_names_that_a_config_may_have_for_numbers_are_known(tmp_path: Path) -> None:
+    for place, changed in enumerate(
+        [
+            {"n_positions": None, "n_ctx": 16},
+            {"n_positions": None, "max_position_embeddings": 16, "n_embd": None, "hidden_size": 8},
+        ]
+    ):
+        folder = foreign_models.write(tmp_path / str(place), config=changed)
+        assert huggingface.hparams(folder) == foreign_models.shape()
+    folder = foreign_models.write(tmp_path / "none", config={"vocab_size": None})
+    with pytest.raises(BadDataError, match=r"vocab_size must be .* and is missing"):
+        huggingface.hparams(folder)
+
+
+def test_a_byte_order_mark_is_passed_over(foreign: Path) -> None:
+    for name in ("config.json", "vocab.json"):
+        (foreign / name).write_bytes(b"\xef\xbb\xbf" + (foreign / name).read_bytes())
+    (foreign / "merges.txt").write_bytes(b"\xef\xbb\xbf" + (foreign / "merges.txt").read_bytes())
+    start = for_reading(FOREIGN)
+    assert read_tokenizer(start.encoder, start.merges).encode("the") == [257]
+
+
+@pytest.mark.parametrize(
+    "index",
+    ["[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": ".."}}',
+     '{"weight_map": {"a": "../x.safetensors"}}', '{"weight_map": {"a": "\\u0000.safetensors"}}'],
+)  # fmt: skip
+def test_an_index_of_several_files_that_says_nonsense_is_named(index: str, foreign: Path) -> None:
+    (foreign / "model.safetensors").unlink()
+    (foreign / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(BadDataError, match=r"model\.safetensors\.index\.json"):
+        for_reading(FOREIGN)
+
+
+@pytest.mark.parametrize("number", [4_000_000, 10**30, -1, 0, True, 1.5, "2", [1]])
+def test_a_shape_that_no_gpt_2_has_is_refused_at_once(number: Any, foreign: Path) -> None:
+    settings = foreign_models.config()
+    (foreign / "config.json").write_text(json.dumps(settings | {"n_layer": number}))
+    with pytest.raises(BadDataError, match="n_layer must be a whole number from 1 to 1,000"):
+        for_reading(FOREIGN)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers_are_refused_by_name(value: float, foreign: Path) -> None:
+    named = foreign_models.arrays()
+    named["transformer.h.0.mlp.c_fc.weight"][2, 3] = value
+    foreign_models.write_weights(foreign / "model.safetensors", named)
+    kind = "NaN" if np.isnan(value) else "infinity"
+    reason = rf"model\.safetensors: the weight h\.0\.mlp\.c_fc\.weight holds {kind}"
+    prefix = for_reading(FOREIGN).prefix
+    with pytest.raises(BadDataError, match=reason):
+        same_weights(prefix)
+
+
+def test_what_float32_cannot_hold_is_refused_as_infinite(foreign: Path) -> None:
+    named = {name: array.astype(np.float64) for name, array in foreign_models.arrays().items()}
+    named["transformer.ln_f.bias"][0] = 1e300
+    foreign_models.write_weights(foreign / "model.safetensors", named, "float64")
+    prefix = for_reading(FOREIGN).prefix
+    with pytest.raises(BadDataError, match=r"ln_f\.bias holds infinity"):
+        same_weights(prefix)
+
+
+def test_weights_whose_sum_overflows_are_finite_all_the_same(foreign: Path) -> None:
+    named = foreign_models.arrays()
+    named["transformer.ln_f.bias"][:] = 3e38
+    foreign_models.write_weights(foreign / "model.safetensors", named)
+    prefix = for_reading(FOREIGN).prefix
+    assert prefix is not None
+    found = dict(huggingface.load(prefix, ["model/ln_f/b"]))
+    assert found["model/ln_f/b"].max() == np.float32(3e38)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,37 +100,55 @@ def test_names_are_made_one_by_one(tmp_path: Path) -> None:
 
 def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "link").symlink_to("pipe")
-    for path in (tmp_path / "pipe", tmp_path / "link", Path(os.devnull)):
+    for path in (tmp_path / "pipe", Path(os.devnull)):
         for overwrite in (False, True):
             with pytest.raises(OutputError, match=f"{path.name} is no regular file"):
                 outputs.check_file(path, overwrite=overwrite)
 
 
-def test_a_link_to_nowhere_exists(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["nowhere", "file", "folder", "link"])
+def test_a_link_is_not_followed_whatever_it_leads_to(target: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("theirs")
+    (tmp_path / "folder").mkdir()
     link = tmp_path / "link"
-    link.symlink_to("nowhere")
-    with pytest.raises(OutputError, match="link exists"):
-        outputs.check_file(link, overwrite=False)
-    link.unlink()
-    link.symlink_to("file/below")
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="file is no folder"):
-        outputs.check_file(link, overwrite=True)
+    link.symlink_to(target)
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="link exists and is a link"):
+            outputs.check_file(link, overwrite=overwrite)
+    assert (tmp_path / "file").read_text() == "theirs"
 
 
-@pytest.mark.parametrize("exists", [True, False])
-def test_a_link_stays_and_the_file_that_it_leads_to_is_overwritten(
-    exists: bool, tmp_path: Path
+def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(
+    tmp_path: Path,
 ) -> None:
-    real, link = tmp_path / "there" / "file", tmp_path / "link"
-    real.parent.mkdir()
-    link.symlink_to("there/file")
-    if exists:
-        real.write_text("old")
-    outputs.check_file(link, overwrite=True)
-    with outputs.written(link, overwrite=True) as aside:
-        outputs.add(aside, "new")
-    assert link.is_symlink()
-    assert real.read_text() == "new"
-    assert list(real.parent.iterdir()) == [real]
+    path = tmp_path / "out.txt"
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom gpt2cli.storage import outputs\n"
+        "with outputs.written(Path(sys.argv[1])) as aside:\n"
+        "    outputs.add(aside, 'half')\n    print(aside, flush=True)\n    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as living:
+        assert living.stdout is not None
+        left = Path(living.stdout.readline().strip())
+        with outputs.written(path) as aside:
+            outputs.add(aside, "whole")
+        assert left.read_text() == "half"
+        living.kill()
+    with outputs.written(path, overwrite=True) as aside:
+        outputs.add(aside, "again")
+    assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / f".{outputs.STEM}1.0123456789abcdef.part").write_text("half")
+    outputs.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_of_250_bytes_can_be_written(tmp_path: Path) -> None:
+    for name in ("x" * 250, "ü" * 125):
+        with outputs.written(tmp_path / name) as aside:
+            outputs.add(aside, "text")
+        assert (tmp_path / name).read_text() == "text"

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gpt2cli.errors import BadDataError, DiskError, TryLaterError
+from gpt2cli.special_tokens import Added
 from gpt2cli.storage import atomic, folders, run
 from gpt2cli.storage.recovery import check_files
 from gpt2cli.storage.state import State, UnfitError, digest, read_record, read_state
+from gpt2cli.text.tokenizer import read_tokenizer
+from tests import foreign_models
 
 STATE = State(step=5, seed=1, model_name="124M", corpus="abc", windows=9)
 
@@ -90,6 +94,77 @@ def resigned(path: Path, **changes: object) -> None:
     """Changes a state file and its own hash with it, as another program would write it."""
     record = json.loads(path.read_text()) | changes
     path.write_text(json.dumps(record | {"sha256": digest(record)}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": "7"}, {"seed": -1}, {"seed": True}, {"seed": 2**70}, {"step": None},
+        {"model_name": 3}, {"loss_sum": "1"}, {"loss_sum": 10**400}, {"best_loss": []},
+        {"windows": 1.5}, {"format": "1"}, {"format": None}, {"files": []}, {"files": None},
+        {"files": {"model-5.index": 3}}, {"files": {"model-5.index": {"size": "5"}}},
+        {"files": {"../x": {"size": 1, "sha256": ""}}}, {"static": []}, {"lora_rank": {}},
+        {"static": {"\0": {"size": 1, "sha256": ""}}},
+    ],
+)  # fmt: skip
+def test_a_field_of_a_state_that_cannot_be_is_named(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    commit(tmp_path, 5)
+    resigned(tmp_path / "state-5.json", **changes)
+    with pytest.raises(BadDataError, match=r"state-5\.json is damaged") as caught:
+        read_state(tmp_path, 5)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["seed", "model_name", "step"])
+def test_a_state_that_lacks_a_field_is_refused(name: str, tmp_path: Path) -> None:
+    commit(tmp_path, 5)
+    path = tmp_path / "state-5.json"
+    record = {key: value for key, value in json.loads(path.read_text()).items() if key != name}
+    path.write_text(json.dumps(record | {"sha256": digest(record)}))
+    with pytest.raises(BadDataError, match=rf"damaged: (it lacks )?{name}"):
+        read_state(tmp_path, 5)
+
+
+def test_a_state_that_nests_too_deep_is_refused(tmp_path: Path) -> None:
+    commit(tmp_path, 5)
+    (tmp_path / "state-5.json").write_text("[" * 100_000)
+    with pytest.raises(BadDataError, match="nests too deep"):
+        read_state(tmp_path, 5)
+
+
+def foreign(place: Path, **files: Any) -> Path:
+    return foreign_models.write(place, 260, weights=False, **files)
+
+
+def test_a_run_keeps_the_added_tokens_and_ends_of_its_model(tmp_path: Path) -> None:
+    source = foreign(tmp_path / "m", config={"eos_token_id": 46}, added_tokens={"New York": 259})
+    folder = tmp_path / "run"
+    folder.mkdir()
+    run.prepare(folder, source)
+    specials = read_tokenizer(folder / "encoder.json", folder / "vocab.bpe").specials
+    assert specials.added == {
+        258: Added("<|endoftext|>"), 259: Added("New York", normalized=True, special=False)
+    }  # fmt: skip
+    # It is trained on documents with <|endoftext|> between them, and ends where they do.
+    assert (specials.end, specials.ends) == (258, (46, 258))
+    commit(folder, 5)
+    record = json.loads((folder / "state-5.json").read_text())
+    assert record["static"]["tokenizer_config.json"]["size"] > 0
+    # It is a run's own now, and prepared anew stays as it is.
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    run.prepare(folder, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_a_killed_start_left_of_another_model_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    run.prepare(folder, foreign(tmp_path / "one", added_tokens={"New York": 259}))
+    run.prepare(folder, foreign(tmp_path / "other"))
+    assert not (folder / "tokenizer_config.json").exists()
+    assert json.loads((folder / "encoder.json").read_bytes()) == foreign_models.TOKENS
 
 
 def test_a_newer_format_is_refused_with_both_versions(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,41 @@ def test_a_file_that_is_cut_says_where(tmp_path: Path) -> None:
     (tmp_path / "b.npz").write_bytes(whole[:200] + b"\0\0\0\0" + whole[204:])
     with pytest.raises(BadDataError, match=r"b\.npz, arr_0: no whole NumPy file"):
         tokens(tmp_path / "b.npz")
+
+
+def test_an_array_that_goes_on_beyond_its_header_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.npy", np.arange(10))
+    with path.open("ab") as file:
+        np.save(file, np.arange(3))
+    with pytest.raises(BadDataError, match=r"a\.npy: more follows the 10 tokens"):
+        tokens(path)
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_packing_that_numpy_does_not_use_is_refused(packing: int, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", packing) as archive:
+        archive.write(saved(tmp_path / "a.npy", np.arange(9)), "a.npy")
+    with pytest.raises(BadDataError, match=r"a\.npz, a: no whole NumPy file"):
+        tokens(tmp_path / "a.npz")
+
+
+def test_an_array_that_unpacks_to_no_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "FREE_OF_RATIO", 1000)
+    np.savez_compressed(tmp_path / "a.npz", np.zeros(1_000_000, np.uint16))
+    with pytest.raises(BadDataError, match=r"a\.npz, arr_0.* bytes that unpack to 2,000,128"):
+        tokens(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_headers_of_every_version_are_read(version: tuple[int, int], tmp_path: Path) -> None:
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.lib.format.write_array(file, np.arange(5), version)
+    assert tokens(tmp_path / "a.npy") == [[0, 1, 2, 3, 4]]
+
+
+def test_a_header_that_claims_gigabytes_takes_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b" " * 100_000)
+    with pytest.raises(BadDataError, match="its header is damaged"):
+        tokens(tmp_path / "a.npy")

@@ -7,8 +7,10 @@ import random
 
 import pytest
 
+from gpt2cli.special_tokens import END_OF_TEXT, Added, Specials
 from gpt2cli.text.continuation import Continuation
 from gpt2cli.text.tokenizer import Tokenizer
+from tests.foreign_models import END, MERGES, TOKENS
 
 
 def grown(tokenizer: Tokenizer, tokens: list[int], **settings: object) -> Continuation:
@@ -102,3 +104,24 @@ def test_a_half_that_stays_one_is_written_at_the_end(tokenizer: Tokenizer) -> No
     tokens = tokenizer.encode("so it en")
     text = grown(tokenizer, tokens, stops=("end",), length=len(tokens))
     assert (text.text, text.certain, text.reason) == ("so it en", "so it en", "length")
+
+
+def with_ends(*ends: int) -> Tokenizer:
+    specials = Specials({END: Added(END_OF_TEXT), END + 1: Added("</s>")}, END, ends)
+    return Tokenizer(TOKENS | {"</s>": END + 1}, MERGES, "", specials)
+
+
+def test_it_ends_at_each_token_that_the_model_ends_at() -> None:
+    for ending in (END, END + 1):
+        text = grown(with_ends(END, END + 1), [257, ending, 257])
+        assert (text.text, text.reason, text.tokens) == ("the", "end_of_text", [257, ending])
+    # That which only separates documents is then part of the text, as transformers has it.
+    assert grown(with_ends(END + 1), [257, END, 257, END + 1]).text == f"the{END_OF_TEXT}the"
+
+
+def test_a_piece_of_words_that_ends_it_is_written() -> None:
+    dot = TOKENS["."]
+    text = grown(with_ends(dot), [257, dot, 257])
+    assert (text.text, text.reason) == ("the.", "end_of_text")
+    assert grown(with_ends(dot), [257, dot, 257], ignore_end=True).text == "the.the"
+    assert grown(with_ends(dot), [257, dot, 257], stops=(".",)).reason == "stop"

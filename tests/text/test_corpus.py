@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from gpt2cli.errors import BadDataError
-from gpt2cli.text import corpus, crew, sources
+from gpt2cli.special_tokens import END_OF_TEXT, Added
+from gpt2cli.text import corpus, crew, finding, sources
+from gpt2cli.text.added import AddedTokens
 from gpt2cli.text.readers import Reading
-from gpt2cli.text.tokenizer import END_OF_TEXT, Tokenizer
+from gpt2cli.text.tokenizer import Tokenizer
 from tests import models
 
+ADDED = AddedTokens({50256: Added(END_OF_TEXT)})
 VERSES = "Shall I compare thee to a summer's day?\n\n\n  Thou art more lovely…\tand\r\n" * 40
 LANGUAGES = {
     "verses": VERSES,
@@ -33,7 +36,7 @@ LANGUAGES = {
 def tokens_of(patterns: list[str], tokenizer: Tokenizer, **options: Any) -> list[int]:
     file = io.BytesIO()
     reading = Reading(tokenizer.vocab, **options)
-    for _ in corpus.write_tokens(sources.find(patterns), reading, tokenizer, file):
+    for _ in corpus.write_tokens(finding.find(patterns), reading, tokenizer, file):
         pass
     return [int(token) for token in np.frombuffer(file.getvalue(), "<u2")]
 
@@ -74,15 +77,19 @@ def test_tokens_do_not_depend_on_how_a_file_is_read_and_cut(
     monkeypatch.setattr(corpus, "NEAR_END", 10)
     (tmp_path / "a.txt").write_bytes(LANGUAGES[kind].encode())
     whole = tokenizer.encode(LANGUAGES[kind], special=True)
+    assert tokens_of([str(tmp_path / "a.txt")], tokenizer, keep_line_ends=True) == [*whole, 50256]
+    text = LANGUAGES[kind].replace("\r\n", "\n")
+    whole = tokenizer.encode(text, special=True)
     assert tokens_of([str(tmp_path / "a.txt")], tokenizer) == [*whole, 50256]
 
 
 def test_text_of_every_kind_can_be_cut_before_it_fills_the_memory() -> None:
     for kind in set(LANGUAGES) - {"one word"}:
         text = LANGUAGES[kind] * (5000 // len(LANGUAGES[kind]) + 1)
-        pieces = list(corpus.chunks(text[at : at + 100] for at in range(0, len(text), 100)))
+        parts = (text[at : at + 100] for at in range(0, len(text), 100))
+        pieces = list(corpus.chunks(parts, ADDED))
         assert "".join(map(str, pieces)) == text
-        assert corpus.last_cut(text) > len(text) - 100, kind
+        assert corpus.last_cut(text, ADDED) > len(text) - 100, kind
 
 
 def test_every_place_where_text_is_cut_is_between_words(tokenizer: Tokenizer) -> None:
@@ -90,7 +97,7 @@ def test_every_place_where_text_is_cut_is_between_words(tokenizer: Tokenizer) ->
     letters = "ab's1² \n\t.,-|<>'\"éم詩ि😀\u0301" + END_OF_TEXT
     for _ in range(3000):
         text = "".join(draw.choices([*letters, END_OF_TEXT, "'ll", "  "], k=draw.randrange(12)))
-        at = corpus.last_cut(text)
+        at = corpus.last_cut(text, ADDED)
         parts = [tokenizer.encode(part, special=True) for part in (text[:at], text[at:])]
         assert parts[0] + parts[1] == tokenizer.encode(text, special=True), (text, at)
 
@@ -127,7 +134,7 @@ def test_how_far_it_is_ends_at_the_corpus_size(tmp_path: Path, tokenizer: Tokeni
     (tmp_path / "a.txt").write_text(VERSES)
     np.save(tmp_path / "b.npy", np.arange(3))
     (tmp_path / "c.csv").write_text("text\n" + "word\n" * 10)
-    found = sources.find([str(tmp_path)])
+    found = finding.find([str(tmp_path)])
     told = list(corpus.write_tokens(found, Reading(tokenizer.vocab), tokenizer, io.BytesIO()))
     assert told == sorted(told)
     assert told[-1] == found.size()
@@ -135,7 +142,7 @@ def test_how_far_it_is_ends_at_the_corpus_size(tmp_path: Path, tokenizer: Tokeni
 
 def test_the_name_tells_text_vocabulary_and_options(tmp_path: Path, tokenizer: Tokenizer) -> None:
     (tmp_path / "a.csv").write_text("text\nfine\n")
-    found = sources.find([str(tmp_path)])
+    found = finding.find([str(tmp_path)])
     name = corpus.name(found, Reading(50257), tokenizer)
     assert name == corpus.name(found, Reading(50257), tokenizer)
     assert name != corpus.name(found, Reading(50257, csv_header=False), tokenizer)
@@ -161,3 +168,13 @@ def test_an_open_token_file_equals_what_was_written(tmp_path: Path, tokenizer: T
         corpus.seal(path)
         assert corpus.open_tokens(path).tolist() == tokens
         assert corpus.is_whole(path)
+
+
+def test_a_word_without_an_end_is_refused_in_bounded_memory(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "CHUNK", 10_000)
+    monkeypatch.setattr(corpus, "MOST_WORD", 300_000)
+    (tmp_path / "a.txt").write_text("a" * 3_000_000)
+    with pytest.raises(BadDataError, match=r"a\.txt has a word of over 300,000 characters"):
+        tokens_of([str(tmp_path)], tokenizer)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def test_all_prompts_come_in_the_order_of_the_options(tmp_path: Path) -> None:
         (b"a", "a"),
         (b"a\n", "a"),
         (b"a\r\n", "a"),
-        (b"a\r\nb\r\n\r\n", "a\r\nb\r\n"),
+        (b"a\r\nb\rc\r\n\r\n", "a\nb\nc\n"),
         ("\ufeffé\0\x1b[2J".encode(), "é\0\x1b[2J"),
     ],
 )
@@ -62,11 +64,11 @@ def test_json_lines_hold_any_prompt(tmp_path: Path) -> None:
         ("p.txt", b"a\nb\xff\n", r"p\.txt, line 2: byte 2 of it \(0xff\) is not UTF-8 text"),
         ("p.txt", b"\n \n", r"p\.txt: no prompts in there"),
         ("p.txt", b"", r"p\.txt: no prompts in there"),
-        ("p.jsonl", b'{"prompt": "a"}\n{"prompt"\n', r"p\.jsonl, line 2: no JSON"),
+        ("p.jsonl", b'{"prompt": "a"}\n{"prompt"\n', r"p\.jsonl, line 2 is no JSON"),
         ("p.jsonl", b'\n{"text": "a"}', r'line 2: not a record with a text in "prompt": {"text"'),
         ("p.jsonl", b'{"prompt": 3}', r"line 1: not a record"),
         ("p.jsonl", b'["prompt"]', r"line 1: not a record"),
-        ("p.jsonl", b"[" * 100_000, r"line 1: no JSON"),
+        ("p.jsonl", b"[" * 100_000, r"line 1 is no JSON that can be read: it nests too deep"),
         ("p.jsonl", b'{"prompt": "\\ud83d"}', r"line 1: the prompt holds U\+D83D, half a char"),
     ],
 )
@@ -116,7 +118,7 @@ def from_stdin(stdin: Any, options: str = "{}") -> str:
 def test_stdin_is_read_where_it_is_piped_and_nothing_else_is_given(tmp_path: Path) -> None:
     assert from_stdin({"input": "a\nb\n"}) == "['a', 'b']"
     assert from_stdin({"input": '\n{"prompt": "a"}\n{"prompt": "b\\n"}\n'}) == r"['a', 'b\n']"
-    assert from_stdin({"input": '{"prompt"}'}).startswith("BadDataError stdin, line 1: no JSON")
+    assert from_stdin({"input": '{"prompt"}'}).startswith("BadDataError stdin, line 1 is no JSON")
     assert from_stdin({"input": "a"}, "{'prefix': ('x',)}") == "['x']"
     assert from_stdin({"input": "a"}, "{'prefix': ('x',), 'prompts': '-'}") == "['x', 'a']"
     assert from_stdin({"input": "a\nb\n"}, "{'prefix_file': '-'}") == r"['a\nb']"
@@ -141,3 +143,56 @@ def test_a_prefix_of_other_bytes_than_text_is_named() -> None:
         prompts(prefix=several)
     with pytest.raises(BadDataError, match=r"^--prefix: it holds U\+D83D, half a character"):
         prompts(prefix=("\ud83d",))
+
+
+def test_line_ends_become_one_wherever_a_prompt_comes_from(tmp_path: Path) -> None:
+    one = written(tmp_path / "one.txt", b"a\r\nb\rc\r\n")
+    lines = written(tmp_path / "several.txt", b"a\r\nb\rc\n")
+    records = written(tmp_path / "r.jsonl", b'{"prompt": "a\\r\\nb"}\r\n{"prompt": "c\\rd"}\r\n')
+    assert prompts(prefix_file=one, prefix=("x\r\ny",)) == ["x\ny", "a\nb\nc"]
+    assert prompts(prompts=lines) == ["a", "b", "c"]
+    assert prompts(prompts=records) == ["a\nb", "c\nd"]
+    kept = prompts(prefix_file=one, prefix=("x\r\ny",), prompts=records, keep_line_ends=True)
+    assert kept == ["x\r\ny", "a\r\nb\rc", "a\r\nb", "c\rd"]
+
+
+def test_prompts_in_an_array_of_json_are_read(tmp_path: Path) -> None:
+    content = b'[{"prompt": "a\\nb"}, "c"]'
+    assert prompts(prompts=written(tmp_path / "p.json", content)) == ["a\nb", "c"]
+    assert prompts(prompts=written(tmp_path / "p.ndjson", b'{"prompt": "a"}\n"b"')) == ["a", "b"]
+    with pytest.raises(BadDataError, match=r"p\.json, record 1: not a record"):
+        prompts(prompts=written(tmp_path / "p.json", b'[{"text": "a"}]'))
+
+
+@pytest.mark.parametrize("option", ["prompts", "prefix_file"])
+def test_a_pipe_is_read_to_its_end(option: str, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    content = b"a\n" * 50_000 + b'"b"'
+    threading.Thread(target=path.write_bytes, args=(content,)).start()
+    text = "\n".join(prompts(**{option: str(path)}))
+    assert text == content.decode()
+
+
+def test_json_in_a_pipe_is_known_by_its_first_letter(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    content = b'\n{"prompt": "a"}\n'
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,)).start()
+    assert prompts(prompts=str(tmp_path / "pipe")) == ["a"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize("option", ["prompts", "prefix_file"])
+def test_prompts_in_another_encoding_are_refused_with_the_way_to_convert_them(
+    option: str, encoding: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "p.txt", "I don’t know\n".encode(encoding))  # noqa: RUF001
+    with pytest.raises(BadDataError, match=f"iconv -f {encoding[:6]} -t utf-8"):
+        prompts(**{option: path})
+
+
+def test_prompts_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt2cli.text.prompts.MOST_BYTES", 1000)
+    path = written(tmp_path / "p.txt.gz", gzip.compress(b"a\n" * 1000))
+    with pytest.raises(BadDataError, match="over 1,000 bytes of prompts"):
+        prompts(prompts=path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_a_file_that_ends_inside_a_character_is_refused(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "windows.txt"
     path.write_bytes(b"\xef\xbb\xbfhello\r\n")
-    assert texts(path) == ["hello\r\n"]
+    assert texts(path) == ["hello\n"]
 
 
 @pytest.mark.parametrize("size", [1, 3, 1 << 20])
@@ -129,4 +130,97 @@ def test_only_options_that_matter_to_the_files_make_a_difference() -> None:
     assert facts("a.csv", csv_column="x") != facts("a.csv")
     assert facts("a.csv", csv_header=True) != facts("a.csv")
     assert facts("a.jsonl", text_field="y") != facts("a.jsonl")
+    assert facts("a.tsv", csv_delimiter=";") != facts("a.tsv")
+    for name in ("a.txt", "a.csv", "a.json"):
+        assert facts(name, keep_line_ends=True) != facts(name)
+    assert facts("a.npz", keep_line_ends=True) == facts("a.npz")
     assert facts("a.npz", encoding="latin-1", csv_column="x") == facts("a.npz")
+
+
+def converted(path: Path, **options: Any) -> tuple[list[str], bool]:
+    """Returns the documents of a file, and whether line ends were converted."""
+    meter = Meter()
+    found = readers.documents(Source(path), Reading(vocab=50257, **options), meter)
+    return ["".join(map(str, each)) for each in found], bool(meter.converted)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 20])
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.txt", "a\r\nb\rc\n\r\n", ["a\nb\nc\n\n"]),
+        ("a.csv", 'text,n\r\n"a\r\nb\rc",1\r\n', ["a\nb\nc"]),
+        ("a.jsonl", '{"text": "a\\r\\nb\\rc"}\n', ["a\nb\nc"]),
+        ("a.json", '[{"text": "a\\r\\nb\\rc"}]', ["a\nb\nc"]),
+    ],
+)
+def test_line_ends_become_one_in_files_of_every_kind(
+    name: str,
+    content: str,
+    expected: list[str],
+    size: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sources, "READ_BYTES", size)
+    (tmp_path / name).write_bytes(content.encode())
+    assert converted(tmp_path / name) == (expected, True)
+    (kept,), told = converted(tmp_path / name, keep_line_ends=True)
+    assert kept.startswith("a\r\nb\rc")
+    assert not told
+    (tmp_path / name).write_bytes(content.encode().replace(b"\r", b"").replace(b"\\r", b""))
+    assert converted(tmp_path / name)[1] is False
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_utf_16_is_read_without_its_mark(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("Verse 1: the cat\n".encode(encoding))
+    assert texts(tmp_path / "a.txt", encoding=encoding[:6]) == ["Verse 1: the cat\n"]
+
+
+def test_windows_quotes_are_answered_by_windows_encoding(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("I don’t know “why”.\n".encode("cp1252"))  # noqa: RUF001
+    with pytest.raises(BadDataError, match="byte 5 .0x92.*I don’t know.*--encoding cp1252"):  # noqa: RUF001, RUF043
+        texts(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.tsv.gz"])
+def test_a_line_without_an_end_from_a_small_file_is_refused_in_bounded_memory(
+    name: str, tmp_path: Path
+) -> None:
+    begin = b'{"text": "' if "jsonl" in name else b'id,text\n1,"'
+    with gzip.open(tmp_path / name, "wb") as file:
+        file.write(begin)
+        for _ in range(60):
+            file.write(b"a" * 10_000_000)
+    assert (tmp_path / name).stat().st_size < 1_000_000
+    tracemalloc.start()
+    with pytest.raises(BadDataError, match="characters"):
+        texts(tmp_path / name)
+    assert tracemalloc.get_traced_memory()[1] < 200_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "taken"),
+    [
+        ("a.txt", "plain", None),
+        (
+            "a.csv",
+            "id;text\n1;Hello\n",
+            ("its delimiter is ';', the text is column 'text'", "Hello"),
+        ),
+        ("a.json", '[{"paragraphs": ["Hello"]}]', ("field 'paragraphs' of each record", "Hello")),
+        ("a.jsonl", '{"text": "Hello"}\n', ("field 'text' of each record", "Hello")),
+        ("a.json", '["Hello"]', ("every record is a text", "Hello")),
+        ("b.json", "[]", ("no records", "")),
+    ],
+)
+def test_what_is_taken_is_described(name: str, content: str, taken: Any, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    found = readers.description(Source(tmp_path / name), READING)
+    if taken is None or found is None:
+        assert found is taken
+    else:
+        assert taken[0] in found[0]
+        assert found[1] == taken[1]

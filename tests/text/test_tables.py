@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,13 +44,13 @@ def test_a_header_is_found_where_the_first_row_is_of_another_kind(
 
 def test_a_column_is_found_by_name_or_number() -> None:
     text = "id,body\n1,Good morning.\n"
-    assert layout(text, "body") == tables.Layout(1, True, "'body'")
-    assert layout(text, "2") == tables.Layout(1, True, "'body'")
-    assert layout(text, "2", header=False) == tables.Layout(1, False, "2")
-    assert layout(text) == tables.Layout(0, True, "'id'")
-    assert layout("2,Good morning.\n" * 3, "2") == tables.Layout(1, False, "2")
-    assert layout("2,1\n" * 3, "1", header=True) == tables.Layout(1, True, "'1'")
-    assert str(layout(text, "body")) == "the first row is a header, the text is column 'body'"
+    assert layout(text, "body") == tables.Layout(1, True, "'body'", width=2)
+    assert layout(text, "2") == tables.Layout(1, True, "'body'", width=2)
+    assert layout(text, "2", header=False) == tables.Layout(1, False, "2", width=2)
+    assert layout(text) == tables.Layout(1, True, "'body'", width=2)
+    assert layout("2,Good morning.\n" * 3, "2") == tables.Layout(1, False, "2", width=2)
+    assert layout("2,1\n" * 3, "1", header=True) == tables.Layout(1, True, "'1'", width=2)
+    assert str(layout(text, "body")) == "the first row is a header, the text is column 'body' of 2"
 
 
 @pytest.mark.parametrize("column", ["text", "3", "0", "BODY"])
@@ -74,3 +76,78 @@ def test_quotes_that_do_not_fit_are_named_by_their_line(broken: str) -> None:
 def test_an_empty_csv_has_no_cells() -> None:
     where = layout("\n\n", "text")
     assert list(tables.cells(SOURCE, where, ["\n", "\n"])) == []
+
+
+def texts(text: str, name: str = "tweets.csv", **options: Any) -> list[str]:
+    source = Source(Path(name))
+    lines = text.splitlines(keepends=True)
+    found = tables.layout(source, lines, options.pop("column", None), None, **options)
+    return list(tables.cells(source, found, lines))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_is_found(delimiter: str) -> None:
+    names = delimiter.join(["id", "text", "likes"])
+    table = f'{names}\n1{delimiter}"a;b|c,d\te"{delimiter}3'
+    for name in ("tweets.csv", "tweets.tsv"):
+        assert texts(f"{table}\n", name) == ["a;b|c,d\te"]
+        assert texts(f"sep={delimiter}\n{table}\n", name) == ["a;b|c,d\te"]
+
+
+def test_a_delimiter_that_is_given_is_taken() -> None:
+    assert texts("a;b\nc;d\n", delimiter=",") == ["a;b", "c;d"]
+    assert texts("sep=,\na;b\n", delimiter=";") == ["a"]
+    assert texts("Yes, sir.\nNo.\n", delimiter="\t") == ["Yes, sir.", "No."]
+
+
+def test_text_with_commas_in_one_column_is_one_column() -> None:
+    assert texts('text\n"Yes, sir."\n"No; well, no."\n') == ["Yes, sir.", "No; well, no."]
+
+
+def test_an_index_as_pandas_writes_it_is_no_text() -> None:
+    assert texts(',verse\n0,"Verse 0, the cat"\n1,Verse 1\n') == ["Verse 0, the cat", "Verse 1"]
+    assert texts("Unnamed: 0,verse\n0,The cat sat.\n") == ["The cat sat."]
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        ("ID,Title,Content\n1,A very long title of a post,Short.\n", "'Content'"),
+        ("ID,full_text\n1,Hello there.\n", "'full_text'"),
+        ("Tweet Text,Date\nHello there.,2020-01-01\n", "'Tweet Text'"),
+        ("id,verse,url\n1,Hello there.,https://example.org/a/very/long/address\n", "'verse'"),
+        ("review,summary\n5,I would buy it again.\n", "'summary'"),
+        ("text_id,verse\nabc-1,Shall I compare thee?\n", "'verse'"),
+        ("1,Shall I compare thee?\n2,Thou art more lovely.\n", "2"),
+    ],
+)
+def test_the_column_that_is_text_is_found_and_said(table: str, name: str) -> None:
+    found = layout(table)
+    assert found.name == name
+    assert f"the text is column {name} of" in str(found)
+
+
+@pytest.mark.parametrize("header", ["id,text\n", ""])
+def test_a_row_that_would_be_cut_at_a_delimiter_is_refused(header: str) -> None:
+    table = header + "1,Good morning.\n" * 30 + "2,Yes, sir.\n"
+    line = table.count("\n")
+    with pytest.raises(
+        BadDataError, match=rf"line {line}: the row has 3 cells, and the first row 2"
+    ):
+        texts(table)
+    assert texts(f"{header}1,Yes.,,\n") == ["Yes."]
+
+
+def test_a_row_without_an_end_is_refused_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MOST_ROW", 1000)
+    taken = []
+
+    def lines() -> Iterator[str]:
+        yield '"\n'
+        for number in range(10_000):
+            taken.append(number)
+            yield '","\n'
+
+    with pytest.raises(BadDataError, match="a row of over 1,000 characters"):
+        list(tables.rows(SOURCE, lines()))
+    assert len(taken) < 1000

@@ -10,7 +10,8 @@ import tiktoken
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from gpt2cli.errors import BadDataError, MissingInputError
-from gpt2cli.text.tokenizer import END_OF_TEXT, Tokenizer, read_tokenizer
+from gpt2cli.special_tokens import END_OF_TEXT
+from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from tests import models
 
 TEXTS = {

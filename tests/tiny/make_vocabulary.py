@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from gpt2cli.text.tokenizer import END_OF_TEXT
+from gpt2cli.special_tokens import END_OF_TEXT
 from gpt2cli.vocabulary import byte_symbols
 
 VOCAB = 2048

@@ -71,6 +71,17 @@ def test_the_chief_leads_and_else_the_first_worker() -> None:
         (tf_config(index=2, worker=["a:1", "b:1"]), "it names no task 2 of 'worker'"),
         (tf_config("ps", worker=["a:1", "b:1"]), "it names no task 0 of 'ps'"),
         (tf_config(worker=["a:1"], ps=["b:1"]), "its jobs are worker, ps"),
+        ("[" * 300_000, "nests too deep"),
+        ("[" * 30 + "x" * 1_000_000, "is no JSON"),
+        ('{"cluster": NaN}', "not a JSON number"),
+        ("\udce9", "is no JSON"),
+        (tf_config(worker=["a..b:1"]), "'a..b:1' is not host:port"),
+        (tf_config(worker=["x" * 64 + ":1"]), "is not host:port"),
+        (tf_config(worker=["[zz]:1"]), "'[zz]:1' is not host:port"),
+        (tf_config(worker=["\x1b[31m:1"]), "is not host:port"),
+        (tf_config(index="9" * 5000, worker=["a:1"]), "is malformed"),
+        (tf_config("\x1b" * 9999, worker=["a:1"]), "it names no task 0 of"),
+        (tf_config(**{"\x1b" * 9999: ["a:1"]}), "its jobs are"),
     ],
 )
 def test_a_malformed_tf_config_is_refused(
@@ -80,6 +91,8 @@ def test_a_malformed_tf_config_is_refused(
     with pytest.raises(UsageError) as refusal:
         cluster.read(config(multi_gpu=True))
     assert wrong in str(refusal.value)
+    assert str(refusal.value).isprintable()
+    assert len(str(refusal.value)) < 500
     assert '{"cluster": {"worker": ["host:port", …]}' in str(refusal.value)
 
 
@@ -155,3 +168,9 @@ def test_the_command_refuses_before_tensorflow_loads(cli: Run, tmp_path: Path) -
     done = cli("finetune", "text.txt", "--multi-gpu", env=env | {"TF_CONFIG": "{"})
     assert done.returncode == 2
     assert list(tmp_path.iterdir()) == [tmp_path / "text.txt"]
+
+
+def test_long_values_are_compared_by_their_hash() -> None:
+    ours = cluster.facts(config(sample_prefix="a" * 1_000_000))
+    assert len(json.dumps(ours)) < 10_000
+    assert ours != cluster.facts(config(sample_prefix="a" * 999_999))

@@ -13,12 +13,13 @@ import pytest
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, UsageError
 from gpt2cli.records import Record
-from gpt2cli.text import batches
+from gpt2cli.text import batches, inputs
 from gpt2cli.text.tokenizer import Tokenizer
 from gpt2cli.training import data
 from tests import models
 
 WINDOW = 8
+TAKEN = f"text.jsonl: the text is field 'text' of each record; the first begins: {' one' * 9}"
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def prepared(tokenizer: Tokenizer, **options: Any) -> tuple[data.Data, list[str]]:
     """Returns the data that a config asks for, and the lines that were told."""
     config = FinetuneConfig(**{"dataset": ("text.jsonl",)} | options)
-    texts = data.find(config)
-    told: list[Record] = list(data.remarks(config, texts))
+    texts = inputs.find(config)
+    told: list[Record] = list(inputs.remarks(config, texts))
     steps = data.encode(config, texts, tokenizer, Path("run"), WINDOW)
     while True:
         try:
@@ -51,7 +52,7 @@ def token_files() -> set[str]:
 
 def test_the_last_documents_are_held_out(place: Path, tokenizer: Tokenizer) -> None:
     found, told = prepared(tokenizer)
-    assert (len(found.tokens), found.held_out_tokens, told) == (380, 20, [])
+    assert (len(found.tokens), found.held_out_tokens, told) == (380, 20, [TAKEN])
     assert found.tokens[-1] == 50256
     assert found.held_out is not None
     assert found.held_out.tolist()[0][:2] == tokenizer.encode(" one one")
@@ -77,7 +78,7 @@ def test_nothing_is_held_out_where_nothing_is_validated(
 ) -> None:
     found, told = prepared(tokenizer, **options)
     assert (len(found.tokens), found.held_out, found.held_out_name) == (400, None, "")
-    assert told == []
+    assert told == [TAKEN]
 
 
 def test_a_text_of_its_own_is_validated_on(place: Path, tokenizer: Tokenizer) -> None:
@@ -172,8 +173,9 @@ def test_how_a_csv_is_read_is_said(place: Path, tokenizer: Tokenizer) -> None:
         tokenizer, dataset=("a.csv", "b.csv", "c.csv"), csv_column="2", val_fraction=0.0
     )
     assert told == [
-        "a.csv and 1 more: the first row is a header, the text is column 'body'",
-        "c.csv: no header, the text is column 2",
+        "a.csv and 1 more: the first row is a header, the text is column 'body' of 2; "
+        "the first begins: Good morning.",
+        "c.csv: no header, the text is column 2 of 2; the first begins: Good morning.",
     ]
     assert found.tokens.tolist() == [*tokenizer.encode("Good morning."), 50256] * 27
 
@@ -181,9 +183,9 @@ def test_how_a_csv_is_read_is_said(place: Path, tokenizer: Tokenizer) -> None:
 def test_a_large_corpus_tells_how_far_it_is(
     place: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert prepared(tokenizer)[1] == []
+    assert prepared(tokenizer)[1] == [TAKEN]
     monkeypatch.setattr(data, "WORTH_A_BAR", 1)
-    (told,) = prepared(tokenizer, text_field="title")[1]
+    _, told = prepared(tokenizer, text_field="title")[1]
     assert told.startswith("encoding text.jsonl: 3,919 bytes in ")
 
 
@@ -231,11 +233,12 @@ def test_a_hundred_megabytes_are_encoded_in_less_than_300(place: Path) -> None:
     program = (
         "import resource\nfrom pathlib import Path\n"
         "from gpt2cli.config.finetune import FinetuneConfig\n"
+        "from gpt2cli.text import inputs\n"
         "from gpt2cli.training import data\nfrom tests import models\n"
         "def peak(who): return resource.getrusage(who).ru_maxrss\n"
         "tokenizer, before = models.real_tokenizer(), peak(resource.RUSAGE_SELF)\n"
         "config = FinetuneConfig(dataset=('large.txt',))\n"
-        "list(data.encode(config, data.find(config), tokenizer, Path('run'), 1024))\n"
+        "list(data.encode(config, inputs.find(config), tokenizer, Path('run'), 1024))\n"
         "helper = peak(resource.RUSAGE_CHILDREN)\n"
         "print(peak(resource.RUSAGE_SELF) - before, helper)\n"
     )

@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from gpt2cli.errors import BadDataError, TryLaterError
+from gpt2cli.errors import BadDataError, TryLaterError, UsageError
 from gpt2cli.signals import Interrupted
-from gpt2cli.training import meeting
+from gpt2cli.training import meeting, wire
 from gpt2cli.training.cluster import Cluster, host_and_port
 from gpt2cli.training.meeting import Line
 from tests.distributed.workers import free_ports
@@ -93,7 +94,7 @@ def knock(member: Cluster, *messages: dict[str, Any]) -> socket.socket:
         with contextlib.suppress(ConnectionRefusedError):
             connection = socket.create_connection(host_and_port(member.addresses[0]))
             for message in messages:
-                meeting.sent(connection, message)
+                wire.sent(connection, message)
             return connection
 
 
@@ -111,9 +112,9 @@ def test_a_leader_that_leaves_ends_those_who_were_here_at_once() -> None:
     began = time.monotonic()
 
     def leader() -> None:
-        with meeting.listening(first) as server, server.accept()[0] as connection:
-            meeting.received(connection, 5)
-            meeting.sent(connection, {"welcome": True})
+        with wire.listening(first) as server, server.accept()[0] as connection:
+            wire.received(connection, 5)
+            wire.sent(connection, {"welcome": True})
 
     found = crowd(leader, lambda: met(second, FACTS, 1, 10))
     assert isinstance(found[1], TryLaterError)
@@ -127,7 +128,7 @@ def test_a_worker_that_leaves_ends_all_who_are_here_at_once() -> None:
 
     def leaver() -> None:
         connection = knock(first, {"number": 2, "facts": FACTS})
-        meeting.received(connection, 5)
+        wire.received(connection, 5)
         time.sleep(1)
         connection.close()
 
@@ -217,9 +218,164 @@ def test_two_messages_at_once_are_read_one_by_one() -> None:
     one, other = socket.socketpair()
     with one, other:
         one.sendall(json.dumps({"a": 1}).encode() + b"\n[2]\nnot json\n")
-        assert meeting.received(other, 1) == {"a": 1}
-        assert meeting.received(other, 1) == {}
-        assert meeting.received(other, 1) == {}
-        assert meeting.received(other, 0.01) == {}
+        assert wire.received(other, 1) == {"a": 1}
+        assert wire.received(other, 1) == {}
+        assert wire.received(other, 1) == {}
+        assert wire.received(other, 0.01) == {}
         one.close()
-        assert meeting.received(other, 1) is None
+        assert wire.received(other, 1) is None
+
+
+def test_a_worker_listens_at_the_address_that_is_named_alone() -> None:
+    (first,) = loopback(1)
+    host, port = host_and_port(first.addresses[0])
+    with wire.listening(first) as server:
+        assert server.getsockname() == (host, port)
+        # Another address of the same machine is free, and nobody answers there.
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port), timeout=5)
+    with wire.listening(Cluster((f"localhost:{port}",), 0)) as server:
+        assert server.getsockname()[0] in ("127.0.0.1", "::1")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_an_address_that_is_another_machines_is_refused(host: str) -> None:
+    with pytest.raises(UsageError, match="none of this machine's"):
+        wire.listening(Cluster((f"{host}:4567", "127.0.0.1:1"), 0))
+
+
+HOSTILE = [
+    b"[" * 300_000,
+    b'{"number":1,"facts":null}\n',
+    b'{"number":true,"facts":{}}\n',
+    b'{"number":1e400,"facts":{}}\n',
+    b'{"number":"1","facts":{}}\n',
+    b'{"number":-1,"facts":{}}\n',
+    b'{"number":99999999999,"facts":{}}\n',
+    b'{"number":1,"facts":{"a":[1]}}\n',
+    b'{"number":' + b"9" * 5000 + b"}\n",
+    b"\xff\xfe\n",
+    b"\n",
+    b"null\n",
+]
+
+
+def test_whatever_strangers_send_the_workers_meet() -> None:
+    first, second = loopback(2)
+
+    def strangers() -> None:
+        for message in HOSTILE:
+            with knock(first) as connection, contextlib.suppress(OSError):
+                connection.sendall(message)
+
+    def late() -> int:
+        time.sleep(0.3)
+        return met(second, FACTS, 8, 0.5)
+
+    found = crowd(strangers, late, lambda: met(first, FACTS, 7, 0.5))
+    assert found == [None, 7, 7]
+
+
+def test_neither_many_who_are_silent_nor_one_who_drips_keeps_the_workers_apart() -> None:
+    first, second = loopback(2)
+    over = threading.Event()
+
+    def drip() -> None:
+        with knock(first) as connection, contextlib.suppress(OSError):
+            while not over.wait(0.1):
+                connection.sendall(b"[")
+
+    def silent() -> None:
+        with contextlib.ExitStack() as stack:
+            for _ in range(200):
+                stack.enter_context(knock(first))
+            over.wait(20)
+
+    def real() -> float:
+        time.sleep(0.5)
+        began = time.monotonic()
+        met(second, FACTS, 8, 0.5)
+        over.set()
+        return time.monotonic() - began
+
+    def leader() -> int:
+        return met(first, FACTS, 7, 0.5)
+
+    found = crowd(leader, drip, silent, real)
+    assert found[0] == 7
+    assert found[3] < 10
+
+
+def test_who_claims_the_place_of_one_who_is_here_is_hung_up_on() -> None:
+    first, _, third = loopback(3)
+
+    def twice() -> dict[str, Any] | None:
+        hello = {"number": 1, "facts": FACTS}
+        with knock(first, hello) as one:
+            assert wire.received(one, 5) == {"welcome": True}
+            with knock(first, hello) as other:
+                answer = wire.received(other, 5)
+            met(third, FACTS, 1, 0.5)
+            return answer
+
+    assert crowd(twice, lambda: met(first, FACTS, 7, 0.5)) == [None, 7]
+
+
+def test_a_line_that_comes_byte_by_byte_is_waited_for_no_longer_than_was_said() -> None:
+    one, other = socket.socketpair()
+    over = threading.Event()
+
+    def drip() -> None:
+        while not over.wait(0.2):
+            one.sendall(b"[")
+
+    with one, other:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        began = time.monotonic()
+        assert wire.received(other, 1) == {}
+        assert time.monotonic() - began < 3
+        over.set()
+        thread.join()
+
+
+def test_a_message_that_is_never_read_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "ANSWER_SECONDS", 0.2)
+    one, other = socket.socketpair()
+    with one, other:
+        began = time.monotonic()
+        wire.sent(one, {"a": "x" * 10_000_000})
+        assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("seed", ["7", -1, 2**32, None, True, 1.5])
+def test_a_seed_that_is_none_is_not_taken(seed: object) -> None:
+    first, second = loopback(2)
+
+    def leader() -> None:
+        with wire.listening(first) as server, server.accept()[0] as connection:
+            wire.received(connection, 5)
+            wire.sent(connection, {"welcome": True})
+            wire.sent(connection, {"seed": seed})
+
+    found = crowd(leader, lambda: met(second, FACTS, 1, 0.02))
+    assert isinstance(found[1], TryLaterError)
+
+
+def test_what_a_peer_says_is_shown_short_and_printable() -> None:
+    with pytest.raises(BadDataError) as shown:
+        meeting.check({"error": "\x1b[31m" + "x" * 100_000})
+    assert str(shown.value).isprintable()
+    assert len(str(shown.value)) < 500
+    first, _ = loopback(2)
+    ours = {f"--{n}": "a" * 1000 for n in range(100)}
+    told = meeting.difference(first, 1, ours, dict.fromkeys(ours, "\x1b" * 1000))
+    assert told.isprintable()
+    assert len(told) < 500
+
+
+def test_a_wait_of_a_million_years_is_one() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        one.sendall(b"{}\n")
+        assert wire.received(other, 1e300) == {}

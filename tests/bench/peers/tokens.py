@@ -45,7 +45,7 @@ def watch(most: list[int], done: threading.Event) -> None:
 
 def gpt2cli(settings: argparse.Namespace) -> Callable[[], object]:
     from gpt2cli import native
-    from gpt2cli.text import corpus, crew, sources
+    from gpt2cli.text import corpus, crew, finding
     from gpt2cli.text.readers import Reading
     from gpt2cli.text.tokenizer import read_tokenizer
 
@@ -64,7 +64,7 @@ def gpt2cli(settings: argparse.Namespace) -> Callable[[], object]:
 
     def work() -> None:
         with Path("tokens.tmp").open("wb") as file:
-            found = sources.find([settings.text])
+            found = finding.find([settings.text])
             for _ in corpus.write_tokens(found, reading, tokenizer, file):
                 pass
 

@@ -1,0 +1,67 @@
+"""Files that others may have put there: opened without waiting, refused by the right error."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from gpt2cli.errors import BadDataError, DiskError, Gpt2cliError, MissingInputError, shortened
+
+MISSING = (errno.ENOENT, errno.ENOTDIR)
+# The file system answers well, and the answer is no.
+REFUSED = (
+    *(errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR),
+    *(errno.ENXIO, errno.ENODEV, errno.EINVAL, errno.EILSEQ),
+)
+# What a file that was whole once answers when it is lost or its disk is bad. Whatever else keeps
+# it from being read says nothing about its content.
+DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO)
+
+
+class UnreadableError(MissingInputError):
+    """A file is there and may be whole, but cannot be read: no other one may take its place."""
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Opens a regular file for reading.
+
+    Raises:
+        BadDataError: it is a pipe, a device or a folder, which would block or never end.
+        OSError: it cannot be opened.
+    """
+    # Without O_NONBLOCK, opening a pipe would wait for its writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise BadDataError(f"{shortened(path)} is not a regular file.")
+        yield file
+
+
+def content(path: Path) -> bytes:
+    """Returns what a regular file holds; raises as `opened` does."""
+    with opened(path) as file:
+        return file.read()
+
+
+def refusal(error: OSError, path: Path | None = None) -> Gpt2cliError:
+    """Returns what the system's refusal to read means, with the right exit code.
+
+    Args:
+        error: the refusal.
+        path: what was read, where the error does not say.
+    """
+    name = error.filename if error.filename is not None else path
+    # Undecodable bytes in a name come as such from some calls.
+    where = shortened(os.fsdecode(name) if isinstance(name, (str, bytes, os.PathLike)) else "it")
+    reason = error.strerror or shortened(error)
+    if error.errno in MISSING:
+        return MissingInputError(f"{where} is missing: {reason}.")
+    if error.errno in REFUSED:
+        return UnreadableError(f"Cannot read {where}: {reason}. Nothing was changed.")
+    return DiskError(f"Cannot read {where}: {reason}.")

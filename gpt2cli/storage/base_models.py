@@ -1,0 +1,79 @@
+"""The folder of a base model, as it lies here or as it came from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpt2cli import json_reader
+from gpt2cli.errors import BadDataError, MissingInputError, shortened
+from gpt2cli.storage import folders, huggingface
+
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
+LONGEST_NAME_BYTES = 200
+
+
+def present(folder: Path) -> Path:
+    """Returns a model's folder.
+
+    Raises:
+        MissingInputError: it is not there.
+        BadDataError: it is something else.
+    """
+    if folder.is_dir():
+        return opened(folder)
+    where = shortened(folder)
+    if folder.name.lower().endswith(ARCHIVES):
+        raise MissingInputError(
+            f"{where} names an archive, and a model is a folder. Unpack it first, and give the "
+            "folder."
+        )
+    if folder.is_file():
+        raise MissingInputError(f"{where} is a file, and a model is a folder. Give its folder.")
+    there = shortened(folders.names_in(folder.parent))
+    raise MissingInputError(f"There is no model {where}; {there}. {remedy(folder)}")
+
+
+def remedy(folder: Path) -> str:
+    """Returns how a model that is not there can be had."""
+    if folder.name in folders.FETCHED:
+        place = "" if folder.parent == Path("models") else f" --model-dir {folder.parent}"
+        if len(place) <= folders.SHOWN_PATH and place.isprintable():
+            return f"Fetch it with `gpt2cli download {folder.name}{place}`."
+    return (
+        f"`gpt2cli download` fetches {', '.join(folders.FETCHED)}; another model must lie there, "
+        "or give the path of its folder."
+    )
+
+
+def opened(folder: Path) -> Path:
+    """Returns where in a folder its files are: in a Hub cache they are a snapshot.
+
+    Raises:
+        BadDataError: it holds a PEFT adapter, which is no model.
+    """
+    place = snapshot(folder) or folder
+    if (place / huggingface.ADAPTER).is_file() and not (place / folders.HPARAMS).exists():
+        facts = huggingface.read_json(place / huggingface.ADAPTER)
+        base = shortened(repr(facts.get("base_model_name_or_path")), 60)
+        raise BadDataError(
+            f"{shortened(place)} holds a PEFT adapter to {base}, not a model. Merge it first, with "
+            "PEFT: PeftModel.from_pretrained(base, folder).merge_and_unload(), and save_pretrained."
+        )
+    return place
+
+
+def snapshot(folder: Path) -> Path | None:
+    """Returns the snapshot in a folder of the Hub's cache, or None where it is no such folder.
+
+    That is the one of the branch `main`, or else the newest.
+    """
+    places = folder / "snapshots"
+    if not places.is_dir() or (folder / huggingface.CONFIG).exists():
+        return None
+    main = folder / "refs" / "main"
+    if main.is_file():
+        name = json_reader.content(main, LONGEST_NAME_BYTES).decode(errors="replace").strip()
+        if name and Path(name).name == name and (places / name).is_dir():
+            return places / name
+    there = [path for path in places.iterdir() if path.is_dir()]
+    return max(there, key=lambda path: path.stat().st_mtime, default=None)

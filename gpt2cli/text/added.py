@@ -1,0 +1,98 @@
+"""Where added tokens stand in a text, as Hugging Face's tokenizers find them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import regex
+
+from gpt2cli.special_tokens import Added
+
+BLANK_END, BLANK_START = regex.compile(r"\p{White_Space}+$"), regex.compile(r"\p{White_Space}+")
+WORD = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")
+# Where a token begins and ends, and its number.
+Span = tuple[int, int, int]
+
+
+class AddedTokens:
+    """The tokens that are found as a whole: the first in a text, and of those the longest.
+
+    Attributes:
+        longest: characters of the longest.
+        are_lonely: whether one of them stands only where no letters touch it.
+    """
+
+    def __init__(self, added: Mapping[int, Added]) -> None:
+        """Takes them by number."""
+        self.longest = max((len(token.text) for token in added.values()), default=0)
+        self.are_lonely = any(token.single_word for token in added.values())
+        self._passes = []
+        for late in (False, True):
+            known = {t.text: (n, t) for n, t in added.items() if t.normalized == late}
+            if known:
+                texts = sorted(known, key=len, reverse=True)
+                self._passes.append((re.compile("|".join(map(re.escape, texts))), known))
+
+    def spans(self, text: str) -> list[Span]:
+        """Returns where they stand, in order, with the white space that they take."""
+        found: list[Span] = []
+        for pattern, known in self._passes:
+            if pattern.search(text):
+                new = [
+                    span
+                    for begin, end in between(found, len(text))
+                    for span in spans(text, begin, end, pattern, known)
+                ]
+                found = sorted([*found, *new])
+        return found
+
+    def parts(self, text: str) -> Iterator[str | int]:
+        """Yields a text's parts: added tokens by number, and what stands between them."""
+        last = 0
+        for begin, end, number in self.spans(text):
+            if last < begin:
+                yield text[last:begin]
+            yield number
+            last = end
+        if last < len(text):
+            yield text[last:]
+
+
+def spans(
+    text: str,
+    begin: int,
+    end: int,
+    pattern: re.Pattern[str],
+    known: Mapping[str, tuple[int, Added]],
+) -> Iterator[Span]:
+    """Yields where tokens stand in a part of a text."""
+    last = begin
+    for match in pattern.finditer(text, begin, end):
+        start, stop = match.span()
+        number, token = known[match[0]]
+        if token.single_word and (
+            (start > begin and WORD.match(text[start - 1]))
+            or (stop < end and WORD.match(text[stop]))
+        ):
+            continue
+        if token.lstrip:
+            blank = BLANK_END.search(text, min(last, start), start)
+            start = max(last, blank.start() if blank else start)
+        if token.rstrip and (blank := BLANK_START.match(text, stop, end)):
+            stop = blank.end()
+        # What another one has taken as its white space leaves nothing of this one.
+        if start < stop:
+            yield start, stop, number
+        last = stop
+
+
+def between(found: list[Span], length: int) -> Iterator[tuple[int, int]]:
+    """Yields where a text is that no token takes."""
+    last = 0
+    for begin, end, _ in found:
+        if last < begin:
+            yield last, begin
+        last = end
+    if last < length:
+        yield last, length

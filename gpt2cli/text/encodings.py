@@ -1,0 +1,159 @@
+"""Which encoding a text is in, by its bytes: what to propose where another was said."""
+
+from __future__ import annotations
+
+import codecs
+import unicodedata
+
+import regex
+
+from gpt2cli.errors import shortened
+
+# Bytes that are looked at.
+SAMPLE = 1 << 14
+# Fewer bytes tell nothing of two or four bytes a unit.
+LEAST = 4
+BYTE_ORDER_MARKS = {
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+# The likelier first: of two that fit as well, the first is taken.
+NARROW = (
+    *("utf-8", "cp1252", "cp1250", "cp1251", "koi8-r", "cp1253", "cp1255", "cp1256"),
+    *("shift-jis", "euc-jp", "euc-kr", "big5", "gb18030", "mac-roman", "cp866", "cp850"),
+)
+PUNCTUATION = frozenset(
+    "‘’‚“”„•…‹›€™–—«»°§©®·¿¡£½²³ªº№、。「」『』・!?():;,.〜\u3000\xa0"  # noqa: RUF001
+)
+# What texts in these scripts are full of.
+COMMON = frozenset(
+    "оеаинтсрвлαοιετσνהוילרםאבמתاليوهمرنのはをにがたでと이다는에의을가하的一是不了在人有我他"
+)
+WORD = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}ー々]+|[\p{L}\p{M}--[\p{Han}\p{Hiragana}\p{Katakana}ー々]]+",
+    regex.V1,
+)
+UTF8_CHARACTER = regex.compile(
+    rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
+)
+# A candidate is proposed where so much of what is not ASCII makes sense.
+ENOUGH = 0.8
+# A text is UTF-8 where so many of its bytes beyond ASCII are whole characters of it.
+USUAL = 0.9
+# How much of the text a proposal shows (characters).
+SHOWN = 40
+
+
+def remedy(content: bytes, place: int, fix: str = "Give --encoding {}") -> str:
+    """Returns what to do about a byte that is not in the encoding that was said.
+
+    Args:
+        content: the bytes around it, from the file's beginning or a later place.
+        place: where the byte is in them.
+        fix: what mends it, with a place for the encoding's name.
+    """
+    begin = content.rfind(b"\n", 0, place) + 1
+    sample = content[begin : begin + SAMPLE]
+    name = wide(content[:SAMPLE]) or narrow(sample)
+    if name is None:
+        return f"{fix.format('NAME')}, with the NAME of what it is written in, as cp1252."
+    if name.startswith("utf-"):
+        sample = content[:SAMPLE]
+    text = decoded(sample, codec(name, sample)) or ""
+    at = next((at for at, char in enumerate(text) if not char.isascii()), 0)
+    shown = shortened(text[max(0, at - SHOWN // 2) : at + SHOWN // 2].strip())
+    return f'As {name} it reads: "{shown}". {fix.format(name)}.'
+
+
+def wide(sample: bytes) -> str | None:
+    """Returns which encoding of two or four bytes a unit a text's first bytes are in, or None."""
+    for mark, name in BYTE_ORDER_MARKS.items():
+        if sample.startswith(mark):
+            return name
+    if b"\0" not in sample or len(sample) < LEAST:
+        return None
+    found = {name: plain_characters(sample, name) for name in WIDE}
+    best = max(found, key=lambda name: found[name])
+    return best[: len("utf-16")] if found[best] else None
+
+
+def codec(encoding: str, first: bytes) -> str:
+    """Returns the codec that reads an encoding: utf-16 and utf-32 may lack the byte order mark.
+
+    Args:
+        encoding: as it was said.
+        first: the text's first bytes.
+    """
+    name = codecs.lookup(encoding).name
+    marked = any(first.startswith(mark) for mark in BYTE_ORDER_MARKS)
+    if name not in ("utf-16", "utf-32") or marked:
+        return name
+    orders = (f"{name}-le", f"{name}-be")
+    return max(orders, key=lambda order: plain_characters(first[:SAMPLE], order))
+
+
+def plain_characters(sample: bytes, name: str) -> int:
+    """Returns how much of a text in a wide encoding is ASCII; 0 where it is none."""
+    text = decoded(sample, name) or ""
+    if not all(char.isprintable() or char.isspace() for char in text):
+        return 0
+    return sum(char.isascii() for char in text)
+
+
+def narrow(sample: bytes) -> str | None:
+    """Returns the encoding in which bytes make the most sense, or None where they make none."""
+    scores = {name: sense(text) for name in NARROW if (text := decoded(sample, name)) is not None}
+    best = max(scores, key=lambda name: scores[name], default=None)
+    # Nobody wants a damaged UTF-8 text in another encoding.
+    high = sum(byte > 127 for byte in sample)
+    whole = sum(map(len, UTF8_CHARACTER.findall(sample)))
+    damaged = best != "utf-8" and whole >= USUAL * high
+    return None if best is None or scores[best] < ENOUGH or damaged else best
+
+
+def decoded(sample: bytes, name: str) -> str | None:
+    """Returns the text of bytes that may end inside a character; None where they are no text."""
+    try:
+        return codecs.getincrementaldecoder(name)().decode(sample)
+    except UnicodeError:
+        return None
+
+
+def sense(text: str) -> float:
+    """Returns the share of what is not ASCII that is in likely words (0 to 1), and a bonus.
+
+    The bonus is half the share of letters that texts in their script are full of.
+    """
+    foreign = [char for char in text if not char.isascii()]
+    if not foreign or not all(char.isprintable() or char.isspace() for char in text):
+        return 0.0
+    good = sum(char in PUNCTUATION for char in foreign)
+    for match in WORD.finditer(text):
+        if likely(match[0], text[: match.start()][-1:], text[match.end() :][:1]):
+            good += sum(not char.isascii() for char in match[0])
+    return (good + sum(char in COMMON for char in foreign) / 2) / len(foreign)
+
+
+def likely(word: str, before: str, after: str) -> bool:
+    """Returns whether a run of letters is of one script, and its capitals where they belong."""
+    scripts = {
+        unicodedata.name(char, "").split(" ")[0].split("-")[0] for char in word if char.isalpha()
+    }
+    eastern = {"CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC"}
+    if scripts & eastern:
+        touched = any(char.isascii() and char.isalpha() for char in (before, after))
+        return scripts <= eastern and (len(word) > 1 or not touched)
+    if len(scripts) != 1 or "HALFWIDTH" in scripts:
+        return False
+    ascii_letters = any(char.isascii() for char in word)
+    if "LATIN" in scripts and len(word) > 2 and not ascii_letters:
+        return False
+    return word in (word.lower(), word.upper(), word[:1].upper() + word[1:].lower())
+
+
+def one_end(text: str) -> str:
+    r"""Returns a text in which each line ends with \n."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
