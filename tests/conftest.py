@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -25,6 +26,13 @@ COMPILED = Path(tempfile.gettempdir()) / f"gpt2cli-tests-{os.getuid()}-{native.f
 os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+class Terminal(io.StringIO):
+    """A stderr that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def unignored() -> None:

@@ -122,7 +122,7 @@ def test_a_signal_that_came_before_leaves_what_begins_at_once() -> None:
 STAYS = """
 import hashlib, os, signal, sys, threading, time
 from gpt2cli import cli, signals
-def work():
+def work(arguments):
     print("ready", flush=True)
     try:
         if sys.argv[1] == "deep":

@@ -47,22 +47,23 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     check_fits(tokenizer, start.hparams)
     stride = chosen_stride(config, start.hparams.n_ctx)
     yield from map(Alert, start.remarks())
-    with tempfile.TemporaryDirectory(prefix="gpt2cli-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gpt2cli-", ignore_cleanup_errors=True) as folder:
         encoder = data.encoder(config, tokenizer, Path(folder), bars=not config.quiet)
         path = yield from encoder.token_file(texts.training)
+        # They stay readable without a name: however this ends, nothing of them is left.
         tokens = corpus.open_tokens(path)
-        check_any(tokens, tokenizer, str(texts.training))
-        yield Notice(f"from {start.prefix}")
-        with announced(f"loading {start.prefix}", quiet=config.quiet):
-            tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
-        from gpt2cli.training import exhaustion
+    check_any(tokens, tokenizer, str(texts.training))
+    yield Notice(f"from {start.prefix}")
+    with announced("loading TensorFlow", quiet=config.quiet):
+        tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
+    from gpt2cli.training import exhaustion
 
-        with exhaustion.explained(config, LEANER):
-            with announced(f"loading {start.prefix}", quiet=config.quiet):
-                judge = yield from loaded(config, start, partial(load_evaluator, config))
-            totals = yield from judged(config, judge, tokens, tokenizer.end_of_text, stride)
-        yield from map(Notice, judge.compiler.told())
-        yield Text(told(config, start, totals, byte_count(tokens, tokenizer)))
+    with exhaustion.explained(config, LEANER):
+        with announced(f"loading {start.prefix}", quiet=config.quiet):
+            judge = yield from loaded(config, start, partial(load_evaluator, config))
+        totals = yield from judged(config, judge, tokens, tokenizer.end_of_text, stride)
+    yield from map(Notice, judge.compiler.told())
+    yield Text(told(config, start, totals, byte_count(tokens, tokenizer)))
 
 
 def chosen_stride(config: EvaluateConfig, n_ctx: int) -> int:

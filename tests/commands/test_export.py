@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpt2cli import progress
 from gpt2cli.commands import export as command
 from gpt2cli.commands.export import export
 from gpt2cli.commands.finetune import finetune
@@ -26,7 +27,7 @@ from gpt2cli.errors import BadDataError, DiskError, MissingInputError, OutputErr
 from gpt2cli.records import Exported, Notice
 from gpt2cli.storage import bundle_writer, checkpoint, exported, folders
 from tests import models
-from tests.conftest import Run
+from tests.conftest import Run, Terminal
 from tests.faults.test_places import mounted
 
 needs_gguf = pytest.mark.skipif(find_spec("gguf") is None, reason="needs the extra `export`")
@@ -180,6 +181,22 @@ def test_a_signal_leaves_nothing_behind(place: Path) -> None:
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 143, printed
     assert sorted(path.name for path in place.iterdir()) == ["models"]
+
+
+@pytest.mark.parametrize("name", ["x", pytest.param("x.gguf", marks=needs_gguf), "x.tar", "x.tgz"])
+def test_how_far_it_is_is_told_by_a_bar_or_by_lines(
+    name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    screen = Terminal()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", screen)
+        run(name)
+    assert f"writing {name}: 100%" in screen.getvalue()
+    monkeypatch.setattr(progress, "LONG_SECONDS", 0.0)
+    run(name, overwrite=True)
+    assert f"writing {name}" in capfd.readouterr().err
+    run(name, overwrite=True, quiet=True)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpt2cli import progress
 from gpt2cli.commands.generate import generate
 from gpt2cli.commands.rows import Plan, Prompt
 from gpt2cli.commands.writers import batches
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, MissingInputError, OutputError
-from gpt2cli.records import Notice, Text
+from gpt2cli.records import Notice, Progress, Text
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from tests import models, oracle
 from tests.conftest import Run
@@ -332,3 +333,29 @@ def test_samples_are_planned_batch_by_batch(tokens_of: Tokenizer) -> None:
     plan = Plan(config, tokens_of, models.MINI.n_ctx, 1)
     found = itertools.islice(batches(plan, [Prompt(0, "a", [1])], 5), 2)
     assert [[row.sample for row in rows] for rows in found] == [[5, 6, 7], [8, 9, 10]]
+
+
+@pytest.mark.parametrize("where", ["a file", "stdout"])
+def test_how_far_it_is_is_told_where_the_text_is_not_seen(
+    where: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    more: dict[str, Any] = {"destination_path": "out.txt"} if where == "a file" else {}
+    options: dict[str, Any] = {
+        "model_name": "small",
+        "length": 2,
+        "nsamples": 2,
+        "ignore_eos": True,
+    }
+    lines = [str(r) for r in generate(GenerateConfig(**options | more)) if isinstance(r, Progress)]
+    assert lines == [
+        "writing 0 of 2 samples: token 1",
+        "writing 0 of 2 samples: token 2",
+        "writing 1 of 2 samples",
+        "writing 1 of 2 samples: token 1",
+        "writing 1 of 2 samples: token 2",
+        "writing 2 of 2 samples",
+    ]
+    more |= {"overwrite": True} if more else {"stream": True}
+    shown = generate(GenerateConfig(**options | more, quiet=bool(more.get("overwrite"))))
+    assert not [record for record in shown if isinstance(record, Progress)]

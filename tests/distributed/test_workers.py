@@ -14,7 +14,7 @@ import pytest
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.training import wire
-from tests.distributed.runs import arrays, command, losses, model_and_text
+from tests.distributed.runs import TEXT, arrays, command, losses, model_and_text
 from tests.distributed.workers import Workers, free_ports
 
 pytestmark = pytest.mark.slow
@@ -77,6 +77,28 @@ def test_a_signal_to_any_stops_all_and_the_run_goes_on_alone(place: Path) -> Non
     alone("run", until_step=step + 2)
     alone("one", until_step=step + 2)
     assert_same(place, "run", "one", step + 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"), [("together:", "No step was done yet"), ("[2 |", "Step 2 is saved")]
+)
+def test_a_signal_to_the_first_in_its_validation_ends_all_in_order(
+    place: Path, text: str, safe: str
+) -> None:
+    (place / "val.txt").write_text(TEXT * 100)
+    more = ("--steps", -1, "--val-dataset", "val.txt", "--val-batches", 100_000)
+    with Workers(place, [words("run", *more)] * 2) as workers:
+        workers.wait_for(0, text)
+        time.sleep(1)
+        workers.processes[0].send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert workers.codes() == [143, 143], workers.told(0)
+        assert time.monotonic() - began < 10
+        for number in (0, 1):
+            assert f"{safe}; the same command goes on from there." in workers.told(number)
+            assert "Traceback" not in workers.told(number)
+    # It was cut, or the test has shown nothing.
+    assert workers.told(0).count("val_loss") == ("Step" in safe)
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -109,6 +109,7 @@ def check_life(place: Path, output: str, saved: int) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_a_run_killed_at_random_moments_loses_nothing(tmp_path: Path, nursery: Nursery) -> None:
     dice, saved = random.Random(KILLS), 0
     for _ in range(KILLS):
@@ -127,6 +128,7 @@ def test_a_run_killed_at_random_moments_loses_nothing(tmp_path: Path, nursery: N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_a_run_stopped_by_signals_ends_saved_every_time(tmp_path: Path, nursery: Nursery) -> None:
     dice, saved = random.Random(STOPS), 0
     for turn in range(STOPS):

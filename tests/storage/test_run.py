@@ -195,6 +195,25 @@ def test_what_later_versions_add_to_a_state_is_left_alone(tmp_path: Path) -> Non
     assert read_state(tmp_path, 5) == STATE
 
 
+def test_a_state_from_before_validations_were_noted_is_that_of_a_validated_step(
+    tmp_path: Path,
+) -> None:
+    old = {"held_out": "windows", "best_step": 4, "best_loss": 2.5, "since_best": 1}
+    run.commit(tmp_path, dataclasses.replace(STATE, **old), write)  # type: ignore[arg-type]
+    path = tmp_path / "state-5.json"
+    record = json.loads(path.read_text())
+    for name in ("val_step", "val_loss", "end_step", "end_loss"):
+        del record[name]
+    path.write_text(json.dumps(record | {"sha256": digest(record)}))
+    state = read_state(tmp_path, 5)
+    # It was validated before it was saved, if it was due: that is not done and counted again.
+    assert (state.val_step, state.own_loss, state.lowest) == (5, None, (4, 2.5))
+    after = dataclasses.replace(state, step=6).validated(2.4, "windows", due=True)
+    assert (after.best_step, after.best_loss, after.since_best) == (6, 2.4, 0)
+    worse = dataclasses.replace(state, step=6).validated(2.6, "windows", due=True)
+    assert (worse.lowest, worse.since_best) == ((4, 2.5), 2)
+
+
 def test_what_a_killed_save_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     commit(tmp_path, 5)
     before = sorted(tmp_path.iterdir())
