@@ -62,7 +62,7 @@ def last_step(folder: Path) -> int:
             tail = log.read(TAIL_BYTES)
         if tail and not tail.endswith(b"\n"):
             atomic.write(path, "\n", "ab")
-    steps = re.findall(rb'^\{"event": "step".*"step": (\d+)', tail, re.MULTILINE)
+    steps = re.findall(rb'^\{"event": "step".*"step": (\d{1,15})\b', tail, re.MULTILINE)
     return int(steps[-1]) if steps else 0
 
 
