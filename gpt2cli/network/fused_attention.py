@@ -126,7 +126,7 @@ def trial(shape: cudnn.Shape, kind: Any) -> str:
     batch, time, heads, head = shape
     width = 3 * heads * head
     product, upstream = (
-        tf.random.stateless_normal([batch, time, columns], [0, columns], kind)
+        tf.random.stateless_normal([batch, time, columns], [0, columns], dtype=kind)
         for columns in (width, width // 3)
     )
     bias = tf.random.stateless_normal([width], [1, width])
