@@ -8,7 +8,7 @@ from pathlib import Path
 from gpt2cli.errors import DiskError, MissingInputError
 from gpt2cli.fetching.pins import DATA
 from gpt2cli.records import Notice, Progress, Record
-from gpt2cli.storage import atomic, folders
+from gpt2cli.storage import atomic, folders, parts
 
 
 def install(name: str, folder: Path, *, data: Path = DATA) -> Iterator[Record]:
@@ -39,8 +39,8 @@ def install(name: str, folder: Path, *, data: Path = DATA) -> Iterator[Record]:
         if (folder / file.name).exists():
             yield Notice(f"{folder / file.name} is not {name}'s; it is put right.")
         with atomic.disk_errors(folder / file.name):
-            for left in atomic.asides(folder / file.name) if folder.is_dir() else ():
-                if atomic.is_abandoned(left):
+            for left in parts.names(folder / file.name) if folder.is_dir() else ():
+                if parts.is_abandoned(left):
                     atomic.remove(left)
             atomic.write_whole(folder / file.name, file.read_bytes())
     yield Progress(f"{name} is complete: {folder} ({size / 1e6:.1f} MB, bundled with gpt2cli)")

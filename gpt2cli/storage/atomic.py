@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import hashlib
 import os
 import re
 import shutil
@@ -14,20 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2cli.errors import DiskError, OutputError, shortened
+from gpt2cli.storage import parts
 
-PART = ".part"
 # The name of what is written aside, with the one that it is to have in it.
 ASIDE = re.compile(r"(?<![^/])\.([^/]+)\.[0-9a-f]+\.part(?![^/])")
-# A longer name is shortened in those that are made from it (bytes); file systems allow 255.
-LONGEST_NAME = 200
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 NOT_ALLOWED = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
     *(errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ENXIO, errno.ENODEV),
     *(errno.EINVAL, errno.EILSEQ, errno.ETXTBSY, errno.EXDEV, errno.EMLINK),
 )
-# No link is followed, no pipe is waited for, and no child inherits the file.
-SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 COPIED_BYTES = 1 << 20
 
 
@@ -71,60 +65,6 @@ def is_link(error: OSError) -> bool:
     return error.errno == errno.ELOOP and Path(os.fsdecode(error.filename or "")).is_symlink()
 
 
-def aside_of(path: Path, ending: str = PART) -> Path:
-    """Returns a name beside a path, which nobody can guess, for what will become it."""
-    return path.with_name(f".{short(path.name)}.{os.urandom(8).hex()}{ending}")
-
-
-def short(name: str) -> str:
-    """Returns a name that leaves room for what is put around it; the same one each time."""
-    written = os.fsencode(name)
-    if len(written) <= LONGEST_NAME:
-        return name
-    begin = written[: LONGEST_NAME - 20].decode(errors="ignore")
-    return f"{begin}-{hashlib.sha256(written).hexdigest()[:16]}"
-
-
-def asides(path: Path, ending: str = PART) -> list[Path]:
-    """Returns what lies beside a path under names as `aside_of` makes them."""
-    # Not a pattern of the shell: `.out.*.part` would be `.out.gguf.7.part` too, of another one.
-    name = re.compile(rf"\.{re.escape(short(path.name))}\.[0-9a-f]+{re.escape(ending)}")
-    return sorted(entry for entry in path.parent.iterdir() if name.fullmatch(entry.name))
-
-
-def claimed(aside: Path) -> int:
-    """Makes an empty file that nothing else can be; returns its descriptor.
-
-    While that is open, `is_abandoned` knows that the file is being written.
-    """
-    while True:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFELY, 0o666)
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever cleans up may have come between the two.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), aside.lstat()):
-                return descriptor
-        os.close(descriptor)
-
-
-def is_abandoned(aside: Path) -> bool:
-    """Returns whether a file that was being written has lost its writer; links never had one."""
-    if aside.is_symlink():
-        return True
-    try:
-        descriptor = os.open(aside, os.O_RDONLY | SAFELY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return stat.S_ISREG(os.fstat(descriptor).st_mode)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-
-
 @contextlib.contextmanager
 def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yields a path to write to; what was written there becomes `path` when the block ends well.
@@ -134,24 +74,24 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     `replace=False` it stays, and FileExistsError is raised.
     """
     made = make_folders(path.parent)
-    aside = aside_of(path)
+    part = parts.name_of(path)
     with contextlib.ExitStack() as stack:
         try:
-            before("write", aside)
-            stack.callback(os.close, claimed(aside))
-            yield aside
-            (move if replace else move_new)(aside, path)
+            before("write", part)
+            stack.callback(os.close, parts.claimed(part))
+            yield part
+            (move if replace else move_new)(part, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                remove(aside)
+                remove(part)
             remove_empty(made)
             raise
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file so that it appears whole or not at all."""
-    with whole_file(path) as aside:
-        write(aside, content)
+    with whole_file(path) as part:
+        write(part, content)
 
 
 def write(path: Path, content: str | bytes, mode: str = "wb") -> None:
@@ -163,7 +103,7 @@ def write(path: Path, content: str | bytes, mode: str = "wb") -> None:
     """
     before("write", path)
     how = os.O_APPEND if mode == "ab" else os.O_TRUNC
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how | SAFELY, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how | parts.SAFELY, 0o666)
     with open(descriptor, mode) as file:  # noqa: PTH123
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OutputError(f"{shortened(path)} is not a regular file; it is not written to.")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gpt2cli.errors import OutputError, shortened
-from gpt2cli.storage import atomic, exported
+from gpt2cli.storage import atomic, exported, parts
 from gpt2cli.storage.lock import locked
 
 # From Linux's fcntl.h and fs.h.
@@ -75,8 +75,8 @@ def output(path: Path, *, overwrite: bool) -> Iterator[Path]:
         OutputError: it cannot be written to, or exists and was not to be replaced.
         DiskError: the disk is full or fails.
     """
-    aside = atomic.aside_of(path)
-    lock_file = path.with_name(f".{atomic.short(path.name)}.lock")
+    aside = parts.name_of(path)
+    lock_file = path.with_name(f".{parts.short(path.name)}.lock")
     old = f"What was at {path} is untouched." if os.path.lexists(path) else ""
     with atomic.disk_errors(path, old):
         made = atomic.make_folders(path.parent)
@@ -100,10 +100,10 @@ def output(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 def sweep(path: Path) -> None:
     """Removes what was written aside for a path; what it was to replace is put back first."""
-    for old in atomic.asides(path, OLD):
+    for old in parts.names(path, OLD):
         if not (os.path.lexists(path) or old.is_symlink()):
             old.rename(path)
-    for left in (*atomic.asides(path), *atomic.asides(path, OLD)):
+    for left in (*parts.names(path), *parts.names(path, OLD)):
         remove(left)
 
 
@@ -120,7 +120,7 @@ def put(aside: Path, path: Path) -> None:
     atomic.sync(aside)
     atomic.before("rename", path)
     if not exchange(aside, path):
-        path.rename(atomic.aside_of(path, OLD))
+        path.rename(parts.name_of(path, OLD))
         aside.rename(path)
     atomic.sync(path.parent)
 

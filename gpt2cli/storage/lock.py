@@ -16,7 +16,7 @@ from typing import Any
 
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, OutputError, TryLaterError, shortened
-from gpt2cli.storage import atomic
+from gpt2cli.storage import parts
 
 POLL_SECONDS = 0.2
 FIELDS = ("pid", "host", "started")
@@ -82,7 +82,7 @@ def opened(path: Path) -> int:
         OutputError: a pipe or a device has its name.
         OSError: it cannot be made; a link is not followed.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | atomic.SAFELY, 0o666)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | parts.SAFELY, 0o666)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise OutputError(f"{shortened(path)} is not a regular file, and no lock. Remove it.")

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gpt2cli.errors import OutputError, shortened
-from gpt2cli.storage import atomic
+from gpt2cli.storage import atomic, parts
 
 # Names begin so, as gpt-2-simple's.
 STEM = "gentext_"
@@ -64,8 +64,8 @@ def written(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         DiskError: the disk is full or fails.
     """
     with atomic.disk_errors(path):
-        for left in atomic.asides(path) if path.parent.is_dir() else ():
-            if atomic.is_abandoned(left):
+        for left in parts.names(path) if path.parent.is_dir() else ():
+            if parts.is_abandoned(left):
                 atomic.remove(left)
         with atomic.whole_file(path, replace=overwrite) as aside:
             yield aside
@@ -73,9 +73,9 @@ def written(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def sweep(folder: Path) -> None:
     """Removes what processes that were killed left of files whose names were by the time."""
-    for left in folder.glob(f".{STEM}*{atomic.PART}"):
+    for left in folder.glob(f".{STEM}*{parts.PART}"):
         with contextlib.suppress(OSError):
-            if atomic.is_abandoned(left):
+            if parts.is_abandoned(left):
                 atomic.remove(left)
 
 

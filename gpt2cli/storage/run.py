@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli import reading
-from gpt2cli.storage import atomic, folders, huggingface
+from gpt2cli.storage import atomic, folders, huggingface, parts
 from gpt2cli.storage.lock import locked
 from gpt2cli.storage.state import FORMAT, State, digest
 
@@ -98,7 +98,7 @@ def remove_base(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Removes what processes that were killed left of saves that they had not finished."""
-    left = filter(atomic.is_abandoned, folder.glob(f".*{atomic.PART}"))
+    left = filter(parts.is_abandoned, folder.glob(f".*{parts.PART}"))
     for path in (*folders.unfinished(folder), *left):
         atomic.remove(path)
     atomic.remove_folder(folder / folders.SAVING)

@@ -295,7 +295,5 @@ def check_same(existing: Start, start: Start, folder: Path) -> None:
         base = folders.index_file(folder / folders.BASE)
         given = folders.index_file(start.prefix)
         if not given.exists() or base.read_bytes() != given.read_bytes():
-            raise BadDataError(
-                f"{folder} holds adapters to other weights than {start.prefix}. Give another "
-                "--run-name."
-            )
+            other = f"{folder} holds adapters to other weights than {start.prefix}."
+            raise BadDataError(f"{other} Give another --run-name.")

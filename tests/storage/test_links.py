@@ -10,7 +10,7 @@ import pytest
 
 from gpt2cli.errors import OutputError
 from gpt2cli.records import Notice, Record, Saved
-from gpt2cli.storage import atomic, exported, folders, journal, run
+from gpt2cli.storage import atomic, exported, folders, journal, parts, run
 from gpt2cli.storage.lock import locked
 from gpt2cli.storage.state import State
 
@@ -145,18 +145,18 @@ def test_nothing_stays_of_a_lock_that_cannot_be_signed(
 
 def test_names_aside_differ_each_time_and_fit_the_file_system(tmp_path: Path) -> None:
     for name in ("out", "x" * 255, "ü" * 127):
-        first, second = atomic.aside_of(tmp_path / name), atomic.aside_of(tmp_path / name)
+        first, second = parts.name_of(tmp_path / name), parts.name_of(tmp_path / name)
         assert first != second
         assert len(os.fsencode(first.name)) <= 255
         first.touch()
-        assert atomic.asides(tmp_path / name) == [first]
+        assert parts.names(tmp_path / name) == [first]
 
 
 def test_what_is_planted_under_a_name_aside_is_not_taken(tmp_path: Path, documents: Path) -> None:
-    aside = atomic.aside_of(tmp_path / "out")
+    aside = parts.name_of(tmp_path / "out")
     aside.symlink_to(documents / "thesis.txt")
     with pytest.raises(FileExistsError):
-        atomic.claimed(aside)
+        parts.claimed(aside)
     with pytest.raises(OSError, match="Too many levels"):
         atomic.write(aside, "text")
     assert untouched(documents)
