@@ -23,6 +23,7 @@ ROOMS = (
         "compile_cache.py",
         "native.py",
         "hardware.py",
+        "json_reader.py",
         "reading.py",
         "errors.py",
     ),
