@@ -37,9 +37,11 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """
     # Without O_NONBLOCK, opening a pipe would wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    # A folder is opened so as well, and Python would give its refusal a number for a name.
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BadDataError(f"{shortened(path)} is not a regular file.")
     with open(descriptor, "rb") as file:  # noqa: PTH123
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BadDataError(f"{shortened(path)} is not a regular file.")
         yield file
 
 
@@ -49,6 +51,13 @@ def content(path: Path) -> bytes:
         return file.read()
 
 
+def name_in(error: OSError) -> str:
+    """Returns the file's name in an error of the system's; "" where it has none."""
+    # Some calls give the number of an open file, or bytes.
+    name = error.filename
+    return os.fsdecode(name) if isinstance(name, (str, bytes, os.PathLike)) else ""
+
+
 def refusal(error: OSError, path: Path | None = None) -> Gpt2cliError:
     """Returns what the system's refusal to read means, with the right exit code.
 
@@ -56,9 +65,7 @@ def refusal(error: OSError, path: Path | None = None) -> Gpt2cliError:
         error: the refusal.
         path: what was read, where the error does not say.
     """
-    name = error.filename if error.filename is not None else path
-    # Undecodable bytes in a name come as such from some calls.
-    where = shortened(os.fsdecode(name) if isinstance(name, (str, bytes, os.PathLike)) else "it")
+    where = shortened(name_in(error) or path or "it")
     reason = error.strerror or shortened(error)
     if error.errno in MISSING:
         return MissingInputError(f"{where} is missing: {reason}.")

@@ -53,6 +53,9 @@ def write(model: Model, path: Path, config: ExportConfig) -> None:
                 files[file.name] = stack.enter_context(reading.opened(file))
         except FileNotFoundError as error:
             raise BadDataError(f"{error.filename} is missing.") from error
+        except OSError as error:
+            # What is read is not what cannot be written.
+            raise reading.refusal(error, model.folder) from error
         index = folders.index_file(model.prefix)
         if index.name not in files:
             # It was there when the checkpoint was examined, and is the first to go.

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2cli.errors import DiskError, OutputError, shortened
+from gpt2cli.reading import name_in
 from gpt2cli.storage import parts
 
 # The name of what is written aside, with the one that it is to have in it.
@@ -48,7 +49,7 @@ def disk_errors(path: Path, safe: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         # What is written aside is told by the name that it is to have.
-        name = ASIDE.sub(r"\1", os.fsdecode(error.filename or path))
+        name = ASIDE.sub(r"\1", name_in(error) or str(path))
         reason = "It is a link" if is_link(error) else error.strerror or shortened(error)
         where = f"{shortened(name)}: {reason}."
         message = f"Cannot write {where} {safe}".rstrip()
@@ -62,7 +63,7 @@ def disk_errors(path: Path, safe: str = "") -> Iterator[None]:
 
 def is_link(error: OSError) -> bool:
     """Returns whether a file was not opened because a link stands in its place."""
-    return error.errno == errno.ELOOP and Path(os.fsdecode(error.filename or "")).is_symlink()
+    return error.errno == errno.ELOOP and Path(name_in(error)).is_symlink()
 
 
 @contextlib.contextmanager
@@ -216,15 +217,9 @@ def remove_empty(folders: list[Path]) -> None:
 
 def existing(path: Path) -> Path:
     """Returns the path itself or the nearest folder above it that is there."""
-    return next(p for p in (path.absolute(), *path.absolute().parents) if is_there(p))
-
-
-def is_there(path: Path) -> bool:
-    """Returns whether something is at a path, as far as we may see."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
+    # Not Path.exists, which raises where we may not look.
+    places = (path.absolute(), *path.absolute().parents)
+    return next(place for place in places if os.path.exists(place))  # noqa: PTH110
 
 
 def need_room(path: Path, size: int, safe: str = "") -> None:

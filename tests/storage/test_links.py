@@ -174,9 +174,12 @@ def test_a_folder_is_emptied_without_following_what_is_in_it(
     assert not inner.parent.exists()
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 @pytest.mark.parametrize("name", [journal.LOG, journal.CONFIG, journal.BEST])
-def test_a_pipe_in_a_files_place_is_not_waited_for(name: str, folder: Path) -> None:
-    os.mkfifo(folder / name)
+def test_a_pipe_or_folder_in_a_files_place_is_not_waited_for(
+    make: Callable[[Path], None], name: str, folder: Path
+) -> None:
+    make(folder / name)
     assert journal.last_step(folder) == 0
     assert journal.history(folder) == journal.History()
     assert journal.read_config(folder) == {}
