@@ -143,8 +143,8 @@ def write_best(folder: Path, step: int, loss: float) -> None:
             atomic.remove(folder / BEST)
             return
         text = json.dumps({"step": step, "loss": loss}) + "\n"
-        with contextlib.suppress(OSError, UnicodeError):
-            if (folder / BEST).read_text(encoding="utf-8") == text:
+        with contextlib.suppress(OSError, BadDataError):
+            if reading.content(folder / BEST) == text.encode():
                 return
         atomic.write_whole(folder / BEST, text)
 

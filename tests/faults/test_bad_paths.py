@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,6 +135,18 @@ def faults(nursery: Nursery, arguments: list[str]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def fed(kind: str, path: Path) -> Iterator[None]:
+    """Within the block somebody writes to a pipe: who reads it waits for that, as `cat` does."""
+    if kind != "pipe":
+        yield
+        return
+    command = ["sh", "-c", 'printf "%s" "$1" >"$2"', "sh", TEXT, str(path)]
+    with subprocess.Popen(command) as writer:
+        yield
+        writer.kill()
+
+
+@contextlib.contextmanager
 def disk(place: Path, kind: str) -> Iterator[Path]:
     """Yields where the bad path is made: on a full disk for the kind that says so."""
     if kind != "full":
@@ -155,7 +168,8 @@ def test_a_bad_path_is_refused_in_words(role: str, nursery: Nursery) -> None:
         with disk(place, kind) as there:
             path = make(kind, there / "bad").relative_to(place)
             arguments = [str(path) if word == "PATH" else word for word in role.split()]
-            wrong += [f"{kind}: {fault}" for fault in faults(nursery, arguments)]
+            with fed(kind, there / "bad"):
+                wrong += [f"{kind}: {fault}" for fault in faults(nursery, arguments)]
         if kind == "link" and (place / "target").read_text() != "precious":
             wrong.append("the link was followed")
     clear(place)
@@ -185,7 +199,8 @@ def test_a_bad_file_in_a_run_is_refused_or_stepped_over_in_words(
         "export out.tar",
     ]
     for kind in RUN_KINDS:
-        for command in commands:
+        # Training reads a run as the others do, and is slower.
+        for command in commands if kind in ("folder", "link", "pipe") else commands[1:]:
             clear(place)
             folder = place / "checkpoint" / "run1"
             shutil.copytree(template, folder)
