@@ -119,6 +119,11 @@ class Job:
     line: Line | None
     folder: Path | None
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether to say nothing of what takes long: as asked, or if another process tells."""
+        return self.config.quiet or self.folder is None
+
 
 def computed(job: Job) -> Iterator[Record]:
     """Loads TensorFlow and the weights, and trains; yields what happens."""
@@ -126,7 +131,7 @@ def computed(job: Job) -> Iterator[Record]:
     with deferred() as stop:
         with (
             stop.at_once(plan.what_is_safe(step)),
-            announced("loading TensorFlow", quiet=config.quiet),
+            announced("loading TensorFlow", quiet=job.is_quiet),
         ):
             tensorflow_start.load(
                 verbose=config.verbose,
@@ -143,7 +148,7 @@ def computed(job: Job) -> Iterator[Record]:
         with (
             stop.at_once(plan.what_is_safe(step)) if members.alone else contextlib.nullcontext(),
             exhaustion.explained(config, memory.remedy(job.needed), "Nothing was changed."),
-            announced(f"loading {job.start.prefix or job.start.folder}", quiet=config.quiet),
+            announced(f"loading {job.start.prefix or job.start.folder}", quiet=job.is_quiet),
         ):
             training = session.Session(config, job.start, job.state, job.data, members)
             sampler = Sampler(config, job.start, training, job.tokenizer)

@@ -222,7 +222,7 @@ class Errand:
                 part.discard()
                 if not retried:
                     yield Notice(f"{place}: what came {fault}; it is fetched once more.")
-            raise BadDataError(f"{place}: what came {fault}, twice. {final} was left as it was.")
+            raise BadDataError(f"{place}: twice what came {fault}. {final} was left as it was.")
         except Interrupted as interrupted:
             so_far = portion(part.size, max(file.sizes, default=None))
             interrupted.message = f"stopped at {so_far} of {final}; run again to resume"

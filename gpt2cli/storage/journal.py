@@ -92,7 +92,7 @@ class History:
         """
         step = record["step"]
         told = [record["loss"], *([record["average"]] if record["event"] == "step" else [])]
-        if type(step) is not int or any(type(value) is not float for value in told):
+        if type(step) is not int or any(type(value) not in (int, float) for value in told):
             raise ValueError(f"{step!r}: {told!r}")
         if record["event"] == "step":
             while self.steps and self.steps[-1] >= step:

@@ -30,6 +30,8 @@ from tests import models
 from tests.conftest import Run, Terminal
 from tests.faults.test_places import mounted
 
+# Names whose endings say the format.
+NAMES = {"tar": "out.tar", "gguf": "out.gguf"}
 needs_gguf = pytest.mark.skipif(find_spec("gguf") is None, reason="needs the extra `export`")
 
 
@@ -207,7 +209,7 @@ def test_how_far_it_is_is_told_by_a_bar_or_by_lines(
         ("x.tar", {}, "tar"),
         ("x.tar.gz", {}, "tar"),
         ("x.tgz", {}, "tar"),
-        ("x.gguf", {"format": "openai"}, "openai"),
+        ("x", {"format": "openai"}, "openai"),
     ],
 )
 def test_the_name_tells_the_format(name: str, options: dict[str, Any], kind: str) -> None:
@@ -219,14 +221,14 @@ def test_a_precision_must_fit_the_format() -> None:
         for precision in ("float32", "float16", "q8_0"):
             settings: Any = {"format": kind, "precision": precision}
             if precision in known:
-                ExportConfig(destination="x.tar", **settings)
+                ExportConfig(destination=NAMES.get(kind, "out"), **settings)
                 continue
             with pytest.raises(UsageError, match=f"{precision} does not fit --format {kind}"):
                 ExportConfig(destination="x.tar", **settings)
 
 
 def test_options_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"must end in \.tar or \.tar\.gz, not x"):
+    with pytest.raises(UsageError, match=r"must end in \.tar or \.tar\.gz, not 'x'"):
         ExportConfig(destination="x", format="tar")
     with pytest.raises(UsageError, match="DESTINATION"):
         ExportConfig(destination=" ")
@@ -245,17 +247,18 @@ def test_a_missing_library_is_told_with_the_command_that_brings_it(
     "kind", ["huggingface", "openai", "tar", pytest.param("gguf", marks=needs_gguf)]
 )
 def test_what_is_there_is_replaced_only_where_it_is_said(kind: str, place: Path) -> None:
-    (place / "out.tar").mkdir()
-    (place / "out.tar" / "mine").write_text("precious")
-    with pytest.raises(OutputError, match=r"out\.tar exists; --overwrite replaces it"):
-        run("out.tar", format=kind)
-    with pytest.raises(OutputError, match=r"out\.tar/mine is not of a gpt2cli export"):
-        run("out.tar", format=kind, overwrite=True)
-    assert (place / "out.tar" / "mine").read_text() == "precious"
-    (place / "out.tar" / "mine").unlink()
+    name = NAMES.get(kind, "out")
+    (place / name).mkdir()
+    (place / name / "mine").write_text("precious")
+    with pytest.raises(OutputError, match="exists; --overwrite replaces it"):
+        run(name, format=kind)
+    with pytest.raises(OutputError, match="/mine is not of a gpt2cli export"):
+        run(name, format=kind, overwrite=True)
+    assert (place / name / "mine").read_text() == "precious"
+    (place / name / "mine").unlink()
     for _ in range(3):
-        run("out.tar", format=kind, overwrite=True)
-    assert sorted(path.name for path in place.iterdir()) == ["models", "out.tar"]
+        run(name, format=kind, overwrite=True)
+    assert sorted(path.name for path in place.iterdir()) == ["models", name]
 
 
 def test_what_is_exported_or_worked_in_is_not_replaced(place: Path) -> None:
@@ -357,18 +360,19 @@ def test_a_read_only_folder_is_refused_with_its_path(cli: Run, place: Path) -> N
 def test_a_full_disk_leaves_the_old_export(
     kind: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    name = NAMES.get(kind, "out")
     (place / "disk").mkdir()
     with mounted(place / "disk", "-t", "tmpfs", "-o", "size=200k", "tmpfs") as disk:
-        (disk / "out.tar").write_text("old, by gpt2cli")
+        (disk / name).write_text("old, by gpt2cli")
         free = 40_000
         (disk / "other").write_bytes(bytes(200 * 1024 - 4096 - free))
         with pytest.raises(DiskError, match="make room"):
-            run("disk/out.tar", format=kind, overwrite=True)
-        assert (disk / "out.tar").read_text() == "old, by gpt2cli"
-        assert sorted(path.name for path in disk.iterdir()) == ["other", "out.tar"]
+            run(f"disk/{name}", format=kind, overwrite=True)
+        assert (disk / name).read_text() == "old, by gpt2cli"
+        assert sorted(path.name for path in disk.iterdir()) == ["other", name]
         # Filled while it writes: the check beforehand can only know what is free then.
         monkeypatch.setattr(command, "room", lambda config, start: 0)
         with pytest.raises(DiskError, match=r"No space left.*make room"):
-            run("disk/out.tar", format=kind, overwrite=True)
-        assert (disk / "out.tar").read_text() == "old, by gpt2cli"
-        assert sorted(path.name for path in disk.iterdir()) == ["other", "out.tar"]
+            run(f"disk/{name}", format=kind, overwrite=True)
+        assert (disk / name).read_text() == "old, by gpt2cli"
+        assert sorted(path.name for path in disk.iterdir()) == ["other", name]

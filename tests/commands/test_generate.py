@@ -18,7 +18,7 @@ from gpt2cli.commands.rows import Plan, Prompt
 from gpt2cli.commands.writers import batches
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, MissingInputError, OutputError
-from gpt2cli.records import Notice, Progress, Text
+from gpt2cli.records import Alert, Progress, Text
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from tests import models, oracle
 from tests.conftest import Run
@@ -105,7 +105,7 @@ def test_a_prompt_longer_than_the_window_is_cut_from_the_left_and_it_is_said(pla
             GenerateConfig(model_name="small", prefix=("x" * 50,), length=2, seed=1, xla=False)
         )
     )
-    assert records[0] == Notice("prefix 1: 18 tokens are cut from its left.")
+    assert records[0] == Alert("prefix 1: 18 tokens are cut from its left.")
     assert isinstance(records[-1], Text)
     assert records[-1].text.startswith("x" * 50)
 

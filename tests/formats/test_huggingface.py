@@ -57,7 +57,13 @@ def test_float16_is_the_nearest_and_half_the_size(exported: Export) -> None:
 def test_the_folder_holds_config_and_vocabulary(exported: Export, small_model: Path) -> None:
     folder = exported("out")
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("README.md", "config.json", "generation_config.json", "merges.txt"),
+        *(
+            ".gpt2cli-export.json",
+            "README.md",
+            "config.json",
+            "generation_config.json",
+            "merges.txt",
+        ),
         *("model.safetensors", "tokenizer_config.json", "vocab.json"),
     ]
     assert (folder / "vocab.json").read_bytes() == (small_model / "encoder.json").read_bytes()

@@ -20,7 +20,7 @@ NAMES = [
 
 def test_tensorflow_reads_the_seven_files(exported: Export, small_model: Path) -> None:
     folder = exported("out", format="openai")
-    assert sorted(path.name for path in folder.iterdir()) == NAMES
+    assert sorted(path.name for path in folder.iterdir()) == [".gpt2cli-export.json", *NAMES]
     assert tf.train.latest_checkpoint(str(folder)) == str(folder / "model.ckpt")
     reader = tf.train.load_checkpoint(str(folder))
     arrays = models.random_arrays(models.SMALL)

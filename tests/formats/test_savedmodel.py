@@ -86,7 +86,12 @@ def test_it_was_asked_without_gpt2cli(answers: dict[str, Any]) -> None:
 
 def test_the_layout_is_that_of_tensorflow_serving(answers: dict[str, Any]) -> None:
     assert answers["files"] == [
-        *("gpt2/1/assets.extra", "gpt2/1/assets.extra/encoder.json"),
+        *(
+            "gpt2/.gpt2cli-export.json",
+            "gpt2/1",
+            "gpt2/1/assets.extra",
+            "gpt2/1/assets.extra/encoder.json",
+        ),
         *("gpt2/1/assets.extra/hparams.json", "gpt2/1/assets.extra/vocab.bpe"),
         *("gpt2/1/saved_model.pb", "gpt2/1/variables/variables.data-00000-of-00001"),
         "gpt2/1/variables/variables.index",
