@@ -88,7 +88,6 @@ def test_the_layout_is_that_of_tensorflow_serving(answers: dict[str, Any]) -> No
     assert answers["files"] == [
         *(
             "gpt2/.gpt2cli-export.json",
-            "gpt2/1",
             "gpt2/1/assets.extra",
             "gpt2/1/assets.extra/encoder.json",
         ),
