@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
 import stat
@@ -27,6 +26,9 @@ def short(name: str) -> str:
     written = os.fsencode(name)
     if len(written) <= LONGEST_NAME:
         return name
+    # It would slow every start.
+    import hashlib
+
     begin = written[: LONGEST_NAME - 20].decode(errors="ignore")
     return f"{begin}-{hashlib.sha256(written).hexdigest()[:16]}"
 
