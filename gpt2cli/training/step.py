@@ -185,7 +185,7 @@ class Trainer:
                 lengths = [tf.nn.l2_loss(gradient) for gradient in known.values()]
                 halves.extend(lengths)
                 if not updates:
-                    updates.append(self._counted(self._begun, []))
+                    updates.append(self._counted(self._begun, list(known.values())))
                 with tf.control_dependencies(updates[:1]):
                     done = self.optimizer.update(known, 1 / self._multiple, rate, step)
                 updates.extend(done)

@@ -13,11 +13,12 @@ import pytest
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import Gpt2cliError
+from gpt2cli.hparams import HParams
 from gpt2cli.records import Saved, StepReport, Validation
 from tests import models
 from tests.conftest import Run
 from tests.training.steps import loss_of
-from tests.training.test_step import TINY, drawn, trainer
+from tests.training.test_step import drawn, trainer
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
@@ -93,16 +94,21 @@ def test_a_loss_that_is_no_number_is_found_late_and_never_saved(
 def test_a_step_without_memory_leaves_the_weights_as_they_were() -> None:
     import tensorflow as tf
 
-    found = trainer(models.random_arrays(TINY))
-    loss_of(found, drawn(1, 1), 1e-2, 1, 0)
+    hparams = HParams(n_vocab=11, n_ctx=6, n_embd=1024, n_head=2, n_layer=1)
+    found = trainer(models.random_arrays(hparams, deviation=0.02), hparams)
+    loss_of(found, drawn(1, 1, hparams), 1e-2, 1, 0)
     before = {name: weight.numpy() for name, weight in found.weights.items()}
-    # More than any machine has; TensorFlow asks for it and is refused.
-    huge = np.broadcast_to(drawn(1, 1), (1, 1 << 38, 7))
-    with pytest.raises((tf.errors.ResourceExhaustedError, MemoryError)):
+    # Its embeddings alone are 200 GB; TensorFlow asks for them while the step is computed.
+    huge = drawn(1, 8_000_000, hparams)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
         found.step(huge, 1e-2, 2, 0)
+    # One update was begun and done, and no other one begun.
+    assert [float(count) for count in (found._begun, found._done)] == [1, 1]
     assert found.intact
     for name, weight in found.weights.items():
         np.testing.assert_array_equal(weight, before[name])
+    found._begun.assign_add(1)
+    assert not found.intact
 
 
 @pytest.mark.parametrize(
