@@ -21,17 +21,17 @@ from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.config.shared import Shared
 from gpt2cli.errors import DiskError, Gpt2cliError, UsageError, message, shortened
+from gpt2cli.files.atomic import FULL_DISK
 from gpt2cli.options import options
 from gpt2cli.parameters import parameter
 from gpt2cli.records import Record, Sample, Stopped
-from gpt2cli.signals import (
+from gpt2cli.runtime.signals import (
     Interrupted,
     held,
     leave_on_signals,
     raise_on_signals,
     undisturbed,
 )
-from gpt2cli.storage.atomic import FULL_DISK
 
 COMMANDS: dict[str, type[Shared]] = {
     "download": DownloadConfig,

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli import hardware, native, signals, tensorflow_start
+from gpt2cli.runtime import hardware, numba, signals
+from gpt2cli.runtime import tensorflow as tensorflow_start
 from gpt2cli.text.tokenizer import Tokenizer
 from tests import models
 
@@ -22,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # And so that it computes here as it does in the commands that tests start.
 tensorflow_start.choose_products()
 # Before any test imports Numba: what it compiles is kept for the next run of the tests.
-COMPILED = Path(tempfile.gettempdir()) / f"gpt2cli-tests-{os.getuid()}-{native.fingerprint()}"
+COMPILED = Path(tempfile.gettempdir()) / f"gpt2cli-tests-{os.getuid()}-{numba.fingerprint()}"
 os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

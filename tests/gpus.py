@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from gpt2cli.hardware import Gpu
+from gpt2cli.runtime.hardware import Gpu
 
 H100 = Gpu(
     uuid="GPU-5f1c",

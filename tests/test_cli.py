@@ -15,12 +15,13 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from gpt2cli import __version__, cli, hardware
+from gpt2cli import __version__, cli
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import Gpt2cliError, UsageError, message
 from gpt2cli.options import options
+from gpt2cli.runtime import hardware
 from tests.conftest import Run
 
 

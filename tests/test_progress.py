@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from gpt2cli import progress, tensorflow_start
+from gpt2cli import progress
 from gpt2cli.progress import Count, Event, Received, told
 from gpt2cli.records import Notice
+from gpt2cli.runtime import tensorflow
 from tests.conftest import Terminal
 
 
@@ -129,6 +130,6 @@ def test_what_is_announced_while_stderr_is_held_back_is_seen(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "LONG_SECONDS", 0.05)
-    with progress.announced("loading"), tensorflow_start.held_stderr():
+    with progress.announced("loading"), tensorflow.held_stderr():
         time.sleep(0.3)
     assert capfd.readouterr().err == "loading (0 s)\n"

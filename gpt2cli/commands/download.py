@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator
 
 from gpt2cli.config.download import DownloadConfig
-from gpt2cli.fetching import models, pins
+from gpt2cli.fetching import manifest, models
+from gpt2cli.files.paths import placed_name
 from gpt2cli.records import Record
-from gpt2cli.storage.folders import placed_name
 
 
 def download(config: DownloadConfig) -> Iterator[Record]:
@@ -19,10 +19,10 @@ def download(config: DownloadConfig) -> Iterator[Record]:
         Gpt2cliError: a model cannot be fetched; those before it are complete.
     """
     # 117M and 124M are the same model.
-    names = {pins.true_name(name): placed_name(name) for name in config.models}
+    names = {manifest.true_name(name): placed_name(name) for name in config.models}
     for name in names:
-        if name not in pins.BUNDLED:
-            pins.find(name)
+        if name not in manifest.BUNDLED:
+            manifest.find(name)
     for name in names.values():
         yield from models.fetch(
             name,

@@ -11,18 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2cli import tensorflow_start
 from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Record, Text
-from gpt2cli.storage.start import Start, for_reading, loaded
-from gpt2cli.text import batches, corpus, inputs
+from gpt2cli.runtime import tensorflow
+from gpt2cli.storage.source import Start, for_reading, loaded
+from gpt2cli.text import batches, corpus, dataset, inputs
 from gpt2cli.text.batches import Tokens
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
-from gpt2cli.training import data
 
 if TYPE_CHECKING:
     from gpt2cli.training.evaluation import Evaluator, Totals
@@ -48,17 +47,17 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     stride = chosen_stride(config, start.hparams.n_ctx)
     yield from map(Alert, start.remarks())
     with tempfile.TemporaryDirectory(prefix="gpt2cli-", ignore_cleanup_errors=True) as folder:
-        encoder = data.encoder(config, tokenizer, Path(folder), bars=not config.quiet)
+        encoder = dataset.encoder(config, tokenizer, Path(folder), bars=not config.quiet)
         path = yield from encoder.token_file(texts.training)
         # They stay readable without a name: however this ends, nothing of them is left.
         tokens = corpus.open_tokens(path)
     check_any(tokens, tokenizer, str(texts.training))
     yield Notice(f"from {start.prefix}")
     with announced("loading TensorFlow", quiet=config.quiet):
-        tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
-    from gpt2cli.training import exhaustion
+        tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
+    from gpt2cli.training import out_of_memory
 
-    with exhaustion.explained(config, LEANER):
+    with out_of_memory.explained(config, LEANER):
         with announced(f"loading {start.prefix}", quiet=config.quiet):
             judge = yield from loaded(config, start, partial(load_evaluator, config))
         totals = yield from judged(config, judge, tokens, tokenizer.end_of_text, stride)
@@ -90,14 +89,14 @@ def load_evaluator(config: EvaluateConfig, prefix: Path, hparams: HParams) -> Ev
     Raises:
         BadDataError: the checkpoint is damaged.
     """
-    from gpt2cli.network import narrow
+    from gpt2cli.network import low_precision
     from gpt2cli.storage import checkpoint
     from gpt2cli.training import devices
     from gpt2cli.training.evaluation import Evaluator
 
     devices.prepare(config.device, config.gpu_bytes, config.precision)
     precision = devices.precision(config.precision)
-    weights = narrow.held(checkpoint.load(prefix, hparams.shapes()), precision)
+    weights = low_precision.held(checkpoint.load(prefix, hparams.shapes()), precision)
     return Evaluator(weights, hparams, xla=config.xla)
 
 

@@ -10,18 +10,20 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpt2cli import tensorflow_start, vocabulary
+from gpt2cli import vocabulary
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.fetching.base import fetch_base
+from gpt2cli.files import atomic, paths
+from gpt2cli.files.staging import check_free, output, size_of
 from gpt2cli.formats import archive, gguf
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import Bar, Received, announced, portion
 from gpt2cli.records import Alert, Exported, Notice, Record
-from gpt2cli.storage import atomic, folders, journal
-from gpt2cli.storage.destination import check_free, output, size_of
-from gpt2cli.storage.start import Start, for_reading, loaded
+from gpt2cli.runtime import tensorflow
+from gpt2cli.storage import run_log
+from gpt2cli.storage.source import Start, for_reading, loaded
 from gpt2cli.storage.state import State, read_state
 from gpt2cli.text.tokenizer import check_fits, read_tokenizer
 
@@ -56,7 +58,7 @@ def export(config: ExportConfig) -> Iterator[Record]:
         atomic.need_room(destination, room(config, start))
         if config.kind in NEED_TENSORFLOW:
             with announced("loading TensorFlow", quiet=config.quiet):
-                tensorflow_start.load(verbose=config.verbose)
+                tensorflow.load(verbose=config.verbose)
         yield from loaded(config, start, partial(write, config, start, aside))
         size = size_of(aside)
     yield Exported(config.destination, config.kind, config.precision, size)
@@ -115,7 +117,7 @@ def write(config: ExportConfig, start: Start, aside: Path, prefix: Path, hparams
             hparams=hparams,
             vocabulary=vocabulary.read(start.encoder, start.merges, hparams.n_vocab),
             state=state,
-            settings=journal.read_config(folder) if state else {},
+            settings=run_log.read_config(folder) if state else {},
             advance=advance,
         )
         name = MODULES.get(config.kind, config.kind)
@@ -140,8 +142,8 @@ def state_of(prefix: Path) -> State | None:
     Raises:
         BadDataError: it is damaged, or was removed.
     """
-    step = folders.step_of(prefix)
-    path = folders.state(prefix.parent, step)
+    step = paths.step_of(prefix)
+    path = paths.state(prefix.parent, step)
     try:
         return read_state(prefix.parent, step) if step and path.exists() else None
     except FileNotFoundError as error:

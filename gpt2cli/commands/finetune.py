@@ -9,24 +9,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2cli import tensorflow_start
 from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.distributed import cluster
+from gpt2cli.distributed.cluster import Cluster
+from gpt2cli.distributed.rendezvous import Line
 from gpt2cli.errors import DiskError, OutputError
 from gpt2cli.fetching.base import fetch_base
+from gpt2cli.files import paths
 from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Progress, Record, Sample, Stopped
-from gpt2cli.signals import Stop, deferred
-from gpt2cli.storage import folders, journal, run
+from gpt2cli.runtime import tensorflow
+from gpt2cli.runtime.signals import Stop, deferred
+from gpt2cli.storage import run, run_log
 from gpt2cli.storage.recovery import settle
-from gpt2cli.storage.start import Start, for_finetune
+from gpt2cli.storage.source import Start, for_finetune
 from gpt2cli.storage.state import State
-from gpt2cli.text import inputs, markers
+from gpt2cli.text import dataset, inputs, markers
 from gpt2cli.text.continuation import Continuation
 from gpt2cli.text.encodings import one_end
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
-from gpt2cli.training import cluster, data, memory, plan
-from gpt2cli.training.cluster import Cluster
-from gpt2cli.training.meeting import Line
+from gpt2cli.training import memory, setup
 
 if TYPE_CHECKING:
     from gpt2cli.training.session import Session
@@ -51,32 +53,32 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
 
 def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
     """Trains, alone or as one of several processes; yields what happens."""
-    plan.check_divisible(config.batch_size, together.size if together else 1)
+    setup.check_divisible(config.batch_size, together.size if together else 1)
     yield from inputs.pipes(config)
     texts = inputs.find(config)
     yield from inputs.remarks(config, texts, all_skipped=config.verbose)
     yield from fetch_base(config)
-    folder = folders.run_folder(config.checkpoint_dir, config.run)
+    folder = paths.run_folder(config.checkpoint_dir, config.run)
     leads = together is None or together.leads
     with run.owned(folder) if leads else private_folder() as place:
         start = for_finetune(config)
-        if plan.is_done(config, start):
-            plan.keep_best(folder, start)
+        if setup.is_done(config, start):
+            setup.keep_best(folder, start)
             yield Notice(f"{folder} is already at step {start.step}.")
             return
         tokenizer = read_tokenizer(start.encoder, start.merges, start.hparams.n_vocab, trained=True)
-        window = plan.check_settings(config, start, tokenizer)
-        rank, _ = plan.adapters(config, start)
+        window = setup.check_settings(config, start, tokenizer)
+        rank, _ = setup.adapters(config, start)
         needed = memory.run_of(config, start.hparams, rank, together.size if together else 1)
         yield Notice(memory.check(config, needed))
-        encoded = yield from data.encode(config, texts, tokenizer, place or folder, window)
+        encoded = yield from dataset.encode(config, texts, tokenizer, place or folder, window)
         yield from map(Alert, markers.remarks([config.sample_prefix], tokenizer, encoded.tokens))
-        state = plan.first_state(config, start, encoded.name)
-        state, line = plan.met(together, config, start, state, encoded)
+        state = setup.first_state(config, start, encoded.name)
+        state, line = setup.met(together, config, start, state, encoded)
         yield from map(Alert, start.remarks())
         if leads:
-            yield from map(Alert, plan.repeated(folder, start))
-            yield from plan.opening(start, state, encoded, needed.trained)
+            yield from map(Alert, setup.repeated(folder, start))
+            yield from setup.opening(start, state, encoded, needed.trained)
             yield from prepared(config, folder, start)
         yield from computed(
             Job(
@@ -112,7 +114,7 @@ class Job:
     config: FinetuneConfig
     start: Start
     state: State
-    data: data.Data
+    data: dataset.Data
     tokenizer: Tokenizer
     needed: memory.Run
     together: Cluster | None
@@ -130,24 +132,24 @@ def computed(job: Job) -> Iterator[Record]:
     config, step = job.config, job.start.step
     with deferred() as stop:
         with (
-            stop.at_once(plan.what_is_safe(step)),
+            stop.at_once(setup.what_is_safe(step)),
             announced("loading TensorFlow", quiet=job.is_quiet),
         ):
-            tensorflow_start.load(
+            tensorflow.load(
                 verbose=config.verbose,
-                frugal=plan.is_frugal(config, job.state),
+                frugal=setup.is_frugal(config, job.state),
                 keep_compiled=config.xla,
             )
-            from gpt2cli.training import devices, exhaustion, loop, session, team
+            from gpt2cli.training import devices, loop, out_of_memory, session, workers
 
             device = devices.prepare(config.device, config.gpu_bytes, config.precision)
         yield Notice(f"device: {device}, {devices.told_precision(config.precision)}")
-        members = team.gathered(config, job.together, job.line, lambda: stop.signum)
+        members = workers.gathered(config, job.together, job.line, lambda: stop.signum)
         yield from map(Notice, members.remarks(config))
         # Where there are others, they are told first: see `loop.drive`.
         with (
-            stop.at_once(plan.what_is_safe(step)) if members.alone else contextlib.nullcontext(),
-            exhaustion.explained(config, memory.remedy(job.needed), "Nothing was changed."),
+            stop.at_once(setup.what_is_safe(step)) if members.alone else contextlib.nullcontext(),
+            out_of_memory.explained(config, memory.remedy(job.needed), "Nothing was changed."),
             announced(f"loading {job.start.prefix or job.start.folder}", quiet=job.is_quiet),
         ):
             training = session.Session(config, job.start, job.state, job.data, members)
@@ -170,7 +172,7 @@ def prepared(config: FinetuneConfig, folder: Path, start: Start) -> Iterator[Rec
     if start.found:
         yield from map(Alert, settle(folder, start.found))
     run.prepare(folder, start.folder)
-    journal.write_config(folder, dataclasses.asdict(config))
+    run_log.write_config(folder, dataclasses.asdict(config))
 
 
 def noted(records: Iterator[Record], folder: Path | None) -> Iterator[Record]:
@@ -178,9 +180,9 @@ def noted(records: Iterator[Record], folder: Path | None) -> Iterator[Record]:
     if folder is None:
         yield from records
         return
-    from gpt2cli.training import board
+    from gpt2cli.training import tensorboard
 
-    log, curves = journal.Log(folder), board.Board(folder)
+    log, curves = run_log.Log(folder), tensorboard.Board(folder)
     with contextlib.closing(curves):
         for record in records:
             if isinstance(record, Progress):
@@ -196,11 +198,11 @@ class Sampler:
     def __init__(
         self, config: FinetuneConfig, start: Start, training: Session, tokenizer: Tokenizer
     ) -> None:
-        from gpt2cli.decoding.filters import Sampling
-        from gpt2cli.decoding.loop import Decoder
+        from gpt2cli.inference.tensorflow_engine import Decoder
+        from gpt2cli.inference.tensorflow_sampling import Sampling
 
         self._config, self._training, self._tokenizer = config, training, tokenizer
-        self._folder = folders.run_folder(config.checkpoint_dir, config.run)
+        self._folder = paths.run_folder(config.checkpoint_dir, config.run)
         sampling = Sampling(SAMPLE_TEMPERATURE)
         self._decoder = Decoder(training.weights, start.hparams, sampling, xla=config.xla)
         kept = config.keep_line_ends
@@ -210,14 +212,14 @@ class Sampler:
 
     def has_sampled(self, step: int) -> bool:
         """Returns whether a step's samples are in the run folder."""
-        return journal.samples_file(self._folder, step).exists()
+        return run_log.samples_file(self._folder, step).exists()
 
     def samples(self, stop: Stop) -> Iterator[Sample | Notice | Progress]:
         """Yields as many samples as the config asks for; a step's samples are always the same.
 
         Where it is stopped, there are none.
         """
-        from gpt2cli.decoding.rows import uniforms
+        from gpt2cli.inference.streams import uniforms
 
         config, state = self._config, self._training.state
         count, length = config.sample_num, config.sample_length
@@ -243,7 +245,7 @@ class Sampler:
         ]
         yield from map(Notice, self._decoder.remarks())
         try:
-            journal.write_samples(self._folder, state.step, "".join(map(str, samples)))
+            run_log.write_samples(self._folder, state.step, "".join(map(str, samples)))
         except (DiskError, OutputError) as error:
             yield Alert(f"{error} Training goes on.")
         yield from samples

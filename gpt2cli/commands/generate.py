@@ -10,15 +10,15 @@ from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 
-from gpt2cli import tensorflow_start
-from gpt2cli.commands.rows import Plan, Prompt, Row, Telling
-from gpt2cli.commands.writers import Writer, batches, load_texts, load_writer, needs_tensorflow
 from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
 from gpt2cli.fetching.base import fetch_base
+from gpt2cli.files import outputs
+from gpt2cli.inference.load import Writer, batches, load_texts, load_writer, needs_tensorflow
+from gpt2cli.inference.samples import Plan, Prompt, Row, Telling
 from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Progress, Record, Text
-from gpt2cli.storage import outputs
-from gpt2cli.storage.start import for_reading, loaded
+from gpt2cli.runtime import tensorflow
+from gpt2cli.storage.source import for_reading, loaded
 from gpt2cli.text import markers
 from gpt2cli.text.prompts import read_prompts, reads_stdin_unasked
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
@@ -57,10 +57,10 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
         load = load_writer if needs_tensorflow(plan) else load_texts
         if load is load_writer:
             with announced(f"loading {start.prefix}", quiet=config.quiet):
-                tensorflow_start.load(verbose=config.verbose, keep_compiled=config.xla)
-            from gpt2cli.training import exhaustion
+                tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
+            from gpt2cli.training import out_of_memory
 
-            stack.enter_context(exhaustion.explained(config, LEANER))
+            stack.enter_context(out_of_memory.explained(config, LEANER))
         with announced(f"loading {start.prefix}", quiet=config.quiet):
             writer = yield from loaded(config, start, partial(load, plan))
         yield from delivered(config, plan, writer, prompts)

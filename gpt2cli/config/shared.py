@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt2cli import hardware
 from gpt2cli.errors import Gpt2cliError, UsageError, shortened
 from gpt2cli.options import Config, argument, flag, option
+from gpt2cli.runtime import hardware
 
 DEFAULT_MODEL = "124M"
 DEFAULT_RUN = "run1"

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2cli.errors import DiskError, MissingInputError
-from gpt2cli.fetching.pins import DATA
+from gpt2cli.fetching.manifest import DATA
+from gpt2cli.files import atomic, paths, temporary
 from gpt2cli.records import Notice, Progress, Record
-from gpt2cli.storage import atomic, folders, parts
 
 
 def install(name: str, folder: Path, *, data: Path = DATA) -> Iterator[Record]:
@@ -25,10 +25,10 @@ def install(name: str, folder: Path, *, data: Path = DATA) -> Iterator[Record]:
         DiskError: the disk is full or fails.
     """
     source = data / name
-    if not (source / folders.POINTER).is_file():
+    if not (source / paths.POINTER).is_file():
         raise MissingInputError(f"{source} is missing: install gpt2cli again to have {name}.")
     # `checkpoint` comes last: where it stands, the model is whole.
-    files = sorted(source.iterdir(), key=lambda path: (path.name == folders.POINTER, path.name))
+    files = sorted(source.iterdir(), key=lambda path: (path.name == paths.POINTER, path.name))
     wrong = [file for file in files if not same(file, folder / file.name)]
     if not wrong:
         yield Progress(f"{name} is already there: {folder}")
@@ -39,8 +39,8 @@ def install(name: str, folder: Path, *, data: Path = DATA) -> Iterator[Record]:
         if (folder / file.name).exists():
             yield Notice(f"{folder / file.name} is not {name}'s; it is put right.")
         with atomic.disk_errors(folder / file.name):
-            for left in parts.names(folder / file.name) if folder.is_dir() else ():
-                if parts.is_abandoned(left):
+            for left in temporary.names(folder / file.name) if folder.is_dir() else ():
+                if temporary.is_abandoned(left):
                     atomic.remove(left)
             atomic.write_whole(folder / file.name, file.read_bytes())
     yield Progress(f"{name} is complete: {folder} ({size / 1e6:.1f} MB, bundled with gpt2cli)")

@@ -16,19 +16,19 @@ from gpt2cli.errors import (
     UsageError,
     shortened,
 )
-from gpt2cli.fetching import bundled, checks, pins, tensors
-from gpt2cli.fetching.part import Part
-from gpt2cli.fetching.pins import Model, PinnedFile
+from gpt2cli.fetching import bundled, manifest, tensors, verification
+from gpt2cli.fetching.manifest import Model, PinnedFile
+from gpt2cli.fetching.partial_file import Part
+from gpt2cli.files import atomic, paths
+from gpt2cli.files.lock import BusyError, locked
 from gpt2cli.progress import Event, Received, amount, portion, told
 from gpt2cli.records import Notice, Progress, Record
-from gpt2cli.signals import Interrupted
-from gpt2cli.storage import atomic, folders
-from gpt2cli.storage.lock import BusyError, locked
+from gpt2cli.runtime.signals import Interrupted
 
 if TYPE_CHECKING:
     import requests
 
-    from gpt2cli.fetching.patience import Patience
+    from gpt2cli.fetching.retries import Patience
 
 Faults = dict[PinnedFile, str]
 PREFIX = "model.ckpt"
@@ -60,11 +60,11 @@ def fetch(
         TryLaterError: the network is down; what has come is kept.
         OutputError, DiskError: the place cannot be written to.
     """
-    folder = folders.model_folder(model_dir, name)
-    if name in pins.BUNDLED:
+    folder = paths.model_folder(model_dir, name)
+    if name in manifest.BUNDLED:
         yield from bundled.install(name, folder)
         return
-    model = pins.find(name)
+    model = manifest.find(name)
     faults = yield from inspect(model, folder, verify, bars)
     with ExitStack() as stack:
         if faults:
@@ -86,8 +86,8 @@ def inspect(
     for file in model.files:
         path = folder / file.name
         try:
-            reason = checks.quick_fault(model, file, path)
-            if not reason and (verify or path.stat().st_size < checks.SMALL_BYTES):
+            reason = verification.quick_fault(model, file, path)
+            if not reason and (verify or path.stat().st_size < verification.SMALL_BYTES):
                 reason = yield from thorough_fault(model, file, path, verify, bars)
         except OSError as error:
             raise DiskError(f"Cannot read {path}: {error.strerror}.") from error
@@ -103,11 +103,11 @@ def thorough_fault(
     if not file.hashes:
         return tensors.checksum_fault(model, file, path.parent / PREFIX) if verify else ""
     if not verify:
-        return checks.hash_fault(file, checks.sha256(path))
-    hashing = checks.Hashing(path)
+        return verification.hash_fault(file, verification.sha256(path))
+    hashing = verification.Hashing(path)
     total = path.stat().st_size
     yield from told((Received(n, total) for n in hashing), f"verifying {path}", bars)
-    return checks.hash_fault(file, hashing.sha256)
+    return verification.hash_fault(file, hashing.sha256)
 
 
 def enter(stack: ExitStack, model: Model, folder: Path) -> Generator[Record, None, bool]:
@@ -130,15 +130,15 @@ def mend(
 ) -> Iterator[Record]:
     """Fetches the files that are missing or wrong."""
     # The libraries for the network take a while to load, and where all is there none is needed.
-    from gpt2cli.fetching.answers import new_session
-    from gpt2cli.fetching.patience import patience_from_environment
+    from gpt2cli.fetching.responses import new_session
+    from gpt2cli.fetching.retries import patience_from_environment
 
     size = sum(max(file.sizes, default=0) for file in faults)
     atomic.need_room(folder, size - sum(came(folder, file) for file in faults))
     files = "1 file" if len(faults) == 1 else f"{len(faults)} files"
     yield Progress(f"Fetching {model.name} into {folder}: {files}, {amount(size)}")
     for file, reason in faults.items():
-        if reason != checks.MISSING:
+        if reason != verification.MISSING:
             yield Notice(f"{folder / file.name} {reason}; it is fetched again.")
     with new_session() as session:
         errand = Errand(
@@ -208,7 +208,7 @@ class Errand:
         raise type(first)(f"{shortened(first, 270)}{last}")
 
     def _bring_from(self, host: str, file: PinnedFile) -> Iterator[Record]:
-        url = pins.address(host, self.model.name, file.name)
+        url = manifest.address(host, self.model.name, file.name)
         place = shortened(url)
         final = self.folder / file.name
         part = Part(final)
@@ -239,8 +239,8 @@ class Errand:
     def _fault(self, file: PinnedFile, part: Part) -> str:
         """Returns what is wrong with a file that has come; ``""`` where it is good."""
         if file.hashes:
-            return checks.hash_fault(file, part.sha256)
-        index = folders.index_file(self.folder / PREFIX)
-        paths = {index.name: index, file.name: part.path}
-        with tensors.under_final_names(self.folder, paths) as aside:
+            return verification.hash_fault(file, part.sha256)
+        index = paths.index_file(self.folder / PREFIX)
+        named = {index.name: index, file.name: part.path}
+        with tensors.under_final_names(self.folder, named) as aside:
             return tensors.checksum_fault(self.model, file, aside / PREFIX)

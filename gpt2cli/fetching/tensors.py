@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
-from gpt2cli.fetching.checks import content_fault, index_fault
-from gpt2cli.fetching.pins import Model, PinnedFile
-from gpt2cli.storage import atomic, folders
+from gpt2cli.fetching.manifest import Model, PinnedFile
+from gpt2cli.fetching.verification import content_fault, index_fault
+from gpt2cli.files import atomic, paths
 from gpt2cli.storage.bundle_reader import Reader
 
 CHECK_FOLDER = ".check"
 
 
 @contextlib.contextmanager
-def under_final_names(folder: Path, paths: Mapping[str, Path]) -> Iterator[Path]:
+def under_final_names(folder: Path, named: Mapping[str, Path]) -> Iterator[Path]:
     """Yields a folder in which files stand under their final names, as links.
 
     A checkpoint's index and data are one only by their names, and neither may have its final
@@ -27,7 +27,7 @@ def under_final_names(folder: Path, paths: Mapping[str, Path]) -> Iterator[Path]
     with atomic.disk_errors(aside):
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        for name, path in paths.items():
+        for name, path in named.items():
             (aside / name).symlink_to(path.absolute())
     try:
         yield aside
@@ -43,9 +43,9 @@ def checksum_fault(model: Model, file: PinnedFile, prefix: Path) -> str:
         file: which of the model's files.
         prefix: the checkpoint's prefix in the folder where the file lies, such as `model.ckpt`.
     """
-    if file.name == folders.index_file(prefix).name:
+    if file.name == paths.index_file(prefix).name:
         return index_checksum_fault(model, prefix)
-    if file.name == folders.data_file(prefix).name:
+    if file.name == paths.data_file(prefix).name:
         return data_checksum_fault(model, prefix)
     return content_fault(model, file, prefix.with_name(file.name))
 
@@ -53,7 +53,7 @@ def checksum_fault(model: Model, file: PinnedFile, prefix: Path) -> str:
 def index_checksum_fault(model: Model, prefix: Path) -> str:
     """Returns what is wrong with an index, its own checksums included; ``""`` where it is good."""
     try:
-        return index_fault(model, folders.index_file(prefix))
+        return index_fault(model, paths.index_file(prefix))
     except BadDataError as error:
         return f"is damaged: {shortened(error, 240)}"
 

@@ -12,11 +12,11 @@ import urllib3
 from urllib3.util.retry import Retry
 
 from gpt2cli.errors import RefusedError, TryLaterError, shortened, without_password
-from gpt2cli.fetching import answers
-from gpt2cli.fetching.answers import TransientError
-from gpt2cli.fetching.checks import page_like
-from gpt2cli.fetching.part import Origin, Part
-from gpt2cli.fetching.patience import LONGEST_WAIT_SECONDS, Patience
+from gpt2cli.fetching import responses
+from gpt2cli.fetching.partial_file import Origin, Part
+from gpt2cli.fetching.responses import TransientError
+from gpt2cli.fetching.retries import LONGEST_WAIT_SECONDS, Patience
+from gpt2cli.fetching.verification import page_like
 from gpt2cli.progress import Event, Received, portion
 from gpt2cli.records import Progress
 
@@ -119,7 +119,7 @@ class Transfer:
             raise TryLaterError(f"{later} Tries: {self.patience.retries + 1}.") from error
 
     def _attempt(self) -> Iterator[Event]:
-        with answers.network_faults(self.url):
+        with responses.network_faults(self.url):
             response = self.session.get(
                 self.url, headers=self._range(), stream=True, timeout=self.patience.timeouts
             )
@@ -166,40 +166,40 @@ class Transfer:
 
     def _begin(self, response: requests.Response) -> None:
         """Takes a 200's first bytes in place of what has come, once they look right."""
-        size = answers.size(response)
+        size = responses.size(response)
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise self._refusal(response, f"{shortened(encoding, 40)}-encoded bytes")
         self._check_size(size, response)
-        head = answers.beginning(response)
+        head = responses.beginning(response)
         if kind := page_like(head):
-            raise self._refusal(response, f"{kind}: {answers.excerpt(head)}")
-        self.part.restart(self._origin(answers.validator(response), size))
+            raise self._refusal(response, f"{kind}: {responses.excerpt(head)}")
+        self.part.restart(self._origin(responses.validator(response), size))
         self.part.append(head)
 
     def _check_size(self, size: int | None, response: requests.Response) -> None:
         if size is not None and self.sizes and size not in self.sizes:
             wanted = " or ".join(f"{size:,}" for size in self.sizes[:3])
-            head = answers.sample(response)
+            head = responses.sample(response)
             kind = page_like(head)
-            said = f": {kind}: {answers.excerpt(head)}" if kind else ""
+            said = f": {kind}: {responses.excerpt(head)}" if kind else ""
             raise self._refusal(response, f"{size:,} bytes in place of {wanted}{said}")
 
     def _refuse(self, response: requests.Response) -> None:
         """Raises what an answer without the file means."""
-        status = answers.status(response)
+        status = responses.status(response)
         if self.patience.policy().is_retry("GET", response.status_code):
-            raise TransientError(f"the host answers {status}", answers.retry_after(response))
+            raise TransientError(f"the host answers {status}", responses.retry_after(response))
         if response.status_code == 416 and self.part.size:
             self.part.restart(self._origin())
             raise TransientError(f"the host answers {status}; the file starts anew")
-        head = answers.sample(response)
-        raise self._refusal(response, answers.excerpt(head) if head else "nothing")
+        head = responses.sample(response)
+        raise self._refusal(response, responses.excerpt(head) if head else "nothing")
 
     def _refusal(self, response: requests.Response, came: str) -> RefusedError:
         kind = shortened(response.headers.get("Content-Type", "no type given"), 40)
         return RefusedError(
-            f"{self.place} answered {answers.status(response)} ({kind}) with {came}. Another "
+            f"{self.place} answered {responses.status(response)} ({kind}) with {came}. Another "
             "place can be named by --mirror URL."
         )
 
@@ -228,7 +228,7 @@ class Transfer:
     def _read(self, response: requests.Response) -> bytes:
         """Returns the bytes that are there, or waits for some; none at the end."""
         try:
-            with answers.network_faults(self.url):
-                return answers.read(response, CHUNK_BYTES)
+            with responses.network_faults(self.url):
+                return responses.read(response, CHUNK_BYTES)
         except TransientError as fault:
             raise TransientError(f"{fault} at {self.so_far}") from fault

@@ -13,8 +13,9 @@ from typing import IO, Any, cast
 from gpt2cli import json_reader, reading
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.errors import BadDataError, UsageError
+from gpt2cli.files import atomic, exports, paths
 from gpt2cli.formats.model import Model
-from gpt2cli.storage import atomic, exported, folders, huggingface, journal, recovery
+from gpt2cli.storage import huggingface, recovery, run_log
 
 # Weights hardly shrink, however hard one tries.
 GZIP_LEVEL = 1
@@ -27,7 +28,7 @@ def check(folder: Path) -> None:
     Raises:
         UsageError: it is not.
     """
-    if (folder / huggingface.CONFIG).exists() and not (folder / folders.HPARAMS).exists():
+    if (folder / huggingface.CONFIG).exists() and not (folder / paths.HPARAMS).exists():
         raise UsageError(
             f"--format tar packs runs and OpenAI's model folders, and {folder} is neither; "
             "--format openai makes a model folder of it."
@@ -41,7 +42,7 @@ def write(model: Model, path: Path, config: ExportConfig) -> None:
         BadDataError: a file of the checkpoint is damaged or missing.
         OSError: the disk is full, fails, or may not be written to.
     """
-    step = folders.step_of(model.prefix)
+    step = paths.step_of(model.prefix)
     if step:
         recovery.examined(model.folder, model.prefix, resume=True)
     place = f"{'checkpoint' if step else 'models'}/{model.folder.resolve().name}"
@@ -56,7 +57,7 @@ def write(model: Model, path: Path, config: ExportConfig) -> None:
         except OSError as error:
             # What is read is not what cannot be written.
             raise reading.refusal(error, model.folder) from error
-        index = folders.index_file(model.prefix)
+        index = paths.index_file(model.prefix)
         if index.name not in files:
             # It was there when the checkpoint was examined, and is the first to go.
             raise BadDataError(f"{index} is missing.")
@@ -65,7 +66,7 @@ def write(model: Model, path: Path, config: ExportConfig) -> None:
         atomic.before("write", path)
         zipped = config.destination.endswith("gz")
         options: dict[str, Any] = {"compresslevel": GZIP_LEVEL} if zipped else {}
-        options["pax_headers"] = {"comment": exported.WORD.decode()}
+        options["pax_headers"] = {"comment": exports.WORD.decode()}
         archive = stack.enter_context(tarfile.open(path, "x:gz" if zipped else "x", **options))
         entries = {name: entry(f"{place}/{name}", files[name], moment) for name in files}
         total, done = sum(each.size for each in entries.values()), 0
@@ -93,36 +94,36 @@ class Counted:
 
 def members(folder: Path, prefix: Path) -> list[Path]:
     """Returns the files that a checkpoint consists of, and those that belong to all checkpoints."""
-    static = [folder / name for name in folders.STATIC_FILES]
-    static += [path for path in [folder / folders.TOKENS] if path.exists()]
+    static = [folder / name for name in paths.STATIC_FILES]
+    static += [path for path in [folder / paths.TOKENS] if path.exists()]
     bases = sorted(folder.glob("base.*"))
-    step = folders.step_of(prefix)
+    step = paths.step_of(prefix)
     if step:
-        files = folders.files_by_step(prefix.parent).get(step, [])
-        settings = folder / journal.CONFIG
+        files = paths.files_by_step(prefix.parent).get(step, [])
+        settings = folder / run_log.CONFIG
         return [*static, *bases, *([settings] if settings.exists() else []), *files]
     return [*static, *sorted(prefix.parent.glob(f"{prefix.name}.*"))]
 
 
 def written(folder: Path, prefix: Path, step: int) -> dict[str, IO[bytes]]:
     """Returns the files that are another thing in the archive, where one checkpoint is alone."""
-    files = {folders.POINTER: folders.pointer_text(prefix.name)}
+    files = {paths.POINTER: paths.pointer_text(prefix.name)}
     if step:
-        files[folders.COUNTER] = f"{step}\n"
-        files[journal.LOG] = "".join(log_until(folder, step))
+        files[paths.COUNTER] = f"{step}\n"
+        files[run_log.LOG] = "".join(log_until(folder, step))
         with contextlib.suppress(FileNotFoundError):
-            if journal.best_step(folder) == step:
-                files[journal.BEST] = reading.content(folder / journal.BEST).decode()
+            if run_log.best_step(folder) == step:
+                files[run_log.BEST] = reading.content(folder / run_log.BEST).decode()
     return {name: io.BytesIO(text.encode()) for name, text in files.items() if text}
 
 
 def log_until(folder: Path, step: int) -> list[str]:
     """Returns the lines of a run's log up to a step; what can't be read is left out."""
     lines = []
-    with contextlib.suppress(OSError, BadDataError), reading.opened(folder / journal.LOG) as log:
-        while line := log.readline(journal.TAIL_BYTES):
+    with contextlib.suppress(OSError, BadDataError), reading.opened(folder / run_log.LOG) as log:
+        while line := log.readline(run_log.TAIL_BYTES):
             with contextlib.suppress(BadDataError, TypeError, UnicodeDecodeError):
-                if json_reader.parse(line, journal.LOG).get("step", 0) <= step:
+                if json_reader.parse(line, run_log.LOG).get("step", 0) <= step:
                     lines.append(line.decode())
     return lines
 

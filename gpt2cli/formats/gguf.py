@@ -16,9 +16,9 @@ import numpy as np
 from gpt2cli import __version__
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.errors import UsageError
+from gpt2cli.files import atomic, exports
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
-from gpt2cli.storage import atomic, exported
 
 NORM_EPSILON = 1e-5
 # A disk with less than this is full, where a write was cut short.
@@ -100,7 +100,7 @@ def describe(writer: Any, model: Model, precision: str) -> None:
 
     hparams = model.hparams
     # Among the first bytes: by it an export is known.
-    writer.add_string(f"{exported.WORD.decode()}.version", __version__)
+    writer.add_string(f"{exports.WORD.decode()}.version", __version__)
     writer.add_type("model")
     writer.add_name(model.title)
     writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[precision]])

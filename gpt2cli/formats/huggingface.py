@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli.config.export import ExportConfig
+from gpt2cli.files import atomic
 from gpt2cli.formats.model import Model
-from gpt2cli.storage import atomic, huggingface, safetensors
+from gpt2cli.storage import huggingface, safetensors
 
 # What OpenAI's models are called on the Hub.
 HUB_NAMES = {

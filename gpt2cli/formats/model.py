@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2cli.files import paths
 from gpt2cli.hparams import HParams
 from gpt2cli.special_tokens import Specials
-from gpt2cli.storage import folders
 from gpt2cli.storage.state import State
 from gpt2cli.vocabulary import Vocabulary
 
@@ -60,7 +60,7 @@ class Model:
     @property
     def step(self) -> int:
         """Steps that it was trained for; 0 where that is not known."""
-        return folders.step_of(self.prefix)
+        return paths.step_of(self.prefix)
 
     @property
     def title(self) -> str:

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 from gpt2cli.config.export import ExportConfig
+from gpt2cli.files import atomic, paths
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
-from gpt2cli.storage import atomic, bundle_writer, folders
+from gpt2cli.storage import bundle_writer
 
 CHECKPOINT = "model.ckpt"
 
@@ -23,10 +24,10 @@ def write(model: Model, folder: Path, config: ExportConfig) -> None:
     """
     atomic.make_folders(folder)
     files: dict[str, str | bytes] = {
-        folders.HPARAMS: json.dumps(dataclasses.asdict(model.hparams), indent=1) + "\n",
+        paths.HPARAMS: json.dumps(dataclasses.asdict(model.hparams), indent=1) + "\n",
         **model.vocabulary.files(),
         f"{CHECKPOINT}.meta": graph(model.hparams),
-        folders.POINTER: folders.pointer_text(CHECKPOINT),
+        paths.POINTER: paths.pointer_text(CHECKPOINT),
     }
     for name, content in files.items():
         atomic.write(folder / name, content)

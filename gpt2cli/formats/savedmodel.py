@@ -9,9 +9,10 @@ from pathlib import Path
 import tensorflow as tf
 
 from gpt2cli.config.export import ExportConfig
+from gpt2cli.files import atomic, paths
 from gpt2cli.formats.model import Model
 from gpt2cli.formats.served import Served
-from gpt2cli.storage import atomic, bundle, bundle_writer, checkpoint, folders
+from gpt2cli.storage import bundle, bundle_writer, checkpoint
 
 VERSION = "1"
 # Where TensorFlow Serving leaves files alone.
@@ -43,7 +44,7 @@ def write(model: Model, folder: Path, config: ExportConfig) -> None:
     atomic.remove(place / "fingerprint.pb")
     extra = place / EXTRA
     atomic.make_folders(extra)
-    atomic.write(extra / folders.HPARAMS, json.dumps(dataclasses.asdict(model.hparams)) + "\n")
+    atomic.write(extra / paths.HPARAMS, json.dumps(dataclasses.asdict(model.hparams)) + "\n")
     for name, content in model.vocabulary.files().items():
         atomic.write(extra / name, content)
 
@@ -51,13 +52,13 @@ def write(model: Model, folder: Path, config: ExportConfig) -> None:
 def write_weights(model: Model, prefix: Path) -> None:
     """Writes a checkpoint with the weights in the place of one that holds their stand-ins."""
     entries, _ = bundle.read_index(prefix)
-    old = folders.data_file(prefix).read_bytes()
+    old = paths.data_file(prefix).read_bytes()
     raw = {
         name: (found, old[found.offset : found.offset + found.size])
         for name, found in entries.items()
         if not name.endswith(ATTRIBUTE)
     }
-    folders.data_file(prefix).unlink()
+    paths.data_file(prefix).unlink()
     named = ((variable_name(name), array) for name, array in model.weights())
     bundle_writer.write(prefix, named, raw)
 

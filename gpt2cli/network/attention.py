@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from gpt2cli.network import pieces
+from gpt2cli.network import xla_clusters
 
 # Queries are taken in blocks of this many, each against the keys up to its end: nearly half of the
 # square of scores is never computed. One program has few, or XLA is long about it, and a GPU would
@@ -36,7 +36,7 @@ def over_heads(attend: Callable[[Any, Any, Any], Any]) -> Attend:
     """
 
     def attended(product: Any, bias: Any, n_head: int) -> Any:
-        return merge_heads(attend(*heads_of(pieces.biased(product, bias), n_head)))
+        return merge_heads(attend(*heads_of(xla_clusters.biased(product, bias), n_head)))
 
     return attended
 
@@ -92,14 +92,14 @@ def attention_gradient(
         (batch, heads, time, head), three times: of query, key and value.
     """
     # Not before upstream is there, lest slices of the way forward be kept for the way back.
-    query, key, value = pieces.later(heads, upstream)
+    query, key, value = xla_clusters.later(heads, upstream)
     common = row_products(upstream, found)  # (batch, heads, time, 1)
     of_query: list[Any] = []
     of_key, of_value = [], []
     for share, (start, end) in zip(shares, query_blocks(query.shape[2]), strict=True):
         # One after another, so that only one block's gradients are held.
         before = of_query[-1] if of_query else common
-        block, of_block = pieces.later(
+        block, of_block = xla_clusters.later(
             [query[:, :, start:end], upstream[:, :, start:end]], before
         )  # (batch, heads, block, head)
         if share is None:
@@ -114,7 +114,9 @@ def attention_gradient(
 
 def query_blocks(time: int) -> list[tuple[int, int]]:
     """Returns where each block of queries begins and ends."""
-    size = CPU_QUERY_BLOCK if pieces.are_apart() and not pieces.on_gpu() else QUERY_BLOCK
+    size = (
+        CPU_QUERY_BLOCK if xla_clusters.are_apart() and not xla_clusters.on_gpu() else QUERY_BLOCK
+    )
     return [(start, min(start + size, time)) for start in range(0, time, size)]
 
 
@@ -132,7 +134,7 @@ def causal_shares(query: Any, key: Any) -> Any:
     return tf.cast(tf.nn.softmax(scores), query.dtype)
 
 
-@pieces.compiled
+@xla_clusters.compiled
 def masked(scores: Any) -> Any:
     """Returns float32 scores, (batch, heads, queries, keys), without those of later positions."""
     queries, keys = scores.shape[-2:]
@@ -140,21 +142,21 @@ def masked(scores: Any) -> Any:
     return tf.where(seen, tf.cast(scores, tf.float32), MASKED)
 
 
-@pieces.compiled
+@xla_clusters.compiled
 def row_products(left: Any, right: Any) -> Any:
     """Returns float32 (batch, heads, time, 1): the scalar product of each two rows."""
     products = tf.cast(left, tf.float32) * tf.cast(right, tf.float32)
     return tf.reduce_sum(products, axis=-1, keepdims=True)
 
 
-@pieces.compiled
+@xla_clusters.compiled
 def scores_gradient(shares: Any, of_shares: Any, common: Any) -> Any:
     """Returns the gradient of a softmax's scores from that of the shares, and their mean of it."""
     wide = tf.cast(shares, tf.float32) * (tf.cast(of_shares, tf.float32) - common)
     return tf.cast(wide, of_shares.dtype)
 
 
-@pieces.compiled
+@xla_clusters.compiled
 def heads_gradients(of_query: list[Any], of_key: list[Any], of_value: list[Any]) -> Any:
     """Returns what `attention_gradient` does, from each block's share in it.
 
@@ -201,7 +203,7 @@ def padded_attention(query: Any, key: Any, value: Any, first: Any) -> Any:
     return blocks[0] if len(blocks) == 1 else tf.concat(blocks, axis=2)
 
 
-@pieces.compiled
+@xla_clusters.compiled
 def cached_attention(query: Any, key: Any, value: Any, first: Any, last: Any) -> Any:
     """Returns the values that one new position attends to, among those seen before.
 

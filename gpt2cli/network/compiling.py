@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from gpt2cli.errors import shortened
 from gpt2cli.hparams import WIDE
-from gpt2cli.network import pieces
+from gpt2cli.network import xla_clusters
 
 # What TensorFlow raises where XLA knows an operation not, or lacks a piece of itself.
 UNCOMPILED = (
@@ -83,7 +83,7 @@ def program(function: Callable[..., Any], way: Way, *, gpu: bool | None = None) 
     gpu = has_gpu() if gpu is None else gpu
 
     def traced(*arguments: Any) -> Any:
-        with pieces.apart(apart=way is Way.PIECES, gpu=gpu):
+        with xla_clusters.apart(apart=way is Way.PIECES, gpu=gpu):
             return function(*arguments)
 
     return tf.function(traced, jit_compile=way is Way.WHOLE, autograph=False)

@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-from gpt2cli.network import attention, compiling, cudnn, pieces
+from gpt2cli.network import attention, compiling, cudnn, xla_clusters
 
 LEAST_CAPABILITY = (8, 0)
 # From Hopper on heads may be longer.
@@ -60,8 +60,9 @@ def causal(product: Any, bias: Any, n_head: int) -> Any:
 
 @functools.cache
 def _programs(n_head: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    forward = functools.partial(_forward, n_head)
-    return pieces.compiled(forward), pieces.compiled(functools.partial(_backward, n_head))
+    compiled = xla_clusters.compiled
+    forward, backward = (functools.partial(half, n_head) for half in (_forward, _backward))
+    return compiled(forward), compiled(backward)
 
 
 def _forward(n_head: int, product: Any, bias: Any) -> tuple[Any, Any]:
@@ -132,7 +133,7 @@ def trial(shape: cudnn.Shape, kind: Any) -> str:
     bias = tf.random.stateless_normal([width], [1, width])
 
     def by_cudnn(*tensors: Any) -> list[Any]:
-        with pieces.apart(apart=True, gpu=True):
+        with xla_clusters.apart(apart=True, gpu=True):
             return _with_gradients(causal, heads, tensors[:2], tensors[2])
 
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from gpt2cli.hparams import LORA_SCALE, HParams
-from gpt2cli.network import lora, narrow, pieces
+from gpt2cli.network import lora, low_precision, xla_clusters
 from gpt2cli.network.attention import Attend, causal, lengths_of
 
 NORM_EPSILON = 1e-5
@@ -48,7 +48,7 @@ class Dropout:
         return dropped(x, self.rate, self.seed) if self.rate else x
 
 
-@pieces.piece
+@xla_clusters.piece
 def dropped(x: Any, rate: Any, seed: Any) -> Any:
     """Returns x with a share of it set to 0, which follows from the seed, and the rest scaled."""
     # Of the same key TensorFlow and XLA make the same integers, but of a seed other keys, and of
@@ -98,7 +98,7 @@ def block_weights(weights: Weights, layer: int) -> dict[str, Any]:
 
 def logits(weights: Weights, hidden: Any) -> Any:
     """(…, embed) → (…, vocab): the scores of the tokens that may come next."""
-    return narrow.product(hidden, weights, narrow.EMBEDDING)
+    return low_precision.product(hidden, weights, low_precision.EMBEDDING)
 
 
 def embed(
@@ -122,7 +122,7 @@ def embed(
     if positions is None:
         positions = tf.range(tokens.shape[1])
     of_tokens, of_positions = (
-        narrow.wide(weights, name, places)
+        low_precision.wide(weights, name, places)
         for name, places in (("model/wte", tokens), ("model/wpe", positions))
     )  # (batch, time, embed)
     return tf.cast(dropout(of_tokens + of_positions), precision)
@@ -155,8 +155,8 @@ def block(
 def plus(x: Any, product: Any, bias: Any, dropout: Dropout) -> Any:
     """Returns x with a product and its bias added, of which a share is dropped in training."""
     if dropout.rate:
-        return x + dropout(pieces.biased(product, bias))
-    return pieces.added(x, product, bias)
+        return x + dropout(xla_clusters.biased(product, bias))
+    return xla_clusters.added(x, product, bias)
 
 
 def attention(x: Any, weights: Weights, n_head: int, attend: Attend) -> Any:
@@ -168,10 +168,10 @@ def attention(x: Any, weights: Weights, n_head: int, attend: Attend) -> Any:
     def project(x: Any, weights: Weights) -> Any:
         return dense(x, weights, "attn/c_proj")
 
-    mixed = pieces.again(mix, x, part(x, weights, "ln_1", "attn/c_attn/w"))
+    mixed = xla_clusters.again(mix, x, part(x, weights, "ln_1", "attn/c_attn/w"))
     # (batch, time, 3 * embed)
     found = attend(mixed, weights["attn/c_attn/b"], n_head)  # (batch, time, embed)
-    return pieces.again(project, found, part(x, weights, "attn/c_proj/w"))
+    return xla_clusters.again(project, found, part(x, weights, "attn/c_proj/w"))
 
 
 def mlp(x: Any, weights: Weights) -> Any:
@@ -183,9 +183,9 @@ def mlp(x: Any, weights: Weights) -> Any:
     def narrowed(x: Any, weights: Weights) -> Any:
         return dense(gelu(x, weights["mlp/c_fc/b"]), weights, "mlp/c_proj")
 
-    wide = pieces.again(widen, x, part(x, weights, "ln_2", "mlp/c_fc/w"))
+    wide = xla_clusters.again(widen, x, part(x, weights, "ln_2", "mlp/c_fc/w"))
     # (batch, time, 4 * embed)
-    return pieces.again(narrowed, wide, part(x, weights, "mlp/c_fc/b", "mlp/c_proj/w"))
+    return xla_clusters.again(narrowed, wide, part(x, weights, "mlp/c_fc/b", "mlp/c_proj/w"))
 
 
 def part(x: Any, weights: Weights, *names: str) -> Weights:
@@ -208,11 +208,11 @@ def dense(x: Any, weights: Weights, name: str) -> Any:
     rows = tf.reshape(x, [batch * time, width])
     if f"{name}/w" in weights:
         # Not before it is needed, lest the wide forms of all narrow matrices be made at the start.
-        (held,) = pieces.later([weights[f"{name}/w"]], x)  # (1, width, columns)
+        (held,) = xla_clusters.later([weights[f"{name}/w"]], x)  # (1, width, columns)
         matrix = tf.cast(tf.squeeze(held, 0), x.dtype)  # (width, columns)
         flat = tf.matmul(rows, matrix)  # (batch * time, columns)
     else:
-        flat = narrow.product(rows, weights, f"{name}/w{narrow.ROWS}")
+        flat = low_precision.product(rows, weights, f"{name}/w{low_precision.ROWS}")
     if LORA_SCALE in weights:
         flat += lora.correction(rows, weights, f"{name}/w")
     return tf.reshape(flat, [batch, time, flat.shape[-1]])
@@ -223,7 +223,7 @@ def norm(x: Any, weights: Weights, name: str) -> Any:
     return normalised(x, weights[f"{name}/g"], weights[f"{name}/b"])
 
 
-@pieces.piece
+@xla_clusters.piece
 def normalised(x: Any, gain: Any, bias: Any) -> Any:
     """Returns what `norm` does, from its own two weights."""
     wide = tf.cast(x, tf.float32)
@@ -233,7 +233,7 @@ def normalised(x: Any, gain: Any, bias: Any) -> Any:
     return tf.cast(scaled * gain + bias, x.dtype)
 
 
-@pieces.piece
+@xla_clusters.piece
 def gelu(product: Any, bias: Any) -> Any:
     """The tanh approximation of GELU (Hendrycks & Gimpel 2016), as GPT-2 was trained with.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from gpt2cli.network import pieces
+from gpt2cli.network import xla_clusters
 
 # Positions whose logits are held at once, usually and where memory is to be saved. At 50,257 tokens
 # 256 rows of float32 take 50 MB, 4096 of bfloat16 on a GPU 400 MB.
@@ -49,7 +49,7 @@ def _loss_and_gradient(
     total, of_hidden, of_wte = tf.zeros([]), [], tf.zeros([])
     for start, end in row_blocks(hidden.shape[0], block_rows):
         # One after another, so that only one block's logits are held.
-        block, target = pieces.later([hidden[start:end], targets[start:end]], of_wte)
+        block, target = xla_clusters.later([hidden[start:end], targets[start:end]], of_wte)
         products = tf.matmul(block, narrow, transpose_b=True)  # (block, vocab)
         loss, wrong = judged(products, target, scale / count)
         total += loss
@@ -65,7 +65,7 @@ def _loss_and_gradient(
     return total / count, gradient
 
 
-@pieces.compiled
+@xla_clusters.compiled
 def judged(products: Any, targets: Any, scale: Any) -> tuple[Any, Any]:
     """Returns the sum of the rows' cross-entropies, and the gradient of their logits.
 
@@ -99,14 +99,14 @@ def next_token_scores(hidden: Any, wte: Any, targets: Any) -> tuple[Any, Any]:
     hits: list[Any] = []
     for start, end in row_blocks(hidden.shape[0], 2 * BLOCK_ROWS):
         before = hits[-1] if hits else targets
-        block, target = pieces.later([hidden[start:end], targets[start:end]], before)
+        block, target = xla_clusters.later([hidden[start:end], targets[start:end]], before)
         loss, hit = scored(tf.matmul(block, narrow, transpose_b=True), target)
         losses.append(loss)
         hits.append(hit)
     return tf.concat(losses, axis=0), tf.concat(hits, axis=0)
 
 
-@pieces.compiled
+@xla_clusters.compiled
 def scored(products: Any, targets: Any) -> tuple[Any, Any]:
     """Returns what `next_token_scores` does, from the logits: (rows, vocab)."""
     loss, shares = cross_entropy(products, targets)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
-from gpt2cli.storage import folders, huggingface
+from gpt2cli.files import paths
+from gpt2cli.storage import huggingface
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 LONGEST_NAME_BYTES = 200
@@ -29,18 +30,18 @@ def present(folder: Path) -> Path:
         )
     if folder.is_file():
         raise MissingInputError(f"{where} is a file, and a model is a folder. Give its folder.")
-    there = shortened(folders.names_in(folder.parent))
+    there = shortened(paths.names_in(folder.parent))
     raise MissingInputError(f"There is no model {where}; {there}. {remedy(folder)}")
 
 
 def remedy(folder: Path) -> str:
     """Returns how a model that is not there can be had."""
-    if folder.name in folders.FETCHED:
+    if folder.name in paths.FETCHED:
         place = "" if folder.parent == Path("models") else f" --model-dir {folder.parent}"
-        if len(place) <= folders.SHOWN_PATH and place.isprintable():
+        if len(place) <= paths.SHOWN_PATH and place.isprintable():
             return f"Fetch it with `gpt2cli download {folder.name}{place}`."
     return (
-        f"`gpt2cli download` fetches {', '.join(folders.FETCHED)}; another model must lie there, "
+        f"`gpt2cli download` fetches {', '.join(paths.FETCHED)}; another model must lie there, "
         "or give the path of its folder."
     )
 
@@ -52,7 +53,7 @@ def opened(folder: Path) -> Path:
         BadDataError: it holds a PEFT adapter, which is no model.
     """
     place = snapshot(folder) or folder
-    if (place / huggingface.ADAPTER).is_file() and not (place / folders.HPARAMS).exists():
+    if (place / huggingface.ADAPTER).is_file() and not (place / paths.HPARAMS).exists():
         facts = huggingface.read_json(place / huggingface.ADAPTER)
         base = shortened(repr(facts.get("base_model_name_or_path")), 60)
         raise BadDataError(

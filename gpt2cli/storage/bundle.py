@@ -15,8 +15,9 @@ from typing import Any
 
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
+from gpt2cli.files import paths
 from gpt2cli.hparams import LORA_A, LORA_SCALE, HParams, product
-from gpt2cli.storage import crc32c, folders
+from gpt2cli.storage import crc32c
 
 FOOTER_BYTES = 48
 TABLE_MAGIC = 0xDB4775248B80FB57
@@ -60,7 +61,7 @@ def read_index(prefix: Path) -> tuple[dict[str, Entry], int]:
         MissingInputError: there is no index file.
         BadDataError: the file is not the index of a TensorFlow checkpoint.
     """
-    path = folders.index_file(prefix)
+    path = paths.index_file(prefix)
     try:
         table = json_reader.content(path, MOST_INDEX_BYTES)
     except FileNotFoundError as error:
@@ -195,7 +196,7 @@ def check(prefix: Path, hparams: HParams) -> None:
     entries, shards = read_index(prefix)
     shapes = hparams.shapes()
     if LORA_SCALE in entries:
-        check(folders.base(prefix), hparams)
+        check(paths.base(prefix), hparams)
         shapes = hparams.lora_shapes(rank(entries))
     for name, shape in shapes.items():
         if name not in entries:
@@ -218,7 +219,7 @@ def check_tensor(what: str, found: Entry, shape: tuple[int, ...], demanded_by: s
 
 def check_length(prefix: Path, entries: dict[str, Entry], shard: int, shards: int) -> None:
     """Checks that a data file is there and reaches to the end of its last tensor."""
-    path = folders.data_file(prefix, shard, shards)
+    path = paths.data_file(prefix, shard, shards)
     ends = [e.offset + e.size for e in entries.values() if e.shard == shard]
     if not path.is_file():
         raise MissingInputError(f"{shortened(path)} is missing.")
@@ -238,7 +239,7 @@ def check_sums(prefix: Path) -> None:
     """
     entries, shards = read_index(prefix)
     for shard in range(shards):
-        path = folders.data_file(prefix, shard, shards)
+        path = paths.data_file(prefix, shard, shards)
         with path.open("rb") as file:
             for name, found in entries.items():
                 if found.shard == shard:

@@ -14,8 +14,9 @@ import numpy as np
 
 from gpt2cli import reading
 from gpt2cli.errors import BadDataError, shortened
-from gpt2cli.hardware import cores
-from gpt2cli.storage import bundle, crc32c, folders
+from gpt2cli.files import paths
+from gpt2cli.runtime.hardware import cores
+from gpt2cli.storage import bundle, crc32c
 from gpt2cli.storage.bundle import Entry
 
 # Each holds a tensor; more threads than this gain little over the disk.
@@ -50,7 +51,7 @@ class Reader:
             raise BadDataError(f"{shortened(self._prefix)} lacks {shortened(name)}.")
         if found.dtype not in bundle.TYPE_BYTES:
             raise BadDataError(f"{shortened(self._prefix)}: {shortened(name)} is {found.dtype}.")
-        path = folders.data_file(self._prefix, found.shard, self._shards)
+        path = paths.data_file(self._prefix, found.shard, self._shards)
         try:
             content = read_bytes(path, found)
         except OSError as error:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gpt2cli.storage import atomic, crc32c, folders
+from gpt2cli.files import atomic, paths
+from gpt2cli.storage import crc32c
 from gpt2cli.storage.bundle import FOOTER_BYTES, TABLE_MAGIC, TYPES, Entry
 
 NUMBERS = {name: number for number, name in TYPES.items()}
@@ -36,7 +37,7 @@ def write(
     """
     entries = {}
     atomic.before("write", prefix)
-    with folders.data_file(prefix).open("wb") as file:
+    with paths.data_file(prefix).open("wb") as file:
         for name, array in arrays:
             data = np.ascontiguousarray(array, "<f4").reshape(-1).view(np.uint8).data
             entries[name] = entry(
@@ -49,7 +50,7 @@ def write(
             file.write(content)
     # One data file, written by the first version of the format.
     header = field(1, VARINT, 1) + field(3, BYTES, field(1, VARINT, 1))
-    atomic.write(folders.index_file(prefix), table({"": header, **entries}))
+    atomic.write(paths.index_file(prefix), table({"": header, **entries}))
 
 
 def entry(number: int, shape: Iterable[int], offset: int, size: int, crc: int) -> bytes:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli.errors import BadDataError, MissingInputError
+from gpt2cli.files import atomic, paths
 from gpt2cli.hparams import LORA_A, LORA_B, LORA_SCALE
-from gpt2cli.storage import atomic, folders, huggingface
+from gpt2cli.storage import huggingface
 from gpt2cli.storage.bundle_reader import Reader, check_finite, single
 
 
@@ -38,7 +39,7 @@ def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
         names = list(names)
         yield from reader.tensors(name for name in names if name in reader.entries)
         others = (name for name in names if name not in reader.entries)
-        for name, array in Reader(folders.base(prefix)).tensors(others):
+        for name, array in Reader(paths.base(prefix)).tensors(others):
             yield name, checked(merged(array, reader, name), prefix, name)
     except MissingInputError as error:
         # It was there when the run was looked at.
@@ -92,7 +93,7 @@ def save_all(checkpoints: Mapping[Path, Mapping[str, Any]]) -> None:
 
     def write(prefix: Path) -> None:
         save(prefix, held[prefix])
-        with folders.data_file(prefix).open("rb") as file:
+        with paths.data_file(prefix).open("rb") as file:
             os.fsync(file.fileno())
 
     with ThreadPoolExecutor(len(held)) as pool:

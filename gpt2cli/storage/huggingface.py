@@ -11,8 +11,9 @@ from typing import Any
 
 from gpt2cli import json_reader, vocabulary
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
+from gpt2cli.files import paths
 from gpt2cli.hparams import HParams, checked, read_hparams
-from gpt2cli.storage import bundle, folders
+from gpt2cli.storage import bundle
 from gpt2cli.storage.bundle import Entry
 
 WEIGHTS = "model.safetensors"
@@ -52,7 +53,7 @@ COMPARED_BYTES = 1 << 24
 
 def is_folder(folder: Path) -> bool:
     """Returns whether a folder is Hugging Face's, and not OpenAI's."""
-    return (folder / CONFIG).is_file() and not (folder / folders.HPARAMS).exists()
+    return (folder / CONFIG).is_file() and not (folder / paths.HPARAMS).exists()
 
 
 def is_weights(prefix: Path) -> bool:
@@ -71,7 +72,7 @@ def hparams(folder: Path) -> HParams:
         BadDataError: it is no GPT-2, or one that is computed in another way than OpenAI's.
     """
     if not is_folder(folder):
-        return read_hparams(folder / folders.HPARAMS)
+        return read_hparams(folder / paths.HPARAMS)
     path = folder / CONFIG
     config = read_json(path)
     if config.get("model_type") != "gpt2":
@@ -111,7 +112,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def vocabulary_files(folder: Path) -> tuple[Path, Path]:
     """Returns where a folder's tokens and merges are: in two files, or both in tokenizer.json."""
     if not is_folder(folder):
-        return folder / folders.ENCODER, folder / folders.MERGES
+        return folder / paths.ENCODER, folder / paths.MERGES
     # transformers asks for it first.
     whole = folder / vocabulary.TOKENIZER
     return (whole, whole) if whole.exists() else (folder / VOCABULARY, folder / MERGES)
@@ -132,10 +133,10 @@ def static_files(folder: Path, *, trained: bool = False) -> dict[str, bytes]:
     found = vocabulary.read(*vocabulary_files(folder), shape.n_vocab)
     if trained:
         found = dataclasses.replace(found, specials=found.specials.trained())
-    path = folder / folders.HPARAMS
+    path = folder / paths.HPARAMS
     # As it is, whatever else it says.
     own = json.dumps(dataclasses.asdict(shape)).encode() if is_folder(folder) else path.read_bytes()
-    return {folders.HPARAMS: own, **found.files()}
+    return {paths.HPARAMS: own, **found.files()}
 
 
 def weights(folder: Path) -> Path:

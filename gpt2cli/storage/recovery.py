@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
+from gpt2cli.files import atomic, paths
 from gpt2cli.hparams import HParams, read_hparams
 from gpt2cli.reading import DAMAGE, UnreadableError, refusal
-from gpt2cli.storage import atomic, bundle, folders, run
+from gpt2cli.storage import bundle, run
 from gpt2cli.storage.state import State, UnfitError, read_record, read_state
 
 DAMAGED = ".damaged"
@@ -50,10 +51,10 @@ def newest_whole(folder: Path, *, resume: bool) -> Whole:
         BadDataError: no checkpoint is whole; the message says what is wrong with each.
     """
     for _ in range(TRIES):
-        named = folders.newest(folder)
+        named = paths.newest(folder)
         found, damaged = first_whole(folder, resume=resume)
         # Another process may have saved, and removed what we were reading.
-        if not damaged or folders.newest(folder) == named:
+        if not damaged or paths.newest(folder) == named:
             break
     if found:
         return found
@@ -66,7 +67,7 @@ def newest_whole(folder: Path, *, resume: bool) -> Whole:
 
 def first_whole(folder: Path, *, resume: bool) -> tuple[Whole | None, dict[Path, str]]:
     """Returns the first candidate that is whole, and why those before it are not."""
-    for name in folders.STATIC_FILES:
+    for name in paths.STATIC_FILES:
         if not (folder / name).is_file():
             raise UnfitError(
                 f"{folder / name} is missing; the run folder is half copied. Copy the file from "
@@ -76,7 +77,7 @@ def first_whole(folder: Path, *, resume: bool) -> tuple[Whole | None, dict[Path,
     for prefix in candidates(folder):
         try:
             state = examined(folder, prefix, resume=resume)
-            hparams = read_hparams(folder / folders.HPARAMS)
+            hparams = read_hparams(folder / paths.HPARAMS)
             return Whole(prefix, hparams, state, damaged), damaged
         except (UnfitError, UnreadableError):
             raise
@@ -91,14 +92,14 @@ def candidates(folder: Path) -> list[Path]:
     First the one that `checkpoint` names, then those before it, then those beyond it: they were
     never reported as saved, or belong to a run that was overwritten.
     """
-    named = folders.newest(folder)
-    lost = {folders.step_of(path) for path in folders.unfinished(folder)}
-    steps = sorted(folders.files_by_step(folder), reverse=True)
-    prefixes = [folders.weights(folder, step) for step in steps if step not in lost]
-    last = folders.step_of(named) if named else 0
+    named = paths.newest(folder)
+    lost = {paths.step_of(path) for path in paths.unfinished(folder)}
+    steps = sorted(paths.files_by_step(folder), reverse=True)
+    prefixes = [paths.weights(folder, step) for step in steps if step not in lost]
+    last = paths.step_of(named) if named else 0
     if last and named:
-        before = [prefix for prefix in prefixes if folders.step_of(prefix) <= last]
-        beyond = [prefix for prefix in prefixes if folders.step_of(prefix) > last]
+        before = [prefix for prefix in prefixes if paths.step_of(prefix) <= last]
+        beyond = [prefix for prefix in prefixes if paths.step_of(prefix) > last]
         prefixes = [named, *(prefix for prefix in before if prefix != named), *beyond]
     return prefixes
 
@@ -111,13 +112,13 @@ def examined(folder: Path, prefix: Path, *, resume: bool) -> State | None:
         BadDataError: a file of it is damaged or missing.
         UnreadableError: a file of it cannot be read, whatever it holds.
     """
-    step, aside = folders.step_of(prefix), prefix.parent
+    step, aside = paths.step_of(prefix), prefix.parent
     try:
-        check_readable(folder / folders.HPARAMS, *folders.files_by_step(aside).get(step, []))
-        hparams = read_hparams(folder / folders.HPARAMS)
+        check_readable(folder / paths.HPARAMS, *paths.files_by_step(aside).get(step, []))
+        hparams = read_hparams(folder / paths.HPARAMS)
         if (
-            not folders.state(aside, step).exists()
-            and not folders.index_file(folders.optimizer(aside, step)).exists()
+            not paths.state(aside, step).exists()
+            and not paths.index_file(paths.optimizer(aside, step)).exists()
         ):
             bundle.check(prefix, hparams)
             bundle.check_sums(prefix)
@@ -201,9 +202,9 @@ def settle(folder: Path, found: Whole) -> list[str]:
     """
     with atomic.disk_errors(folder, f"The checkpoint {found.prefix} is safe."):
         for prefix in found.damaged:
-            for path in folders.files_by_step(prefix.parent).get(folders.step_of(prefix), []):
+            for path in paths.files_by_step(prefix.parent).get(paths.step_of(prefix), []):
                 atomic.move(path, free_name(path))
-        if folders.newest(folder) != found.prefix:
+        if paths.newest(folder) != found.prefix:
             run.point_to(folder, found.prefix)
         run.sweep(folder)
     return [f"{prefix}.* is kept as {prefix}.*{DAMAGED}" for prefix in found.damaged]

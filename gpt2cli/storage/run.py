@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli import reading
-from gpt2cli.storage import atomic, folders, huggingface, parts
-from gpt2cli.storage.lock import locked
+from gpt2cli.files import atomic, paths, temporary
+from gpt2cli.files.lock import locked
+from gpt2cli.storage import huggingface
 from gpt2cli.storage.state import FORMAT, State, digest
 
 HASH_CHUNK_BYTES = 1 << 20
@@ -61,12 +62,12 @@ def prepare(folder: Path, source: Path) -> None:
     """
     with atomic.disk_errors(folder):
         sweep(folder)
-        keeps = folders.has_checkpoints(folder)
-        if keeps and all((folder / name).exists() for name in folders.STATIC_FILES):
+        keeps = paths.has_checkpoints(folder)
+        if keeps and all((folder / name).exists() for name in paths.STATIC_FILES):
             return
         files = huggingface.static_files(source, trained=True)
         # First the one that may be missing in a folder that is whole.
-        for name in (folders.TOKENS, *folders.STATIC_FILES):
+        for name in (paths.TOKENS, *paths.STATIC_FILES):
             if name in files and not (keeps and (folder / name).exists()):
                 atomic.write_whole(folder / name, files[name])
             elif name not in files and not keeps and (folder / name).exists():
@@ -78,8 +79,8 @@ def place_base(folder: Path, prefix: Path) -> None:
 
     Where the file system can, they are the same files under a second name.
     """
-    base = folder / folders.BASE
-    index, source = folders.index_file(base), folders.index_file(prefix)
+    base = folder / paths.BASE
+    index, source = paths.index_file(base), paths.index_file(prefix)
     if index.exists():
         if index.read_bytes() == source.read_bytes():
             return
@@ -91,20 +92,20 @@ def place_base(folder: Path, prefix: Path) -> None:
 
 def remove_base(folder: Path) -> None:
     """Removes the weights of a run that no adapters belong to any more, the index first."""
-    atomic.remove(folders.index_file(folder / folders.BASE))
-    for path in folder.glob(f"{folders.BASE}.data-*"):
+    atomic.remove(paths.index_file(folder / paths.BASE))
+    for path in folder.glob(f"{paths.BASE}.data-*"):
         atomic.remove(path)
 
 
 def sweep(folder: Path) -> None:
     """Removes what processes that were killed left of saves that they had not finished."""
-    left = filter(parts.is_abandoned, folder.glob(f".*{parts.PART}"))
-    for path in (*folders.unfinished(folder), *left):
+    left = filter(temporary.is_abandoned, folder.glob(f".*{temporary.PART}"))
+    for path in (*paths.unfinished(folder), *left):
         atomic.remove(path)
-    atomic.remove_folder(folder / folders.SAVING)
-    named = folders.newest(folder)
-    if named is None or named.parent.name != folders.REPLACED:
-        atomic.remove_folder(folder / folders.REPLACED)
+    atomic.remove_folder(folder / paths.SAVING)
+    named = paths.newest(folder)
+    if named is None or named.parent.name != paths.REPLACED:
+        atomic.remove_folder(folder / paths.REPLACED)
 
 
 def commit(
@@ -125,20 +126,20 @@ def commit(
         OutputError: the folder cannot be written to.
         DiskError: the disk is full or fails; the checkpoints before are untouched.
     """
-    safe = folders.newest(folder)
+    safe = paths.newest(folder)
     remark = f"The checkpoint {safe} is safe." if safe else "No checkpoint was saved yet."
-    aside = folder / folders.SAVING
-    prefix = folders.weights(folder, state.step)
+    aside = folder / paths.SAVING
+    prefix = paths.weights(folder, state.step)
     with atomic.disk_errors(folder, remark), swept(folder):
         atomic.need_room(folder, size, remark)
         atomic.new_folder(aside)
-        write(folders.weights(aside, state.step), folders.optimizer(aside, state.step))
+        write(paths.weights(aside, state.step), paths.optimizer(aside, state.step))
         seal(folder, aside, state)
         make_way(folder, prefix)
-        for path in folders.files_by_step(aside)[state.step]:
+        for path in paths.files_by_step(aside)[state.step]:
             atomic.move(path, folder / path.name)
         point_to(folder, prefix)
-        atomic.write_whole(folder / folders.COUNTER, f"{state.step}\n")
+        atomic.write_whole(folder / paths.COUNTER, f"{state.step}\n")
     return prefix
 
 
@@ -164,17 +165,17 @@ def seal(folder: Path, aside: Path, state: State) -> None:
         files = {path.name: fingerprint(path) for path in written}
         for waiting in synced:
             waiting.result()
-    names = [*folders.STATIC_FILES, folders.TOKENS]
+    names = [*paths.STATIC_FILES, paths.TOKENS]
     if state.lora_rank:
         # Its index holds the checksums of all the weights.
-        names.append(folders.index_file(Path(folders.BASE)).name)
+        names.append(paths.index_file(Path(paths.BASE)).name)
     static = [folder / name for name in names if (folder / name).exists()]
     record = dataclasses.asdict(state) | {
         "format": FORMAT,
         "files": files,
         "static": {path.name: fingerprint(path) for path in static},
     }
-    path = folders.state(aside, state.step)
+    path = paths.state(aside, state.step)
     atomic.write(path, json.dumps(record | {"sha256": digest(record)}, indent=1))
 
 
@@ -184,10 +185,10 @@ def make_way(folder: Path, prefix: Path) -> None:
     Where they are the newest checkpoint, they go on being it under other names until they are
     replaced: `checkpoint` names something whole at every instant.
     """
-    step = folders.step_of(prefix)
-    old = folders.files_by_step(folder).get(step, [])
-    if old and folders.newest(folder) == prefix:
-        aside = folder / folders.REPLACED
+    step = paths.step_of(prefix)
+    old = paths.files_by_step(folder).get(step, [])
+    if old and paths.newest(folder) == prefix:
+        aside = folder / paths.REPLACED
         atomic.remove_folder(aside)
         atomic.new_folder(aside)
         for path in old:
@@ -201,7 +202,7 @@ def make_way(folder: Path, prefix: Path) -> None:
 def point_to(folder: Path, prefix: Path) -> None:
     """Makes a checkpoint the one that the folder's `checkpoint` file names."""
     name = prefix.relative_to(folder).as_posix()
-    atomic.write_whole(folder / folders.POINTER, folders.pointer_text(name))
+    atomic.write_whole(folder / paths.POINTER, paths.pointer_text(name))
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
@@ -219,16 +220,16 @@ def rotate(folder: Path, keep: int, spare: frozenset[int] = frozenset()) -> None
     Files of steps beyond the newest are those of a run that was overwritten. What cannot be
     removed stays: an old file too many is no reason to stop training.
     """
-    current = folders.newest(folder)
-    newest = folders.step_of(current) if current else 0
-    found = folders.files_by_step(folder)
-    whole = [step for step in folders.checkpoint_steps(folder) if step < newest]
+    current = paths.newest(folder)
+    newest = paths.step_of(current) if current else 0
+    found = paths.files_by_step(folder)
+    whole = [step for step in paths.checkpoint_steps(folder) if step < newest]
     kept = {newest, *whole[max(0, len(whole) - (keep - 1)) :], *spare}
-    for step, paths in found.items():
-        if any(path.suffix == ".meta" for path in paths):
+    for step, files in found.items():
+        if any(path.suffix == ".meta" for path in files):
             # Only gpt-2-simple writes those: it is not ours to remove.
             continue
         # The index of the weights goes first: what is half removed must not look whole.
-        for path in reversed(paths if step not in kept else []):
+        for path in reversed(files if step not in kept else []):
             with contextlib.suppress(OSError):
                 atomic.remove(path)

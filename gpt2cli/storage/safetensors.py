@@ -17,7 +17,8 @@ import numpy as np
 
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
-from gpt2cli.storage import atomic, bundle, bundle_reader
+from gpt2cli.files import atomic
+from gpt2cli.storage import bundle, bundle_reader
 from gpt2cli.storage.bundle import Entry
 
 TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "U8": "uint8"}

@@ -13,7 +13,7 @@ from typing import Any
 
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, shortened
-from gpt2cli.storage import folders
+from gpt2cli.files import paths
 
 FORMAT = 1
 AVERAGE_DECAY = 0.99
@@ -131,7 +131,7 @@ def read_record(folder: Path, step: int) -> dict[str, Any]:
         UnfitError: it is of a newer format.
         BadDataError: it is damaged.
     """
-    path = folders.state(folder, step)
+    path = paths.state(folder, step)
     where = shortened(path)
     try:
         record: dict[str, Any] = json_reader.parse(json_reader.content(path), "it")
@@ -202,7 +202,7 @@ def read_state(folder: Path, step: int) -> State:
         UnfitError: it is of a newer format.
         BadDataError: it is damaged.
     """
-    record, path = read_record(folder, step), folders.state(folder, step)
+    record, path = read_record(folder, step), paths.state(folder, step)
     # Before it was noted, a step was validated before it was saved.
     record.setdefault("val_step", step)
     fields = {}

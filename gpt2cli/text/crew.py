@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from gpt2cli.hardware import cores
+from gpt2cli.runtime.hardware import cores
 from gpt2cli.text.tokenizer import Tokenizer
 from gpt2cli.text.worker import receive, send
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from gpt2cli import native
 from gpt2cli import vocabulary as vocabularies
 from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.hparams import HParams
+from gpt2cli.runtime import numba
 from gpt2cli.special_tokens import END_OF_TEXT, Added, Specials
 from gpt2cli.text.added import AddedTokens
-from gpt2cli.text.words import Parts, Words
+from gpt2cli.text.bpe import Parts, Words
 from gpt2cli.vocabulary import byte_symbols
 
 
@@ -79,8 +79,8 @@ class Tokenizer:
 
     def compile(self) -> None:
         """Lets compiled loops encode from now on, where Numba is there: it pays for long texts."""
-        if native.is_there() and not self.is_compiled:
-            from gpt2cli.text.native_words import NativeWords
+        if numba.is_there() and not self.is_compiled:
+            from gpt2cli.text.bpe_numba import NativeWords
 
             self._encoder = NativeWords(self._words)
             self.is_compiled = True

@@ -7,10 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from gpt2cli import hardware
 from gpt2cli.errors import Gpt2cliError
-from gpt2cli.hardware import AMD_GPUS, NO_DRIVER, NO_GPU, NVIDIA_DRIVER, WSL_GPUS
 from gpt2cli.network import compiling
+from gpt2cli.runtime import hardware
+from gpt2cli.runtime.hardware import AMD_GPUS, NO_DRIVER, NO_GPU, NVIDIA_DRIVER, WSL_GPUS
 
 # Ampere is the first generation that multiplies bfloat16 fast, Volta the first with tensor cores
 # for float16 (CUDA C++ Programming Guide, Compute Capabilities).

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2, loss, narrow
+from gpt2cli.network import gpt2, loss, low_precision
 from gpt2cli.network.compiling import Compiler, fastest
 
 
@@ -105,6 +105,6 @@ class Evaluator:
         hidden = gpt2.hidden_states(self._weights, self._hparams, x)
         rows = tf.reshape(hidden, [-1, self._hparams.n_embd])  # (batch * window, embed)
         flat = tf.reshape(targets, [-1])  # (batch * window,)
-        wte = narrow.wide(self._weights, narrow.EMBEDDING)  # (vocab, embed)
+        wte = low_precision.wide(self._weights, low_precision.EMBEDDING)  # (vocab, embed)
         losses, right = loss.next_token_scores(rows, wte, flat)
         return losses, tf.reduce_sum(tf.cast(right, tf.int32))

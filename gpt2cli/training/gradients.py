@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2, loss, pieces
+from gpt2cli.network import gpt2, loss, xla_clusters
 from gpt2cli.network.compiling import Way, program
 from gpt2cli.training.method import WHOLE, Method
 
@@ -181,18 +181,18 @@ class Recomputed(Network):
         of_wte = found.pop("model/wte", None)
         before = take(found)
         for layer in reversed(range(len(layers))):
-            (upstream,) = pieces.later([upstream], before)
+            (upstream,) = xla_clusters.later([upstream], before)
             upstream, found = self._backward(inputs.pop(), *layers[layer], upstream)
             before = take({f"model/h{layer}/{name}": found[name] for name in found})
         if of_wte is not None:
-            (upstream,) = pieces.later([upstream], before)
+            (upstream,) = xla_clusters.later([upstream], before)
             take(self._embed_back(tokens, seed, upstream, of_wte))
         return value
 
     def _block_gradients(self, x: Any, weights: gpt2.Weights, seed: Any, upstream: Any) -> Any:
         place = "model/h0/"
         trained = {n: w for n, w in weights.items() if place + n in self._trained}
-        (x,) = pieces.later([x], upstream)
+        (x,) = xla_clusters.later([x], upstream)
         with tf.GradientTape() as tape:
             tape.watch([x, trained])
             result = self._block(x, weights, seed)
@@ -216,7 +216,7 @@ def rows_added(matrix: Any, places: Any, rows: Any) -> Any:
         places: int32 (some,), which of its rows; some may recur.
         rows: (some, width).
     """
-    if pieces.are_apart() and not pieces.on_gpu():
+    if xla_clusters.are_apart() and not xla_clusters.on_gpu():
         # On a CPU TensorFlow's scattering copies the matrix even where nobody else needs it.
         return tf.raw_ops.InplaceAdd(x=matrix, i=places, v=rows)
     return tf.tensor_scatter_nd_add(matrix, places[:, None], rows)

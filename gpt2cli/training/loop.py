@@ -11,11 +11,11 @@ import tensorflow as tf
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.progress import COMPILING, announced
 from gpt2cli.records import Notice, Record, Saved, Stopped
-from gpt2cli.signals import Stop
+from gpt2cli.runtime.signals import Stop
 from gpt2cli.storage.state import State
-from gpt2cli.training import exhaustion, memory, plan
+from gpt2cli.training import memory, out_of_memory, setup
 from gpt2cli.training.session import Session
-from gpt2cli.training.team import ENOUGH, GO_ON
+from gpt2cli.training.workers import ENOUGH, GO_ON
 
 # On a GPU steps that print nothing else are reported together, this long after the first of them:
 # to ask for one's loss is to wait until the GPU has nothing to do.
@@ -56,10 +56,10 @@ def drive(
         began = training.state.step
         word = yield from steps(config, training, sampler, stop, reason)
     except tf.errors.OpError as error:
-        if not exhaustion.is_memory(error):
+        if not out_of_memory.is_memory(error):
             raise
         yield from rescued(training)
-        raise exhaustion.refusal(error, config, memory.remedy(needed), training.safe) from error
+        raise out_of_memory.refusal(error, config, memory.remedy(needed), training.safe) from error
     # A validation alone is not worth a save where somebody wants to leave.
     waits = stop and training.state.step == began
     if team.leads and not training.is_saved and not waits:
@@ -68,7 +68,7 @@ def drive(
     training.agreed(GO_ON)
     signum = word if word not in (GO_ON, ENOUGH) else stop.signum
     if signum is not None:
-        yield Stopped(signum, plan.what_is_safe(training.state.step))
+        yield Stopped(signum, setup.what_is_safe(training.state.step))
 
 
 def steps(
@@ -107,7 +107,7 @@ def first_step(config: FinetuneConfig, training: Session, stop: Stop) -> Iterato
     Until a step is done there is nothing to lose.
     """
     alone, quiet = training.team.alone, config.quiet or not training.team.leads
-    safe = plan.what_is_safe(training.state.step)
+    safe = setup.what_is_safe(training.state.step)
     at_once = stop.at_once(safe) if alone else contextlib.nullcontext()
     with announced(COMPILING, quiet=quiet), at_once:
         yield

@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpt2cli import hardware
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.shared import ComputeOptions
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.hparams import WIDE, HParams, product
+from gpt2cli.runtime import hardware
 from gpt2cli.text.batches import LEAST
 
 FLOAT_BYTES = 4

@@ -9,10 +9,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.files import atomic, paths
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, lora
-from gpt2cli.storage import atomic, bundle_writer, checkpoint, folders, huggingface, run
-from gpt2cli.storage.start import Start
+from gpt2cli.storage import bundle_writer, checkpoint, huggingface, run
+from gpt2cli.storage.source import Start
 from gpt2cli.storage.state import State
 
 
@@ -50,7 +51,7 @@ def load(start: Start, state: State, folder: Path, frozen: Any, *, writes: bool 
     if not state.lora_rank:
         weights = gpt2.variables(checkpoint.load(start.prefix, hparams.shapes()))
         return Model(weights, weights)
-    source = folder / folders.BASE
+    source = folder / paths.BASE
     if start.state is not None and start.state.lora_rank:
         adapters = checkpoint.load(start.prefix, hparams.lora_shapes(state.lora_rank))
     else:
@@ -83,7 +84,7 @@ def place_base(folder: Path, prefix: Path, hparams: HParams) -> None:
     """
     with atomic.disk_errors(folder):
         if huggingface.is_weights(prefix) or checkpoint.has_adapters(prefix):
-            aside = folder / folders.SAVING / folders.BASE
+            aside = folder / paths.SAVING / paths.BASE
             atomic.remove_folder(aside.parent)
             atomic.new_folder(aside.parent)
             bundle_writer.write(aside, checkpoint.load(prefix, hparams.shapes()))

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli.errors import DiskError, OutputError
-from gpt2cli.storage import atomic, journal
+from gpt2cli.files import atomic
+from gpt2cli.storage import run_log
 
 NAME = "loss.png"
 # A curve of more points than this shows no more.
@@ -22,10 +23,10 @@ def draw(folder: Path) -> None:
         atomic.disk_errors(folder),
         atomic.whole_file(folder / NAME) as aside,
     ):
-        figure(journal.history(folder), folder.name).savefig(aside, format="png", dpi=DOTS_PER_INCH)
+        figure(run_log.history(folder), folder.name).savefig(aside, format="png", dpi=DOTS_PER_INCH)
 
 
-def figure(history: journal.History, title: str) -> Any:
+def figure(history: run_log.History, title: str) -> Any:
     """Returns the picture of a run's history: a figure of matplotlib's.
 
     Losses are in nats per token. The losses of single steps are faint, their average and the

@@ -11,19 +11,20 @@ from typing import Any
 
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, TryLaterError
+from gpt2cli.files import atomic, paths
 from gpt2cli.progress import COMPILING, Count
 from gpt2cli.records import Progress, StepReport, Validation
-from gpt2cli.storage import atomic, checkpoint, folders, journal, run
-from gpt2cli.storage.start import Start
+from gpt2cli.storage import checkpoint, run, run_log
+from gpt2cli.storage.source import Start
 from gpt2cli.storage.state import State
 from gpt2cli.text import batches
-from gpt2cli.training import devices, method, model, plan
-from gpt2cli.training.data import Data
+from gpt2cli.text.dataset import Data
+from gpt2cli.training import devices, method, model, setup
 from gpt2cli.training.evaluation import Evaluator, Totals
 from gpt2cli.training.method import Method
 from gpt2cli.training.schedule import Schedule
 from gpt2cli.training.step import Pending, Trainer
-from gpt2cli.training.team import Team, recipe
+from gpt2cli.training.workers import Team, recipe
 
 
 class Session:
@@ -61,7 +62,7 @@ class Session:
         self._config, self._data, self._folder = (
             config,
             data,
-            folders.run_folder(config.checkpoint_dir, config.run),
+            paths.run_folder(config.checkpoint_dir, config.run),
         )
         self.team = team
         frozen = devices.frozen_type(config.precision)
@@ -69,7 +70,7 @@ class Session:
         self.weights = self._model.weights
         self.method = self._chosen_method(start)
         self._trainer = self._loaded_trainer(start)
-        self.last = plan.last_step(config, state, data.windows_per_epoch)
+        self.last = setup.last_step(config, state, data.windows_per_epoch)
         self._schedule = Schedule(
             config.schedule, config.learning_rate, config.warmup_steps, self.last
         )
@@ -271,7 +272,7 @@ class Session:
         self._kept, self._saved_at = self.state, time.monotonic()
         if first and self.state.lowest[1] is None:
             # It is of the run that this one replaces.
-            atomic.remove(self._folder / journal.BEST)
+            atomic.remove(self._folder / run_log.BEST)
         # Before the one that it has named is removed.
         self.write_best()
         # Whatever lies there before the first save of a new run is of the one it replaces.
@@ -285,7 +286,7 @@ class Session:
         """Writes best.json, where something was validated and there is a checkpoint."""
         step, loss = self.state.lowest
         if loss is not None and self.saved is not None:
-            journal.write_best(self._folder, step, loss)
+            run_log.write_best(self._folder, step, loss)
 
     def waits(self, minutes: float) -> bool:
         """Returns whether the last save is longer ago than this (0: it may be)."""

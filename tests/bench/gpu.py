@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gpt2cli import hardware
 from gpt2cli.hparams import HParams
+from gpt2cli.runtime import hardware
 from tests import models
 from tests.bench.environments import FailedError
 from tests.bench.processes import PEERS, Values

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.fetching.pins import DATA as DATA_FOLDER
+from gpt2cli.fetching.manifest import DATA as DATA_FOLDER
 from tests import misbehaving_server as host
 from tests.misbehaving_server import Server
 from tests.small_model import (

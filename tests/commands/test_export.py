@@ -24,8 +24,9 @@ from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.export import PRECISIONS, ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, DiskError, MissingInputError, OutputError, UsageError
+from gpt2cli.files import exports, paths
 from gpt2cli.records import Exported, Notice
-from gpt2cli.storage import bundle_writer, checkpoint, exported, folders
+from gpt2cli.storage import bundle_writer, checkpoint
 from tests import models
 from tests.conftest import Run, Terminal
 from tests.faults.test_places import mounted
@@ -62,7 +63,7 @@ def weights(prefix: Path) -> dict[str, Any]:
 def test_what_was_written_is_told(place: Path) -> None:
     records = run("out", format="openai")
     assert records[0] == Notice("from models/small/model.ckpt")
-    files = [path for path in Path("out").iterdir() if path.name != exported.MARK]
+    files = [path for path in Path("out").iterdir() if path.name != exports.MARK]
     size = sum(path.stat().st_size for path in files)
     assert records[1:] == [Exported("out", "openai", "float32", size)]
     assert str(records[1]) == "exported out: openai, float32, 0.1 MB"
@@ -102,7 +103,7 @@ def test_a_run_that_rotates_is_followed(place: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_damaged_checkpoint_is_stepped_over_and_it_is_said(place: Path) -> None:
     train(2)
-    path = folders.data_file(Path("checkpoint/run1/model-2"))
+    path = paths.data_file(Path("checkpoint/run1/model-2"))
     path.write_bytes(bytes(path.stat().st_size))
     records = run("out", model_name=None)
     assert "stepped over" in str(records[0])
@@ -132,7 +133,7 @@ def test_adapters_travel_with_the_weights_beside_them(place: Path) -> None:
     there = Path("checkpoint/run1")
     assert weights(there / "model-2").keys() == models.MINI.shapes().keys()
     train(1, lora_rank=2)
-    assert folders.newest(there) == there / "model-3"
+    assert paths.newest(there) == there / "model-3"
 
 
 def test_adapters_are_trained_beside_a_hugging_face_model(place: Path) -> None:
@@ -143,7 +144,7 @@ def test_adapters_are_trained_beside_a_hugging_face_model(place: Path) -> None:
     beside = weights(Path("checkpoint/run1/base"))
     assert all(beside[name].tobytes() == base[name].tobytes() for name in base)
     train(1, model_name=None)
-    assert folders.newest(Path("checkpoint/run1")) == Path("checkpoint/run1/model-2")
+    assert paths.newest(Path("checkpoint/run1")) == Path("checkpoint/run1/model-2")
     run("there")
     with pytest.raises(BadDataError, match="adapters to other weights"):
         train(1, model_name=None, restore_from="there", overwrite=True)
@@ -290,7 +291,7 @@ def test_a_run_without_a_good_checkpoint_is_refused(place: Path) -> None:
 
 def test_a_run_whose_optimizer_is_damaged_is_not_packed(place: Path) -> None:
     train(1)
-    path = folders.data_file(Path("checkpoint/run1/optimizer-1"))
+    path = paths.data_file(Path("checkpoint/run1/optimizer-1"))
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(BadDataError, match="optimizer-1"):
         run("out.tar", model_name=None)

@@ -20,8 +20,9 @@ import pytest
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError, UsageError
+from gpt2cli.files import paths
 from gpt2cli.records import Notice, Sample, Saved, StepReport, Stopped, Validation
-from gpt2cli.storage import bundle, folders
+from gpt2cli.storage import bundle
 from gpt2cli.text import batches, corpus, crew
 from tests import models, oracle
 from tests.conftest import Run
@@ -76,8 +77,8 @@ def test_training_lowers_the_loss_and_leaves_a_run_folder(place: Path) -> None:
     assert [r.step for r in records if isinstance(r, Saved)] == [15, 30, 40]
     assert [r.step for r in records if isinstance(r, Sample)] == [20, 40]
     run = place / "checkpoint" / "run1"
-    assert folders.newest(run) == run / "model-40"
-    assert folders.checkpoint_steps(run) == [30, 40]
+    assert paths.newest(run) == run / "model-40"
+    assert paths.checkpoint_steps(run) == [30, 40]
     for name in ("encoder.json", "vocab.bpe", "hparams.json"):
         assert (run / name).read_bytes() == (place / "models" / "small" / name).read_bytes()
     assert (run / "counter").read_text() == "40\n"
@@ -258,10 +259,10 @@ def test_the_best_checkpoint_is_kept_and_training_ends_without_gain(place: Path)
         "step": best,
         "loss": found[best],
     }
-    assert folders.checkpoint_steps(Path("checkpoint/run1")) == [best, ended]
+    assert paths.checkpoint_steps(Path("checkpoint/run1")) == [best, ended]
     again = trained(steps=2, **options)
     assert not any(isinstance(r, Saved) and r.step < ended + 2 for r in again)
-    assert best in folders.checkpoint_steps(Path("checkpoint/run1"))
+    assert best in paths.checkpoint_steps(Path("checkpoint/run1"))
 
 
 def decided(run: str, step: int) -> dict[str, Any]:
@@ -288,7 +289,7 @@ def test_a_run_whose_patience_is_over_trains_no_more(place: Path) -> None:
     records = trained(steps=400, **options)
     assert losses(records) == []
     assert "No gain in 2 validations" in str(records[-1])
-    assert folders.newest(place / "checkpoint/run1") == place / f"checkpoint/run1/model-{ended}"
+    assert paths.newest(place / "checkpoint/run1") == place / f"checkpoint/run1/model-{ended}"
 
 
 def test_a_run_that_ends_is_judged_and_the_best_step_is_named(place: Path) -> None:
@@ -354,7 +355,7 @@ def test_minutes_that_are_over_end_training_saved(place: Path) -> None:
     records = trained(steps=-1, max_minutes=0.02, print_every=0)
     assert any("0.02 minutes are over" in str(record) for record in records)
     assert isinstance(records[-1], Saved)
-    assert folders.checkpoint_steps(place / "checkpoint/run1") == [records[-1].step]
+    assert paths.checkpoint_steps(place / "checkpoint/run1") == [records[-1].step]
 
 
 def test_another_optimiser_begins_its_averages_anew_and_says_so(place: Path) -> None:
@@ -369,7 +370,7 @@ def test_overwriting_starts_over_and_removes_the_old_checkpoints(place: Path) ->
     trained(steps=9)
     records = trained(steps=2, restore_from="fresh", overwrite=True)
     assert [step for step, _, _ in losses(records)] == [1, 2]
-    assert folders.checkpoint_steps(place / "checkpoint" / "run1") == [2]
+    assert paths.checkpoint_steps(place / "checkpoint" / "run1") == [2]
 
 
 def test_a_run_of_gpt_2_simples_goes_on_and_says_what_it_lacks(
@@ -384,7 +385,7 @@ def test_a_run_of_gpt_2_simples_goes_on_and_says_what_it_lacks(
     records = trained(steps=1, model_name=None)
     assert [step for step, _, _ in losses(records)] == [78]
     assert any("no optimiser state" in str(record) for record in records)
-    assert folders.index_file(run / "model-77").exists()
+    assert paths.index_file(run / "model-77").exists()
 
 
 def test_a_loss_that_is_no_number_ends_training_unsaved(place: Path) -> None:
@@ -392,7 +393,7 @@ def test_a_loss_that_is_no_number_ends_training_unsaved(place: Path) -> None:
     with pytest.raises(Gpt2cliError, match=r"loss of step \d+ is nan.*Step 2 is safe") as caught:
         trained(steps=30, learning_rate=1e30, clip_norm=0.0)
     assert caught.value.exit_code == 1
-    for array in arrays("run1", folders.checkpoint_steps(place / "checkpoint/run1")[-1]).values():
+    for array in arrays("run1", paths.checkpoint_steps(place / "checkpoint/run1")[-1]).values():
         assert np.all(np.isfinite(array))
 
 
@@ -473,7 +474,7 @@ def test_a_signal_stops_after_the_step_and_saves_it(
     _, rest = command.communicate(timeout=60)
     assert command.returncode == code
     assert "stopping after this step" in rest
-    step = folders.checkpoint_steps(place / "checkpoint" / "run1")[-1]
+    step = paths.checkpoint_steps(place / "checkpoint" / "run1")[-1]
     assert f"Step {step} is saved" in rest
     expected = trained(
         run_name="whole", until_step=step, accumulate_gradients=5, learning_rate=1e-4

@@ -16,7 +16,7 @@ from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.hparams import LORA_A, LORA_B, LORA_SCALE
 from gpt2cli.records import StepReport
 from gpt2cli.storage import bundle
-from gpt2cli.storage.start import for_reading
+from gpt2cli.storage.source import for_reading
 from tests import models
 
 RUN = Path("checkpoint/run1")

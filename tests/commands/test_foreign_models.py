@@ -21,9 +21,10 @@ from gpt2cli.config.export import ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError
+from gpt2cli.files import paths
 from gpt2cli.records import Record, Text
-from gpt2cli.storage import folders, huggingface
-from gpt2cli.storage.start import for_finetune
+from gpt2cli.storage import huggingface
+from gpt2cli.storage.source import for_finetune
 from gpt2cli.text import corpus
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from tests import foreign_models
@@ -125,7 +126,7 @@ def test_every_command_refuses_weights_that_are_no_numbers(
     with pytest.raises(BadDataError, match=r"safetensors: the weight h\.0\.attn\.c_proj\.bias"):
         list(COMMANDS[command]())
     assert not (place / "out").exists()
-    assert not folders.checkpoint_steps(place / "checkpoint" / "run1")
+    assert not paths.checkpoint_steps(place / "checkpoint" / "run1")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

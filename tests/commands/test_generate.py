@@ -14,10 +14,10 @@ import pytest
 
 from gpt2cli import progress
 from gpt2cli.commands.generate import generate
-from gpt2cli.commands.rows import Plan, Prompt
-from gpt2cli.commands.writers import batches
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, MissingInputError, OutputError
+from gpt2cli.inference.load import batches
+from gpt2cli.inference.samples import Plan, Prompt
 from gpt2cli.records import Alert, Progress, Text
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from tests import models, oracle
@@ -217,7 +217,7 @@ def test_a_folder_gets_new_files_each_time(place: Path) -> None:
 def test_what_is_stopped_half_way_leaves_no_file(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt2cli.commands.writers import TokenWriter
+    from gpt2cli.inference.load import TokenWriter
 
     monkeypatch.setattr(TokenWriter, "remarks", lambda _self: next(iter(())))
     with pytest.raises(RuntimeError):
@@ -277,7 +277,7 @@ def test_contrastive_search_is_another_text_than_the_greedy_one(place: Path) -> 
 def test_a_hundred_samples_use_one_program_and_one_cache(place: Path) -> None:
     import tensorflow as tf
 
-    from gpt2cli.decoding import cache
+    from gpt2cli.inference import tensorflow_cache
 
     made = []
     real = tf.Variable
@@ -287,7 +287,7 @@ def test_a_hundred_samples_use_one_program_and_one_cache(place: Path) -> None:
         return real(value, **settings)
 
     traced = []
-    graph = cache.CachedModel._step_graph
+    graph = tensorflow_cache.CachedModel._step_graph
 
     def watched(self: Any, *arguments: Any) -> Any:
         traced.append(arguments[0].shape)
@@ -297,7 +297,7 @@ def test_a_hundred_samples_use_one_program_and_one_cache(place: Path) -> None:
         # Where there is no Numba, TensorFlow writes them.
         patch.setitem(sys.modules, "numba", None)
         patch.setattr(tf, "Variable", counted)
-        patch.setattr(cache.CachedModel, "_step_graph", watched)
+        patch.setattr(tensorflow_cache.CachedModel, "_step_graph", watched)
         prefixes = ("a", "the cat sat", "b", "x" * 14, "c") * 4
         assert (
             len(texts(prefix=prefixes, nsamples=5, batch_size=4, length=4, ignore_eos=True)) == 100

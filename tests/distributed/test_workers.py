@@ -13,7 +13,7 @@ import pytest
 
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.finetune import FinetuneConfig
-from gpt2cli.training import wire
+from gpt2cli.distributed import wire
 from tests.distributed.runs import TEXT, arrays, command, losses, model_and_text
 from tests.distributed.workers import Workers, free_ports
 

@@ -20,9 +20,9 @@ STEPS, BATCH = 20, 4
 
 def main() -> None:
     os.environ["GPT2CLI_CPU_DEVICES"] = "2"
-    from gpt2cli import tensorflow_start
+    from gpt2cli.runtime import tensorflow
 
-    tensorflow_start.load(verbose=False)
+    tensorflow.load(verbose=False)
     import tensorflow as tf
 
     from gpt2cli.training import devices

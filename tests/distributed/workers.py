@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpt2cli.training.cluster import Cluster
+from gpt2cli.distributed.cluster import Cluster
 
 SECONDS = 150
 

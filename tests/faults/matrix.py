@@ -18,7 +18,8 @@ from pathlib import Path
 from unittest import mock
 
 from gpt2cli.errors import Gpt2cliError
-from gpt2cli.storage import atomic, folders, recovery, run
+from gpt2cli.files import atomic, paths
+from gpt2cli.storage import recovery, run
 from gpt2cli.storage.state import State
 
 KILLED = 9
@@ -74,13 +75,13 @@ class Scene:
                 self.save(step - 1, seed)
             self.save(step, seed)
         if self._name == "damaged" and self._saved:
-            path = folders.data_file(folders.weights(self.folder, self._saved[0]))
+            path = paths.data_file(paths.weights(self.folder, self._saved[0]))
             path.write_bytes(bytes(path.stat().st_size))
         shutil.copytree(self.folder, template)
 
     def play(self) -> None:
         """Starts from the newest checkpoint, as finetune does, saves one more and rotates."""
-        if folders.has_checkpoints(self.folder):
+        if paths.has_checkpoints(self.folder):
             found = recovery.newest_whole(self.folder, resume=True)
             recovery.settle(self.folder, found)
         run.prepare(self.folder, self._model)
@@ -104,7 +105,7 @@ class Scene:
 
     def newest(self) -> tuple[int, int] | None:
         """Returns (step, seed) of what a restart would begin with."""
-        if not folders.has_checkpoints(self.folder):
+        if not paths.has_checkpoints(self.folder):
             return None
         found = recovery.newest_whole(self.folder, resume=True)
         assert found.state is not None
@@ -170,9 +171,9 @@ def check(scene: Scene, number: int, kind: str) -> None:
     assert scene.newest() == scene.after, where
     left = [path.name for path in scene.folder.glob(".*")]
     assert left == [], f"{where}: {left}"
-    steps = list(folders.files_by_step(scene.folder))
+    steps = list(paths.files_by_step(scene.folder))
     assert len(steps) <= scene.keep, f"{where}: {steps}"
-    assert set(steps) == set(folders.checkpoint_steps(scene.folder)), f"{where}: {steps}"
+    assert set(steps) == set(paths.checkpoint_steps(scene.folder)), f"{where}: {steps}"
 
 
 def main(name: str, model: Path, folder: Path) -> None:

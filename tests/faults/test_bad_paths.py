@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.nursery import Nursery
+from tests.faults.fork_server import Nursery
 from tests.faults.test_places import mounted
 
 # Of the contract; 1 would be an error that nobody expected.

@@ -16,9 +16,10 @@ from gpt2cli.commands.generate import generate
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError
+from gpt2cli.files import paths
 from gpt2cli.records import Notice, StepReport
-from gpt2cli.storage import bundle, checkpoint, folders, recovery, run
-from gpt2cli.storage.start import for_finetune, for_reading
+from gpt2cli.storage import bundle, checkpoint, recovery, run
+from gpt2cli.storage.source import for_finetune, for_reading
 from gpt2cli.storage.state import State, digest
 from tests import models
 from tests.conftest import Run
@@ -27,7 +28,7 @@ TEXT = "".join(f"{n}. The cat sat on the mat, and the other cat sat there.\n" fo
 WEIGHTS = ("model-6.index", "model-6.data-00000-of-00001")
 OPTIMIZER = ("optimizer-6.index", "optimizer-6.data-00000-of-00001")
 STATE = ("state-6.json",)
-STATIC = folders.STATIC_FILES
+STATIC = paths.STATIC_FILES
 
 
 def flipped(content: bytes, at: float = 0.5) -> bytes:
@@ -110,8 +111,8 @@ def test_a_damaged_file_is_named_kept_and_stepped_over(name: str, kind: str, fol
         renamed = f"{old}.damaged" if "-6." in old else old
         if old != "checkpoint":
             assert after[renamed] == content
-    assert folders.newest(folder) == folder / "model-5"
-    assert folders.checkpoint_steps(folder) == [5]
+    assert paths.newest(folder) == folder / "model-5"
+    assert paths.checkpoint_steps(folder) == [5]
     assert finetune_start().found.damaged == {}
 
 
@@ -149,8 +150,8 @@ def test_the_file_that_names_the_newest_is_made_up_for(name: str, kind: str, fol
     start = finetune_start()
     assert (start.step, start.found.damaged) == (6, {})
     recovery.settle(folder, start.found)
-    assert folders.newest(folder) == folder / "model-6"
-    assert folders.checkpoint_steps(folder) == [5, 6]
+    assert paths.newest(folder) == folder / "model-6"
+    assert paths.checkpoint_steps(folder) == [5, 6]
 
 
 def test_no_flipped_bit_in_the_pointer_leads_astray(folder: Path) -> None:
@@ -211,7 +212,7 @@ def test_a_newer_format_and_another_vocabulary_are_refused_with_both_values(
     assert done.returncode == 65
     assert record["static"]["vocab.bpe"]["sha256"][:16] in done.stderr
     assert run.fingerprint(folder / "vocab.bpe")["sha256"][:16] in done.stderr
-    assert folders.newest(folder) == folder / "model-6"
+    assert paths.newest(folder) == folder / "model-6"
 
 
 @pytest.mark.slow
@@ -263,7 +264,7 @@ def test_a_run_of_gpt_2_simples_is_checked_by_the_checksums_in_its_index(
     )
     (folder / "counter").write_text("200\n")
     assert finetune_start().step == 200
-    path = folders.data_file(folder / "model-200")
+    path = paths.data_file(folder / "model-200")
     whole = path.read_bytes()
     for changed in (flipped(whole), flipped(whole, 0), flipped(whole, 1), bytes(len(whole)), b""):
         path.write_bytes(changed)
@@ -283,12 +284,12 @@ def test_generate_is_not_led_astray_by_a_run_that_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gpt2cli.commands import generate as verb
-    from gpt2cli.commands.writers import load_texts
+    from gpt2cli.inference.load import load_texts
 
     tries = []
 
     def rotated_away(plan: Any, prefix: Path, hparams: Any) -> Any:
-        tries.append(folders.step_of(prefix))
+        tries.append(paths.step_of(prefix))
         if len(tries) == 1:
             for step in (7, 8):
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt2cli.storage import bundle, checkpoint, folders
-from tests.faults.nursery import Nursery
+from gpt2cli.files import paths
+from gpt2cli.storage import bundle, checkpoint
+from tests.faults.fork_server import Nursery
 
 # The full count is 200; it takes a quarter of an hour.
 KILLS = int(os.environ.get("GPT2CLI_TEST_KILLS", "6"))
@@ -121,7 +122,7 @@ def test_a_run_killed_at_random_moments_loses_nothing(tmp_path: Path, nursery: N
     check_life(tmp_path, trained(nursery, "cut", last), saved)
     trained(nursery, "whole", last)
     check_equal(tmp_path, last)
-    steps = [folders.checkpoint_steps(tmp_path / "checkpoint" / run) for run in RUNS]
+    steps = [paths.checkpoint_steps(tmp_path / "checkpoint" / run) for run in RUNS]
     assert steps[0] == steps[1]
     assert not list((tmp_path / "checkpoint" / "cut").glob(".*"))
     (tmp_path / "count.txt").write_text(f"{KILLS} kills, {last} steps")
@@ -140,7 +141,7 @@ def test_a_run_stopped_by_signals_ends_saved_every_time(tmp_path: Path, nursery:
         saved = max(saved, printed)
         if saved:
             assert f"Step {saved} is saved" in output, output
-            assert folders.newest(tmp_path / "checkpoint/cut") == (
+            assert paths.newest(tmp_path / "checkpoint/cut") == (
                 tmp_path / "checkpoint/cut" / f"model-{saved}"
             )
         else:

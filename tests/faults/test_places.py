@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.storage import checkpoint, folders, recovery
+from gpt2cli.files import paths
+from gpt2cli.storage import checkpoint, recovery
 from tests import models
 from tests.conftest import Run
-from tests.faults.nursery import Nursery
+from tests.faults.fork_server import Nursery
 
 TEXT = "".join(f"{n}. The cat sat on the mat, and the other cat sat there.\n" for n in range(60))
 OPTIONS = "--model-name small --seed 1 --val-every 0 --sample-every 0 --accumulate-gradients 1"
@@ -73,7 +74,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_save_leaves_the_one_before(
         assert "MB are free" in last
         assert found.damaged == {}
         (disk / "other").unlink()
-        step = folders.step_of(found.prefix)
+        step = paths.step_of(found.prefix)
         nursery.start("finetune", "text.txt", *OPTIONS.split(), "--until-step", step + 1)
         assert nursery.end() == 0, nursery.output()
         assert not list((disk / "run1").glob(".*"))
@@ -96,11 +97,11 @@ def test_a_disk_with_room_for_all_but_a_few_pages_of_a_save_leaves_the_one_befor
             ends.add("room" if "make room" in output and "needs" in output else code)
             found = recovery.newest_whole(disk / "run1", resume=True)
             assert found.damaged == {}
-            assert folders.step_of(found.prefix) == (2 if code == 0 else 1)
+            assert paths.step_of(found.prefix) == (2 if code == 0 else 1)
             if code == 0:
                 break
             assert code == 74
-            assert not (disk / "run1" / folders.SAVING).exists()
+            assert not (disk / "run1" / paths.SAVING).exists()
         # The check saw it, the writing found it out, and with a page more there was room.
         assert ends >= {74, 0}, ends
 
@@ -158,7 +159,7 @@ def test_closed_or_full_outputs_do_not_end_training(redirections: str, place: Pa
     code = shell(place, redirections, "finetune", "text.txt", options, "--steps", 3)
     assert code == 0
     folder = place / "checkpoint" / "run1"
-    assert folders.newest(folder) == folder / "model-3"
+    assert paths.newest(folder) == folder / "model-3"
     assert (folder / "samples" / "samples-3.txt").exists()
 
 
@@ -184,7 +185,7 @@ def test_a_reader_that_goes_away_and_a_terminal_that_hangs_up_end_saved(place: P
     process.send_signal(signal.SIGHUP)
     assert process.wait(60) == 129
     found = recovery.newest_whole(place / "checkpoint" / "run1", resume=True)
-    assert folders.step_of(found.prefix) >= 20
+    assert paths.step_of(found.prefix) >= 20
 
 
 @pytest.mark.slow
@@ -225,4 +226,4 @@ def test_minutes_bring_a_save_too(place: Path, nursery: Nursery) -> None:
     os.kill(pid, signal.SIGKILL)
     nursery.end()
     found = recovery.newest_whole(place / "checkpoint" / "run1", resume=True)
-    assert folders.step_of(found.prefix) > 3
+    assert paths.step_of(found.prefix) > 3

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.storage.lock import locked
+from gpt2cli.files.lock import locked
 from tests.conftest import unignored
 
 pytestmark = pytest.mark.slow

@@ -47,7 +47,7 @@ def test_checkpoint_is_the_last_file_to_come(
 ) -> None:
     written = []
     monkeypatch.setattr(
-        "gpt2cli.storage.atomic.write_whole", lambda path, _content: written.append(path.name)
+        "gpt2cli.files.atomic.write_whole", lambda path, _content: written.append(path.name)
     )
     install(tmp_path / "models" / "tiny", data)
     assert written[-1] == "checkpoint"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from gpt2cli.errors import RefusedError, TryLaterError, UsageError
-from gpt2cli.fetching.answers import new_session
-from gpt2cli.fetching.part import Part
-from gpt2cli.fetching.patience import Patience, patience_from_environment
+from gpt2cli.fetching.partial_file import Part
+from gpt2cli.fetching.responses import new_session
+from gpt2cli.fetching.retries import Patience, patience_from_environment
 from gpt2cli.fetching.transfer import Transfer
 from tests import misbehaving_server as host
 from tests.misbehaving_server import Server

@@ -13,7 +13,8 @@ from gpt2cli.commands.export import export
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
-from gpt2cli.storage import bundle, checkpoint, folders, journal, recovery, run
+from gpt2cli.files import paths
+from gpt2cli.storage import bundle, checkpoint, recovery, run, run_log
 from tests import models
 from tests.formats.conftest import Export
 
@@ -65,8 +66,8 @@ def test_a_run_that_moved_continues_exactly(
     subprocess.run(["tar", "xf", str(packed)], cwd=tmp_path, check=True)
     (tmp_path / "text.txt").write_text(TEXT)
     there = tmp_path / "checkpoint" / "run1"
-    assert folders.newest(there) == there / "model-2"
-    assert journal.last_step(there) == 2
+    assert paths.newest(there) == there / "model-2"
+    assert run_log.last_step(there) == 2
     train(tmp_path, mini_model, 4)
     for kind in ("model", "optimizer"):
         prefix = there / f"{kind}-4"
@@ -97,7 +98,7 @@ def test_a_run_that_rotates_while_it_is_packed_is_followed(
 ) -> None:
     folder = place / "checkpoint" / "run1"
     kept = {path: path.read_bytes() for path in folder.glob("*-4.*")}
-    pointer = (folder / folders.POINTER).read_bytes()
+    pointer = (folder / paths.POINTER).read_bytes()
     examined, times = recovery.examined, 0
 
     def rotated(*arguments: Any, **options: Any) -> Any:
@@ -123,7 +124,7 @@ def test_a_run_that_rotates_while_it_is_packed_is_followed(
         assert "optimizer-2.index" in names
         for path, content in kept.items():
             path.write_bytes(content)
-        (folder / folders.POINTER).write_bytes(pointer)
+        (folder / paths.POINTER).write_bytes(pointer)
 
 
 def test_a_base_model_unpacks_to_where_models_lie(exported: Export, small_model: Path) -> None:
@@ -133,5 +134,5 @@ def test_a_base_model_unpacks_to_where_models_lie(exported: Export, small_model:
     names = [*STATIC, "model.ckpt.data-00000-of-00001", "model.ckpt.index"]
     for name in names:
         assert (there / name).read_bytes() == (small_model / name).read_bytes()
-    assert folders.newest(there) == there / "model.ckpt"
+    assert paths.newest(there) == there / "model.ckpt"
     bundle.check(there / "model.ckpt", models.SMALL)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt2cli.files import exports, lock
 from gpt2cli.formats import archive
-from gpt2cli.storage import exported, journal, lock
+from gpt2cli.storage import run_log
 from tests.fuzz.bounds import cases, refusals
 from tests.fuzz.mutations import damaged, mutated
 
@@ -37,17 +38,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @cases(1000)
 @given(CONTENTS)
 def test_a_runs_log(folder: Path, content: bytes) -> None:
-    (folder / journal.LOG).write_bytes(content)
+    (folder / run_log.LOG).write_bytes(content)
     with refusals():
-        assert journal.last_step(folder) >= 0
-        journal.history(folder)
+        assert run_log.last_step(folder) >= 0
+        run_log.history(folder)
         archive.log_until(folder, 5)
 
 
 @cases(500)
 @given(mutated({"step": 7, "loss": 2.5}).map(lambda v: json.dumps(v).encode()) | st.binary())
 def test_what_names_the_best_step_and_the_settings(folder: Path, content: bytes) -> None:
-    for name, read in ((journal.BEST, journal.best_step), (journal.CONFIG, journal.read_config)):
+    for name, read in ((run_log.BEST, run_log.best_step), (run_log.CONFIG, run_log.read_config)):
         (folder / name).write_bytes(content)
         with refusals():
             read(folder)
@@ -69,6 +70,6 @@ def test_who_has_signed_a_lock(folder: Path, content: bytes) -> None:
 def test_the_mark_of_an_export(folder: Path, content: bytes) -> None:
     export = folder / "export"
     export.mkdir(exist_ok=True)
-    (export / exported.MARK).write_bytes(content)
+    (export / exports.MARK).write_bytes(content)
     with refusals():
-        exported.foreign(export)
+        exports.foreign(export)

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from gpt2cli import cli, errors, spelling
 from gpt2cli.config.download import is_address
+from gpt2cli.distributed import cluster, rendezvous, wire
+from gpt2cli.distributed.cluster import Cluster
 from gpt2cli.errors import Gpt2cliError, RefusedError, UsageError
-from gpt2cli.fetching import answers, pins
-from gpt2cli.fetching.answers import TransientError, new_session
-from gpt2cli.fetching.part import Part, read_origin
-from gpt2cli.fetching.patience import Patience
+from gpt2cli.fetching import manifest, responses
+from gpt2cli.fetching.partial_file import Part, read_origin
+from gpt2cli.fetching.responses import TransientError, new_session
+from gpt2cli.fetching.retries import Patience
 from gpt2cli.fetching.transfer import Transfer
-from gpt2cli.training import cluster, meeting, wire
-from gpt2cli.training.cluster import Cluster
 from tests.fuzz.bounds import cases, refusals
 
 pytestmark = pytest.mark.fuzz
@@ -82,14 +82,14 @@ def test_pins_name_only_what_is_safe_to_write_and_to_ask(data: st.DataObject) ->
     with pytest.MonkeyPatch.context() as patch, refusals():
         path = Path(os.environ["XDG_CACHE_HOME"]) / "pins.json"
         path.write_text(json.dumps(known), encoding="utf-8")
-        patch.setenv(pins.PINS_VARIABLE, str(path))
-        pins.is_known("small")
-        model = pins.find("small")
+        patch.setenv(manifest.PINS_VARIABLE, str(path))
+        manifest.is_known("small")
+        model = manifest.find("small")
         for file in model.files:
             assert Path(file.name).name == file.name
             assert not {"/", "\0"} & set(file.name)
             for host in model.hosts:
-                assert is_address(pins.address(host, model.name, file.name))
+                assert is_address(manifest.address(host, model.name, file.name))
 
 
 @cases(400)
@@ -111,12 +111,12 @@ def test_whatever_a_header_says_it_is_read_or_left(value: str, name: str) -> Non
     response.headers[name] = value
     response.reason = value
     response.status_code = 200
-    wait = answers.retry_after(response)
-    assert wait is None or 0 <= wait <= answers.LONGEST_ASKED_SECONDS
-    size = answers.size(response)
+    wait = responses.retry_after(response)
+    assert wait is None or 0 <= wait <= responses.LONGEST_ASKED_SECONDS
+    size = responses.size(response)
     assert size is None or 0 <= size < 10**15
-    assert (answers.validator(response) or "").isprintable()
-    assert answers.status(response).isprintable()
+    assert (responses.validator(response) or "").isprintable()
+    assert responses.status(response).isprintable()
 
 
 @cases(300)
@@ -186,14 +186,14 @@ def test_whatever_workers_say_it_is_a_line_or_none(data: st.DataObject) -> None:
         one.sendall(content + b"\n")
         told = wire.received(other, 5)
     members = Cluster(("a:1", "b:2"), 0)
-    number, facts = meeting.greeting(told, members, {})
+    number, facts = rendezvous.greeting(told, members, {})
     if facts is not None:
         assert number == 1
         with refusals():
-            if wrong := meeting.difference(members, number, {"a": "b"}, facts):
+            if wrong := rendezvous.difference(members, number, {"a": "b"}, facts):
                 raise errors.BadDataError(wrong)
     with refusals():
-        meeting.check(told or {})
+        rendezvous.check(told or {})
 
 
 WORDS = st.sampled_from(
@@ -258,7 +258,7 @@ def test_an_address_is_one_that_can_be_asked_or_is_refused(text: str) -> None:
             patch.setattr("socket.getaddrinfo", refuse_to_look_up)
             with new_session() as session, refusals():
                 try:
-                    with answers.network_faults(url):
+                    with responses.network_faults(url):
                         session.get(url, timeout=1)
                 except (TransientError, RefusedError):
                     pass

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt2cli import hardware
 from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.runtime import hardware
 from gpt2cli.training import memory
 from tests import models
 from tests.conftest import Run

@@ -42,9 +42,9 @@ def run(device: str, *jobs: dict[str, Any], **environment: str) -> list[Any]:
 
 def main() -> None:
     """Does the jobs that the command line names."""
-    from gpt2cli import tensorflow_start
+    from gpt2cli.runtime import tensorflow
 
-    tensorflow_start.load(verbose=False)
+    tensorflow.load(verbose=False)
     from gpt2cli.training import devices
 
     device, *jobs = sys.argv[1], *map(json.loads, sys.argv[2:])
@@ -106,8 +106,8 @@ def losses(
 def greedy(precision: str) -> list[int]:
     """Returns the likeliest tokens after a prompt, in float32."""
     assert precision == "float32"
-    from gpt2cli.decoding.filters import Sampling
-    from gpt2cli.decoding.loop import Decoder
+    from gpt2cli.inference.tensorflow_engine import Decoder
+    from gpt2cli.inference.tensorflow_sampling import Sampling
 
     decoder = Decoder(models.random_arrays(SMALL), SMALL, Sampling(temperature=0))
     prompt = np.random.default_rng(2).integers(0, SMALL.n_vocab, PROMPT).tolist()
@@ -119,7 +119,7 @@ def attention(kind: str, shape: tuple[int, int, int, int]) -> list[float]:
     """Returns how far cuDNN's attention and its gradients are from NumPy's in float64."""
     import tensorflow as tf
 
-    from gpt2cli.network import fused_attention, pieces
+    from gpt2cli.network import fused_attention, xla_clusters
 
     batch, time, heads, head = shape
     noise = np.random.default_rng(3)
@@ -131,7 +131,7 @@ def attention(kind: str, shape: tuple[int, int, int, int]) -> list[float]:
     bias = tf.constant(noise.standard_normal(3 * width), tf.float32)
 
     def graph(*tensors: Any) -> Any:
-        with pieces.apart(apart=True, gpu=True), tf.GradientTape() as tape:
+        with xla_clusters.apart(apart=True, gpu=True), tf.GradientTape() as tape:
             tape.watch(tensors[:2])
             found = fused_attention.causal(tensors[0], tensors[1], heads)
         return [found, *tape.gradient(found, tensors[:2], tensors[2])]

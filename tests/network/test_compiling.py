@@ -51,8 +51,8 @@ def test_what_fails_without_xla_too_fails() -> None:
 
 
 def test_a_decoder_goes_on_without_xla() -> None:
-    from gpt2cli.decoding.filters import Sampling
-    from gpt2cli.decoding.loop import Decoder
+    from gpt2cli.inference.tensorflow_engine import Decoder
+    from gpt2cli.inference.tensorflow_sampling import Sampling
     from tests import models, oracle
 
     class Python(Sampling):

@@ -56,8 +56,8 @@ def test_logits_of_a_124m_checkpoint_equal_the_oracles_cached_and_uncached(
 ) -> None:
     import tensorflow as tf
 
-    from gpt2cli.decoding.filters import Sampling
-    from gpt2cli.decoding.loop import Decoder
+    from gpt2cli.inference.tensorflow_engine import Decoder
+    from gpt2cli.inference.tensorflow_sampling import Sampling
     from gpt2cli.network import gpt2
     from gpt2cli.storage import bundle, checkpoint
 

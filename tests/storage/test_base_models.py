@@ -9,8 +9,8 @@ import pytest
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, MissingInputError
-from gpt2cli.storage import folders
-from gpt2cli.storage.start import base_needed, for_finetune, for_reading
+from gpt2cli.files import paths
+from gpt2cli.storage.source import base_needed, for_finetune, for_reading
 from tests import foreign_models
 
 
@@ -36,7 +36,7 @@ def test_every_name_of_a_model_leads_to_it(true: str, name: str) -> None:
     needed = base_needed(GenerateConfig(model_name=name))
     assert needed is not None
     assert needed.parent.name in (true, name if name in ("117M", "345M") else true)
-    assert folders.known_name(name) == true
+    assert paths.known_name(name) == true
     again = base_needed(FinetuneConfig(dataset=("x",), model_name=name))
     assert again == needed
 
@@ -59,7 +59,7 @@ def test_an_archive_and_a_file_are_called_what_they_are(place: Path) -> None:
 
 def test_a_folder_here_of_a_known_name_is_taken_if_it_holds_a_model(place: Path) -> None:
     (place / "gpt2").mkdir()
-    assert folders.base_model("models", "gpt2") == Path("models/124M")
+    assert paths.base_model("models", "gpt2") == Path("models/124M")
     foreign_models.write(place / "gpt2")
     (place / "models" / "124M").mkdir(parents=True)
     start = for_reading(GenerateConfig(model_name="gpt2"))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from gpt2cli.errors import BadDataError
-from gpt2cli.storage import bundle, checkpoint, crc32c, folders
+from gpt2cli.files import paths
+from gpt2cli.storage import bundle, checkpoint, crc32c
 
 
 @pytest.fixture(params=["library", "our own"], autouse=True)
@@ -70,7 +71,7 @@ def test_the_sums_are_tensorflows_and_a_flipped_bit_is_named(
     arrays = {"a": np.arange(3000, dtype=np.float32), "b": np.ones([2, 3], np.float32)}
     checkpoint.save(tmp_path / "model-1", arrays)
     bundle.check_sums(tmp_path / "model-1")
-    path = folders.data_file(tmp_path / "model-1")
+    path = paths.data_file(tmp_path / "model-1")
     content = bytearray(path.read_bytes())
     content[-1] ^= 64
     path.write_bytes(content)

@@ -16,7 +16,7 @@ from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError
 from gpt2cli.storage import huggingface, safetensors
-from gpt2cli.storage.start import base_needed, for_finetune, for_reading
+from gpt2cli.storage.source import base_needed, for_finetune, for_reading
 from gpt2cli.text.tokenizer import read_tokenizer
 from tests import foreign_models, models
 

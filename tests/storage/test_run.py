@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from gpt2cli.errors import BadDataError, DiskError, TryLaterError
+from gpt2cli.files import atomic, paths
 from gpt2cli.special_tokens import Added
-from gpt2cli.storage import atomic, folders, run
+from gpt2cli.storage import run
 from gpt2cli.storage.recovery import check_files
 from gpt2cli.storage.state import State, UnfitError, digest, read_record, read_state
 from gpt2cli.text.tokenizer import read_tokenizer
@@ -22,8 +23,8 @@ STATE = State(step=5, seed=1, model_name="124M", corpus="abc", windows=9)
 
 def write(weights: Path, optimizer: Path) -> None:
     for prefix in (weights, optimizer):
-        folders.index_file(prefix).write_bytes(b"index")
-        folders.data_file(prefix).write_bytes(b"data")
+        paths.index_file(prefix).write_bytes(b"index")
+        paths.data_file(prefix).write_bytes(b"data")
 
 
 def commit(folder: Path, step: int) -> Path:
@@ -41,7 +42,7 @@ def test_a_commit_leaves_the_files_of_the_contract(tmp_path: Path) -> None:
         "optimizer-5.index",
         "state-5.json",
     ]
-    assert folders.newest(tmp_path) == tmp_path / "model-5"
+    assert paths.newest(tmp_path) == tmp_path / "model-5"
     assert (tmp_path / "counter").read_text() == "5\n"
     assert read_state(tmp_path, 5) == STATE
 
@@ -51,7 +52,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def fail(weights: Path, optimizer: Path) -> None:
-        folders.data_file(weights).write_bytes(b"half")
+        paths.data_file(weights).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(DiskError, match="model-5 is safe"):
@@ -71,7 +72,7 @@ def test_the_older_checkpoints_are_removed_but_for_those_to_keep(tmp_path: Path)
     for step in (1, 2, 3, 10):
         commit(tmp_path, step)
     run.rotate(tmp_path, keep=2, spare=frozenset({1}))
-    assert folders.checkpoint_steps(tmp_path) == [1, 3, 10]
+    assert paths.checkpoint_steps(tmp_path) == [1, 3, 10]
     assert not list(tmp_path.glob("*-2.*"))
 
 
@@ -79,7 +80,7 @@ def test_a_run_that_began_anew_loses_the_checkpoints_of_the_old(tmp_path: Path) 
     commit(tmp_path, 900)
     commit(tmp_path, 10)
     run.rotate(tmp_path, keep=2)
-    assert folders.checkpoint_steps(tmp_path) == [10]
+    assert paths.checkpoint_steps(tmp_path) == [10]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}'])
@@ -217,9 +218,9 @@ def test_a_state_from_before_validations_were_noted_is_that_of_a_validated_step(
 def test_what_a_killed_save_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     commit(tmp_path, 5)
     before = sorted(tmp_path.iterdir())
-    write(folders.weights(tmp_path, 6), folders.optimizer(tmp_path, 6))
-    (tmp_path / folders.SAVING).mkdir()
-    (tmp_path / "model-6.index").rename(tmp_path / folders.SAVING / "model-6.index")
+    write(paths.weights(tmp_path, 6), paths.optimizer(tmp_path, 6))
+    (tmp_path / paths.SAVING).mkdir()
+    (tmp_path / "model-6.index").rename(tmp_path / paths.SAVING / "model-6.index")
     (tmp_path / ".checkpoint.99999.part").write_text("half")
     (tmp_path / "mine.txt").write_text("mine")
     run.sweep(tmp_path)
@@ -233,7 +234,7 @@ def test_a_step_saved_over_itself_is_whole_at_every_instant(
     seen: list[int] = []
 
     def look(operation: str, path: Path) -> None:
-        newest = folders.newest(tmp_path)
+        newest = paths.newest(tmp_path)
         assert newest is not None
         state = read_state(newest.parent, 5)
         check_files(newest.parent, read_record(newest.parent, 5)["files"])
@@ -243,7 +244,7 @@ def test_a_step_saved_over_itself_is_whole_at_every_instant(
     run.commit(tmp_path, dataclasses.replace(STATE, seed=2), write)
     assert set(seen) == {1, 2}
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
-    assert folders.checkpoint_steps(tmp_path) == [5]
+    assert paths.checkpoint_steps(tmp_path) == [5]
 
 
 def test_the_average_is_gpt_2_simples(tmp_path: Path) -> None:

@@ -123,9 +123,9 @@ def test_a_step_without_memory_leaves_the_weights_as_they_were() -> None:
     ],
 )
 def test_what_was_asked_for_is_read_from_tensorflows_message(message: str, size: float) -> None:
-    from gpt2cli.training import exhaustion
+    from gpt2cli.training import out_of_memory
 
-    assert exhaustion.asked(message) == size
+    assert out_of_memory.asked(message) == size
 
 
 def limit_memory() -> None:

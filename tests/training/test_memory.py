@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gpt2cli import hardware
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.hparams import HParams
+from gpt2cli.runtime import hardware
 from gpt2cli.training import memory
 from tests import gpus, models
 

@@ -11,9 +11,9 @@ import pytest
 import gpt2cli
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.files import paths
 from gpt2cli.hparams import read_hparams
 from gpt2cli.records import StepReport, Validation
-from gpt2cli.storage import folders
 from gpt2cli.text import batches
 from gpt2cli.text.tokenizer import read_tokenizer
 from tests.training.steps import loss_of
@@ -77,8 +77,8 @@ def test_bfloat16_follows_float32_over_200_steps() -> None:
     from gpt2cli.storage import checkpoint
     from gpt2cli.training.step import Recipe, Trainer
 
-    hparams = read_hparams(TINY / folders.HPARAMS)
-    tokenizer = read_tokenizer(TINY / folders.ENCODER, TINY / folders.MERGES)
+    hparams = read_hparams(TINY / paths.HPARAMS)
+    tokenizer = read_tokenizer(TINY / paths.ENCODER, TINY / paths.MERGES)
     tokens = np.array(tokenizer.encode(README.read_text(encoding="utf-8")), np.uint16)
     curves = []
     for precision in ("float32", "bfloat16"):

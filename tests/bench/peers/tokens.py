@@ -44,7 +44,7 @@ def watch(most: list[int], done: threading.Event) -> None:
 
 
 def gpt2cli(settings: argparse.Namespace) -> Callable[[], object]:
-    from gpt2cli import native
+    from gpt2cli.runtime import numba
     from gpt2cli.text import corpus, crew, finding
     from gpt2cli.text.readers import Reading
     from gpt2cli.text.tokenizer import read_tokenizer
@@ -57,7 +57,7 @@ def gpt2cli(settings: argparse.Namespace) -> Callable[[], object]:
     reading = Reading(tokenizer.vocab)
     # Importing and making tables of the vocabulary do not count, as with the others.
     corpus.WORTH_COMPILING = MANY
-    if native.is_there():
+    if numba.is_there():
         tokenizer.compile()
         # All loops are there when the first word is encoded.
         tokenizer.encode("Ready")

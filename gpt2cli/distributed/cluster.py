@@ -1,0 +1,214 @@
+"""Which machines train together, as TF_CONFIG or SLURM says."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import ipaddress
+import json
+import os
+import re
+import shutil
+from typing import Any
+
+from gpt2cli import __version__, json_reader
+from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.errors import BadDataError, UsageError, shortened
+from gpt2cli.runtime import tensorflow
+
+TF_CONFIG = "TF_CONFIG"
+JOBS = ("chief", "worker")
+# A name, an address, or one of IPv6 in brackets; and a port.
+ADDRESS = re.compile(r"(?P<host>[\w.-]+|\[[0-9A-Fa-f:.%\w]+\]):(?P<port>[0-9]{1,5})")
+# Options that may differ between workers: where things lie, and what is told.
+OWN = {"dataset", "val_dataset", "model_name", "model_dir", "checkpoint_dir", "device"}
+OWN |= {"quiet", "verbose", "offline", "memory_check", "gpu_memory_limit", "wait_minutes"}
+SLURM = ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
+# More than a node has, where no GPU is to be given out.
+MANY = 4096
+# The longest value that is compared as it is (characters).
+MOST_VALUE = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The processes that train together.
+
+    Attributes:
+        addresses: host:port of each, at which TensorFlow will listen; the first one leads.
+        number: which of them this process is.
+    """
+
+    addresses: tuple[str, ...]
+    number: int
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process tells, validates and writes."""
+        return self.number == 0
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return len(self.addresses)
+
+    def name(self, number: int) -> str:
+        """Returns how a worker is told to a person."""
+        return f"worker {number} ({shortened(self.addresses[number], 80)})"
+
+
+def read(config: FinetuneConfig) -> Cluster | None:
+    """Returns the processes that are to train together, or None where this is the only one.
+
+    Raises:
+        UsageError: the environment does not say it properly, or --multi-gpu is missing.
+    """
+    if config.cluster == "slurm":
+        os.environ[TF_CONFIG] = slurm_config(config)
+    text = os.environ.get(TF_CONFIG)
+    cluster = parsed(text) if text else None
+    if cluster is None or cluster.size == 1:
+        return None
+    if not config.multi_gpu and config.cluster != "slurm":
+        raise UsageError(
+            f"{TF_CONFIG} names {cluster.size} workers: give --multi-gpu to train on all of them, "
+            f"or unset {TF_CONFIG}."
+        )
+    return cluster
+
+
+def parsed(text: str) -> Cluster | None:
+    """Returns the cluster that TF_CONFIG describes; None: it names no workers.
+
+    Raises:
+        UsageError: it is malformed.
+    """
+    try:
+        facts: Any = json_reader.parse(text, "it", object)
+        jobs = jobs_of(facts)
+        if not jobs:
+            return None
+        addresses = [place for job in JOBS for place in jobs.get(job, [])]
+        for address in addresses:
+            host_and_port(address)
+        if len(set(addresses)) < len(addresses):
+            raise ValueError(f"two of {shortened(', '.join(addresses))} are the same")
+        kind, index = task_of(facts, jobs)
+    except (ValueError, BadDataError) as error:
+        told = shortened(error, 200).removesuffix(".")
+        raise UsageError(
+            f"{TF_CONFIG} is malformed: {told}. Its form is "
+            '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}.'
+        ) from error
+    number = index + (len(jobs.get("chief", [])) if kind == "worker" else 0)
+    return Cluster(tuple(addresses), number)
+
+
+def jobs_of(facts: Any) -> dict[str, list[str]]:
+    """Returns the addresses of each kind of worker that TF_CONFIG names.
+
+    Raises:
+        ValueError: they are not what they should be.
+    """
+    if not isinstance(facts, dict):
+        raise ValueError("it is no object")
+    named = facts.get("cluster", {})
+    if wrong := [name for name in facts if name.lower() == "cluster" != name]:
+        raise ValueError(f"{shortened(wrong[0])!r} is written 'cluster'")
+    if not isinstance(named, dict):
+        raise ValueError("its 'cluster' is no object")
+    jobs = {name: places for name, places in named.items() if places}
+    if not jobs and facts.get("task"):
+        raise ValueError("it has a 'task', and no 'cluster' that it is of")
+    if set(jobs) - set(JOBS):
+        raise ValueError(
+            f"its jobs are {shortened(', '.join(jobs))}; {' and '.join(JOBS)} are known"
+        )
+    if wrong := [name for name, places in jobs.items() if not isinstance(places, list)]:
+        raise ValueError(f"its {wrong[0]!r} is no list of host:port")
+    if len(jobs.get("chief", [])) > 1:
+        raise ValueError("it has more than one chief")
+    return jobs
+
+
+def task_of(facts: dict[str, Any], jobs: dict[str, list[str]]) -> tuple[str, int]:
+    """Returns which of them this process is, by kind and index.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    task = facts.get("task")
+    if not isinstance(task, dict):
+        raise ValueError("its 'task' is missing, or no object")
+    kind, index = task.get("type"), task.get("index")
+    if not isinstance(index, (int, str)) or not re.fullmatch(r"[0-9]+", str(index)):
+        shown = shortened(json.dumps(index))
+        raise ValueError(f"the task's 'index' is {shown}, which is no number from 0")
+    if not isinstance(kind, str) or int(index) >= len(jobs.get(kind, [])):
+        raise ValueError(f"it names no task {shortened(index, 20)} of {shortened(repr(kind))}")
+    return kind, int(index)
+
+
+def host_and_port(address: object) -> tuple[str, int]:
+    """Returns the two parts of host:port.
+
+    Raises:
+        ValueError: it has not got them.
+    """
+    found = ADDRESS.fullmatch(address) if isinstance(address, str) else None
+    if not found or not 0 < int(found["port"]) < 1 << 16:
+        raise ValueError(f"{shortened(repr(address))} is not host:port")
+    host = found["host"].strip("[]")
+    try:
+        # What can be no name of a host is no OSError where it is asked for.
+        _ = ipaddress.ip_address(host) if found["host"] != host else host.encode("idna")
+    except ValueError as error:
+        raise ValueError(f"{shortened(repr(address))} is not host:port") from error
+    return host, int(found["port"])
+
+
+def slurm_config(config: FinetuneConfig) -> str:
+    """Returns what TF_CONFIG would say of the SLURM job step that this process is of.
+
+    Raises:
+        UsageError: it is of none.
+    """
+    if missing := [name for name in SLURM if not os.environ.get(name)]:
+        raise UsageError(
+            f"--cluster slurm: the environment lacks {', '.join(missing)}. Start it in a job by "
+            "`srun gpt2cli finetune …`."
+        )
+    tensorflow.load(
+        verbose=config.verbose,
+        frugal=config.use_memory_saving_gradients or bool(config.lora_rank),
+        keep_compiled=config.xla,
+    )
+    import tensorflow as tf
+
+    # Without GPUs each task is given one that is not there.
+    bare = {} if shutil.which("nvidia-smi") else {"gpus_per_node": MANY, "gpus_per_task": 1}
+    try:
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            auto_set_gpu=not bare, **bare
+        )
+        jobs = resolver.cluster_spec().as_dict()
+        kind, index = resolver.get_task_info()
+    except (RuntimeError, ValueError, OSError, LookupError, TypeError) as error:
+        raise UsageError(
+            f"--cluster slurm: {shortened(error)} Start it in a job by `srun gpt2cli finetune …`."
+        ) from error
+    return json.dumps({"cluster": jobs, "task": {"type": kind, "index": index}})
+
+
+def facts(config: FinetuneConfig, **others: str) -> dict[str, str]:
+    """Returns what must be the same for every worker: options, and other facts by name."""
+    settings = dataclasses.asdict(config).items()
+    same = {f"--{k.replace('_', '-')}": brief(str(v)) for k, v in settings if k not in OWN}
+    return {"gpt2cli": __version__} | same | others
+
+
+def brief(value: str) -> str:
+    """Returns a value, or its hash where it is long: what workers say to each other is bounded."""
+    if len(value) <= MOST_VALUE:
+        return value
+    return f"SHA-256 {hashlib.sha256(value.encode(errors='surrogatepass')).hexdigest()}"

@@ -1,0 +1,171 @@
+"""Which models can be fetched: their hosts, and the size and SHA-256 of each of their files."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt2cli import json_reader
+from gpt2cli.config.download import is_address
+from gpt2cli.errors import BadDataError, UsageError, shortened
+from gpt2cli.files.paths import known_name, placed_name
+from gpt2cli.hparams import HParams
+
+# Names another file of the same form, for models of one's own on a host of one's own.
+PINS_VARIABLE = "GPT2CLI_PINS"
+BUNDLED = ("tiny",)
+DATA = Path(__file__).parent.parent / "data"
+# A component of a path that every system takes, with room for `.part.json` behind it.
+NAME = re.compile(r"(?!\.)[\w. +-]{1,100}", re.ASCII)
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MOST_BYTES = 1 << 50
+# Far beyond any GPT-2: what is larger would only cost memory.
+MOST_LAYERS, MOST_WIDTH = 1000, 10_000_000
+
+
+@dataclass(frozen=True)
+class Form:
+    """One of the forms in which a file is good.
+
+    Attributes:
+        size: bytes, or None where it is not known.
+        sha256: the hash in hexadecimal, or None where the file has no pin.
+    """
+
+    size: int | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class PinnedFile:
+    """What is known of one file of a model.
+
+    Attributes:
+        name: as in the model's folder and on the hosts.
+        forms: the form that the hosts have, then others that are as good.
+        sure: A, hashed and matched by an independent record; B, one public record; C, derived.
+    """
+
+    name: str
+    forms: tuple[Form, ...]
+    sure: str = "A"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes that a good file may have (bytes); empty where none is known."""
+        return tuple(form.size for form in self.forms if form.size is not None)
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """The SHA-256 that a good file may have; empty where the file has no pin."""
+        return tuple(form.sha256 for form in self.forms if form.sha256 is not None)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is known of one model.
+
+    Attributes:
+        name: such as 124M.
+        hparams: its architecture.
+        files: its files in the order in which they are fetched; `checkpoint` is the last.
+        hosts: addresses to fetch from, in order, with `{model}` and `{file}` in them.
+    """
+
+    name: str
+    hparams: HParams
+    files: tuple[PinnedFile, ...]
+    hosts: tuple[str, ...]
+
+
+def is_known(name: str) -> bool:
+    """Returns whether a model of that name can be had: by fetching, or because it is bundled."""
+    return placed_name(name) == name and true_name(name) in (*BUNDLED, *read()[0]["models"])
+
+
+def true_name(name: str) -> str:
+    """Returns what a model is called in the file of pins."""
+    return name if name in read()[0]["models"] else known_name(name)
+
+
+def find(name: str) -> Model:
+    """Returns what is known of a model; the old names 117M and 345M are known too.
+
+    Raises:
+        UsageError: no model has that name.
+        BadDataError: the file that GPT2CLI_PINS names cannot be used.
+    """
+    known, source = read()
+    wanted = true_name(name)
+    if wanted not in known["models"]:
+        names = shortened(", ".join([*known["models"], *BUNDLED]))
+        raise UsageError(f"There is no model '{shortened(name)}' to fetch; there are {names}.")
+    try:
+        return model(wanted, known)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise BadDataError(
+            f"{shortened(source)}: the entry of {shortened(wanted)} lacks or has a wrong "
+            f"{shortened(error)}."
+        ) from error
+
+
+def read() -> tuple[dict[str, Any], str]:
+    """Returns the content of the file of pins, and the file's name."""
+    own = os.environ.get(PINS_VARIABLE)
+    source = Path(own) if own else DATA / "pins.json"
+    try:
+        known: dict[str, Any] = json_reader.read(source)
+    except (OSError, ValueError) as error:
+        raise BadDataError(f"{shortened(source)} cannot be read: {shortened(error)}.") from error
+    if not isinstance(known.setdefault("models", {}), dict):
+        raise BadDataError(f"{shortened(source)} must hold an object of models.")
+    return known, str(source)
+
+
+def model(name: str, known: dict[str, Any]) -> Model:
+    """Returns a model as the file of pins describes it.
+
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: it describes none.
+    """
+    entry = known["models"][name]
+    hosts = [host["url"] for host in known["hosts"] if name in host.get("models", [name])]
+    need(bool(NAME.fullmatch(name)), "name", name)
+    for host in hosts:
+        need(isinstance(host, str) and is_address(address(host, "m", "f")), "host", host)
+    for title, number in entry["hparams"].items():
+        most = MOST_LAYERS if title == "n_layer" else MOST_WIDTH
+        need(type(number) is int and 0 < number <= most, title, number)
+    return Model(
+        name=name,
+        hparams=HParams(**entry["hparams"]),
+        files=tuple(pinned_file(title, facts) for title, facts in entry["files"].items()),
+        hosts=tuple(hosts),
+    )
+
+
+def need(good: bool, what: str, value: object) -> None:
+    """Raises ValueError, naming the value, unless it is good."""
+    if not good:
+        raise ValueError(f"{what}: {shortened(value)!r}")
+
+
+def pinned_file(name: str, facts: dict[str, Any]) -> PinnedFile:
+    """Returns a file as the file of pins describes it; as `model`."""
+    # It becomes a file's name beside others: nothing that leads elsewhere.
+    need(bool(NAME.fullmatch(name)), "file name", name)
+    forms = tuple(Form(f["size"], f["sha256"]) for f in (facts, *facts.get("also", [])))
+    for size, digest in ((form.size, form.sha256) for form in forms):
+        need(size is None or (type(size) is int and 0 <= size <= MOST_BYTES), "size", size)
+        sound = digest is None or (isinstance(digest, str) and SHA256.fullmatch(digest))
+        need(bool(sound), "sha256", digest)
+    return PinnedFile(name, forms, str(facts.get("sure", "A")))
+
+
+def address(host: str, model_name: str, file_name: str) -> str:
+    """Returns where a file of a model lies on a host or below a mirror's address."""
+    pattern = host if "{file}" in host else host.rstrip("/") + "/{model}/{file}"
+    return pattern.replace("{model}", model_name).replace("{file}", file_name)

@@ -1,0 +1,146 @@
+"""What has come of a file: its bytes in FILE.part, and beside them what they are a part of."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from gpt2cli import json_reader
+from gpt2cli.errors import BadDataError
+from gpt2cli.files import atomic
+
+BLOCK_BYTES = 1 << 20
+MOST_SIDE_BYTES = 10_000
+# What a host may tell of a file and is told again: no more than this (characters), and printable.
+VALIDATOR = re.compile(r"[ -~]{1,200}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a host said of the file whose part lies on disk.
+
+    Attributes:
+        url: where it was asked for.
+        validator: the ETag or Last-Modified that a later answer must have to continue it.
+        size: the whole file's size (bytes), where the host said it.
+        ranges: False once the host has sent another range than the one it was asked for.
+    """
+
+    url: str
+    validator: str | None = None
+    size: int | None = None
+    ranges: bool = True
+
+
+class Part:
+    """A file that is being fetched.
+
+    Attributes:
+        path: where its bytes lie: the final name and `.part`.
+        size: how many of them have come (bytes).
+        origin: what the host said of it, or None where that is not known.
+    """
+
+    def __init__(self, final: Path) -> None:
+        self.path = final.with_name(final.name + ".part")
+        self.size = 0
+        self.origin: Origin | None = None
+        self._side = final.with_name(final.name + ".part.json")
+        self._hash = hashlib.sha256()
+        self._file: IO[bytes] | None = None
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the bytes that have come."""
+        return self._hash.hexdigest()
+
+    def reopen(self) -> Iterator[int]:
+        """Takes up what an earlier run left and hashes it; yields how far that is (bytes)."""
+        self.close()
+        self.size, self._hash = 0, hashlib.sha256()
+        self.origin = read_origin(self._side)
+        with atomic.disk_errors(self.path):
+            self._file = self.path.open("a+b", buffering=0)
+            self._file.seek(0)
+            while block := self._file.read(BLOCK_BYTES):
+                self._hash.update(block)
+                self.size += len(block)
+                yield self.size
+
+    def restart(self, origin: Origin) -> None:
+        """Forgets what has come; what comes from now on is a part of another file."""
+        with atomic.disk_errors(self.path):
+            # The bytes go first: old bytes must never stand beside a new validator.
+            if self._file is None:
+                self._file = self.path.open("a+b", buffering=0)
+            self._file.truncate(0)
+            self.size, self._hash = 0, hashlib.sha256()
+            self.note(origin)
+
+    def note(self, origin: Origin) -> None:
+        """Writes down what the host said, for this run and a later one."""
+        self.origin = origin
+        with atomic.disk_errors(self._side):
+            atomic.write_whole(self._side, json.dumps(asdict(origin)))
+
+    def append(self, chunk: bytes) -> None:
+        """Adds bytes to the end, in the file and in the hash.
+
+        Raises:
+            DiskError: the disk is full or fails.
+        """
+        if self._file is None:
+            raise ValueError("append to a part that is not open")
+        with atomic.disk_errors(self.path, safe="What has come is kept, for the next run."):
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        self._hash.update(chunk)
+        self.size += len(chunk)
+
+    def finish(self, final: Path) -> None:
+        """Gives the file its final name, once and for all."""
+        self.close()
+        with atomic.disk_errors(final):
+            self._side.unlink(missing_ok=True)
+            atomic.move(self.path, final)
+
+    def discard(self) -> None:
+        """Removes what has come."""
+        self.close()
+        self.size, self.origin, self._hash = 0, None, hashlib.sha256()
+        for path in (self.path, self._side):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def leave(self) -> None:
+        """Closes the file; what has come stays, and where nothing has come nothing stays."""
+        self.close()
+        if self.path.is_file() and not self.path.stat().st_size:
+            self.discard()
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def read_origin(path: Path) -> Origin | None:
+    """Returns what an earlier run wrote down of a part, or None where it is not to be had."""
+    try:
+        origin = Origin(**json_reader.read(path, most=MOST_SIDE_BYTES))
+    except (OSError, BadDataError, TypeError):
+        return None
+    kinds = {"url": str, "validator": str | None, "size": int | None, "ranges": bool}
+    sound = all(isinstance(getattr(origin, name), kind) for name, kind in kinds.items())
+    # It is sent to a host again, or compared with what one says.
+    if not sound or not VALIDATOR.fullmatch(origin.validator or "-") or (origin.size or 0) < 0:
+        return None
+    return origin

@@ -1,0 +1,164 @@
+"""What the network's answers and failures mean for a file that is being fetched."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import requests
+import urllib3
+from urllib3.util.retry import Retry
+
+from gpt2cli import __version__
+from gpt2cli.errors import RefusedError, shortened
+from gpt2cli.fetching.partial_file import VALIDATOR
+from gpt2cli.fetching.verification import HEAD_BYTES
+
+HEAD_SECONDS = 1.0
+# A host that asks to wait longer need not say how long (seconds).
+LONGEST_ASKED_SECONDS = 1e6
+# Sizes have no more digits.
+SIZE = re.compile(r"[0-9]{1,15}")
+
+
+class TransientError(Exception):
+    """A try failed in a way in which the next one may not.
+
+    Attributes:
+        after: seconds that the host asks to wait.
+    """
+
+    def __init__(self, reason: str, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after or 0.0
+
+
+def new_session() -> requests.Session:
+    """Returns a session that says who asks, and asks for the bytes as they are."""
+    session = requests.Session()
+    session.headers.update(
+        {"User-Agent": f"gpt2cli/{__version__}", "Accept-Encoding": "identity", "Accept": "*/*"}
+    )
+    session.hooks["response"].append(drop_redirects_body)
+    return session
+
+
+def drop_redirects_body(response: requests.Response, **_: Any) -> None:
+    """Hangs up on an answer that leads elsewhere: requests would read all that comes with it."""
+    if response.is_redirect and response.headers["Location"]:
+        response.close()
+        response.raw = io.BytesIO()
+
+
+@contextlib.contextmanager
+def network_faults(url: str) -> Iterator[None]:
+    """Within the block the network's failures become TransientError, or what else they mean.
+
+    The address is known to be one; where one that is none is met, a host has led to it.
+    """
+    url = shortened(url)
+    try:
+        yield
+    except requests.exceptions.TooManyRedirects as error:
+        raise RefusedError(f"{url} answers with redirects without end.") from error
+    except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise RefusedError(
+                f"{url}: its certificate is not to be trusted: {shortened(error)}."
+            ) from error
+        raise TransientError(f"no secure connection ({shortened(error)})") from error
+    except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
+        raise TransientError("no answer in time") from error
+    except requests.exceptions.ChunkedEncodingError as error:
+        raise TransientError(plain(error)) from error
+    # Wrong addresses and schemes, and what urllib.parse raises of some, are ValueErrors.
+    except ValueError as error:
+        raise RefusedError(
+            f"{url} leads to something that is no address of HTTP's: {shortened(error)}. Another "
+            "place can be named by --mirror URL."
+        ) from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise TransientError(plain(error)) from error
+
+
+def plain(error: BaseException) -> str:
+    """Returns the innermost reason of a failed connection, without the layers around it."""
+    if isinstance(error, http.client.IncompleteRead):
+        return "the connection was cut"
+    reason = getattr(error, "reason", None)
+    for inner in (reason, error.__cause__, error.__context__):
+        if isinstance(inner, BaseException):
+            return plain(inner)
+    return shortened(error) or type(error).__name__
+
+
+def read(response: requests.Response, size: int) -> bytes:
+    """Returns up to `size` bytes of a body as soon as there are any, as they came."""
+    chunk: bytes = response.raw.read1(size, decode_content=False)
+    return chunk
+
+
+def beginning(response: requests.Response) -> bytes:
+    """Returns a body's first bytes, fewer where it ends before or they come slowly.
+
+    Raises:
+        TransientError: the connection fails.
+    """
+    head, deadline = b"", time.monotonic() + HEAD_SECONDS
+    while len(head) < HEAD_BYTES and time.monotonic() < deadline:
+        with network_faults(response.url):
+            chunk = read(response, HEAD_BYTES - len(head))
+        if not chunk:
+            break
+        head += chunk
+    return head
+
+
+def sample(response: requests.Response) -> bytes:
+    """Returns a body's first bytes, or nothing where they don't come, for a message."""
+    try:
+        return beginning(response)
+    except TransientError:
+        return b""
+
+
+def excerpt(head: bytes) -> str:
+    """Returns the beginning of a body for a message: one line of plain characters."""
+    text = head[:120].decode("utf-8", errors="replace")
+    return repr(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
+
+
+def validator(response: requests.Response) -> str | None:
+    """Returns what If-Range can name: a strong ETag, else the time of the last change."""
+    etag = response.headers.get("ETag", "")
+    if VALIDATOR.fullmatch(etag) and not etag.startswith("W/"):
+        return str(etag)
+    changed = response.headers.get("Last-Modified", "")
+    return changed if VALIDATOR.fullmatch(changed) else None
+
+
+def size(response: requests.Response) -> int | None:
+    """Returns how many bytes an answer says it has, or None where it does not say so."""
+    told = response.headers.get("Content-Length", "")
+    return int(told) if SIZE.fullmatch(told) else None
+
+
+def status(response: requests.Response) -> str:
+    """Returns an answer's number and the host's words for it."""
+    return f"{response.status_code} {shortened(response.reason or '', 40)}".strip()
+
+
+def retry_after(response: requests.Response) -> float | None:
+    """Returns the seconds that a host asks to wait, without a bound of urllib3's."""
+    told = response.headers.get("Retry-After")
+    try:
+        asked = Retry().parse_retry_after(told) if told else None
+        return min(asked, LONGEST_ASKED_SECONDS) if asked is not None else None
+    # Of numbers and years that are too large Python says so.
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        return None

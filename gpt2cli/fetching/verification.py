@@ -1,0 +1,127 @@
+"""What is wrong with a file of a model, judged by its pin or else by what it must hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from gpt2cli import json_reader
+from gpt2cli.errors import BadDataError, shortened
+from gpt2cli.fetching.manifest import Model, PinnedFile
+from gpt2cli.files import paths
+from gpt2cli.storage import bundle
+
+MISSING = "is missing"
+HEAD_BYTES = 512
+BLOCK_BYTES = 1 << 20
+# Up to this size (bytes) hashing costs nothing that anybody notices.
+SMALL_BYTES = 2_000_000
+PAGES = {
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+    b"<head": "a web page",
+    b"<body": "a web page",
+    b"<?xml": "an XML document",
+    b"<error": "an XML document",
+    b"version https://git-lfs": "a Git LFS pointer",
+}
+
+
+class Hashing:
+    """The hashing of a file: iterate over it to do it, and see how far it is (bytes)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of what has been read."""
+        return self._hash.hexdigest()
+
+    def __iter__(self) -> Iterator[int]:
+        done = 0
+        with self._path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                self._hash.update(block)
+                done += len(block)
+                yield done
+
+
+def page_like(head: bytes) -> str:
+    """Returns what a file is by its first bytes, where that is no file of a model; else ``""``."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return next((kind for sign, kind in PAGES.items() if text.startswith(sign)), "")
+
+
+def quick_fault(model: Model, file: PinnedFile, path: Path) -> str:
+    """Returns what is wrong with a file as far as its size and first bytes tell; else ``""``."""
+    if not path.is_file():
+        return "is not a file" if path.exists() else MISSING
+    with path.open("rb") as opened:
+        kind = page_like(opened.read(HEAD_BYTES))
+    if kind:
+        return f"is {kind}"
+    size = path.stat().st_size
+    if file.sizes and size not in file.sizes:
+        wanted = " or ".join(f"{size:,}" for size in file.sizes[:3])
+        return f"has {size:,} bytes in place of {wanted}"
+    return "" if file.hashes else content_fault(model, file, path)
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a small file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def hash_fault(file: PinnedFile, sha256: str) -> str:
+    """Returns how a hash differs from the pinned one; ``""`` where it does not, or none is."""
+    if not file.hashes or sha256 in file.hashes:
+        return ""
+    witness = "" if file.sure == "A" else " (known from a single public record)"
+    return f"has the SHA-256 {sha256} in place of {' or '.join(file.hashes[:2])}{witness}"
+
+
+def content_fault(model: Model, file: PinnedFile, path: Path) -> str:
+    """Returns what is wrong with what a file without a pin holds; ``""`` where nothing is seen."""
+    try:
+        if file.name == paths.HPARAMS:
+            told: dict[str, object] = json_reader.read(path, most=SMALL_BYTES)
+            same = told == asdict(model.hparams)
+            return "" if same else f"does not hold {json.dumps(asdict(model.hparams))}"
+        if file.name.endswith(".index"):
+            return index_fault(model, path)
+        if file.name.endswith(".meta"):
+            return "" if whole_message(path.read_bytes()) else "is cut or no graph"
+    except (ValueError, BadDataError) as error:
+        return f"cannot be read: {shortened(error, 240)}"
+    return ""
+
+
+def index_fault(model: Model, path: Path) -> str:
+    """Returns how the tensors in an index differ from the model's; ``""`` where they do not."""
+    entries, _ = bundle.read_index(path.with_suffix(""))
+    found = {name: entry.shape for name, entry in entries.items()}
+    wrong = [n for n, shape in model.hparams.shapes().items() if found.get(n) != shape]
+    return f"is not of {model.name}: {wrong[0]} is {found.get(wrong[0])}" if wrong else ""
+
+
+def whole_message(content: bytes) -> bool:
+    """Returns whether a protocol buffer message ends where its last field does."""
+    at = 0
+    try:
+        while at < len(content):
+            tag, at = bundle.varint(content, at)
+            if tag & 7 == 0:
+                _, at = bundle.varint(content, at)
+            elif tag & 7 == 2:
+                length, at = bundle.varint(content, at)
+                at += length
+            else:
+                return False
+    except IndexError:
+        return False
+    return 0 < at == len(content)

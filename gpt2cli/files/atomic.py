@@ -1,0 +1,238 @@
+"""A file appears whole, or not at all; and what the disk says, in the product's own errors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpt2cli.errors import DiskError, OutputError, shortened
+from gpt2cli.files import temporary
+from gpt2cli.reading import name_in
+
+# The name of what is written aside, with the one that it is to have in it.
+ASIDE = re.compile(r"(?<![^/])\.([^/]+)\.[0-9a-f]+\.part(?![^/])")
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+NOT_ALLOWED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ENXIO, errno.ENODEV),
+    *(errno.EINVAL, errno.EILSEQ, errno.ETXTBSY, errno.EXDEV, errno.EMLINK),
+)
+COPIED_BYTES = 1 << 20
+
+
+def before(operation: str, path: Path) -> None:
+    """Is called before every write, sync, rename and removal, and does nothing.
+
+    The tests put a function in its place that fails, or ends the process, at the N-th call.
+    """
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, safe: str = "") -> Iterator[None]:
+    """Within the block the operating system's refusals become errors with an exit code.
+
+    Args:
+        path: what is being written.
+        safe: a sentence on what is safe on disk, added to the message.
+
+    Raises:
+        OutputError: the place cannot be written to.
+        DiskError: the disk is full or fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        # What is written aside is told by the name that it is to have.
+        name = ASIDE.sub(r"\1", name_in(error) or str(path))
+        reason = "It is a link" if is_link(error) else error.strerror or shortened(error)
+        where = f"{shortened(name)}: {reason}."
+        message = f"Cannot write {where} {safe}".rstrip()
+        if error.errno in NOT_ALLOWED:
+            raise OutputError(message) from error
+        if error.errno in FULL_DISK:
+            free = shutil.disk_usage(existing(path)).free / 1e6
+            raise DiskError(f"{message} {free:.1f} MB are free there; make room.") from error
+        raise DiskError(message) from error
+
+
+def is_link(error: OSError) -> bool:
+    """Returns whether a file was not opened because a link stands in its place."""
+    return error.errno == errno.ELOOP and Path(name_in(error)).is_symlink()
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Yields a path to write to; what was written there becomes `path` when the block ends well.
+
+    Folders above are made. If the block fails, the file and the folders made for it are removed.
+    An old file at `path` is replaced in one step: a reader sees the old one or the new one. With
+    `replace=False` it stays, and FileExistsError is raised.
+    """
+    made = make_folders(path.parent)
+    part = temporary.name_of(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            before("write", part)
+            stack.callback(os.close, temporary.claimed(part))
+            yield part
+            (move if replace else move_new)(part, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                remove(part)
+            remove_empty(made)
+            raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file so that it appears whole or not at all."""
+    with whole_file(path) as part:
+        write(part, content)
+
+
+def write(path: Path, content: str | bytes, mode: str = "wb") -> None:
+    """Writes a file in place, which is not safe: for files that nothing reads yet, and for logs.
+
+    Raises:
+        OutputError: a pipe or a device is in its place.
+        OSError: it cannot be written to; a link is not followed.
+    """
+    before("write", path)
+    how = os.O_APPEND if mode == "ab" else os.O_TRUNC
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how | temporary.SAFELY, 0o666)
+    with open(descriptor, mode) as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OutputError(f"{shortened(path)} is not a regular file; it is not written to.")
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def move(source: Path, destination: Path) -> None:
+    """Renames a finished file to its place; when this returns, a power loss can't undo it."""
+    if not source.is_symlink():
+        sync(source)
+    before("rename", destination)
+    source.replace(destination)
+    sync(destination.parent)
+
+
+def move_new(source: Path, destination: Path) -> None:
+    """Gives a finished file its name as `move` does, but never in the place of another file.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    sync(source)
+    before("rename", destination)
+    try:
+        destination.hardlink_to(source)
+    except OSError as error:
+        # A file system without second names: the moment between look and rename is left.
+        if isinstance(error, FileExistsError) or os.path.lexists(destination):
+            raise FileExistsError(errno.EEXIST, "File exists", str(destination)) from None
+        source.replace(destination)
+    remove(source)
+    sync(destination.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's bytes, or a folder's names, are on the disk."""
+    before("sync", path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # A pipe that is moved out of the way has nothing to wait for.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def link(source: Path, destination: Path) -> None:
+    """Gives a file a second name, or makes a copy where the file system has no such thing."""
+    before("write", destination)
+    destination.unlink(missing_ok=True)
+    try:
+        # A second name of a link would be a link.
+        destination.hardlink_to(source.resolve())
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        with source.open("rb") as old, destination.open("xb") as new:
+            shutil.copyfileobj(old, new, COPIED_BYTES)
+        sync(destination)
+
+
+def remove(path: Path) -> None:
+    """Removes a file that may be missing."""
+    before("remove", path)
+    path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder with all that is in it, which may be missing; of a link, the link alone."""
+    if folder.is_symlink() or not folder.is_dir():
+        if os.path.lexists(folder):
+            remove(folder)
+        return
+    for path in sorted(folder.iterdir()):
+        remove_folder(path)
+    before("remove", folder)
+    folder.rmdir()
+
+
+def new_folder(folder: Path) -> None:
+    """Makes a folder of our own, which nobody else can put anything into.
+
+    Raises:
+        FileExistsError: something has its name, be it a link to a folder.
+    """
+    before("write", folder)
+    folder.mkdir(mode=0o700)
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """Makes a folder and those above it; returns those that were not there, innermost first."""
+    missing = []
+    for candidate in (folder, *folder.parents):
+        if candidate.exists():
+            break
+        missing.append(candidate)
+    before("write", folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Removes those of the folders that are empty, in the order given."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def existing(path: Path) -> Path:
+    """Returns the path itself or the nearest folder above it that is there."""
+    # Not Path.exists, which raises where we may not look.
+    places = (path.absolute(), *path.absolute().parents)
+    return next(place for place in places if os.path.exists(place))  # noqa: PTH110
+
+
+def need_room(path: Path, size: int, safe: str = "") -> None:
+    """Raises DiskError unless the disk below `path` has room for `size` bytes.
+
+    Args:
+        path: where they would be written.
+        size: how many (bytes).
+        safe: a sentence on what is safe on disk, added to the message.
+    """
+    free = shutil.disk_usage(existing(path)).free
+    if free < size:
+        raise DiskError(
+            f"{path} needs {size / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free; make room. "
+            f"{safe}".rstrip()
+        )

@@ -1,0 +1,95 @@
+"""Which files and folders gpt2cli has exported: they alone are replaced by another export."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gpt2cli import json_reader, reading
+from gpt2cli.errors import BadDataError
+from gpt2cli.files import atomic
+
+# In a folder, it lists what was exported into it.
+MARK = ".gpt2cli-export.json"
+# In a file, it stands near the beginning.
+WORD = b"gpt2cli"
+LOOKED_AT_BYTES = 4096
+GZIP = b"\x1f\x8b"
+
+
+def sign(folder: Path) -> None:
+    """Writes into a folder that was just exported which files are in it; a file signs itself.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    if folder.is_dir():
+        names = sorted(files(folder))
+        atomic.write(folder / MARK, json.dumps({"exported": names}, indent=1) + "\n")
+
+
+def foreign(path: Path) -> Path | None:
+    """Returns the first thing at a path that gpt2cli did not export, or None.
+
+    A folder or file with nothing in it is nobody's.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    mode = path.lstat().st_mode
+    if stat.S_ISREG(mode):
+        return None if not path.lstat().st_size or WORD in beginning(path) else path
+    if not stat.S_ISDIR(mode):
+        return path
+    known = listed(path)
+    return next((path / name for name in sorted(files(path)) if name not in known), None)
+
+
+def listed(folder: Path) -> frozenset[str]:
+    """Returns the files that were exported into a folder; none where it was not we."""
+    try:
+        mark: dict[str, Any] = json_reader.read(folder / MARK)
+    except (FileNotFoundError, BadDataError):
+        return frozenset()
+    names = mark.get("exported")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return frozenset()
+    return frozenset([*names, MARK])
+
+
+def files(folder: Path) -> Iterator[str]:
+    """Yields the paths below a folder of all that is no folder; links are not followed.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        links = [name for name in folders if (Path(place) / name).is_symlink()]
+        for name in (*names, *links):
+            yield (Path(place) / name).relative_to(folder).as_posix()
+
+
+def beginning(path: Path) -> bytes:
+    """Returns the first bytes of a file, unzipped where it is zipped."""
+    with reading.opened(path) as file:
+        found = file.read(LOOKED_AT_BYTES)
+        if not found.startswith(GZIP):
+            return found
+        file.seek(0)
+        with (
+            contextlib.suppress(OSError, EOFError, zlib.error),
+            gzip.GzipFile(fileobj=file) as inner,
+        ):
+            return inner.read(LOOKED_AT_BYTES)
+    return b""

@@ -1,0 +1,148 @@
+"""What the user asked for by name: written aside, then put in its place in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from gpt2cli.errors import OutputError, shortened
+from gpt2cli.files import atomic, exports, temporary
+from gpt2cli.files.lock import locked
+
+# From Linux's fcntl.h and fs.h.
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+OLD = ".old"
+
+
+def check_free(path: Path, *, overwrite: bool, spare: Iterable[Path]) -> None:
+    """Checks that something may be put at a path.
+
+    Args:
+        path: where it is to lie.
+        overwrite: whether it may replace what lies there.
+        spare: folders that must not be replaced, nor what they lie in.
+
+    Raises:
+        OutputError: something is there that may not be replaced.
+    """
+    with atomic.disk_errors(path):
+        if not exists(path):
+            return
+        shown = shortened(path)
+        if not overwrite:
+            raise OutputError(f"{shown} exists; --overwrite replaces it if it is an export.")
+        if path.is_symlink():
+            raise OutputError(f"{shown} is a link, and is not replaced. Give what it leads to.")
+        for folder in spare if path.is_dir() else ():
+            if path.resolve() in (folder.resolve(), *folder.resolve().parents):
+                raise OutputError(
+                    f"{shown} holds {shortened(folder)}, and is not replaced. Give another path."
+                )
+        if found := exports.foreign(path):
+            raise OutputError(
+                f"{shortened(found)} is not of a gpt2cli export, so {shown} is not replaced; "
+                "nothing was changed. Give another path, or move it away."
+            )
+
+
+def exists(path: Path) -> bool:
+    """Returns whether something has this name.
+
+    Raises:
+        OSError: that cannot be known.
+    """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def output(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yields a path to write a file or folder to; it becomes `path` when the block ends well.
+
+    What is at `path` stays whole until then, and is replaced in one step. If the block fails,
+    nothing of it is left, nor of what a process that was killed had begun to write there.
+
+    Raises:
+        TryLaterError: another process writes to it.
+        OutputError: it cannot be written to, or exists and was not to be replaced.
+        DiskError: the disk is full or fails.
+    """
+    aside = temporary.name_of(path)
+    lock_file = path.with_name(f".{temporary.short(path.name)}.lock")
+    old = f"What was at {path} is untouched." if os.path.lexists(path) else ""
+    with atomic.disk_errors(path, old):
+        made = atomic.make_folders(path.parent)
+        try:
+            with locked(lock_file, f"The destination {path}"):
+                try:
+                    sweep(path)
+                    yield aside
+                    exports.sign(aside)
+                    check_free(path, overwrite=overwrite, spare=())
+                    put(aside, path)
+                finally:
+                    with contextlib.suppress(OSError):
+                        sweep(path)
+                    with contextlib.suppress(OSError):
+                        lock_file.unlink()
+        except BaseException:
+            atomic.remove_empty(made)
+            raise
+
+
+def sweep(path: Path) -> None:
+    """Removes what was written aside for a path; what it was to replace is put back first."""
+    for old in temporary.names(path, OLD):
+        if not (os.path.lexists(path) or old.is_symlink()):
+            old.rename(path)
+    for left in (*temporary.names(path), *temporary.names(path, OLD)):
+        remove(left)
+
+
+def put(aside: Path, path: Path) -> None:
+    """Moves a finished file or folder to its place; a power loss can't undo it.
+
+    Where the file system cannot exchange two names, an old folder is away for an instant.
+    """
+    for inside in sorted(aside.rglob("*"), reverse=True):
+        atomic.sync(inside)
+    if not os.path.lexists(path) or not (path.is_dir() or aside.is_dir()):
+        atomic.move(aside, path)
+        return
+    atomic.sync(aside)
+    atomic.before("rename", path)
+    if not exchange(aside, path):
+        path.rename(temporary.name_of(path, OLD))
+        aside.rename(path)
+    atomic.sync(path.parent)
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Returns whether two paths have come to stand for each other's content, in one step."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "renameat2"):
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    return bool(library.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it."""
+    atomic.before("remove", path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def size_of(path: Path) -> int:
+    """Returns the size of a file, or of all files in a folder (bytes)."""
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())

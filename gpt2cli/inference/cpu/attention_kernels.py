@@ -1,0 +1,141 @@
+"""Causal attention on a CPU, compiled by Numba: of the newest positions, and of whole prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from gpt2cli.inference.cpu.kernels import SUMS, ZERO, softmax
+from gpt2cli.inference.cpu.matmul_tiles import LANES, TILE_COLUMNS, TILE_ROWS, tile
+from gpt2cli.runtime.numba import compiled
+
+
+@compiled(parallel=True, fastmath=SUMS)
+def attend_newest(mixed: Any, keys: Any, values: Any, seen: Any, found: Any) -> None:
+    """Adds each text's newest position to its keys and values, and attends to all of them.
+
+    Args:
+        mixed: float32 (texts, 3 * embed): queries, keys and values of the newest positions.
+        keys: float32 (texts, heads, slots, head).
+        values: like keys.
+        seen: int64 (texts,), how many positions each text has already.
+        found: float32 (texts, embed), the result.
+    """
+    heads = values.shape[1]
+    for job in prange(len(mixed) * heads):
+        attend(mixed, keys, values, seen, (job // heads, job % heads), found)
+
+
+@compiled(fastmath=SUMS)
+def attend(mixed: Any, keys: Any, values: Any, seen: Any, job: Any, found: Any) -> None:
+    """The same for one text and one head, the job; of the result their part is set."""
+    text, number = job
+    embed, head, end = found.shape[1], keys.shape[3], seen[text] + 1
+    first = number * head
+    factor = np.float32(1 / np.sqrt(np.float32(head)))
+    scores, query, sums = (
+        np.empty(end, np.float32),
+        np.empty(head, np.float32),
+        np.zeros(head, np.float32),
+    )
+    for place in range(head):
+        query[place] = mixed[text, first + place] * factor
+        keys[text, number, end - 1, place] = mixed[text, embed + first + place]
+        values[text, number, end - 1, place] = mixed[text, 2 * embed + first + place]
+    for slot in range(end):
+        total = ZERO
+        for place in range(head):
+            total += query[place] * keys[text, number, slot, place]
+        scores[slot] = total
+    softmax(scores, end)
+    for slot in range(end):
+        share = scores[slot]
+        for place in range(head):
+            sums[place] += share * values[text, number, slot, place]
+    for place in range(head):
+        found[text, first + place] = sums[place]
+
+
+@compiled(parallel=True, fastmath=SUMS)
+def attend_prompt(mixed: Any, keys: Any, values: Any, found: Any) -> None:
+    """Lets each position of a prompt attend to those before it and to itself.
+
+    Args:
+        mixed: float32 (time, 3 * embed), of which the queries are taken; at least as many as a tile
+            has rows.
+        keys: float32 (heads, slots, head), of the prompt; a head has at least as many
+            numbers as a tile has columns.
+        values: like keys.
+        found: float32 (time, embed), the result.
+    """
+    for number in prange(len(keys)):
+        attend_head(mixed, number, keys[number], values[number], found)
+
+
+@compiled(fastmath=SUMS)
+def attend_head(mixed: Any, number: Any, keys: Any, values: Any, found: Any) -> None:
+    """The same for one head, by its number; as many queries at a time as a tile has rows."""
+    time, head = len(found), keys.shape[1]
+    # Shares of positions that are not there are 0, and so must be what is multiplied by them.
+    turned = np.zeros((2, head, whole(time)), np.float32)
+    for slot in range(time):
+        for place in range(head):
+            turned[0, place, slot] = keys[slot, place]
+            turned[1, place, slot] = values[slot, place]
+    factor, at = np.float32(1 / np.sqrt(np.float32(head))), number * head
+    scores, queries = (
+        np.empty((TILE_ROWS, whole(time)), np.float32),
+        np.empty((TILE_ROWS, head), np.float32),
+    )
+    line = np.ones(head, np.float32), np.zeros(head, np.float32)
+    for start in range(0, time, TILE_ROWS):
+        # The last ones may have been among those before.
+        first = min(start, time - TILE_ROWS)
+        end = first + TILE_ROWS
+        for row in range(TILE_ROWS):
+            for place in range(head):
+                queries[row, place] = mixed[first + row, at + place] * factor
+        for row in range(0, TILE_ROWS, 2):
+            pair_product(queries, row, turned[0], end, scores)
+        for row in range(TILE_ROWS):
+            softmax(scores[row, : whole(end)], first + row + 1)
+        seen, there = turned[1, :, : whole(end)], found[first:, at:]
+        for column in range(0, head, TILE_COLUMNS):
+            tile(scores, seen, (0, min(column, head - TILE_COLUMNS)), line, there)
+
+
+@compiled()
+def whole(count: Any) -> Any:
+    """Returns how many numbers the registers hold that so many need."""
+    return (count + LANES - 1) // LANES * LANES
+
+
+@compiled(fastmath=SUMS)
+def pair_product(left: Any, row: Any, right: Any, end: Any, found: Any) -> None:
+    """Sets rows `row` and `row + 1` of found, up to `end`: those of left times right.
+
+    Args:
+        left: float32 (rows, depth).
+        row: the first of two rows.
+        right: float32 (depth, columns).
+        end: how many columns are wanted.
+        found: float32 (rows, columns).
+    """
+    depth, next_row = left.shape[1], row + 1
+    found[row, :end], found[next_row, :end] = ZERO, ZERO
+    fours = depth - depth % 4
+    for k in range(0, fours, 4):
+        a0, a1, a2, a3 = left[row, k], left[row, k + 1], left[row, k + 2], left[row, k + 3]
+        b0, b1 = left[next_row, k], left[next_row, k + 1]
+        b2, b3 = left[next_row, k + 2], left[next_row, k + 3]
+        for place in range(end):
+            c0, c1 = right[k, place], right[k + 1, place]
+            c2, c3 = right[k + 2, place], right[k + 3, place]
+            found[row, place] += a0 * c0 + a1 * c1 + a2 * c2 + a3 * c3
+            found[next_row, place] += b0 * c0 + b1 * c1 + b2 * c2 + b3 * c3
+    for k in range(fours, depth):
+        for place in range(end):
+            found[row, place] += left[row, k] * right[k, place]
+            found[next_row, place] += left[next_row, k] * right[k, place]

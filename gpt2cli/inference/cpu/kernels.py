@@ -1,0 +1,141 @@
+"""GPT-2's inner loops on a CPU, compiled by Numba: products with few rows, softmax, GELU, norm.
+
+Matrices lie by their columns, (columns, width), each read from one end to the other; narrow ones
+are widened in registers. Half precision comes as its bits, which Numba's arrays have no type for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from gpt2cli.inference.cpu.matmul_tiles import (
+    LINE_COLUMNS,
+    TILE_COLUMNS,
+    TILE_ROWS,
+    short_line,
+    tile,
+)
+from gpt2cli.runtime.numba import compiled
+
+# Sums may be taken in any order and products fused with them; what is no number stays none.
+SUMS = {"reassoc", "contract", "nsz"}
+# The types of the bits of half precision.
+FLOAT16_BITS, BFLOAT16_BITS = np.int16, np.uint16
+
+ZERO, ONE = np.float32(0), np.float32(1)
+# GELU's tanh is (1 - e) / (1 + e), e a power of minus twice this much of x and of its cube.
+GELU_SCALE, GELU_CUBE = np.float32(-2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
+# Cephes' expf: the logarithm of 2 in two parts, and a polynomial for what is left.
+LOG2_E, LN2_HIGH, LN2_LOW = map(np.float32, (1.44269504088896341, 0.693359375, -2.12194440e-4))
+POLYNOMIAL = tuple(map(np.float32, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3))) + tuple(
+    map(np.float32, (4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1))
+)
+LEAST_POWER, MOST_POWER = np.float32(-87), np.float32(88)
+# Adding it rounds a float32 to whole numbers, which then are its lowest bits.
+ROUNDING = np.float32(1.5 * 2**23)
+ONE_BITS, FRACTION_BITS = np.int32(0x3F800000), np.int32(23)
+
+
+@compiled(parallel=True)
+def wake(found: Any) -> None:
+    """int64 (places,) → their numbers, found by all threads: they are there from now on."""
+    for place in prange(len(found)):
+        found[place] = place
+
+
+# With SUMS the rounding in here would be optimised away.
+@compiled()
+def power(x: Any) -> Any:
+    """float32 → e to the power of it, up to 88; of what is below -87 nothing is left."""
+    within = min(max(x, LEAST_POWER), MOST_POWER)
+    rounded = np.float32(within * LOG2_E + ROUNDING)
+    whole = rounded - ROUNDING
+    rest = within - whole * LN2_HIGH - whole * LN2_LOW
+    a, b, c, d, e, f = POLYNOMIAL
+    series = ((((a * rest + b) * rest + c) * rest + d) * rest + e) * rest + f
+    exponent = np.int32((np.int32(rounded.view(np.int32)) << FRACTION_BITS) + ONE_BITS)
+    found = (series * rest * rest + rest + ONE) * exponent.view(np.float32)
+    return ZERO if x < LEAST_POWER else found
+
+
+@compiled(parallel=True)
+def one_row(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
+    """Multiplies a row by a matrix, at the speed at which memory gives it.
+
+    Args:
+        rows: float32 (1, at least width).
+        columns: (columns, width), of any kind, as many as a tile has or more; the width is a
+            multiple of LANES.
+        scale: float32 (columns,), what each column is multiplied by.
+        bias: float32 (columns,), what is added then.
+        found: float32 (1, columns), the result.
+    """
+    for part in prange((len(columns) + LINE_COLUMNS - 1) // LINE_COLUMNS):
+        # The last columns may have been among those before: they come to the same.
+        column = min(part * LINE_COLUMNS, len(columns) - LINE_COLUMNS)
+        short_line(rows, columns, (0, column), (scale, bias), found)
+
+
+@compiled(parallel=True)
+def few_rows(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
+    """Multiplies some dozens of rows by a matrix, which is read once.
+
+    Args:
+        rows: float32 (many, at least width), as many as whole tiles have.
+        columns: (columns, width), of any kind, as many as a tile has or more; the width is a
+            multiple of LANES.
+        scale: float32 (columns,), what each column is multiplied by.
+        bias: float32 (columns,), what is added then.
+        found: float32 (many, columns), the result.
+    """
+    for part in prange((len(columns) + TILE_COLUMNS - 1) // TILE_COLUMNS):
+        # The last columns may have been among those before: they come to the same.
+        column = min(part * TILE_COLUMNS, len(columns) - TILE_COLUMNS)
+        for row in range(0, len(rows), TILE_ROWS):
+            tile(rows, columns, (row, column), (scale, bias), found)
+
+
+@compiled(fastmath=SUMS)
+def softmax(scores: Any, end: int) -> None:
+    """float32 (slots,) → the same, in place: shares of the first `end`; the others have none."""
+    most = scores[0]
+    for slot in range(1, end):
+        most = max(most, scores[slot])
+    total = ZERO
+    for slot in range(end):
+        scores[slot] = power(scores[slot] - most)
+        total += scores[slot]
+    factor = ONE / total
+    for slot in range(end):
+        scores[slot] *= factor
+    scores[end:] = ZERO
+
+
+@compiled()
+def gelu(x: Any) -> None:
+    """float32 (many, width) → the same, in place; the tanh approximation, as gpt2.gelu."""
+    for row in range(x.shape[0]):
+        for place in range(x.shape[1]):
+            value = x[row, place]
+            inner = GELU_SCALE * (value + GELU_CUBE * value * value * value)
+            x[row, place] = value / (ONE + power(inner))
+
+
+@compiled(fastmath=SUMS)
+def norm(x: Any, gain: Any, bias: Any, epsilon: Any, found: Any) -> None:
+    """float32 (many, embed) → (many, embed) of mean 0 and variance 1, scaled and shifted."""
+    many, embed = x.shape
+    for row in range(many):
+        mean = ZERO
+        for place in range(embed):
+            mean += x[row, place]
+        mean /= np.float32(embed)
+        variance = ZERO
+        for place in range(embed):
+            variance += (x[row, place] - mean) ** 2
+        factor = ONE / np.sqrt(variance / np.float32(embed) + epsilon)
+        for place in range(embed):
+            found[row, place] = (x[row, place] - mean) * factor * gain[place] + bias[place]

@@ -1,0 +1,66 @@
+"""Tokens drawn from many rows of logits, compiled by Numba."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from gpt2cli.inference.cpu.kernels import SUMS, power, softmax
+from gpt2cli.runtime.numba import compiled
+
+
+@compiled(parallel=True)
+def draw_all(filtered: Any, uniforms: Any, tokens: Any) -> None:
+    """Draws a token from each row, as row_filters.draw does.
+
+    Args:
+        filtered: float32 (rows, vocab), logits; used up.
+        uniforms: float64 (rows,), random numbers from 0 up to 1.
+        tokens: int64 (rows,), the result.
+    """
+    for row in prange(len(filtered)):
+        softmax(filtered[row], filtered.shape[1])
+        tokens[row] = drawn(filtered[row], uniforms[row])
+
+
+@compiled()
+def drawn(shares: Any, uniform: Any) -> Any:
+    """Returns the token in whose stretch of the sum of shares (vocab,) a number falls."""
+    total = 0.0
+    for token in range(len(shares)):
+        total += shares[token]
+    aim, end, last = uniform * total, 0.0, 0
+    for token in range(len(shares)):
+        if shares[token] > 0:
+            end, last = end + shares[token], token
+            if end > aim:
+                break
+    return last
+
+
+@compiled(parallel=True)
+def take_nats(logits: Any, tokens: Any, found: Any) -> None:
+    """Takes the log-probability of each row's token.
+
+    Args:
+        logits: float32 (rows, vocab).
+        tokens: int64 (rows,).
+        found: float64 (rows,), the result, in nats.
+    """
+    for row in prange(len(logits)):
+        most, total = powers(logits[row])
+        found[row] = logits[row, tokens[row]] - most - np.log(total)
+
+
+@compiled(fastmath=SUMS)
+def powers(logits: Any) -> Any:
+    """float32 (vocab,) → the highest, and the sum of e to the power of each less the highest."""
+    most = logits[0]
+    for token in range(1, len(logits)):
+        most = max(most, logits[token])
+    total = np.float32(0)
+    for token in range(len(logits)):
+        total += power(logits[token] - most)
+    return most, total

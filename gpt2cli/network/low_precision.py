@@ -1,0 +1,96 @@
+"""Weights that are only read, held as narrow as is asked, by rows that are read in order.
+
+A matrix of (width, columns) is held as (columns, width): a product with few rows then reads it
+from one end to the other. In int8 each row has a scale of its own, by which it fills the type's
+range (weights alone; what they are multiplied with stays float32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gpt2cli.network import xla_clusters
+from gpt2cli.network.rounding import quantised
+
+# What follows a weight's name where it is held so: its rows, and the scale of each.
+ROWS, SCALE = "/rows", "/scale"
+EMBEDDING = "model/wte"
+
+
+def held(arrays: Iterable[tuple[str, Any]], precision: str) -> dict[str, Any]:
+    """Returns variables for named weights, the large ones in the given precision.
+
+    Args:
+        arrays: float32, by OpenAI's names.
+        precision: float32 (all as they are), bfloat16, float16 or int8.
+    """
+    weights: dict[str, Any] = {}
+    for name, array in arrays:
+        if precision == "float32" or not (name == EMBEDDING or len(array.shape) == 3):
+            weights[name] = tf.Variable(array, trainable=False)
+            continue
+        rows = np.asarray(array)
+        if name != EMBEDDING:
+            rows, name = np.ascontiguousarray(rows[0].T), name + ROWS
+        if precision == "int8":
+            rows, scale = quantised(rows)
+            weights[name + SCALE] = tf.Variable(scale, trainable=False)
+        kind = tf.as_dtype(precision)
+        weights[name] = tf.Variable(tf.cast(rows, kind), trainable=False, dtype=kind)
+    return weights
+
+
+def product(x: Any, weights: Mapping[str, Any], name: str) -> Any:
+    """Returns x times the matrix whose rows are held under a name.
+
+    Args:
+        x: (many, width).
+        weights: holds (columns, width) under the name.
+        name: as in `attn/c_attn/w/rows`, or `model/wte`.
+
+    Returns:
+        (many, columns), of the type of x.
+    """
+    rows, scale = weights[name], weights.get(name + SCALE)
+    if scale is not None:
+        return widened_product(x, rows) * tf.cast(scale, x.dtype)
+    if rows.dtype == tf.float16 and x.shape[0] == 1 and xla_clusters.are_apart():
+        return widened_product(x, rows)
+    kind = rows.dtype if rows.dtype in (tf.bfloat16, tf.float16) else x.dtype
+    found = tf.matmul(tf.cast(x, kind), tf.cast(rows, kind), transpose_b=True)
+    return tf.cast(found, x.dtype)
+
+
+@xla_clusters.compiled
+def widened_product(x: Any, rows: Any) -> Any:
+    """Returns (many, columns): x times narrow rows, which XLA widens as it reads them."""
+    return tf.matmul(x, tf.cast(rows, x.dtype), transpose_b=True)
+
+
+def is_half(weights: Mapping[str, Any]) -> bool:
+    """Returns whether weights are held in bfloat16 or float16."""
+    return weights[EMBEDDING].dtype in (tf.bfloat16, tf.float16)
+
+
+def wide(weights: Mapping[str, Any], name: str, places: Any = None) -> Any:
+    """Returns the rows under a name as float32: all of them, or those at the given places.
+
+    Args:
+        weights: holds (rows, width) under the name.
+        name: as in `model/wte`.
+        places: int32 of any shape, or None.
+
+    Returns:
+        float32 (rows, width), or (…, width).
+    """
+    rows, scale = weights[name], weights.get(name + SCALE)
+    if places is not None:
+        # Gathered from the variable itself, every later read of it would be a copy.
+        read = tf.convert_to_tensor(rows)
+        rows, scale = tf.gather(read, places), None if scale is None else tf.gather(scale, places)
+    found = tf.cast(rows, tf.float32)
+    return found if scale is None else found * tf.expand_dims(scale, -1)

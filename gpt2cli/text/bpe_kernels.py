@@ -1,0 +1,167 @@
+"""Text cut into words and each merged to tokens, compiled by Numba: as words.py does in Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpt2cli.runtime.numba import compiled
+
+# What a character is, as words.WORDS tells them apart.
+OTHER, LETTER, NUMBER, SPACE = 0, 1, 2, 3
+# Longer words (bytes) are merged in Python, where a heap keeps them at n log n.
+LONGEST = 128
+# An empty place in the table of pairs, and the rank of a pair that is not in it.
+EMPTY, NEVER = np.int64(-1), np.int32(2**31 - 1)
+# Knuth's multiplier for hashes, 2**64 over the golden ratio.
+MULTIPLIER, HIGH_BITS = np.int64(-7046029254386353131), np.int64(32)
+APOSTROPHE, BLANK = ord("'"), ord(" ")
+S, T, M, D, L, R, V, E = b"stmdlrve"
+
+
+@compiled()
+def fill(keys: Any, ranks: Any, joined: Any, pairs: Any) -> None:
+    """Fills a table of pairs with open addresses.
+
+    Args:
+        keys: int64 (places,), a power of two, and more than there are pairs; all EMPTY.
+        ranks: int32 (places,).
+        joined: int32 (places,).
+        pairs: int32 (pairs, 4): left, right, rank and joined token of each.
+    """
+    for pair in range(len(pairs)):
+        place = find(keys, pairs[pair, 0], pairs[pair, 1])
+        keys[place] = (np.int64(pairs[pair, 0]) << HIGH_BITS) | np.int64(pairs[pair, 1])
+        ranks[place], joined[place] = pairs[pair, 2], pairs[pair, 3]
+
+
+@compiled()
+def find(keys: Any, left: Any, right: Any) -> Any:
+    """Returns where a pair is in the table, or the empty place where it would be."""
+    key = (np.int64(left) << HIGH_BITS) | np.int64(right)
+    last = len(keys) - 1
+    place = ((key * MULTIPLIER) >> HIGH_BITS) & last
+    while keys[place] != EMPTY and keys[place] != key:
+        place = (place + 1) & last
+    return place
+
+
+@compiled()
+def encode(content: Any, begin: Any, tables: Any, scratch: Any, tokens: Any) -> Any:
+    """Encodes text up to its end, or up to a word that is too long.
+
+    Args:
+        content: uint8 (bytes,), UTF-8.
+        begin: where a word begins.
+        tables: what each character is, uint8 (characters,); each byte's token, int32 (256,);
+            and the table of pairs: keys, ranks and joined tokens.
+        scratch: int32 (2, LONGEST).
+        tokens: int32 (at least bytes - begin,), the result.
+
+    Returns:
+        How many tokens there are; where the word begins that is too long, or the end; its end.
+    """
+    classes, byte_tokens, keys, ranks, joined = tables
+    count = 0
+    while begin < len(content):
+        end = word_end(content, begin, classes)
+        size = end - begin
+        if size > LONGEST:
+            return count, begin, end
+        for place in range(size):
+            scratch[0, place] = byte_tokens[content[begin + place]]
+        for place in range(merge(scratch, size, keys, ranks, joined)):
+            tokens[count] = scratch[0, place]
+            count += 1
+        begin = end
+    return count, begin, begin
+
+
+@compiled()
+def merge(scratch: Any, size: Any, keys: Any, ranks: Any, joined: Any) -> Any:
+    """Joins neighbours as words.merge does; returns how many tokens are left.
+
+    Args:
+        scratch: int32 (2, at least size): tokens, which are joined, and room for ranks.
+        size: how many tokens there are.
+        keys: the pairs' table, as `find` takes it.
+        ranks: int32, of each place of the table.
+        joined: int32, of each place of the table.
+    """
+    tokens, of_pairs = scratch[0], scratch[1]
+    for place in range(size - 1):
+        of_pairs[place] = rank(keys, ranks, tokens[place], tokens[place + 1])
+    while size > 1:
+        best = 0
+        for place in range(1, size - 1):
+            if of_pairs[place] < of_pairs[best]:
+                best = place
+        if of_pairs[best] == NEVER:
+            break
+        tokens[best] = joined[find(keys, tokens[best], tokens[best + 1])]
+        size -= 1
+        for place in range(best + 1, size):
+            tokens[place], of_pairs[place - 1] = tokens[place + 1], of_pairs[place]
+        if best > 0:
+            of_pairs[best - 1] = rank(keys, ranks, tokens[best - 1], tokens[best])
+        if best < size - 1:
+            of_pairs[best] = rank(keys, ranks, tokens[best], tokens[best + 1])
+    return size
+
+
+@compiled()
+def rank(keys: Any, ranks: Any, left: Any, right: Any) -> Any:
+    """Returns a pair's rank, or NEVER."""
+    place = find(keys, left, right)
+    return NEVER if keys[place] == EMPTY else ranks[place]
+
+
+@compiled()
+def word_end(content: Any, begin: Any, classes: Any) -> Any:
+    """Returns where the word that begins at a place ends, as words.WORDS cuts them."""
+    size = contraction(content, begin)
+    if size:
+        return begin + size
+    kind, after = character(content, begin, classes)
+    if content[begin] == BLANK and after < len(content):
+        following, beyond = character(content, after, classes)
+        if following != SPACE:
+            kind, after = following, beyond
+    last = begin
+    while after < len(content):
+        following, beyond = character(content, after, classes)
+        if following != kind:
+            break
+        last, after = after, beyond
+    # Of several spaces before a word the last is the word's, or stands alone.
+    if kind == SPACE and after < len(content) and last > begin:
+        return last
+    return after
+
+
+@compiled()
+def contraction(content: Any, begin: Any) -> Any:
+    """Returns how many bytes a contraction has that begins at a place, as 's or 'll; or 0."""
+    if content[begin] != APOSTROPHE or begin + 1 == len(content):
+        return 0
+    first = content[begin + 1]
+    if first in (S, T, M, D):
+        return 2
+    second = content[begin + 2] if begin + 2 < len(content) else 0
+    if (first in (R, V) and second == E) or (first == L and second == L):
+        return 3
+    return 0
+
+
+@compiled()
+def character(content: Any, begin: Any, classes: Any) -> Any:
+    """Returns what the character at a place is, and where the next one begins."""
+    first = np.int64(content[begin])
+    if first < 0x80:
+        return classes[first], begin + 1
+    size = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+    point = first & (0x7F >> size)
+    for place in range(begin + 1, begin + size):
+        point = (point << 6) | (np.int64(content[place]) & 0x3F)
+    return classes[point], begin + size

@@ -1,0 +1,77 @@
+"""Memory that runs out: what was asked for, what was free, and what would fit."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from gpt2cli.config.shared import ComputeOptions
+from gpt2cli.errors import Gpt2cliError
+from gpt2cli.runtime import hardware
+from gpt2cli.training import memory
+
+# What TensorFlow, XLA and CUDA say then; a full disk is a resource that is exhausted as well. The
+# last one is of a constant for which there is no room.
+SAID = re.compile(
+    r"OOM|out of memory|OUT_OF_MEMORY|failed to allocate|Cannot parse tensor from proto", re.I
+)
+SHAPE = re.compile(r"shape\[([\d,]*)\] and type (\w+)")
+SIZE = re.compile(r"allocate (?:request for )?([\d.]+) ?([KMGT]?i?B|bytes)")
+UNITS = "BKMGT"
+# The lengths of such a constant's axes.
+LENGTH = re.compile(r"^\s*size: (\d+)$", re.M)
+FLOAT_BYTES = 4
+
+
+def is_memory(error: tf.errors.OpError) -> bool:
+    """Returns whether an error of TensorFlow's says that memory ran out."""
+    return bool(SAID.search(str(error.message)))
+
+
+@contextlib.contextmanager
+def explained(config: ComputeOptions, remedy: str, safe: str = "") -> Iterator[None]:
+    """Within the block memory that runs out is told with what is safe and what would fit.
+
+    Args:
+        config: the settings.
+        remedy: a sentence on what to type.
+        safe: a sentence on what is safe on disk.
+
+    Raises:
+        Gpt2cliError: memory ran out.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if not is_memory(error):
+            raise
+        raise refusal(error, config, remedy, safe) from error
+
+
+def refusal(
+    error: tf.errors.OpError, config: ComputeOptions, remedy: str, safe: str
+) -> Gpt2cliError:
+    """Returns what there is to say after memory ran out; arguments as for `explained`."""
+    hardware.forget()
+    size, free = asked(str(error.message)), memory.free_bytes(config.device, config.gpu_bytes)
+    wanted = f"{size / 1e9:.1f} GB were asked for at once" if size else "more was asked for"
+    there = f", {free / 1e9:.1f} GB are free" if math.isfinite(free) else ""
+    parts = [f"Memory ran out: {wanted}{there}{memory.of_gpu(config)}.", safe, remedy]
+    return Gpt2cliError(" ".join(part for part in parts if part))
+
+
+def asked(message: str) -> float:
+    """Returns how much a message says was asked for (bytes); 0 where it does not say."""
+    if found := SHAPE.search(message):
+        kind: Any = getattr(tf, {"float": "float32", "half": "float16"}.get(found[2], found[2]))
+        lengths = [int(length) for length in found[1].split(",") if length]
+        return float(math.prod(lengths) * kind.size)
+    if found := SIZE.search(message):
+        return float(found[1]) * float(1024 ** UNITS.index(found[2][0].upper()))
+    lengths = [int(length) for length in LENGTH.findall(message)]
+    return float(FLOAT_BYTES * math.prod(lengths)) if lengths else 0.0

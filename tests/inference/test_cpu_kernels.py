@@ -1,0 +1,157 @@
+"""Compiled loops against NumPy in float64."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from gpt2cli.inference.cpu import kernels
+from gpt2cli.inference.cpu.numba_ops import FEW_ROWS, NativeArithmetic, NativeMatrix
+from gpt2cli.inference.cpu.ops import NORM_EPSILON, Arithmetic
+from gpt2cli.network import rounding
+
+NOISE = np.random.default_rng(0)
+KINDS = ("float32", "float16", "bfloat16", "int8")
+
+
+def noise(*shape: int) -> Any:
+    return NOISE.normal(size=shape).astype(np.float32)
+
+
+def stands_for(rows: Any, kind: str) -> Any:
+    """Returns in float64 what weights are once they are held in a precision."""
+    if kind == "int8":
+        scale = np.abs(rows).max(axis=1, keepdims=True) / 127
+        return np.rint(rows / scale) * scale.astype(np.float64)
+    return rows.astype({"bfloat16": ml_dtypes.bfloat16}.get(kind, kind)).astype(np.float64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("many", [1, 2, 4, 7, FEW_ROWS, FEW_ROWS + 1])
+def test_products_are_those_of_what_the_weights_stand_for(kind: str, many: int) -> None:
+    for columns, width in ((1, 3), (5, 64), (23, 97), (40, 256)):
+        rows, x, bias = noise(columns, width) / 10, noise(many, width), noise(columns)
+        matrix, exact = NativeMatrix(rows, kind), stands_for(rows, kind)
+        expected = x.astype(np.float64) @ exact.T
+        near = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+        near(matrix.times(x), expected)
+        near(matrix.times(x, bias), expected + bias)
+        places = [columns - 1, 0, 0]
+        np.testing.assert_allclose(matrix.rows(places), exact[places], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_has_the_same_products_to_the_bit_alone_and_among_others(kind: str) -> None:
+    matrix, x, bias = NativeMatrix(noise(29, 100), kind), noise(21, 100), noise(29)
+    together = matrix.times(x, bias)
+    for number in range(len(x)):
+        alone = matrix.times(x[number : number + 1], bias)
+        np.testing.assert_array_equal(alone[0], together[number])
+
+
+OTHER_PROCESSOR = """
+import llvmlite.binding, numba, numpy
+features = llvmlite.binding.get_host_cpu_features
+llvmlite.binding.get_host_cpu_features = lambda: {features}
+from gpt2cli.network import tiles
+llvmlite.binding.get_host_cpu_features = features
+from gpt2cli.inference.cpu.numba_ops import NativeMatrix
+noise = numpy.random.default_rng(0)
+rows, x = (noise.normal(size=size).astype(numpy.float32) for size in ((13, 52), (7, 52)))
+for kind in ("float32", "int8"):
+    matrix = NativeMatrix(rows, kind)
+    expected = x.astype(float) @ matrix.rows(range(13)).astype(float).T
+    numpy.testing.assert_allclose(matrix.times(x), expected, rtol=1e-4, atol=1e-5)
+    numpy.testing.assert_array_equal(matrix.times(x)[3], matrix.times(x[3:4])[0])
+print(tiles.LANES, tiles.TILE_ROWS, tiles.TILE_COLUMNS, tiles.LINE_COLUMNS)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these features are of that processor")
+@pytest.mark.parametrize(
+    ("features", "shape"),
+    [({"avx512f": True}, "16 4 6 1"), ({"avx2": True}, "8 2 6 4"), ({}, "4 2 6 4")],
+    ids=["512 bits", "256 bits", "128 bits"],
+)
+def test_products_are_right_in_tiles_for_every_processor(
+    features: dict[str, bool], shape: str, tmp_path: Path
+) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", OTHER_PROCESSOR.format(features=features)],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.strip() == shape, told.stderr
+
+
+def test_every_half_is_widened_to_what_it_stands_for() -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    for kind, held in (("float16", bits.view(np.float16)), ("bfloat16", bits)):
+        wide = held.view(ml_dtypes.bfloat16 if kind == "bfloat16" else np.float16)
+        finite = np.isfinite(wide.astype(np.float32))
+        rows = wide.astype(np.float32)[finite][:, None]
+        found = NativeMatrix(rows, kind).times(np.ones((1, 1), np.float32))
+        np.testing.assert_array_equal(found[0], rows[:, 0])
+
+
+def test_bfloat16_is_rounded_as_its_own_library_rounds_it() -> None:
+    special = np.array([0, -0.0, 1e-40, 3.4e38, np.inf, -np.inf, np.nan], np.float32)
+    ties = np.float32(1) + np.arange(64, dtype=np.float32) * np.float32(2**-9)
+    for rows in (special, ties, -ties, noise(100_000), np.float32(1e-38) * noise(1000)):
+        expected = rows.astype(ml_dtypes.bfloat16).view(np.uint16)
+        np.testing.assert_array_equal(rounding.upper_halves(rows), expected)
+
+
+def test_powers_are_as_near_as_float32_can_tell() -> None:
+    x = np.linspace(-87, 88, 100_001, dtype=np.float32)
+    found = np.array([kernels.power(value) for value in x[::10]])
+    np.testing.assert_allclose(found, np.exp(x[::10].astype(np.float64)), rtol=3e-7)
+    assert kernels.power(np.float32(0)) == 1
+    assert kernels.power(np.float32("-inf")) == 0
+
+
+def test_gelu_and_norm_are_numpys() -> None:
+    plain, native = Arithmetic(), NativeArithmetic()
+    x, gain, bias = 4 * noise(7, 96), noise(96), noise(96)
+    x[0, :3] = 0, 30, -30
+    expected = plain.gelu(x.astype(np.float64))
+    np.testing.assert_allclose(native.gelu(x.copy()), expected, rtol=1e-5, atol=1e-6)
+    rows = x.astype(np.float64)
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + NORM_EPSILON)
+    np.testing.assert_allclose(
+        native.norm(x, gain, bias), scaled * gain + bias, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("time", "head"), [(4, 6), (7, 8), (70, 64), (131, 21)])
+def test_attention_of_a_prompt_is_numpys(
+    time: int, head: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt2cli.inference.cpu.numba_ops.LONG_PROMPT", 4)
+    mixed, keys, values = noise(time, 9 * head), noise(3, time + 2, head), noise(3, time + 2, head)
+    wide = (array.astype(np.float64) for array in (mixed, keys, values))
+    expected = Arithmetic().attend_prompt(*wide)
+    found = NativeArithmetic().attend_prompt(mixed, keys, values)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_attention_of_texts_at_different_places_is_numpys() -> None:
+    texts, heads, slots, head = 3, 2, 9, 8
+    seen, mixed = np.array([0, 8, 3]), noise(texts, 3 * heads * head)
+    keys, values = noise(texts, heads, slots, head), noise(texts, heads, slots, head)
+    there = keys.copy(), values.copy()
+    expected = Arithmetic().attend_newest(mixed, keys, values, seen)
+    found = NativeArithmetic().attend_newest(mixed, *there, seen)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(there, (keys, values))

@@ -1,0 +1,199 @@
+"""What a signal does while something runs that must not be disturbed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from gpt2cli.runtime import signals
+from tests.conftest import unignored
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Raises on signals as the command line does, and not after the test."""
+    signals.raise_on_signals()
+    yield
+    signals.hear_nothing()
+
+
+def test_a_held_signal_comes_at_the_end_of_the_block() -> None:
+    done = []
+    with pytest.raises(signals.Interrupted) as caught, signals.held():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)
+        done.append("the block")
+    assert (caught.value.signum, done) == (signal.SIGTERM, ["the block"])
+
+
+def test_a_signal_counts_for_more_than_a_failure_of_the_block() -> None:
+    with pytest.raises(ValueError, match="alone"), signals.held():
+        raise ValueError("alone")
+    with pytest.raises(signals.Interrupted), signals.held():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        raise ValueError
+
+
+WAITS = """
+import sys, time
+from gpt2cli import signals
+from tests.conftest import unignored
+signals.raise_on_signals()
+with signals.deferred() as stop:
+    print("ready", flush=True)
+    end = time.monotonic() + float(sys.argv[1])
+    while not stop and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.5)
+sys.exit(100 + stop.signum if stop else 0)
+"""
+
+
+def waiting(seconds: float) -> subprocess.Popen[str]:
+    program = [sys.executable, "-c", WAITS, str(seconds)]
+    process = subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=unignored
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def pause(process: subprocess.Popen[str], times: int) -> None:
+    for number in range(times):
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.12 + 0.01 * number)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.02)
+
+
+def test_a_process_that_is_stopped_and_continued_has_heard_no_signal() -> None:
+    process = waiting(2)
+    pause(process, 10)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", signals.SIGNALS)
+def test_a_process_that_was_stopped_and_continued_hears_one_signal_once(number: int) -> None:
+    process = waiting(20)
+    pause(process, 3)
+    process.send_signal(number)
+    pause(process, 2)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 100 + number
+    assert said.count("stopping after this step") == 1
+
+
+def test_a_signal_raises_at_once_where_there_is_nothing_to_finish() -> None:
+    with pytest.raises(signals.Interrupted) as caught, signals.deferred() as stop, stop.at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+    assert caught.value.signum == signal.SIGTERM
+
+
+def test_a_signal_that_a_callback_swallows_is_heard_at_the_end_of_the_block() -> None:
+    done = []
+    with pytest.raises(signals.Interrupted), signals.deferred() as stop, stop.at_once():
+        with contextlib.suppress(signals.Interrupted):
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(5)
+        done.append("the block")
+    assert done == ["the block"]
+
+
+def test_a_signal_that_came_before_leaves_what_begins_at_once() -> None:
+    with pytest.raises(signals.Interrupted), signals.deferred() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        assert stop.signum == signal.SIGINT
+        with stop.at_once():
+            pytest.fail("it began")
+
+
+STAYS = """
+import hashlib, os, signal, sys, threading, time
+from gpt2cli import cli, signals
+def work(arguments):
+    print("ready", flush=True)
+    try:
+        if sys.argv[1] == "deep":
+            hashlib.pbkdf2_hmac("sha512", b"", b"", 10**9)
+        time.sleep(20)
+    except BaseException as error:
+        if sys.argv[1] == "turned":
+            raise ValueError("something else")
+    time.sleep({"lost": 20}.get(sys.argv[1], 0.1))
+    return 0
+cli.run_command = work
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("how", ["deep", "lost", "turned", "swallowed"])
+def test_a_signal_ends_the_process_whatever_a_library_makes_of_it(how: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STAYS, how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=unignored,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.1)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - began < 3
+    assert (process.returncode, said) == (143, "gpt2cli: stopped\n")
+
+
+def test_what_is_raised_where_nobody_can_catch_it_shows_no_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Last:
+        def __del__(self) -> None:
+            raise signals.Interrupted(signal.SIGTERM)
+
+    Last()
+    assert capsys.readouterr().err == ""
+
+
+def test_two_signals_in_a_row_as_timeout_sends_them_are_one() -> None:
+    process = waiting(20)
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 100 + signal.SIGTERM
+    assert said.count("stopping after this step") == 1
+
+
+@pytest.mark.parametrize(("second", "wait"), [(signal.SIGINT, 0.05), (signal.SIGTERM, 0.4)])
+def test_a_second_signal_leaves_at_once(second: int, wait: float) -> None:
+    process = waiting(20)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(wait)
+    process.send_signal(second)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + second
+
+
+def test_a_message_of_what_is_safe_is_told_by_whatever_ends_the_block() -> None:
+    with (
+        pytest.raises(signals.Interrupted) as caught,
+        signals.deferred() as stop,
+        stop.at_once("Step 3 is saved."),
+    ):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+    assert caught.value.message == "Step 3 is saved."

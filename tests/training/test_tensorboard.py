@@ -1,0 +1,138 @@
+"""A run's events as TensorBoard's own reader finds them, and its loss.png."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt2cli.records import Notice, Record, Sample, Saved, StepReport, Validation
+from gpt2cli.storage import run_log
+
+pytestmark = pytest.mark.usefixtures("tensorflow")
+
+RECORDS: list[Record] = [
+    Notice("begins"),
+    Validation(0, 0.1, 3.5, 33.1, 0.25),
+    StepReport(1, 0.5, 3.0, 3.0, 1e-4, 0.5, 100.0),
+    StepReport(2, 0.9, 2.0, 2.5, 2e-4, 0.25, 200.0),
+    Sample(2, 1, "Once upon a time — 桜"),
+    Validation(2, 1.0, 2.25, 9.49, 0.5),
+    Saved(2, "checkpoint/run1/model-2"),
+]
+
+
+def told(folder: Path) -> list[Record]:
+    """Writes the records to a run's log and board; returns what comes through."""
+    from gpt2cli.training.tensorboard import Board
+
+    log, board = run_log.Log(folder), Board(folder)
+    found = [r for record in RECORDS for noted in log.note(record) for r in board.note(noted)]
+    board.close()
+    return found
+
+
+def events(folder: Path) -> dict[str, dict[int, Any]]:
+    """Returns the curves that TensorBoard's reader finds, by name and step."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    reader = EventAccumulator(str(folder))
+    reader.Reload()
+    return {
+        name: {e.step: make_ndarray(e.tensor_proto).item() for e in reader.Tensors(name)}
+        for name in reader.Tags()["tensors"]
+    }
+
+
+def test_tensorboard_finds_every_curve_and_the_samples(tmp_path: Path) -> None:
+    assert told(tmp_path) == RECORDS
+    found = events(tmp_path)
+    assert found.pop("sample 1") == {2: "Once upon a time — 桜".encode()}
+    expected: dict[str, dict[int, float]] = {
+        "training/loss": {1: 3.0, 2: 2.0},
+        "training/average": {1: 3.0, 2: 2.5},
+        "training/learning rate": {1: 1e-4, 2: 2e-4},
+        "training/gradient norm": {1: 0.5, 2: 0.25},
+        "training/tokens per second": {1: 100.0, 2: 200.0},
+        "validation/loss": {0: 3.5, 2: 2.25},
+        "validation/perplexity": {0: 33.1, 2: 9.49},
+        "validation/accuracy": {0: 0.25, 2: 0.5},
+    }
+    assert set(found) == set(expected)
+    for name, curve in expected.items():
+        assert found[name] == pytest.approx(curve, rel=1e-6), name
+
+
+def test_loss_png_is_drawn_at_each_save(tmp_path: Path) -> None:
+    told(tmp_path)
+    content = (tmp_path / "loss.png").read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", content[16:24]) == (960, 600)
+
+
+def test_a_save_while_a_picture_is_drawn_is_in_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt2cli.training import plot
+    from gpt2cli.training.tensorboard import Board
+
+    drawn, free = [], threading.Event()
+
+    def draw(folder: Path) -> None:
+        free.wait(10)
+        drawn.append(run_log.history(folder).steps)
+
+    monkeypatch.setattr(plot, "draw", draw)
+    log, board = run_log.Log(tmp_path), Board(tmp_path)
+    for step in (1, 2):
+        for record in (StepReport(step, 0.5, 3.0, 3.0), Saved(step, "x")):
+            for noted in log.note(record):
+                list(board.note(noted))
+    free.set()
+    board.close()
+    assert len(drawn) == 2
+    assert drawn[-1] == [1, 2]
+
+
+def test_the_picture_shows_what_the_log_says(tmp_path: Path) -> None:
+    from gpt2cli.training.plot import figure
+
+    told(tmp_path)
+    axes = figure(run_log.history(tmp_path), "run1").axes[0]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines["each step"] == [[1, 3.0], [2, 2.0]]
+    assert lines["training, average"] == [[1, 3.0], [2, 2.5]]
+    assert lines["validation, lowest 2.250 at step 2"] == [[0, 3.5], [2, 2.25]]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "loss (nats per token)")
+
+
+def test_steps_that_are_trained_again_replace_what_they_were(tmp_path: Path) -> None:
+    lines = [
+        *({"event": "step", "step": n, "loss": n, "average": n} for n in (1, 2, 3, 4)),
+        {"event": "validation", "step": 4, "loss": 9.0},
+        {"event": "notice", "message": "stopped"},
+        *({"event": "step", "step": n, "loss": 10 * n, "average": n} for n in (3, 4)),
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / run_log.LOG).write_text(text + '{"event": "step", "st')
+    found = run_log.history(tmp_path)
+    assert (found.steps, found.losses) == ([1, 2, 3, 4], [1, 2, 30, 40])
+    assert found.val_steps == []
+    assert run_log.history(tmp_path / "none").steps == []
+
+
+def test_events_that_cannot_be_written_end_with_a_line(tmp_path: Path) -> None:
+    from gpt2cli.training.tensorboard import Board
+
+    (tmp_path / "file").write_text("")
+    board = Board(tmp_path / "file")
+    first = list(board.note(RECORDS[2]))
+    assert first[0] == RECORDS[2]
+    assert "Training goes on" in str(first[1])
+    assert list(board.note(RECORDS[3])) == [RECORDS[3]]
+    board.close()
