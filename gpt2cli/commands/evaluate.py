@@ -18,7 +18,7 @@ from gpt2cli.hparams import HParams
 from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime import tensorflow
-from gpt2cli.storage.source import Start, for_reading, loaded
+from gpt2cli.storage.source import CheckpointSource, for_reading, loaded
 from gpt2cli.text import batches, corpus, dataset, inputs
 from gpt2cli.text.batches import Tokens
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
@@ -61,7 +61,7 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         with announced(f"loading {start.prefix}", quiet=config.quiet):
             judge = yield from loaded(config, start, partial(load_evaluator, config))
         totals = yield from judged(config, judge, tokens, tokenizer.end_of_text, stride)
-    yield from map(Notice, judge.compiler.told())
+    yield from map(Notice, judge.compiler.pop_warnings())
     yield Text(told(config, start, totals, byte_count(tokens, tokenizer)))
 
 
@@ -90,8 +90,8 @@ def load_evaluator(config: EvaluateConfig, prefix: Path, hparams: HParams) -> Ev
         BadDataError: the checkpoint is damaged.
     """
     from gpt2cli.network import low_precision
+    from gpt2cli.runtime import devices
     from gpt2cli.storage import checkpoint
-    from gpt2cli.training import devices
     from gpt2cli.training.evaluation import Evaluator
 
     devices.prepare(config.device, config.gpu_bytes, config.precision)
@@ -128,7 +128,7 @@ def byte_count(tokens: Tokens, tokenizer: Tokenizer) -> int:
     return int(counts @ lengths)
 
 
-def told(config: EvaluateConfig, start: Start, totals: Totals, size: int) -> str:
+def told(config: EvaluateConfig, start: CheckpointSource, totals: Totals, size: int) -> str:
     """Returns the line that tells the result; the size is that of the text (bytes)."""
     score, bits = totals.score(), totals.nats / math.log(2) / size
     if config.format == "text":

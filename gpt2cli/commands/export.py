@@ -23,7 +23,7 @@ from gpt2cli.progress import Bar, Received, announced, portion
 from gpt2cli.records import Alert, Exported, Notice, Record
 from gpt2cli.runtime import tensorflow
 from gpt2cli.storage import run_log
-from gpt2cli.storage.source import Start, for_reading, loaded
+from gpt2cli.storage.source import CheckpointSource, for_reading, loaded
 from gpt2cli.storage.state import State, read_state
 from gpt2cli.text.tokenizer import check_fits, read_tokenizer
 
@@ -73,7 +73,7 @@ def check_library(kind: str) -> None:
         )
 
 
-def check_model(config: ExportConfig, start: Start) -> None:
+def check_model(config: ExportConfig, start: CheckpointSource) -> None:
     """Checks that a model can be written in the format.
 
     Raises:
@@ -88,7 +88,7 @@ def check_model(config: ExportConfig, start: Start) -> None:
         archive.check(start.folder)
 
 
-def room(config: ExportConfig, start: Start) -> int:
+def room(config: ExportConfig, start: CheckpointSource) -> int:
     """Returns what the export will take on the disk, or a little less (bytes)."""
     if config.kind == "tar" and start.prefix:
         sizes = 0
@@ -100,7 +100,9 @@ def room(config: ExportConfig, start: Start) -> int:
     return int(start.hparams.count() * WEIGHT_BYTES[config.precision])
 
 
-def write(config: ExportConfig, start: Start, aside: Path, prefix: Path, hparams: HParams) -> None:
+def write(
+    config: ExportConfig, start: CheckpointSource, aside: Path, prefix: Path, hparams: HParams
+) -> None:
     """Writes a checkpoint aside, in the format asked for.
 
     Raises:

@@ -22,7 +22,7 @@ from gpt2cli.runtime import tensorflow
 from gpt2cli.runtime.signals import Stop, deferred
 from gpt2cli.storage import run, run_log
 from gpt2cli.storage.recovery import settle
-from gpt2cli.storage.source import Start, for_finetune
+from gpt2cli.storage.source import CheckpointSource, for_finetune
 from gpt2cli.storage.state import State
 from gpt2cli.text import dataset, inputs, markers
 from gpt2cli.text.continuation import Continuation
@@ -112,7 +112,7 @@ class Job:
     """
 
     config: FinetuneConfig
-    start: Start
+    start: CheckpointSource
     state: State
     data: dataset.Data
     tokenizer: Tokenizer
@@ -140,7 +140,8 @@ def computed(job: Job) -> Iterator[Record]:
                 frugal=setup.is_frugal(config, job.state),
                 keep_compiled=config.xla,
             )
-            from gpt2cli.training import devices, loop, out_of_memory, session, workers
+            from gpt2cli.runtime import devices
+            from gpt2cli.training import loop, out_of_memory, session, workers
 
             device = devices.prepare(config.device, config.gpu_bytes, config.precision)
         yield Notice(f"device: {device}, {devices.told_precision(config.precision)}")
@@ -167,7 +168,7 @@ def private_folder() -> Iterator[Path]:
         yield Path(place)
 
 
-def prepared(config: FinetuneConfig, folder: Path, start: Start) -> Iterator[Record]:
+def prepared(config: FinetuneConfig, folder: Path, start: CheckpointSource) -> Iterator[Record]:
     """Makes the run folder ready for a start that is certain; yields what was found damaged."""
     if start.found:
         yield from map(Alert, settle(folder, start.found))
@@ -196,7 +197,11 @@ class Sampler:
     """Writes samples from the model in training, and keeps them in the run folder."""
 
     def __init__(
-        self, config: FinetuneConfig, start: Start, training: Session, tokenizer: Tokenizer
+        self,
+        config: FinetuneConfig,
+        start: CheckpointSource,
+        training: Session,
+        tokenizer: Tokenizer,
     ) -> None:
         from gpt2cli.inference.tensorflow_engine import Decoder
         from gpt2cli.inference.tensorflow_sampling import Sampling
@@ -243,7 +248,7 @@ class Sampler:
             Sample(state.step, number, self._prefix + row.text)
             for number, row in enumerate(rows, start=1)
         ]
-        yield from map(Notice, self._decoder.remarks())
+        yield from map(Notice, self._decoder.pop_warnings())
         try:
             run_log.write_samples(self._folder, state.step, "".join(map(str, samples)))
         except (DiskError, OutputError) as error:

@@ -167,6 +167,6 @@ class Growth:
             yield self._meter.advance(self.done, f"token {tokens:,}")
         self.done += len(rows)
         yield self._meter.advance(self.done)
-        if remarks := writer.remarks():
+        if remarks := writer.pop_warnings():
             self._meter.make_room()
             yield map(Notice, remarks)

@@ -197,9 +197,9 @@ class BeamDecoder:
             if all(group.done for group in groups):
                 return
 
-    def remarks(self) -> list[str]:
+    def pop_warnings(self) -> list[str]:
         """Returns a line for each thing that went otherwise than asked, once."""
-        return self.model.compiler.told()
+        return self.model.compiler.pop_warnings()
 
     def _totals(self, groups: Sequence[Group]) -> Any:
         totals = [[beam.total for beam in group.running] for group in groups]

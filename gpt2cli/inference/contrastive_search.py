@@ -78,9 +78,9 @@ class ContrastiveDecoder:
             history.add(tokens)
             yield Chosen(tokens, found[1].numpy().tolist())
 
-    def remarks(self) -> list[str]:
+    def pop_warnings(self) -> list[str]:
         """Returns a line for each thing that went otherwise than asked, once."""
-        return self.model.compiler.told()
+        return self.model.compiler.pop_warnings()
 
     def _make_room(self, rows: Sequence[Row], length: int) -> None:
         self.model.make_room(len(rows) * self._count, max(map(len, rows)), length)

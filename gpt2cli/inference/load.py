@@ -25,7 +25,7 @@ class Writer(Protocol):
         """Lets all rows of a batch grow to their ends; yields whenever they have grown."""
         ...
 
-    def remarks(self) -> list[str]:
+    def pop_warnings(self) -> list[str]:
         """Returns a line for each thing that went otherwise than asked, once."""
         ...
 
@@ -90,8 +90,8 @@ def load_writer(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
     from gpt2cli.inference.tensorflow_engine import Decoder
     from gpt2cli.inference.tensorflow_sampling import Sampling
     from gpt2cli.network import low_precision
+    from gpt2cli.runtime import devices
     from gpt2cli.storage import checkpoint
-    from gpt2cli.training import devices
 
     config, xla = plan.config, plan.config.xla
     devices.prepare(config.device, config.gpu_bytes, config.precision)
@@ -152,9 +152,9 @@ class TokenWriter:
             if all(row.new.done for row in rows):
                 return
 
-    def remarks(self) -> list[str]:
+    def pop_warnings(self) -> list[str]:
         """Returns a line for each thing that went otherwise than asked, once."""
-        told: list[str] = self._decoder.remarks()
+        told: list[str] = self._decoder.pop_warnings()
         return told
 
 
@@ -193,10 +193,10 @@ class BeamWriter:
                 row.add(token, log_probability)
             row.new.finish()
 
-    def remarks(self) -> list[str]:
+    def pop_warnings(self) -> list[str]:
         """Returns a line for each thing that went otherwise than asked, once."""
         few, self._few = self._few, 0
-        told: list[str] = self._decoder.remarks()
+        told: list[str] = self._decoder.pop_warnings()
         if few:
             told.append(f"The filters leave too few texts: {few} are the best one once more.")
         return told

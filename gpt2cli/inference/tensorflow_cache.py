@@ -12,7 +12,8 @@ from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, low_precision, xla_clusters
 from gpt2cli.network.attention import cached_attention, over_heads, padded_attention
-from gpt2cli.network.compiling import Compiler, Way, fastest, has_gpu
+from gpt2cli.network.compiling import CompileMode, Compiler, fastest
+from gpt2cli.runtime import devices
 
 # Prompts are padded to one of these lengths, so that few programs are compiled.
 PROMPT_SIZES = (16, 64, 256, 512, 768, 1024)
@@ -59,9 +60,9 @@ class CachedModel:
                 ones; those of few rows in float32 and int8 are faster within one program.
         """
         # A GPU is given a token's step as one launch.
-        split = apart and low_precision.is_half(weights) and not has_gpu()
+        split = apart and low_precision.is_half(weights) and not devices.has_gpu()
         self.compiler = Compiler(
-            xla=xla, way=fastest(xla=xla, width=hparams.n_embd) if split else Way.WHOLE
+            xla=xla, mode=fastest(xla=xla, width=hparams.n_embd) if split else CompileMode.FULL
         )
         self.slots, self.vocab = 0, hparams.n_vocab
         self._weights, self._hparams, self._finish = weights, hparams, finish

@@ -92,9 +92,9 @@ class Decoder:
             history.add(chosen.tokens)
             yield chosen
 
-    def remarks(self) -> list[str]:
+    def pop_warnings(self) -> list[str]:
         """Returns a line for each thing that went otherwise than asked, once."""
-        return self.model.compiler.told()
+        return self.model.compiler.pop_warnings()
 
     def _finish(self, hidden: Any, _first: Any, _place: Any, uniform: Any, history: Any) -> Any:
         choose = xla_clusters.compiled(self._sampling.choose)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from gpt2cli.errors import shortened
 from gpt2cli.hparams import WIDE
 from gpt2cli.network import xla_clusters
+from gpt2cli.runtime import devices
 
 # What TensorFlow raises where XLA knows an operation not, or lacks a piece of itself.
 UNCOMPILED = (
@@ -26,28 +27,23 @@ KEPT = "xla_compile_cache"
 REASON_CHARACTERS = 200
 
 
-class Way(enum.Enum):
+class CompileMode(enum.Enum):
     """How a network is computed."""
 
-    WHOLE = "one XLA program"
-    PIECES = "products by TensorFlow, what lies between them by XLA"
-    PLAIN = "without XLA"
+    FULL = "one XLA program"
+    PARTIAL = "products by TensorFlow, what lies between them by XLA"
+    OFF = "without XLA"
 
 
-def has_gpu() -> bool:
-    """Returns whether what is computed now is computed on a GPU."""
-    return bool(tf.config.get_visible_devices("GPU"))
-
-
-def fastest(*, xla: bool, width: int) -> Way:
+def fastest(*, xla: bool, width: int) -> CompileMode:
     """Returns how the device in force computes a network of a width fastest, with XLA or not.
 
     On a GPU a program with products in it would be compiled for minutes: XLA tries hundreds of
     variants of each.
     """
     if not xla:
-        return Way.PLAIN
-    return Way.PIECES if has_gpu() or width >= WIDE else Way.WHOLE
+        return CompileMode.OFF
+    return CompileMode.PARTIAL if devices.has_gpu() or width >= WIDE else CompileMode.FULL
 
 
 def failure() -> str:
@@ -72,21 +68,21 @@ def reason(error: Any) -> str:
     return shortened(said[-1], REASON_CHARACTERS) if said else type(error).__name__
 
 
-def program(function: Callable[..., Any], way: Way, *, gpu: bool | None = None) -> Any:
+def program(function: Callable[..., Any], mode: CompileMode, *, gpu: bool | None = None) -> Any:
     """Returns a TensorFlow function that computes what a Python function of tensors does.
 
     Args:
         function: takes and returns tensors.
-        way: how it is compiled.
+        mode: how it is compiled.
         gpu: whether its pieces are to suit a GPU; None: as the device in force is one.
     """
-    gpu = has_gpu() if gpu is None else gpu
+    gpu = devices.has_gpu() if gpu is None else gpu
 
     def traced(*arguments: Any) -> Any:
-        with xla_clusters.apart(apart=way is Way.PIECES, gpu=gpu):
+        with xla_clusters.apart(apart=mode is CompileMode.PARTIAL, gpu=gpu):
             return function(*arguments)
 
-    return tf.function(traced, jit_compile=way is Way.WHOLE, autograph=False)
+    return tf.function(traced, jit_compile=mode is CompileMode.FULL, autograph=False)
 
 
 class Compiler:
@@ -96,10 +92,10 @@ class Compiler:
         xla: whether XLA is in use.
     """
 
-    def __init__(self, *, xla: bool, way: Way = Way.WHOLE) -> None:
+    def __init__(self, *, xla: bool, mode: CompileMode = CompileMode.FULL) -> None:
         """Takes whether to use XLA, and how if so."""
         self.xla = xla
-        self._way = way
+        self._mode = mode
         self._remarks: list[str] = []
 
     def __call__(self, graph: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,7 +103,7 @@ class Compiler:
 
         While it is traced, `xla` tells the graph how it is to be compiled.
         """
-        compiled = {True: program(graph, self._way), False: program(graph, Way.PLAIN)}
+        compiled = {True: program(graph, self._mode), False: program(graph, CompileMode.OFF)}
 
         def run(*arguments: Any) -> Any:
             try:
@@ -122,7 +118,7 @@ class Compiler:
 
         return run
 
-    def told(self) -> list[str]:
+    def pop_warnings(self) -> list[str]:
         """Returns a line for each thing that went otherwise than asked, the first time."""
         remarks, self._remarks = self._remarks, []
         return remarks

@@ -23,7 +23,7 @@ Loaded = TypeVar("Loaded")
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
+class CheckpointSource:
     """Where a model comes from.
 
     Attributes:
@@ -95,7 +95,7 @@ def first_file(model: Path) -> Path:
     return model / (huggingface.CONFIG if huggingface.is_folder(model) else paths.POINTER)
 
 
-def for_finetune(config: FinetuneConfig) -> Start:
+def for_finetune(config: FinetuneConfig) -> CheckpointSource:
     """Returns what a training run starts from.
 
     Raises:
@@ -119,7 +119,7 @@ def for_finetune(config: FinetuneConfig) -> Start:
         start = from_model(paths.base_model(config.model_dir, name), name)
     elif config.restore_from == "scratch":
         model = present(paths.base_model(config.model_dir, name))
-        start = Start(model, huggingface.hparams(model), None, model_name(model, name))
+        start = CheckpointSource(model, huggingface.hparams(model), None, model_name(model, name))
     else:
         start = from_path(Path(config.restore_from))
     if existing:
@@ -128,7 +128,7 @@ def for_finetune(config: FinetuneConfig) -> Start:
     return start
 
 
-def for_reading(config: SourceOptions) -> Start:
+def for_reading(config: SourceOptions) -> CheckpointSource:
     """Returns the model that a command reads: a run's checkpoint, or a base model.
 
     Raises:
@@ -176,7 +176,7 @@ def why_no_best(folder: Path, step: int | None) -> str:
 
 
 def loaded(
-    config: SourceOptions, start: Start, load: Callable[[Path, HParams], Loaded]
+    config: SourceOptions, start: CheckpointSource, load: Callable[[Path, HParams], Loaded]
 ) -> Generator[Record, None, Loaded]:
     """Returns what is made of a start's weights; yields a line where they had to be found again.
 
@@ -202,7 +202,7 @@ def loaded(
     raise TryLaterError(f"{start.folder} changes faster than it can be read. Try again later.")
 
 
-def from_model(folder: Path, name: str) -> Start:
+def from_model(folder: Path, name: str) -> CheckpointSource:
     """Returns a base model's weights, checked."""
     return dataclasses.replace(from_path(present(folder)), model_name=model_name(folder, name))
 
@@ -213,7 +213,7 @@ def model_name(folder: Path, name: str) -> str:
     return known if folder.name == known else Path(name).name or folder.resolve().name
 
 
-def from_path(path: Path) -> Start:
+def from_path(path: Path) -> CheckpointSource:
     """Returns the weights that a path names: a model or run folder, or a checkpoint in one."""
     if path.is_dir() and paths.has_checkpoints(path):
         return dataclasses.replace(from_run(path, resume=False), state=None, step=0, found=None)
@@ -229,23 +229,23 @@ def from_path(path: Path) -> Start:
     return from_prefix(path.with_suffix("") if path.suffix == ".index" else path, path.parent)
 
 
-def from_prefix(prefix: Path | None, folder: Path) -> Start:
+def from_prefix(prefix: Path | None, folder: Path) -> CheckpointSource:
     """Returns the weights of one checkpoint, checked against its folder's hparams.json."""
     if prefix is not None and huggingface.is_weights(prefix):
         hparams = huggingface.hparams(folder)
         huggingface.check(prefix, hparams)
-        return Start(folder, hparams, prefix, folder.name)
+        return CheckpointSource(folder, hparams, prefix, folder.name)
     if prefix is None or not paths.index_file(prefix).exists():
         raise MissingInputError(f"There is no checkpoint {prefix or folder}.")
     hparams = read_hparams(folder / paths.HPARAMS)
     bundle.check(prefix, hparams)
-    return Start(folder, hparams, prefix, folder.name)
+    return CheckpointSource(folder, hparams, prefix, folder.name)
 
 
-def from_run(folder: Path, *, resume: bool) -> Start:
+def from_run(folder: Path, *, resume: bool) -> CheckpointSource:
     """Returns a run's newest whole checkpoint, with its state where gpt2cli wrote it."""
     found = newest_whole(folder, resume=resume)
-    return Start(
+    return CheckpointSource(
         folder,
         found.hparams,
         found.prefix,
@@ -256,16 +256,16 @@ def from_run(folder: Path, *, resume: bool) -> Start:
     )
 
 
-def from_step(folder: Path, step: int) -> Start:
+def from_step(folder: Path, step: int) -> CheckpointSource:
     """Returns a run's checkpoint of one step, checked; no other takes its place."""
     prefix = paths.weights(folder, step)
     state = examined(folder, prefix, resume=False)
     hparams = read_hparams(folder / paths.HPARAMS)
     name = state.model_name if state else folder.name
-    return Start(folder, hparams, prefix, name, state, step)
+    return CheckpointSource(folder, hparams, prefix, name, state, step)
 
 
-def check_model(existing: Start, config: FinetuneConfig) -> None:
+def check_model(existing: CheckpointSource, config: FinetuneConfig) -> None:
     """Raises BadDataError where --model-name asks for another model than the run has."""
     name = config.model_name
     if name is None or existing.state is None:
@@ -278,7 +278,7 @@ def check_model(existing: Start, config: FinetuneConfig) -> None:
         )
 
 
-def check_same(existing: Start, start: Start, folder: Path) -> None:
+def check_same(existing: CheckpointSource, start: CheckpointSource, folder: Path) -> None:
     """Raises BadDataError unless both have the same shape and vocabulary."""
     if existing.hparams != start.hparams:
         raise BadDataError(

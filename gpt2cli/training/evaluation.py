@@ -65,7 +65,7 @@ class Evaluator:
     """
 
     def __init__(self, weights: Mapping[str, Any], hparams: HParams, *, xla: bool = True) -> None:
-        self.compiler = Compiler(xla=xla, way=fastest(xla=xla, width=hparams.n_embd))
+        self.compiler = Compiler(xla=xla, mode=fastest(xla=xla, width=hparams.n_embd))
         self.n_ctx = hparams.n_ctx
         self._weights = weights
         self._hparams = hparams

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, loss, xla_clusters
-from gpt2cli.network.compiling import Way, program
+from gpt2cli.network.compiling import CompileMode, program
 from gpt2cli.training.method import WHOLE, Method
 
 # Takes gradients by name as soon as they are known; returns what is to be done with them before
@@ -70,7 +70,7 @@ class Network:
         raise NotImplementedError
 
     def _compile(self, function: Callable[..., Any]) -> Any:
-        return program(function, self._method.way, gpu=self._method.gpu)
+        return program(function, self._method.mode, gpu=self._method.gpu)
 
     def _layers(self, seed: Any) -> list[tuple[gpt2.Weights, Any]]:
         """Returns each block's weights, and the seed of its dropout, which has two places."""
@@ -114,7 +114,7 @@ class Whole(Network):
         self._compiled = self._compile(self._loss_and_gradients)
         # All blocks are alike: traced once, forward and back, each is but a call. But XLA holds a
         # call's inputs, the weights too, for constants, and compiles anew where they change.
-        whole = self._method.way is Way.WHOLE
+        whole = self._method.mode is CompileMode.FULL
         self._layer = self._block if whole else tf.function(self._block, autograph=False)
 
     def __call__(self, tokens: Any, targets: Any, seed: Any, scale: Any, take: Take) -> Any:
@@ -162,7 +162,7 @@ class Recomputed(Network):
         self._embed_back = self._compile(self._embed_gradients)
         # As XLA's program it holds the largest gradient twice, but only so is what was dropped
         # found again.
-        if self._method.way is Way.WHOLE and not self._dropout:
+        if self._method.mode is CompileMode.FULL and not self._dropout:
             self._embed_back = self._embed_gradients
 
     def __call__(self, tokens: Any, targets: Any, seed: Any, scale: Any, take: Take) -> Any:

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from gpt2cli.hparams import HParams
 from gpt2cli.network import attention, compiling, fused_attention, loss
-from gpt2cli.network.compiling import Way
-from gpt2cli.training import devices
+from gpt2cli.network.compiling import CompileMode
+from gpt2cli.runtime import devices
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,13 +17,13 @@ class Method:
     """How a network in training is computed.
 
     Attributes:
-        way: how it is compiled.
+        mode: how it is compiled.
         gpu: whether its pieces are those that suit a GPU.
         fused: whether attention is cuDNN's.
         why: the reason, for the user; empty where there was nothing to choose.
     """
 
-    way: Way = Way.WHOLE
+    mode: CompileMode = CompileMode.FULL
     gpu: bool = False
     fused: bool = False
     why: str = ""
@@ -56,18 +56,20 @@ def chosen(hparams: HParams, precision: str, *, xla: bool, batch: int, window: i
         batch: windows that the device computes at once.
         window: tokens that a window predicts.
     """
-    way = compiling.fastest(xla=xla, width=hparams.n_embd)
-    if not compiling.has_gpu():
-        return Method(way=way)
+    mode = compiling.fastest(xla=xla, width=hparams.n_embd)
+    if not devices.has_gpu():
+        return Method(mode=mode)
     if failure := compiling.failure() if xla else "":
-        return Method(way=Way.PLAIN, gpu=True, why=f"without XLA, which fails here: {failure}")
-    if way is Way.PLAIN:
-        return Method(way=way, gpu=True, why="without XLA, as asked")
+        return Method(
+            mode=CompileMode.OFF, gpu=True, why=f"without XLA, which fails here: {failure}"
+        )
+    if mode is CompileMode.OFF:
+        return Method(mode=mode, gpu=True, why="without XLA, as asked")
     head = hparams.n_embd // hparams.n_head
     kind = tf.as_dtype(precision)
     refusal = fused_attention.refusal(kind, head, devices.capability())
     refusal = refusal or fused_attention.trial((batch, window, hparams.n_head, head), kind)
     if refusal:
         why = f"products by cuBLAS, attention in pieces by XLA (not by cuDNN: {refusal})"
-        return Method(way=way, gpu=True, why=why)
-    return Method(way=way, gpu=True, fused=True, why="products by cuBLAS, attention by cuDNN")
+        return Method(mode=mode, gpu=True, why=why)
+    return Method(mode=mode, gpu=True, fused=True, why="products by cuBLAS, attention by cuDNN")

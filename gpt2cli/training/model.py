@@ -13,7 +13,7 @@ from gpt2cli.files import atomic, paths
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, lora
 from gpt2cli.storage import bundle_writer, checkpoint, huggingface, run
-from gpt2cli.storage.source import Start
+from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.storage.state import State
 
 
@@ -30,7 +30,9 @@ class Model:
     saved: dict[str, Any]
 
 
-def load(start: Start, state: State, folder: Path, frozen: Any, *, writes: bool = True) -> Model:
+def load(
+    start: CheckpointSource, state: State, folder: Path, frozen: Any, *, writes: bool = True
+) -> Model:
     """Returns the variables of a run as it begins or goes on.
 
     Args:

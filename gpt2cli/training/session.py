@@ -14,12 +14,13 @@ from gpt2cli.errors import BadDataError, Gpt2cliError, TryLaterError
 from gpt2cli.files import atomic, paths
 from gpt2cli.progress import COMPILING, Count
 from gpt2cli.records import Progress, StepReport, Validation
+from gpt2cli.runtime import devices
 from gpt2cli.storage import checkpoint, run, run_log
-from gpt2cli.storage.source import Start
+from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.storage.state import State
 from gpt2cli.text import batches
 from gpt2cli.text.dataset import Data
-from gpt2cli.training import devices, method, model, setup
+from gpt2cli.training import method, model, setup
 from gpt2cli.training.evaluation import Evaluator, Totals
 from gpt2cli.training.method import Method
 from gpt2cli.training.schedule import Schedule
@@ -40,7 +41,7 @@ class Session:
     """
 
     def __init__(
-        self, config: FinetuneConfig, start: Start, state: State, data: Data, team: Team
+        self, config: FinetuneConfig, start: CheckpointSource, state: State, data: Data, team: Team
     ) -> None:
         """Loads the weights, and the optimiser's state where the run has one.
 
@@ -82,7 +83,7 @@ class Session:
         if team.leads:
             atomic.need_room(self._folder, self.size(), "Nothing was changed.")
 
-    def _chosen_method(self, start: Start) -> Method:
+    def _chosen_method(self, start: CheckpointSource) -> Method:
         config = self._config
         return method.chosen(
             start.hparams,
@@ -92,7 +93,7 @@ class Session:
             window=self._data.window,
         )
 
-    def _loaded_trainer(self, start: Start) -> Trainer:
+    def _loaded_trainer(self, start: CheckpointSource) -> Trainer:
         """Returns what trains the weights, with the run's optimiser state where it has one."""
         how = recipe(self._config, self.method)
         trainer = self.team.trainer(self.weights, start.hparams, how)

@@ -15,7 +15,7 @@ from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.files import paths
 from gpt2cli.records import Alert, Notice, Record
 from gpt2cli.storage import run_log
-from gpt2cli.storage.source import Start
+from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.storage.state import State
 from gpt2cli.text import dataset
 from gpt2cli.text.tokenizer import Tokenizer, check_fits
@@ -39,7 +39,7 @@ def last_step(config: FinetuneConfig, state: State, per_epoch: int) -> int | Non
     return state.step + (DEFAULT_STEPS if config.steps is None else config.steps)
 
 
-def is_done(config: FinetuneConfig, start: Start) -> bool:
+def is_done(config: FinetuneConfig, start: CheckpointSource) -> bool:
     """Returns whether the run has all the steps that are asked for, and their validation.
 
     It lacks that where it was stopped by a signal after its last step.
@@ -51,7 +51,7 @@ def is_done(config: FinetuneConfig, start: Start) -> bool:
     return start.step > config.until_step or not (owes and config.val_every)
 
 
-def keep_best(folder: Path, start: Start) -> None:
+def keep_best(folder: Path, start: CheckpointSource) -> None:
     """Writes the best.json of a run that was killed before it could."""
     step, loss = start.state.lowest if start.state else (0, None)
     if loss is not None:
@@ -64,7 +64,7 @@ def what_is_safe(step: int) -> str:
     return f"{done}; the same command goes on from there."
 
 
-def check_settings(config: FinetuneConfig, start: Start, tokenizer: Tokenizer) -> int:
+def check_settings(config: FinetuneConfig, start: CheckpointSource, tokenizer: Tokenizer) -> int:
     """Returns the window; checks what the options and the model ask of each other.
 
     Raises:
@@ -92,7 +92,7 @@ def check_divisible(batch_size: int, count: int) -> None:
         )
 
 
-def first_state(config: FinetuneConfig, start: Start, name: str) -> State:
+def first_state(config: FinetuneConfig, start: CheckpointSource, name: str) -> State:
     """Returns where the run is: as it was saved, or at its beginning; a new corpus begins anew.
 
     Raises:
@@ -110,7 +110,7 @@ def first_state(config: FinetuneConfig, start: Start, name: str) -> State:
     return dataclasses.replace(state, corpus=name, windows=0)
 
 
-def adapters(config: FinetuneConfig, start: Start) -> tuple[int, float]:
+def adapters(config: FinetuneConfig, start: CheckpointSource) -> tuple[int, float]:
     """Returns rank and alpha of the adapters to train; both 0 where the weights are trained.
 
     Raises:
@@ -137,7 +137,7 @@ def is_frugal(config: FinetuneConfig, state: State) -> bool:
     return config.use_memory_saving_gradients or state.lora_rank > 0
 
 
-def origin(start: Start) -> str:
+def origin(start: CheckpointSource) -> str:
     """Returns a hash that is the same where training starts from the same weights at one step."""
     digest = hashlib.sha256(repr((start.step, start.hparams, start.state)).encode())
     if start.prefix is not None:
@@ -151,7 +151,7 @@ def origin(start: Start) -> str:
 def met(
     together: cluster.Cluster | None,
     config: FinetuneConfig,
-    start: Start,
+    start: CheckpointSource,
     state: State,
     encoded: dataset.Data,
 ) -> tuple[State, rendezvous.Line | None]:
@@ -176,14 +176,16 @@ def met(
     return dataclasses.replace(state, seed=line.seed), line
 
 
-def repeated(folder: Path, start: Start) -> Iterator[str]:
+def repeated(folder: Path, start: CheckpointSource) -> Iterator[str]:
     """Yields a line on the steps that a process trained and could not save."""
     last = run_log.last_step(folder)
     if start.state and last > start.step:
         yield f"Steps {start.step + 1} to {last} were not saved; they are trained again."
 
 
-def opening(start: Start, state: State, encoded: dataset.Data, trained: int) -> Iterator[Record]:
+def opening(
+    start: CheckpointSource, state: State, encoded: dataset.Data, trained: int
+) -> Iterator[Record]:
     """Yields the lines that tell what is about to be trained, from where, and on what."""
     weights = f"{start.hparams.count():,} weights of {start.model_name}"
     if start.prefix is None:

@@ -15,8 +15,8 @@ from gpt2cli.distributed.cluster import Cluster
 from gpt2cli.distributed.rendezvous import Line
 from gpt2cli.errors import TryLaterError
 from gpt2cli.hparams import HParams
-from gpt2cli.runtime import hardware
-from gpt2cli.training import devices, replicas, setup
+from gpt2cli.runtime import devices, hardware
+from gpt2cli.training import replicas, setup
 from gpt2cli.training.method import Method
 from gpt2cli.training.step import Recipe, Trainer
 

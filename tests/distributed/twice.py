@@ -25,7 +25,7 @@ def main() -> None:
     tensorflow.load(verbose=False)
     import tensorflow as tf
 
-    from gpt2cli.training import devices
+    from gpt2cli.runtime import devices
 
     devices.prepare("cpu")
     strategy = tf.distribute.MirroredStrategy(devices.names())
@@ -37,15 +37,15 @@ def main() -> None:
 def apart(strategy: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the largest differences of losses, norms and weights, and the devices' weights'."""
     from gpt2cli.network import gpt2
-    from gpt2cli.network.compiling import Way
+    from gpt2cli.network.compiling import CompileMode
     from gpt2cli.training.method import Method
     from gpt2cli.training.replicas import Group
     from gpt2cli.training.step import Recipe, Trainer
     from tests import models
 
     arrays = models.random_arrays(models.MINI)
-    way = Way[settings.pop("way", "PLAIN")]
-    recipe = Recipe(**{"clip_norm": 1.0, "method": Method(way=way), **settings})
+    mode = CompileMode[settings.pop("way", "PLAIN")]
+    recipe = Recipe(**{"clip_norm": 1.0, "method": Method(mode=mode), **settings})
     one = Trainer(gpt2.variables(arrays.items()), models.MINI, recipe)
     two = Group(strategy, gpt2.variables(arrays.items()), models.MINI, recipe)
     generator = np.random.default_rng(1)

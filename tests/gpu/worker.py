@@ -45,7 +45,7 @@ def main() -> None:
     from gpt2cli.runtime import tensorflow
 
     tensorflow.load(verbose=False)
-    from gpt2cli.training import devices
+    from gpt2cli.runtime import devices
 
     device, *jobs = sys.argv[1], *map(json.loads, sys.argv[2:])
     precisions = {job.get("precision", "auto") for job in jobs}
@@ -68,7 +68,8 @@ def losses(
     import tensorflow as tf
 
     from gpt2cli.network import gpt2
-    from gpt2cli.training import devices, method, replicas
+    from gpt2cli.runtime import devices
+    from gpt2cli.training import method, replicas
     from gpt2cli.training.step import Recipe, Trainer
 
     hparams = SHAPES[shape]

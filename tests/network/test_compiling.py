@@ -25,15 +25,15 @@ def test_it_goes_on_without_xla_and_says_so() -> None:
     compiler = Compiler(xla=True)
     double, triple = compiler(doubled_by_python), compiler(lambda x: x * 3)
     assert triple(tf.constant([2.0])).numpy().tolist() == [6.0]
-    assert compiler.told() == []
+    assert compiler.pop_warnings() == []
     assert double(tf.constant([1.0, 2.0])).numpy().tolist() == [2.0, 4.0]
     assert not compiler.xla
-    (line,) = compiler.told()
+    (line,) = compiler.pop_warnings()
     assert line.startswith("XLA cannot compile this (")
     assert line.endswith("); going on without it.")
     assert len(line) < 300
     assert double(tf.constant([3.0])).numpy().tolist() == [6.0]
-    assert compiler.told() == []
+    assert compiler.pop_warnings() == []
 
 
 def test_what_fails_without_xla_too_fails() -> None:
@@ -64,4 +64,4 @@ def test_a_decoder_goes_on_without_xla() -> None:
     prompt = [7, 100, 3, 42, 250]
     steps = [chosen.tokens for chosen in decoder.tokens([prompt], [iter([0.5] * 6)], 6)]
     assert np.ravel(steps).tolist() == oracle.greedy(arrays, models.SMALL.n_head, prompt, 6)
-    assert len(decoder.model.compiler.told()) == 1
+    assert len(decoder.model.compiler.pop_warnings()) == 1

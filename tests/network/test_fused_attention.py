@@ -112,11 +112,11 @@ def compiled_parts(hparams: HParams, **recipe: Any) -> dict[str, list[str]]:
     import tensorflow as tf
 
     from gpt2cli.network import gpt2
-    from gpt2cli.network.compiling import Way
+    from gpt2cli.network.compiling import CompileMode
     from gpt2cli.training.method import Method
     from gpt2cli.training.step import Recipe, Trainer
 
-    method = Method(way=Way.PIECES, gpu=True, fused=True)
+    method = Method(mode=CompileMode.PARTIAL, gpu=True, fused=True)
     weights = gpt2.variables(models.random_arrays(hparams).items())
     trainer = Trainer(weights, hparams, Recipe(precision="bfloat16", method=method, **recipe))
     tokens = tf.zeros([2, hparams.n_ctx + 1], tf.int32)

@@ -78,7 +78,7 @@ def test_cached_decoding_of_narrow_weights_equals_uncached(
             # Rounding may decide between two that are nearly alike.
             assert expected[token] >= expected.max() - 0.02 * expected.std()
             texts[number] = [*texts[number], token]
-    assert decoder.remarks() == []
+    assert decoder.pop_warnings() == []
     assert len(set(texts[0])) > 4
 
 

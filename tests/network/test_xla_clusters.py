@@ -85,10 +85,10 @@ def test_what_is_computed_again_gives_the_same_and_its_product_is_done_once() ->
 def test_the_way_follows_from_the_device_and_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
-    from gpt2cli.network.compiling import Way, fastest
+    from gpt2cli.network.compiling import CompileMode, fastest
 
-    for gpus, slim in (([], Way.WHOLE), (["GPU:0"], Way.PIECES)):
+    for gpus, slim in (([], CompileMode.FULL), (["GPU:0"], CompileMode.PARTIAL)):
         monkeypatch.setattr(tf.config, "get_visible_devices", lambda _kind, gpus=gpus: gpus)
-        assert fastest(xla=True, width=768) == Way.PIECES
+        assert fastest(xla=True, width=768) == CompileMode.PARTIAL
         assert fastest(xla=True, width=128) == slim
-        assert fastest(xla=False, width=768) == Way.PLAIN
+        assert fastest(xla=False, width=768) == CompileMode.OFF

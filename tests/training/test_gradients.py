@@ -41,13 +41,13 @@ def computed(
     import tensorflow as tf
 
     from gpt2cli.network import gpt2
-    from gpt2cli.network.compiling import Way
+    from gpt2cli.network.compiling import CompileMode
     from gpt2cli.training import gradients
     from gpt2cli.training.method import Method
     from gpt2cli.training.step import trained_names
 
     weights = gpt2.variables(weights_of(rank).items())
-    numerics = gradients.Numerics(method=Method(way=Way[way]), **settings)
+    numerics = gradients.Numerics(method=Method(mode=CompileMode[way]), **settings)
     kind = gradients.Recomputed if recompute else gradients.Whole
     network = kind(weights, LONG, trained_names(weights, False), numerics)
 

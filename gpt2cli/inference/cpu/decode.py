@@ -76,6 +76,6 @@ class TextsDecoder:
                 row[:] = newer_half(row, self._n_ctx)
                 self._model.begin(text, row[:-1])
 
-    def remarks(self) -> list[str]:
+    def pop_warnings(self) -> list[str]:
         """Returns no lines: nothing can go otherwise than asked."""
         return []

@@ -8,7 +8,6 @@ from typing import Any
 import tensorflow as tf
 
 from gpt2cli.errors import Gpt2cliError
-from gpt2cli.network import compiling
 from gpt2cli.runtime import hardware
 from gpt2cli.runtime.hardware import AMD_GPUS, NO_DRIVER, NO_GPU, NVIDIA_DRIVER, WSL_GPUS
 
@@ -117,6 +116,11 @@ def driver() -> str:
         return ""
 
 
+def has_gpu() -> bool:
+    """Returns whether what is computed now is computed on a GPU."""
+    return bool(tf.config.get_visible_devices("GPU"))
+
+
 def capability() -> tuple[int, int]:
     """Returns the compute capability of the first GPU in use; (0, 0) where there is none."""
     for gpu in tf.config.get_visible_devices("GPU")[:1]:
@@ -139,7 +143,7 @@ def precision(asked: str) -> str:
 def told_precision(asked: str) -> str:
     """Returns the type to compute in, and why that one if nobody asked for it."""
     chosen, (major, minor) = precision(asked), capability()
-    if asked != "auto" or not compiling.has_gpu():
+    if asked != "auto" or not has_gpu():
         return chosen
     return f"{chosen} (its compute capability is {major}.{minor})"
 

@@ -44,7 +44,7 @@ class Gpus:
 
 
 def test_every_gpu_takes_memory_as_it_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpt2cli.training import devices
+    from gpt2cli.runtime import devices
 
     gpus = Gpus(monkeypatch, (8, 6))
     assert devices.prepare() == "Card 9000"
@@ -54,7 +54,7 @@ def test_every_gpu_takes_memory_as_it_needs_it(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_limit_holds_for_every_gpu_in_place_of_growth(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpt2cli.training import devices
+    from gpt2cli.runtime import devices
 
     gpus = Gpus(monkeypatch, (7, 5))
     config = FinetuneConfig(dataset=("text.txt",), gpu_memory_limit="1.5GB")
@@ -75,7 +75,7 @@ def test_a_limit_holds_for_every_gpu_in_place_of_growth(monkeypatch: pytest.Monk
 def test_the_precision_follows_from_the_card_and_says_so(
     capability: tuple[int, int], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt2cli.training import devices
+    from gpt2cli.runtime import devices
 
     Gpus(monkeypatch, capability)
     major, minor = capability
@@ -88,7 +88,7 @@ def test_the_precision_follows_from_the_card_and_says_so(
 def test_float32_is_exact_on_a_gpu_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
-    from gpt2cli.training import devices
+    from gpt2cli.runtime import devices
 
     Gpus(monkeypatch, (8, 0))
     is_rounded = tf.config.experimental.tensor_float_32_execution_enabled
@@ -124,7 +124,7 @@ def test_a_gpu_that_is_not_seen_is_explained(
 ) -> None:
     import tensorflow as tf
 
-    from gpt2cli.training import devices
+    from gpt2cli.runtime import devices
 
     if driver:
         (tmp_path / "version").write_text("NVRM 9\nGCC\n")
@@ -151,7 +151,7 @@ def test_a_gpu_that_is_not_seen_is_explained(
 def test_gpus_that_are_hidden_or_of_others_are_explained(
     hidden: str, place: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt2cli.training import devices
+    from gpt2cli.runtime import devices
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     (tmp_path / place).touch()
