@@ -20,8 +20,8 @@ from tests.distributed.runs import arrays, command, losses, model_and_text
 
 RECIPES: list[dict[str, Any]] = [
     {},
-    {"accumulate": 3, "weight_decay": 0.1, "way": "WHOLE"},
-    {"recompute": True, "clip_norm": 0.1, "way": "PIECES"},
+    {"accumulate": 3, "weight_decay": 0.1, "way": "FULL"},
+    {"recompute": True, "clip_norm": 0.1, "way": "PARTIAL"},
     {"optimizer": "adafactor"},
     {"optimizer": "adafactor", "accumulate": 3, "clip_norm": 0.0},
     {"optimizer": "sgd"},

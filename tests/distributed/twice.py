@@ -44,7 +44,7 @@ def apart(strategy: Any, settings: dict[str, Any]) -> dict[str, Any]:
     from tests import models
 
     arrays = models.random_arrays(models.MINI)
-    mode = CompileMode[settings.pop("way", "PLAIN")]
+    mode = CompileMode[settings.pop("way", "OFF")]
     recipe = Recipe(**{"clip_norm": 1.0, "method": Method(mode=mode), **settings})
     one = Trainer(gpt2.variables(arrays.items()), models.MINI, recipe)
     two = Group(strategy, gpt2.variables(arrays.items()), models.MINI, recipe)

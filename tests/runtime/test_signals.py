@@ -44,7 +44,7 @@ def test_a_signal_counts_for_more_than_a_failure_of_the_block() -> None:
 
 WAITS = """
 import sys, time
-from gpt2cli import signals
+from gpt2cli.runtime import signals
 from tests.conftest import unignored
 signals.raise_on_signals()
 with signals.deferred() as stop:
@@ -121,7 +121,8 @@ def test_a_signal_that_came_before_leaves_what_begins_at_once() -> None:
 
 STAYS = """
 import hashlib, os, signal, sys, threading, time
-from gpt2cli import cli, signals
+from gpt2cli import cli
+from gpt2cli.runtime import signals
 def work(arguments):
     print("ready", flush=True)
     try:

@@ -16,7 +16,7 @@ from gpt2cli.runtime import tensorflow
 
 LOADED = """
 import sys
-from gpt2cli import tensorflow_start
+from gpt2cli.runtime import tensorflow as tensorflow_start
 tensorflow_start.load(verbose={verbose})
 import tensorflow as tf
 print("keras" in sys.modules)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("tensorflow")
 # More than one block of queries, the last one shorter; and the window is less than the context.
 LONG = HParams(n_vocab=301, n_ctx=400, n_embd=24, n_head=3, n_layer=2)
 WINDOW = 300
-WAYS = ["WHOLE", "PIECES", "PLAIN"]
+WAYS = ["FULL", "PARTIAL", "OFF"]
 
 
 def weights_of(rank: int) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def test_the_gradient_of_every_weight_is_the_oracles_slope(way: str) -> None:
 )
 def test_every_way_gives_the_same(settings: dict[str, Any]) -> None:
     tokens = drawn(2)
-    pieces, *others = (computed(way, tokens, **settings) for way in ("PIECES", "WHOLE", "PLAIN"))
+    pieces, *others = (computed(way, tokens, **settings) for way in ("PARTIAL", "FULL", "OFF"))
     if "rank" in settings:
         assert all(name.endswith((LORA_A, LORA_B)) for name in pieces[1])
     for other in others:
@@ -116,8 +116,8 @@ def test_narrow_types_in_pieces_give_nearly_the_same(precision: str, near: float
     import tensorflow as tf
 
     tokens = drawn(2)
-    found = computed("PIECES", tokens, precision=tf.as_dtype(precision))
-    expected = computed("PLAIN", tokens)
+    found = computed("PARTIAL", tokens, precision=tf.as_dtype(precision))
+    expected = computed("OFF", tokens)
     assert found[0] == pytest.approx(expected[0], rel=near / 10)
     for name, gradient in expected[1].items():
         distance = np.linalg.norm(found[1][name] - gradient) / np.linalg.norm(gradient)
