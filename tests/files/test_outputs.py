@@ -123,7 +123,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(
 ) -> None:
     path = tmp_path / "out.txt"
     program = (
-        "import os, sys\nfrom pathlib import Path\nfrom gpt2cli.storage import outputs\n"
+        "import os, sys\nfrom pathlib import Path\nfrom gpt2cli.files import outputs\n"
         "with outputs.written(Path(sys.argv[1])) as aside:\n"
         "    outputs.add(aside, 'half')\n    print(aside, flush=True)\n    sys.stdin.read()\n"
     )

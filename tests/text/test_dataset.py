@@ -233,7 +233,7 @@ def test_a_hundred_megabytes_are_encoded_in_less_than_300(place: Path) -> None:
         "import resource\nfrom pathlib import Path\n"
         "from gpt2cli.config.finetune import FinetuneConfig\n"
         "from gpt2cli.text import inputs\n"
-        "from gpt2cli.training import data\nfrom tests import models\n"
+        "from gpt2cli.text import dataset\nfrom tests import models\n"
         "def peak(who): return resource.getrusage(who).ru_maxrss\n"
         "tokenizer, before = models.real_tokenizer(), peak(resource.RUSAGE_SELF)\n"
         "config = FinetuneConfig(dataset=('large.txt',))\n"
