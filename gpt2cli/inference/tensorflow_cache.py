@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
 
+from gpt2cli.arrays import Weights
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, low_precision, xla_clusters
 from gpt2cli.network.attention import cached_attention, over_heads, padded_attention
@@ -171,7 +172,7 @@ class CachedModel:
         once and not once for each layer.
         """
 
-        def block(x: Any, weights: gpt2.Weights, pair: tuple[Any, Any]) -> Any:
+        def block(x: Any, weights: Weights, pair: tuple[Any, Any]) -> Any:
             attention = over_heads(partial(attend, pair))
             return gpt2.block(x, weights, self._hparams.n_head, attention)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.arrays import Weights
 from gpt2cli.hparams import LORA_SCALE, HParams
 from gpt2cli.network import lora, low_precision, xla_clusters
 from gpt2cli.network.attention import Attend, causal, lengths_of
@@ -23,8 +24,6 @@ EMBEDDING_DEVIATION = 0.02
 POSITION_DEVIATION = 0.01
 # The generator of random numbers that TensorFlow knows by this number (Salmon et al. 2011).
 PHILOX = 1
-
-Weights = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

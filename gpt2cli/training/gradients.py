@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.arrays import Weights
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, loss, xla_clusters
 from gpt2cli.network.compiling import CompileMode, program
@@ -44,7 +45,7 @@ class Network:
 
     def __init__(
         self,
-        weights: gpt2.Weights,
+        weights: Weights,
         hparams: HParams,
         trained: Collection[str],
         numerics: Numerics,
@@ -72,13 +73,13 @@ class Network:
     def _compile(self, function: Callable[..., Any]) -> Any:
         return program(function, self._method.mode, gpu=self._method.gpu)
 
-    def _layers(self, seed: Any) -> list[tuple[gpt2.Weights, Any]]:
+    def _layers(self, seed: Any) -> list[tuple[Weights, Any]]:
         """Returns each block's weights, and the seed of its dropout, which has two places."""
         blocks = [gpt2.block_weights(self._weights, n) for n in range(self._hparams.n_layer)]
         dropout = gpt2.Dropout(self._dropout, seed)
         return [(block, dropout.at(2 * n + 1).seed) for n, block in enumerate(blocks)]
 
-    def _block(self, x: Any, weights: gpt2.Weights, seed: Any) -> Any:
+    def _block(self, x: Any, weights: Weights, seed: Any) -> Any:
         dropout = gpt2.Dropout(self._dropout, seed)
         attend = self._method.attend(lean=self.lean)
         return gpt2.block(x, weights, self._hparams.n_head, attend, dropout)
@@ -189,7 +190,7 @@ class Recomputed(Network):
             take(self._embed_back(tokens, seed, upstream, of_wte))
         return value
 
-    def _block_gradients(self, x: Any, weights: gpt2.Weights, seed: Any, upstream: Any) -> Any:
+    def _block_gradients(self, x: Any, weights: Weights, seed: Any, upstream: Any) -> Any:
         place = "model/h0/"
         trained = {n: w for n, w in weights.items() if place + n in self._trained}
         (x,) = xla_clusters.later([x], upstream)
@@ -198,7 +199,7 @@ class Recomputed(Network):
             result = self._block(x, weights, seed)
         return tape.gradient(result, [x, trained], upstream)
 
-    def _head_gradients(self, x: Any, weights: gpt2.Weights, targets: Any, scale: Any) -> Any:
+    def _head_gradients(self, x: Any, weights: Weights, targets: Any, scale: Any) -> Any:
         trained = {name: weights[name] for name in weights if name in self._trained}
         with tf.GradientTape() as tape:
             tape.watch([x, trained])
