@@ -1,11 +1,13 @@
-"""Documents → one memory-mapped token file, in bounded memory, spread over the cores."""
+"""Documents → one memory-mapped token file, in bounded memory; compiled loops use all cores."""
 
 from __future__ import annotations
 
 import bisect
 import hashlib
 import itertools
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,7 +15,8 @@ import numpy as np
 import regex
 
 from gpt2cli.errors import BadDataError
-from gpt2cli.text import crew, readers
+from gpt2cli.runtime.hardware import cores
+from gpt2cli.text import readers
 from gpt2cli.text.added import AddedTokens
 from gpt2cli.text.arrays import TOKEN_TYPE
 from gpt2cli.text.readers import Document, Reading
@@ -24,8 +27,8 @@ from gpt2cli.text.tokenizer import Tokenizer
 SEAL_BYTES = hashlib.sha256().digest_size
 # Characters that are encoded at once, at least.
 CHUNK = 1 << 20
-# A corpus smaller than this is encoded before other processes would have started (bytes).
-WORTH_A_CREW = 16_000_000
+# More threads than this gain little: reading the corpus is the work of one.
+MOST_THREADS = 4
 # A corpus smaller than this is encoded before compiled loops would have been loaded (bytes).
 WORTH_COMPILING = 4_000_000
 # No word spans the place between these: a word begins at most with one space, and letters, or
@@ -55,7 +58,7 @@ def write_tokens(
     """Writes each document's tokens, each followed by the end-of-text token, in 16 bits each.
 
     The memory taken does not depend on the corpus's size. The tokens are those that the whole
-    text would have in one piece, however many processes make them. A meter that is given notes
+    text would have in one piece, however many threads make them. A meter that is given notes
     what was changed.
 
     Yields:
@@ -69,10 +72,31 @@ def write_tokens(
     pieces = chunks(bordered(found, tokenizer), tokenizer.added, meter)
     if sources.size() >= WORTH_COMPILING:
         tokenizer.compile()
-    helpers = crew.size() if sources.size() >= WORTH_A_CREW else 1
-    for packed in crew.encoded(pieces, tokenizer, helpers):
+    for packed in encoded(pieces, tokenizer):
         file.write(packed)
         yield meter.done
+
+
+def encoded(pieces: Iterable[str | bytes], tokenizer: Tokenizer) -> Iterator[bytes]:
+    """Yields the packed tokens of each piece, in order; pieces of bytes are tokens already.
+
+    Compiled loops run in threads, one a core; Python's encode in this thread.
+    """
+
+    def encode(piece: str | bytes) -> bytes:
+        return tokenizer.encode_packed(piece, special=True) if isinstance(piece, str) else piece
+
+    count = min(cores(), MOST_THREADS)
+    if not tokenizer.is_compiled or count == 1:
+        yield from map(encode, pieces)
+        return
+    waiting: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(count) as pool:
+        for piece in pieces:
+            waiting.append(pool.submit(encode, piece))
+            yield waiting.popleft().result() if len(waiting) > count else b""
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def bordered(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[str | bytes]:

@@ -103,7 +103,7 @@ def test_a_peer_tells_a_line_of_json(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("The cat sat on the mat.")
     done = subprocess.run(
         [
-            *(sys.executable, tokens.__file__, "gpt2cli", "--processes", "1"),
+            *(sys.executable, tokens.__file__, "gpt2cli", "--threads", "1"),
             *("--vocabulary", str(REAL_VOCABULARY), "--text", "text.txt"),
         ],
         cwd=tmp_path,

@@ -23,7 +23,7 @@ from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError, UsageE
 from gpt2cli.files import paths
 from gpt2cli.records import Notice, Sample, Saved, StepReport, Stopped, Validation
 from gpt2cli.storage import bundle
-from gpt2cli.text import batches, corpus, crew
+from gpt2cli.text import batches, corpus
 from tests import models, oracle
 from tests.conftest import Run
 
@@ -203,14 +203,16 @@ def test_a_text_that_fills_no_window_is_trained_on(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "before", "helps"),
-    [(signal.SIGINT, "", False), (signal.SIGTERM, "import sys; sys.modules['numba'] = None", True)],
-    ids=["threads", "processes"],
+    ("number", "before", "lines"),
+    [
+        (signal.SIGINT, "", 8_000_000),
+        (signal.SIGTERM, "import sys; sys.modules['numba'] = None", 2_000_000),
+    ],
+    ids=["threads", "no numba"],
 )
 def test_a_signal_while_the_corpus_is_encoded_leaves_nothing(
-    number: int, before: str, helps: bool, place: Path
+    number: int, before: str, lines: int, place: Path
 ) -> None:
-    lines = 2_000_000 if helps else 8_000_000
     with (place / "large.txt").open("w") as file:
         file.writelines(f"{n} is a number, and so is {n * n}.\n" for n in range(lines))
     program = f"{before}\nfrom gpt2cli.cli import main\nmain()"
@@ -223,14 +225,11 @@ def test_a_signal_while_the_corpus_is_encoded_leaves_nothing(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(1)
-    helpers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(helpers) == (crew.size() if helps and crew.size() > 1 else 0)
     process.send_signal(number)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 128 + number
     assert b"Traceback" not in said
     assert not (place / "checkpoint").exists()
-    assert not [helper for helper in helpers if Path(f"/proc/{helper}").exists()]
 
 
 def test_a_corpus_on_stdin_is_trained_on(cli: Run, place: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from gpt2cli.errors import BadDataError
 from gpt2cli.special_tokens import END_OF_TEXT, Added
-from gpt2cli.text import corpus, crew, finding, sources
+from gpt2cli.text import corpus, finding, sources
 from gpt2cli.text.added import AddedTokens
 from gpt2cli.text.readers import Reading
 from gpt2cli.text.tokenizer import Tokenizer
@@ -102,31 +102,18 @@ def test_every_place_where_text_is_cut_is_between_words(tokenizer: Tokenizer) ->
         assert parts[0] + parts[1] == tokenizer.encode(text, special=True), (text, at)
 
 
-def test_several_processes_give_the_same_file_as_one(
-    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a.txt").write_text("\n".join(LANGUAGES.values()) * 5, encoding="utf-8")
-    np.save(tmp_path / "b.npy", np.arange(50257))
-    (tmp_path / "c.txt").write_text(VERSES)
-    alone = tokens_of([str(tmp_path)], tokenizer)
-    monkeypatch.setattr(corpus, "WORTH_A_CREW", 0)
-    monkeypatch.setattr(corpus, "CHUNK", 2000)
-    monkeypatch.setattr(crew, "size", lambda: 3)
-    # Without this process's own tokenizer, all that is right must come from the others.
-    monkeypatch.setattr(Tokenizer, "encode_packed", None)
-    assert tokens_of([str(tmp_path)], tokenizer) == alone
-
-
 def test_compiled_loops_give_the_same_file(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.txt").write_text("\n".join(LANGUAGES.values()) * 5, encoding="utf-8")
     np.save(tmp_path / "b.npy", np.arange(50257))
     alone = tokens_of([str(tmp_path)], tokenizer)
-    for name, value in (("WORTH_COMPILING", 0), ("WORTH_A_CREW", 0), ("CHUNK", 2000)):
-        monkeypatch.setattr(corpus, name, value)
+    monkeypatch.setattr(corpus, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(corpus, "CHUNK", 2000)
     compiled = models.real_tokenizer()
-    assert tokens_of([str(tmp_path)], compiled) == alone
+    for count in (1, 2, 3):
+        monkeypatch.setattr(corpus, "cores", lambda count=count: count)
+        assert tokens_of([str(tmp_path)], compiled) == alone
     assert compiled.is_compiled
 
 
@@ -151,11 +138,11 @@ def test_the_name_tells_text_vocabulary_and_options(tmp_path: Path, tokenizer: T
     assert name != corpus.name(found, Reading(50257), monkey)
 
 
-def test_half_a_character_is_refused_from_several_processes_too(
-    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+def test_half_a_character_is_refused_from_a_thread_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "WORTH_A_CREW", 0)
-    monkeypatch.setattr(crew, "size", lambda: 2)
+    monkeypatch.setattr(corpus, "WORTH_COMPILING", 0)
+    tokenizer = models.real_tokenizer()
     (tmp_path / "a.txt").write_text("fine \\ud83d")
     with pytest.raises(BadDataError, match=r"U\+D83D"):
         tokens_of([str(tmp_path)], tokenizer, encoding="unicode_escape")

@@ -45,15 +45,14 @@ def watch(most: list[int], done: threading.Event) -> None:
 
 def gpt2cli(settings: argparse.Namespace) -> Callable[[], object]:
     from gpt2cli.runtime import numba
-    from gpt2cli.text import corpus, crew, finding
+    from gpt2cli.text import corpus, finding
     from gpt2cli.text.readers import Reading
     from gpt2cli.text.tokenizer import read_tokenizer
 
     folder = Path(settings.vocabulary)
     tokenizer = read_tokenizer(folder / "encoder.json", folder / "vocab.bpe")
-    if settings.processes:
-        corpus.WORTH_A_CREW = 0 if settings.processes > 1 else MANY
-        crew.size = lambda: settings.processes
+    if settings.threads:
+        corpus.MOST_THREADS = settings.threads
     reading = Reading(tokenizer.vocab)
     # Importing and making tables of the vocabulary do not count, as with the others.
     corpus.WORTH_COMPILING = MANY
@@ -122,7 +121,7 @@ def main() -> None:
     parser.add_argument("work", choices=jobs)
     parser.add_argument("--vocabulary", required=True)
     parser.add_argument("--text", required=True)
-    parser.add_argument("--processes", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0)
     settings = parser.parse_args()
     start = time.perf_counter()
     work = jobs[settings.work](settings)

@@ -20,12 +20,12 @@ class Encoding(Work):
     def __str__(self) -> str:
         return "encode a corpus" if self.corpus else "encode a text"
 
-    def script(self, bench: Bench, program: str, kind: str, processes: int = 0) -> Values:
+    def script(self, bench: Bench, program: str, kind: str, threads: int = 0) -> Values:
         """Encodes by a script; it tells its speed and its memory above the import."""
         text = bench.corpus if self.corpus else bench.english
         outcome = bench.peer(
             *("tokens.py", program, kind),
-            *("--vocabulary", f"models/{MODEL}", "--text", text, "--processes", processes),
+            *("--vocabulary", f"models/{MODEL}", "--text", text, "--threads", threads),
         )
         told = outcome.told()
         values = {"MB/s": text.stat().st_size / told["seconds"] / 1e6, "ready, s": told["ready"]}
@@ -39,8 +39,8 @@ class Encoding(Work):
                 "tiktoken": lambda bench: self.script(bench, "tiktoken", "tiktoken"),
             }
         return {
-            "gpt2cli, two processes": lambda b: self.script(b, "gpt2cli", "gpt2cli", 2),
-            "gpt2cli, one process": lambda b: self.script(b, "gpt2cli", "gpt2cli", 1),
+            "gpt2cli, two threads": lambda b: self.script(b, "gpt2cli", "gpt2cli", 2),
+            "gpt2cli, one thread": lambda b: self.script(b, "gpt2cli", "gpt2cli", 1),
             "tiktoken": lambda bench: self.script(bench, "tiktoken", "tiktoken"),
             "gpt-2-simple": lambda bench: self.script(bench, "gpt-2-simple", "simple"),
         }
