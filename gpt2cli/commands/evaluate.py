@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.fetching.base import fetch_base
+from gpt2cli.files import paths
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime import tensorflow
-from gpt2cli.storage.source import CheckpointSource, for_reading, loaded
+from gpt2cli.storage.source import CheckpointSource, SourceNames, find, load
 from gpt2cli.text import batches, corpus, dataset, inputs
 from gpt2cli.text.batches import Tokens
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
@@ -40,9 +41,14 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     yield from inputs.pipes(config)
     texts = inputs.find(config)
     yield from inputs.remarks(config, texts, all_skipped=config.verbose)
-    yield from fetch_base(config)
-    start = for_reading(config)
-    tokenizer = read_tokenizer(start.encoder, start.merges, start.hparams.n_vocab)
+    names = SourceNames(
+        model_name=config.model_name,
+        model_dir=config.model_dir,
+        run=paths.run_folder(config.checkpoint_dir, config.run),
+        checkpoint=config.checkpoint,
+    )
+    start = yield from find(names, partial(fetch_base, offline=config.offline, quiet=config.quiet))
+    tokenizer = read_tokenizer(*start.vocabulary, start.hparams.n_vocab)
     check_fits(tokenizer, start.hparams)
     stride = chosen_stride(config, start.hparams.n_ctx)
     yield from map(Alert, start.remarks())
@@ -59,7 +65,7 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
 
     with out_of_memory.explained(config, LEANER):
         with announced(f"loading {start.prefix}", quiet=config.quiet):
-            judge = yield from loaded(config, start, partial(load_evaluator, config))
+            judge = yield from load(names, start, partial(load_evaluator, config))
         totals = yield from judged(config, judge, tokens, tokenizer.end_of_text, stride)
     yield from map(Notice, judge.compiler.pop_warnings())
     yield Text(told(config, start, totals, byte_count(tokens, tokenizer)))

@@ -23,7 +23,7 @@ from gpt2cli.progress import Bar, Received, announced, portion
 from gpt2cli.records import Alert, Exported, Notice, Record
 from gpt2cli.runtime import tensorflow
 from gpt2cli.storage import run_log
-from gpt2cli.storage.source import CheckpointSource, for_reading, loaded
+from gpt2cli.storage.source import CheckpointSource, SourceNames, find, load
 from gpt2cli.storage.state import State, read_state
 from gpt2cli.text.tokenizer import check_fits, read_tokenizer
 
@@ -48,8 +48,13 @@ def export(config: ExportConfig) -> Iterator[Record]:
     destination = Path(config.destination)
     check_library(config.kind)
     check_free(destination, overwrite=config.overwrite, spare=[Path.cwd()])
-    yield from fetch_base(config)
-    start = for_reading(config)
+    names = SourceNames(
+        model_name=config.model_name,
+        model_dir=config.model_dir,
+        run=paths.run_folder(config.checkpoint_dir, config.run),
+        checkpoint=config.checkpoint,
+    )
+    start = yield from find(names, partial(fetch_base, offline=config.offline, quiet=config.quiet))
     check_free(destination, overwrite=config.overwrite, spare=[start.folder])
     check_model(config, start)
     yield from map(Alert, start.remarks())
@@ -59,7 +64,7 @@ def export(config: ExportConfig) -> Iterator[Record]:
         if config.kind in NEED_TENSORFLOW:
             with announced("loading TensorFlow", quiet=config.quiet):
                 tensorflow.load(verbose=config.verbose)
-        yield from loaded(config, start, partial(write, config, start, aside))
+        yield from load(names, start, partial(write, config, start, aside))
         size = size_of(aside)
     yield Exported(config.destination, config.kind, config.precision, size)
 
@@ -81,7 +86,7 @@ def check_model(config: ExportConfig, start: CheckpointSource) -> None:
         BadDataError: its vocabulary does not fit its shape.
     """
     rows = start.hparams.n_vocab
-    check_fits(read_tokenizer(start.encoder, start.merges, rows), start.hparams)
+    check_fits(read_tokenizer(*start.vocabulary, rows), start.hparams)
     if config.kind == "gguf":
         gguf.check(start.hparams, config.precision)
     if config.kind == "tar":
@@ -117,7 +122,7 @@ def write(
             folder=folder,
             prefix=prefix,
             hparams=hparams,
-            vocabulary=vocabulary.read(start.encoder, start.merges, hparams.n_vocab),
+            vocabulary=vocabulary.read(*start.vocabulary, hparams.n_vocab),
             state=state,
             settings=run_log.read_config(folder) if state else {},
             advance=advance,

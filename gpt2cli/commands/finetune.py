@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,10 @@ from gpt2cli.records import Alert, Notice, Progress, Record, Sample, Stopped
 from gpt2cli.runtime import tensorflow
 from gpt2cli.runtime.signals import Stop, deferred
 from gpt2cli.storage import run, run_log
-from gpt2cli.storage.recovery import settle
-from gpt2cli.storage.source import CheckpointSource, for_finetune
+from gpt2cli.storage.recovery import quarantine
+from gpt2cli.storage.source import CheckpointSource, SourceNames
 from gpt2cli.storage.state import State
+from gpt2cli.storage.training_source import find_for_training
 from gpt2cli.text import dataset, inputs, markers
 from gpt2cli.text.continuation import Continuation
 from gpt2cli.text.encodings import one_end
@@ -57,16 +59,20 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
     yield from inputs.pipes(config)
     texts = inputs.find(config)
     yield from inputs.remarks(config, texts, all_skipped=config.verbose)
-    yield from fetch_base(config)
     folder = paths.run_folder(config.checkpoint_dir, config.run)
     leads = together is None or together.leads
     with run.owned(folder) if leads else private_folder() as place:
-        start = for_finetune(config)
+        start = yield from find_for_training(
+            SourceNames(model_name=config.model_name, model_dir=config.model_dir, run=folder),
+            config.restore_from,
+            overwrite=config.overwrite,
+            fetch=partial(fetch_base, offline=config.offline, quiet=config.quiet),
+        )
         if setup.is_done(config, start):
             setup.keep_best(folder, start)
             yield Notice(f"{folder} is already at step {start.step}.")
             return
-        tokenizer = read_tokenizer(start.encoder, start.merges, start.hparams.n_vocab, trained=True)
+        tokenizer = read_tokenizer(*start.vocabulary, start.hparams.n_vocab, trained=True)
         window = setup.check_settings(config, start, tokenizer)
         rank, _ = setup.adapters(config, start)
         needed = memory.run_of(config, start.hparams, rank, together.size if together else 1)
@@ -171,7 +177,7 @@ def private_folder() -> Iterator[Path]:
 def prepared(config: FinetuneConfig, folder: Path, start: CheckpointSource) -> Iterator[Record]:
     """Makes the run folder ready for a start that is certain; yields what was found damaged."""
     if start.found:
-        yield from map(Alert, settle(folder, start.found))
+        yield from map(Alert, quarantine(folder, start.found))
     run.prepare(folder, start.folder)
     run_log.write_config(folder, dataclasses.asdict(config))
 

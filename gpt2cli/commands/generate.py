@@ -12,13 +12,13 @@ from pathlib import Path
 
 from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
 from gpt2cli.fetching.base import fetch_base
-from gpt2cli.files import outputs
+from gpt2cli.files import outputs, paths
 from gpt2cli.inference.load import Writer, batches, load_texts, load_writer, needs_tensorflow
 from gpt2cli.inference.samples import Plan, Prompt, Row, Telling
 from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Progress, Record, Text
 from gpt2cli.runtime import tensorflow
-from gpt2cli.storage.source import for_reading, loaded
+from gpt2cli.storage.source import SourceNames, find, load
 from gpt2cli.text import markers
 from gpt2cli.text.prompts import read_prompts, reads_stdin_unasked
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
@@ -41,9 +41,14 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
         # Whoever left a pipe open by mistake sees what is waited for.
         yield Progress("reading prompts from stdin")
     texts = read_prompts(config)
-    yield from fetch_base(config)
-    start = for_reading(config)
-    tokenizer = read_tokenizer(start.encoder, start.merges, start.hparams.n_vocab)
+    names = SourceNames(
+        model_name=config.model_name,
+        model_dir=config.model_dir,
+        run=paths.run_folder(config.checkpoint_dir, config.run),
+        checkpoint=config.checkpoint,
+    )
+    start = yield from find(names, partial(fetch_base, offline=config.offline, quiet=config.quiet))
+    tokenizer = read_tokenizer(*start.vocabulary, start.hparams.n_vocab)
     check_fits(tokenizer, start.hparams)
     yield from map(Alert, markers.remarks(texts, tokenizer))
     prompts = yield from encoded(texts, tokenizer, start.hparams.n_ctx)
@@ -54,15 +59,15 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     longest = max((len(prompt.tokens) for prompt in prompts), default=1)
     plan = Plan(config, tokenizer, start.hparams.n_ctx, seed, width, longest)
     with contextlib.ExitStack() as stack:
-        load = load_writer if needs_tensorflow(plan) else load_texts
-        if load is load_writer:
+        prepare = load_writer if needs_tensorflow(plan) else load_texts
+        if prepare is load_writer:
             with announced(f"loading {start.prefix}", quiet=config.quiet):
                 tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
             from gpt2cli.training import out_of_memory
 
             stack.enter_context(out_of_memory.explained(config, LEANER))
         with announced(f"loading {start.prefix}", quiet=config.quiet):
-            writer = yield from loaded(config, start, partial(load, plan))
+            writer = yield from load(names, start, partial(prepare, plan))
         yield from delivered(config, plan, writer, prompts)
 
 
@@ -74,7 +79,7 @@ def delivered(
         yield from to_file(Path(config.destination_path), plan, writer, prompts, 0)
     elif config.files:
         folder = Path(config.folder or DEFAULT_FOLDER)
-        outputs.sweep(folder)
+        outputs.clean_up(folder)
         ending = ".jsonl" if config.format == "jsonl" else ".txt"
         for number, path in enumerate(outputs.names(folder, config.files, ending)):
             yield from to_file(path, plan, writer, prompts, number)

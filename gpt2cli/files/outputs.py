@@ -71,7 +71,7 @@ def written(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             yield aside
 
 
-def sweep(folder: Path) -> None:
+def clean_up(folder: Path) -> None:
     """Removes what processes that were killed left of files whose names were by the time."""
     for left in folder.glob(f".{STEM}*{temporary.PART}"):
         with contextlib.suppress(OSError):

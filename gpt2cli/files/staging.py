@@ -83,14 +83,14 @@ def output(path: Path, *, overwrite: bool) -> Iterator[Path]:
         try:
             with locked(lock_file, f"The destination {path}"):
                 try:
-                    sweep(path)
+                    clean_up(path)
                     yield aside
                     exports.sign(aside)
                     check_free(path, overwrite=overwrite, spare=())
                     put(aside, path)
                 finally:
                     with contextlib.suppress(OSError):
-                        sweep(path)
+                        clean_up(path)
                     with contextlib.suppress(OSError):
                         lock_file.unlink()
         except BaseException:
@@ -98,7 +98,7 @@ def output(path: Path, *, overwrite: bool) -> Iterator[Path]:
             raise
 
 
-def sweep(path: Path) -> None:
+def clean_up(path: Path) -> None:
     """Removes what was written aside for a path; what it was to replace is put back first."""
     for old in temporary.names(path, OLD):
         if not (os.path.lexists(path) or old.is_symlink()):

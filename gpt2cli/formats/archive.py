@@ -44,7 +44,7 @@ def write(model: Model, path: Path, config: ExportConfig) -> None:
     """
     step = paths.step_of(model.prefix)
     if step:
-        recovery.examined(model.folder, model.prefix, resume=True)
+        recovery.verify(model.folder, model.prefix, resume=True)
     place = f"{'checkpoint' if step else 'models'}/{model.folder.resolve().name}"
     with contextlib.ExitStack() as stack:
         files: dict[str, IO[bytes]] = {}
@@ -59,7 +59,7 @@ def write(model: Model, path: Path, config: ExportConfig) -> None:
             raise reading.refusal(error, model.folder) from error
         index = paths.index_file(model.prefix)
         if index.name not in files:
-            # It was there when the checkpoint was examined, and is the first to go.
+            # It was there when the checkpoint was verified, and is the first to go.
             raise BadDataError(f"{index} is missing.")
         moment = max(os.fstat(file.fileno()).st_mtime for file in files.values())
         files |= written(model.folder, model.prefix, step)

@@ -13,6 +13,11 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 LONGEST_NAME_BYTES = 200
 
 
+def first_file(folder: Path) -> Path:
+    """Returns the file of a model folder that names its weights, or that is read before them."""
+    return folder / (huggingface.CONFIG if huggingface.is_folder(folder) else paths.POINTER)
+
+
 def present(folder: Path) -> Path:
     """Returns a model's folder.
 

@@ -22,7 +22,7 @@ TRIES = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Whole:
+class Intact:
     """A checkpoint of a run whose files are all as they were written.
 
     Attributes:
@@ -38,7 +38,7 @@ class Whole:
     damaged: Mapping[Path, str]
 
 
-def newest_whole(folder: Path, *, resume: bool) -> Whole:
+def newest_intact(folder: Path, *, resume: bool) -> Intact:
     """Returns a run's newest checkpoint whose files are whole; reads only.
 
     Args:
@@ -52,7 +52,7 @@ def newest_whole(folder: Path, *, resume: bool) -> Whole:
     """
     for _ in range(TRIES):
         named = paths.newest(folder)
-        found, damaged = first_whole(folder, resume=resume)
+        found, damaged = first_intact(folder, resume=resume)
         # Another process may have saved, and removed what we were reading.
         if not damaged or paths.newest(folder) == named:
             break
@@ -65,7 +65,7 @@ def newest_whole(folder: Path, *, resume: bool) -> Whole:
     )
 
 
-def first_whole(folder: Path, *, resume: bool) -> tuple[Whole | None, dict[Path, str]]:
+def first_intact(folder: Path, *, resume: bool) -> tuple[Intact | None, dict[Path, str]]:
     """Returns the first candidate that is whole, and why those before it are not."""
     for name in paths.STATIC_FILES:
         if not (folder / name).is_file():
@@ -76,9 +76,9 @@ def first_whole(folder: Path, *, resume: bool) -> tuple[Whole | None, dict[Path,
     damaged: dict[Path, str] = {}
     for prefix in candidates(folder):
         try:
-            state = examined(folder, prefix, resume=resume)
+            state = verify(folder, prefix, resume=resume)
             hparams = read_hparams(folder / paths.HPARAMS)
-            return Whole(prefix, hparams, state, damaged), damaged
+            return Intact(prefix, hparams, state, damaged), damaged
         except (UnfitError, UnreadableError):
             raise
         except (BadDataError, MissingInputError) as error:
@@ -104,7 +104,7 @@ def candidates(folder: Path) -> list[Path]:
     return prefixes
 
 
-def examined(folder: Path, prefix: Path, *, resume: bool) -> State | None:
+def verify(folder: Path, prefix: Path, *, resume: bool) -> State | None:
     """Returns a checkpoint's state, its files checked; None where gpt-2-simple wrote it.
 
     Raises:
@@ -193,7 +193,7 @@ def check_static(folder: Path, record: Mapping[str, Any]) -> None:
             )
 
 
-def settle(folder: Path, found: Whole) -> list[str]:
+def quarantine(folder: Path, found: Intact) -> list[str]:
     """Sets damaged checkpoints aside, and names the one that is whole; returns what was done.
 
     Raises:
@@ -206,7 +206,7 @@ def settle(folder: Path, found: Whole) -> list[str]:
                 atomic.move(path, free_name(path))
         if paths.newest(folder) != found.prefix:
             run.point_to(folder, found.prefix)
-        run.sweep(folder)
+        run.clean_up(folder)
     return [f"{prefix}.* is kept as {prefix}.*{DAMAGED}" for prefix in found.damaged]
 
 

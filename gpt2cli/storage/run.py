@@ -61,7 +61,7 @@ def prepare(folder: Path, source: Path) -> None:
         DiskError: the disk is full or fails.
     """
     with atomic.disk_errors(folder):
-        sweep(folder)
+        clean_up(folder)
         keeps = paths.has_checkpoints(folder)
         if keeps and all((folder / name).exists() for name in paths.STATIC_FILES):
             return
@@ -97,7 +97,7 @@ def remove_base(folder: Path) -> None:
         atomic.remove(path)
 
 
-def sweep(folder: Path) -> None:
+def clean_up(folder: Path) -> None:
     """Removes what processes that were killed left of saves that they had not finished."""
     left = filter(temporary.is_abandoned, folder.glob(f".*{temporary.PART}"))
     for path in (*paths.unfinished(folder), *left):
@@ -130,7 +130,7 @@ def commit(
     remark = f"The checkpoint {safe} is safe." if safe else "No checkpoint was saved yet."
     aside = folder / paths.SAVING
     prefix = paths.weights(folder, state.step)
-    with atomic.disk_errors(folder, remark), swept(folder):
+    with atomic.disk_errors(folder, remark), cleaned_up(folder):
         atomic.need_room(folder, size, remark)
         atomic.new_folder(aside)
         write(paths.weights(aside, state.step), paths.optimizer(aside, state.step))
@@ -144,14 +144,14 @@ def commit(
 
 
 @contextlib.contextmanager
-def swept(folder: Path) -> Iterator[None]:
+def cleaned_up(folder: Path) -> Iterator[None]:
     """Sweeps a run folder before the block, and again after it, as far as that is possible."""
-    sweep(folder)
+    clean_up(folder)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            sweep(folder)
+            clean_up(folder)
 
 
 def seal(folder: Path, aside: Path, state: State) -> None:

@@ -92,4 +92,4 @@ def place_base(folder: Path, prefix: Path, hparams: HParams) -> None:
             bundle_writer.write(aside, checkpoint.load(prefix, hparams.shapes()))
             prefix = aside
         run.place_base(folder, prefix)
-        run.sweep(folder)
+        run.clean_up(folder)

@@ -16,8 +16,8 @@ from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.hparams import LORA_A, LORA_B, LORA_SCALE
 from gpt2cli.records import StepReport
 from gpt2cli.storage import bundle
-from gpt2cli.storage.source import for_reading
 from tests import models
+from tests.sources import source_of
 
 RUN = Path("checkpoint/run1")
 
@@ -73,7 +73,7 @@ def test_a_run_keeps_adapters_alone_and_reads_as_what_they_are_merged_into(place
             assert np.abs(change).max() > 0
             array = array + change
         np.testing.assert_allclose(merged[name], array, atol=1e-6, err_msg=name)
-    assert for_reading(GenerateConfig(checkpoint="3")).step == 3
+    assert source_of(GenerateConfig(checkpoint="3")).step == 3
 
 
 def test_a_run_of_adapters_goes_on_as_if_it_had_never_stopped(place: Path) -> None:
@@ -136,7 +136,7 @@ def test_adapters_to_other_weights_do_not_take_a_runs_place(place: Path) -> None
     # A run that is trained in full from now on needs the weights beside it no longer.
     trained(restore_from="fresh", overwrite=True, steps=1)
     assert not (RUN / "base.index").exists()
-    assert for_reading(GenerateConfig()).step == 1
+    assert source_of(GenerateConfig()).step == 1
 
 
 def test_a_run_without_the_weights_beside_its_adapters_is_named(place: Path) -> None:

@@ -24,11 +24,11 @@ from gpt2cli.errors import BadDataError
 from gpt2cli.files import paths
 from gpt2cli.records import Record, Text
 from gpt2cli.storage import huggingface
-from gpt2cli.storage.source import for_finetune
 from gpt2cli.text import corpus
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from tests import foreign_models
 from tests.foreign_models import START, TOKENS, added
+from tests.sources import source_of
 
 TEXT = f"{START}the other the</s>the <|endoftext|>"
 ROWS = 261
@@ -88,7 +88,7 @@ def test_a_run_and_its_exports_keep_tokens_and_ends(place: Path, tensorflow: Non
         (run / "tokenizer_config.json").read_text().replace(START, "<|start|>")
     )
     with pytest.raises(BadDataError, match=r"encoder\.json differ"):
-        for_finetune(settings(restore_from="fresh", overwrite=True, model_name="other"))
+        source_of(settings(restore_from="fresh", overwrite=True, model_name="other"))
 
 
 def test_a_prompt_is_of_added_tokens_and_a_sample_ends_at_the_models_end(place: Path) -> None:

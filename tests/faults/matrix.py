@@ -82,8 +82,8 @@ class Scene:
     def play(self) -> None:
         """Starts from the newest checkpoint, as finetune does, saves one more and rotates."""
         if paths.has_checkpoints(self.folder):
-            found = recovery.newest_whole(self.folder, resume=True)
-            recovery.settle(self.folder, found)
+            found = recovery.newest_intact(self.folder, resume=True)
+            recovery.quarantine(self.folder, found)
         run.prepare(self.folder, self._model)
         self.save(*self.after)
         run.rotate(self.folder, self.keep)
@@ -107,7 +107,7 @@ class Scene:
         """Returns (step, seed) of what a restart would begin with."""
         if not paths.has_checkpoints(self.folder):
             return None
-        found = recovery.newest_whole(self.folder, resume=True)
+        found = recovery.newest_intact(self.folder, resume=True)
         assert found.state is not None
         return found.state.step, found.state.seed
 

@@ -19,10 +19,10 @@ from gpt2cli.errors import BadDataError
 from gpt2cli.files import paths
 from gpt2cli.records import Notice, StepReport
 from gpt2cli.storage import bundle, checkpoint, recovery, run
-from gpt2cli.storage.source import for_finetune, for_reading
 from gpt2cli.storage.state import State, digest
 from tests import models
 from tests.conftest import Run
+from tests.sources import source_of
 
 TEXT = "".join(f"{n}. The cat sat on the mat, and the other cat sat there.\n" for n in range(60))
 WEIGHTS = ("model-6.index", "model-6.data-00000-of-00001")
@@ -92,7 +92,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def finetune_start() -> Any:
-    return for_finetune(FinetuneConfig(dataset=("text.txt",)))
+    return source_of(FinetuneConfig(dataset=("text.txt",)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,7 +105,7 @@ def test_a_damaged_file_is_named_kept_and_stepped_over(name: str, kind: str, fol
     (reason,) = start.remarks()
     assert name in reason
     assert contents(folder) == before
-    recovery.settle(folder, start.found)
+    recovery.quarantine(folder, start.found)
     after = contents(folder)
     for old, content in before.items():
         renamed = f"{old}.damaged" if "-6." in old else old
@@ -123,7 +123,7 @@ def test_generate_steps_over_damage_that_concerns_it_and_writes_nothing(
 ) -> None:
     damage(folder / name, kind)
     before = contents(folder)
-    start = for_reading(GenerateConfig())
+    start = source_of(GenerateConfig())
     assert start.step == (6 if name in OPTIMIZER else 5)
     assert contents(folder) == before
 
@@ -135,7 +135,7 @@ def test_a_damaged_shape_or_vocabulary_is_refused_and_nothing_touched(
 ) -> None:
     damage(folder / name, kind)
     before = contents(folder)
-    for start in (finetune_start, lambda: for_reading(GenerateConfig())):
+    for start in (finetune_start, lambda: source_of(GenerateConfig())):
         with pytest.raises(BadDataError, match=name) as caught:
             start()
         assert caught.value.exit_code == 65
@@ -146,10 +146,10 @@ def test_a_damaged_shape_or_vocabulary_is_refused_and_nothing_touched(
 @pytest.mark.parametrize("name", ["checkpoint", "counter"])
 def test_the_file_that_names_the_newest_is_made_up_for(name: str, kind: str, folder: Path) -> None:
     damage(folder / name, kind)
-    assert for_reading(GenerateConfig()).step == 6
+    assert source_of(GenerateConfig()).step == 6
     start = finetune_start()
     assert (start.step, start.found.damaged) == (6, {})
-    recovery.settle(folder, start.found)
+    recovery.quarantine(folder, start.found)
     assert paths.newest(folder) == folder / "model-6"
     assert paths.checkpoint_steps(folder) == [5, 6]
 
@@ -271,8 +271,8 @@ def test_a_run_of_gpt_2_simples_is_checked_by_the_checksums_in_its_index(
         start = finetune_start()
         assert (start.step, start.state) == (100, None)
         assert path.name in next(start.remarks())
-        assert for_reading(GenerateConfig()).step == 100
-    recovery.settle(folder, start.found)
+        assert source_of(GenerateConfig()).step == 100
+    recovery.quarantine(folder, start.found)
     assert {p.name for p in folder.glob("model-200*")} == {
         "model-200.index.damaged",
         "model-200.data-00000-of-00001.damaged",

@@ -69,7 +69,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_save_leaves_the_one_before(
                     other.write(bytes(size))
         assert nursery.end() == 74, nursery.output()
         last = nursery.output().splitlines()[-1]
-        found = recovery.newest_whole(disk / "run1", resume=True)
+        found = recovery.newest_intact(disk / "run1", resume=True)
         assert f"{found.prefix.relative_to(place)} is safe" in last, last
         assert "MB are free" in last
         assert found.damaged == {}
@@ -95,7 +95,7 @@ def test_a_disk_with_room_for_all_but_a_few_pages_of_a_save_leaves_the_one_befor
             nursery.start("finetune", "text.txt", *OPTIONS.split(), "--until-step", 2)
             code, output = nursery.end(), nursery.output()
             ends.add("room" if "make room" in output and "needs" in output else code)
-            found = recovery.newest_whole(disk / "run1", resume=True)
+            found = recovery.newest_intact(disk / "run1", resume=True)
             assert found.damaged == {}
             assert paths.step_of(found.prefix) == (2 if code == 0 else 1)
             if code == 0:
@@ -184,7 +184,7 @@ def test_a_reader_that_goes_away_and_a_terminal_that_hangs_up_end_saved(place: P
     assert process.poll() is None
     process.send_signal(signal.SIGHUP)
     assert process.wait(60) == 129
-    found = recovery.newest_whole(place / "checkpoint" / "run1", resume=True)
+    found = recovery.newest_intact(place / "checkpoint" / "run1", resume=True)
     assert paths.step_of(found.prefix) >= 20
 
 
@@ -225,5 +225,5 @@ def test_minutes_bring_a_save_too(place: Path, nursery: Nursery) -> None:
         time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
     nursery.end()
-    found = recovery.newest_whole(place / "checkpoint" / "run1", resume=True)
+    found = recovery.newest_intact(place / "checkpoint" / "run1", resume=True)
     assert paths.step_of(found.prefix) > 3

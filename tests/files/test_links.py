@@ -55,7 +55,7 @@ def test_a_linked_folder_for_saves_is_not_followed(
     name: str, folder: Path, documents: Path
 ) -> None:
     (folder / name).symlink_to(documents)
-    run.sweep(folder)
+    run.clean_up(folder)
     assert not os.path.lexists(folder / name)
     (folder / name).symlink_to(documents)
     save(folder, 5)

@@ -143,7 +143,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(
         outputs.add(aside, "again")
     assert list(tmp_path.iterdir()) == [path]
     (tmp_path / f".{outputs.STEM}1.0123456789abcdef.part").write_text("half")
-    outputs.sweep(tmp_path)
+    outputs.clean_up(tmp_path)
     assert list(tmp_path.iterdir()) == [path]
 
 

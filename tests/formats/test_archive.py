@@ -99,12 +99,12 @@ def test_a_run_that_rotates_while_it_is_packed_is_followed(
     folder = place / "checkpoint" / "run1"
     kept = {path: path.read_bytes() for path in folder.glob("*-4.*")}
     pointer = (folder / paths.POINTER).read_bytes()
-    examined, times = recovery.examined, 0
+    verify, times = recovery.verify, 0
 
     def rotated(*arguments: Any, **options: Any) -> Any:
         nonlocal times
         times += 1
-        found = examined(*arguments, **options)
+        found = verify(*arguments, **options)
         if times == moments[moment]:
             # What a save and a rotation leave, with step 2 for the newer one.
             run.point_to(folder, folder / "model-2")
@@ -112,11 +112,11 @@ def test_a_run_that_rotates_while_it_is_packed_is_followed(
                 path.unlink()
         return found
 
-    moments = {"after it was chosen": 1, "after it was examined": 2}
+    moments = {"after it was chosen": 1, "after it was verified": 2}
     for moment in moments:
         times = 0
         with monkeypatch.context() as patch:
-            patch.setattr(recovery, "examined", rotated)
+            patch.setattr(recovery, "verify", rotated)
             packed = pack(place, f"{moment}.tar".replace(" ", "-"), "latest")
         with tarfile.open(packed) as archive:
             names = [Path(name).name for name in archive.getnames()]

@@ -10,8 +10,8 @@ from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, MissingInputError
 from gpt2cli.files import paths
-from gpt2cli.storage.source import base_needed, for_finetune, for_reading
 from tests import foreign_models
+from tests.sources import fetched_for, source_of
 
 
 @pytest.fixture(autouse=True)
@@ -33,28 +33,27 @@ NAMES = {
     ("true", "name"), [(t, name) for t, names in NAMES.items() for name in names]
 )
 def test_every_name_of_a_model_leads_to_it(true: str, name: str) -> None:
-    needed = base_needed(GenerateConfig(model_name=name))
-    assert needed is not None
-    assert needed.parent.name in (true, name if name in ("117M", "345M") else true)
+    (needed,) = fetched_for(GenerateConfig(model_name=name))
+    assert needed.name == true
     assert paths.known_name(name) == true
-    again = base_needed(FinetuneConfig(dataset=("x",), model_name=name))
-    assert again == needed
+    again = fetched_for(FinetuneConfig(dataset=("x",), model_name=name))
+    assert again == [needed]
 
 
 @pytest.mark.parametrize("name", ["distilgpt2", "gpt2-german", "distilbert/distilgpt2", "125M"])
 def test_a_model_that_cannot_be_fetched_gets_no_command_to_fetch_it(name: str) -> None:
     with pytest.raises(MissingInputError) as caught:
-        for_reading(GenerateConfig(model_name=name))
+        source_of(GenerateConfig(model_name=name))
     assert f"download {name}" not in str(caught.value)
     assert "fetches 124M, 355M, 774M, 1558M, tiny" in str(caught.value)
 
 
 def test_an_archive_and_a_file_are_called_what_they_are(place: Path) -> None:
     with pytest.raises(MissingInputError, match=r"names an archive.*Unpack it"):
-        for_reading(GenerateConfig(model_name="run1.tar.gz"))
+        source_of(GenerateConfig(model_name="run1.tar.gz"))
     (place / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(MissingInputError, match=r"is a file, and a model is a folder"):
-        for_reading(GenerateConfig(model_name="./m.gguf"))
+        source_of(GenerateConfig(model_name="./m.gguf"))
 
 
 def test_a_folder_here_of_a_known_name_is_taken_if_it_holds_a_model(place: Path) -> None:
@@ -62,10 +61,10 @@ def test_a_folder_here_of_a_known_name_is_taken_if_it_holds_a_model(place: Path)
     assert paths.base_model("models", "gpt2") == Path("models/124M")
     foreign_models.write(place / "gpt2")
     (place / "models" / "124M").mkdir(parents=True)
-    start = for_reading(GenerateConfig(model_name="gpt2"))
+    start = source_of(GenerateConfig(model_name="gpt2"))
     assert (start.folder, start.model_name) == (Path("gpt2"), "gpt2")
     # Nothing is fetched in its place.
-    assert base_needed(GenerateConfig(model_name="gpt2")) is None
+    assert fetched_for(GenerateConfig(model_name="gpt2")) == []
 
 
 def hub_cache(place: Path) -> Path:
@@ -84,15 +83,15 @@ def hub_cache(place: Path) -> Path:
 
 def test_the_root_of_a_hub_cache_is_a_model(place: Path) -> None:
     root = hub_cache(place)
-    start = for_reading(GenerateConfig(model_name=root.name))
+    start = source_of(GenerateConfig(model_name=root.name))
     assert start.folder.name == "abc"
     assert start.model_name == root.name
     for options in ({"model_name": str(root)}, {"restore_from": str(root)}):
-        found = for_finetune(FinetuneConfig(dataset=("x",), **options))  # type: ignore[arg-type]
+        found = source_of(FinetuneConfig(dataset=("x",), **options))  # type: ignore[arg-type]
         assert found.folder.name == "abc"
     # A name from elsewhere leads nowhere else.
     (root / "refs" / "main").write_text("../../..")
-    assert for_reading(GenerateConfig(model_name=root.name)).folder.name in ("abc", "def")
+    assert source_of(GenerateConfig(model_name=root.name)).folder.name in ("abc", "def")
 
 
 @pytest.mark.parametrize("how", ["model_name", "restore_from", "file"])
@@ -108,4 +107,4 @@ def test_a_peft_adapter_is_called_so_with_the_way_out(how: str, place: Path) -> 
         "file": {"restore_from": "lora/adapter_model.safetensors"},
     }[how]
     with pytest.raises(BadDataError, match=r"PEFT adapter to 'gpt2'.*merge_and_unload"):
-        for_finetune(FinetuneConfig(dataset=("x",), **options))  # type: ignore[arg-type]
+        source_of(FinetuneConfig(dataset=("x",), **options))  # type: ignore[arg-type]

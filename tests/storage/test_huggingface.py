@@ -16,9 +16,9 @@ from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError
 from gpt2cli.storage import huggingface, safetensors
-from gpt2cli.storage.source import base_needed, for_finetune, for_reading
 from gpt2cli.text.tokenizer import read_tokenizer
 from tests import foreign_models, models
+from tests.sources import fetched_for, source_of
 
 CONFIG = {
     "model_type": "gpt2", "vocab_size": 260, "n_positions": 32, "n_embd": 16, "n_head": 2,
@@ -66,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def loaded(folder: Path) -> dict[str, Any]:
-    start = for_reading(GenerateConfig(model_name=str(folder)))
+    start = source_of(GenerateConfig(model_name=str(folder)))
     assert start.prefix is not None
     assert start.hparams == models.MINI
     return dict(huggingface.load(start.prefix, start.hparams.shapes()))
@@ -111,23 +111,23 @@ def test_finetune_starts_from_a_path_by_either_option(
         {"model_name": str(folder)}, {"restore_from": "mine/model.safetensors"},
     ):  # fmt: skip
         config = FinetuneConfig(dataset=("x",), **options)  # type: ignore[arg-type]
-        start = for_finetune(config)
+        start = source_of(config)
         assert (start.model_name, start.step) == ("mine", 0)
         assert start.prefix is not None
         assert start.prefix.resolve() == folder / "model.safetensors"
     scratch = FinetuneConfig(dataset=("x",), model_name="mine", restore_from="scratch")
-    assert for_finetune(scratch).hparams == models.MINI
+    assert source_of(scratch).hparams == models.MINI
 
 
 def test_a_path_is_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("./124M", "elsewhere/tiny", str(tmp_path / "124M")):
         config = ExportConfig(destination="x", model_name=name)
-        assert base_needed(config) is None
+        assert fetched_for(config) == []
         with pytest.raises(MissingInputError, match="There is no model"):
-            for_reading(config)
-    needed = base_needed(ExportConfig(destination="x", model_name="124M"))
-    assert needed == Path("models/124M/checkpoint")
+            source_of(config)
+    fetched = fetched_for(ExportConfig(destination="x", model_name="124M"))
+    assert fetched == [Path("models/124M")]
 
 
 def test_the_folder_of_models_comes_before_a_folder_here(
@@ -135,8 +135,8 @@ def test_the_folder_of_models_comes_before_a_folder_here(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(small_model, tmp_path / "models" / "mine")
-    assert for_reading(GenerateConfig(model_name="mine")).hparams == models.SMALL
-    assert for_reading(GenerateConfig(model_name="./mine")).hparams == models.MINI
+    assert source_of(GenerateConfig(model_name="mine")).hparams == models.SMALL
+    assert source_of(GenerateConfig(model_name="./mine")).hparams == models.MINI
 
 
 def test_the_vocabulary_is_read_from_either_kind_of_file(folder: Path) -> None:
@@ -196,8 +196,8 @@ def test_what_is_no_gpt_2_is_refused(
 ) -> None:
     damage(folder)
     with pytest.raises(kind, match=reason):
-        start = for_reading(GenerateConfig(model_name=str(folder)))
-        read_tokenizer(start.encoder, start.merges)
+        start = source_of(GenerateConfig(model_name=str(folder)))
+        read_tokenizer(*start.vocabulary)
 
 
 FOREIGN = GenerateConfig(model_name="./m")
@@ -223,7 +223,7 @@ def test_an_output_layer_of_its_own_is_refused_by_name(foreign: Path) -> None:
         foreign / "model.safetensors", named | {"lm_head.weight": wte[::-1]}
     )
     with pytest.raises(BadDataError, match=r"lm_head.weight is not wte.weight.*save it"):
-        for_reading(FOREIGN)
+        source_of(FOREIGN)
     # In one of several files it is found as well.
     foreign_models.write_weights(foreign / "a.safetensors", named)
     foreign_models.write_weights(foreign / "b.safetensors", {"lm_head.weight": wte + 1})
@@ -231,14 +231,14 @@ def test_an_output_layer_of_its_own_is_refused_by_name(foreign: Path) -> None:
     (foreign / "model.safetensors").unlink()
     (foreign / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     with pytest.raises(BadDataError, match=r"lm_head.weight is not wte.weight"):
-        for_reading(FOREIGN)
+        source_of(FOREIGN)
 
 
 def test_an_output_layer_that_is_the_embedding_again_is_read(foreign: Path) -> None:
     named = foreign_models.arrays()
     named["lm_head.weight"] = named["transformer.wte.weight"]
     foreign_models.write_weights(foreign / "model.safetensors", named)
-    assert same_weights(for_reading(FOREIGN).prefix)
+    assert same_weights(source_of(FOREIGN).prefix)
 
 
 def test_layers_that_the_config_leaves_out_are_not_passed_over(foreign: Path) -> None:
@@ -246,7 +246,7 @@ def test_layers_that_the_config_leaves_out_are_not_passed_over(foreign: Path) ->
     more = {name.replace("h.0.", "h.1."): array for name, array in named.items()}
     foreign_models.write_weights(foreign / "model.safetensors", named | more)
     with pytest.raises(BadDataError, match=r"holds h\.1\..*n_layer 1"):
-        for_reading(FOREIGN)
+        source_of(FOREIGN)
 
 
 @pytest.mark.parametrize("prefix", ["module.transformer.", "_orig_mod.transformer.", "module.", ""])
@@ -254,36 +254,36 @@ def test_what_frames_put_before_names_is_passed_over(prefix: str, foreign: Path)
     foreign_models.write_weights(
         foreign / "model.safetensors", foreign_models.arrays(prefix=prefix)
     )
-    assert same_weights(for_reading(FOREIGN).prefix)
+    assert same_weights(source_of(FOREIGN).prefix)
 
 
 def test_a_tensor_under_two_names_is_refused(foreign: Path) -> None:
     both = foreign_models.arrays() | foreign_models.arrays(prefix="")
     foreign_models.write_weights(foreign / "model.safetensors", both)
     with pytest.raises(BadDataError, match="is there twice"):
-        for_reading(FOREIGN)
+        source_of(FOREIGN)
 
 
 def test_weights_of_float64_are_read(foreign: Path) -> None:
     foreign_models.write_weights(foreign / "model.safetensors", foreign_models.arrays(), "float64")
-    assert same_weights(for_reading(FOREIGN).prefix)
+    assert same_weights(source_of(FOREIGN).prefix)
 
 
 def test_weights_of_whole_numbers_are_refused_by_their_type(foreign: Path) -> None:
     foreign_models.write_weights(foreign / "model.safetensors", foreign_models.arrays(), "uint8")
     with pytest.raises(BadDataError, match="is uint8; weights are read from float32"):
-        for_reading(FOREIGN)
+        source_of(FOREIGN)
 
 
 def test_a_variant_is_read_and_several_are_named(foreign: Path) -> None:
     (foreign / "model.safetensors").rename(foreign / "model.fp16.safetensors")
-    prefix = for_reading(FOREIGN).prefix
+    prefix = source_of(FOREIGN).prefix
     assert prefix is not None
     assert prefix.name == "model.fp16.safetensors"
     assert same_weights(prefix)
     (foreign / "model.bf16.safetensors").write_bytes(prefix.read_bytes())
     with pytest.raises(MissingInputError, match=r"model\.bf16\.safetensors, model\.fp16"):
-        for_reading(FOREIGN)
+        source_of(FOREIGN)
 
 
 def test_the_names_that_a_config_may_have_for_numbers_are_known(tmp_path: Path) -> None:
@@ -304,8 +304,8 @@ def test_a_byte_order_mark_is_passed_over(foreign: Path) -> None:
     for name in ("config.json", "vocab.json"):
         (foreign / name).write_bytes(b"\xef\xbb\xbf" + (foreign / name).read_bytes())
     (foreign / "merges.txt").write_bytes(b"\xef\xbb\xbf" + (foreign / "merges.txt").read_bytes())
-    start = for_reading(FOREIGN)
-    assert read_tokenizer(start.encoder, start.merges).encode("the") == [257]
+    start = source_of(FOREIGN)
+    assert read_tokenizer(*start.vocabulary).encode("the") == [257]
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_an_index_of_several_files_that_says_nonsense_is_named(index: str, forei
     (foreign / "model.safetensors").unlink()
     (foreign / "model.safetensors.index.json").write_text(index)
     with pytest.raises(BadDataError, match=r"model\.safetensors\.index\.json"):
-        for_reading(FOREIGN)
+        source_of(FOREIGN)
 
 
 @pytest.mark.parametrize("number", [4_000_000, 10**30, -1, 0, True, 1.5, "2", [1]])
@@ -325,7 +325,7 @@ def test_a_shape_that_no_gpt_2_has_is_refused_at_once(number: Any, foreign: Path
     settings = foreign_models.config()
     (foreign / "config.json").write_text(json.dumps(settings | {"n_layer": number}))
     with pytest.raises(BadDataError, match="n_layer must be a whole number from 1 to 1,000"):
-        for_reading(FOREIGN)
+        source_of(FOREIGN)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -335,7 +335,7 @@ def test_weights_that_are_no_numbers_are_refused_by_name(value: float, foreign: 
     foreign_models.write_weights(foreign / "model.safetensors", named)
     kind = "NaN" if np.isnan(value) else "infinity"
     reason = rf"model\.safetensors: the weight h\.0\.mlp\.c_fc\.weight holds {kind}"
-    prefix = for_reading(FOREIGN).prefix
+    prefix = source_of(FOREIGN).prefix
     with pytest.raises(BadDataError, match=reason):
         same_weights(prefix)
 
@@ -344,7 +344,7 @@ def test_what_float32_cannot_hold_is_refused_as_infinite(foreign: Path) -> None:
     named = {name: array.astype(np.float64) for name, array in foreign_models.arrays().items()}
     named["transformer.ln_f.bias"][0] = 1e300
     foreign_models.write_weights(foreign / "model.safetensors", named, "float64")
-    prefix = for_reading(FOREIGN).prefix
+    prefix = source_of(FOREIGN).prefix
     with pytest.raises(BadDataError, match=r"ln_f\.bias holds infinity"):
         same_weights(prefix)
 
@@ -353,7 +353,7 @@ def test_weights_whose_sum_overflows_are_finite_all_the_same(foreign: Path) -> N
     named = foreign_models.arrays()
     named["transformer.ln_f.bias"][:] = 3e38
     foreign_models.write_weights(foreign / "model.safetensors", named)
-    prefix = for_reading(FOREIGN).prefix
+    prefix = source_of(FOREIGN).prefix
     assert prefix is not None
     found = dict(huggingface.load(prefix, ["model/ln_f/b"]))
     assert found["model/ln_f/b"].max() == np.float32(3e38)

@@ -47,7 +47,7 @@ def test_a_checkpoint_that_may_not_be_read_is_not_skipped(
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(Exception, match=f"Cannot read .*{name}") as caught:
-        recovery.newest_whole(folder, resume=True)
+        recovery.newest_intact(folder, resume=True)
     assert isinstance(caught.value, UnreadableError) == (number == errno.EACCES)
     assert getattr(caught.value, "exit_code", 0) == (66 if number == errno.EACCES else 74)
 
@@ -66,8 +66,8 @@ def test_what_is_no_file_in_a_checkpoints_place_is_damage(
         "folder": path.mkdir,
     }
     makers[kind]()
-    found = recovery.newest_whole(folder, resume=True)
+    found = recovery.newest_intact(folder, resume=True)
     assert found.prefix == folder / "model-5"
-    recovery.settle(folder, found)
+    recovery.quarantine(folder, found)
     assert os.path.lexists(folder / f"{name}.damaged")
-    assert recovery.newest_whole(folder, resume=True).damaged == {}
+    assert recovery.newest_intact(folder, resume=True).damaged == {}

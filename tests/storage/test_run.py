@@ -223,7 +223,7 @@ def test_what_a_killed_save_left_is_removed_and_nothing_else(tmp_path: Path) -> 
     (tmp_path / "model-6.index").rename(tmp_path / paths.SAVING / "model-6.index")
     (tmp_path / ".checkpoint.99999.part").write_text("half")
     (tmp_path / "mine.txt").write_text("mine")
-    run.sweep(tmp_path)
+    run.clean_up(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "mine.txt"])
 
 

@@ -13,9 +13,10 @@ from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError, OutputError
 from gpt2cli.files import paths
 from gpt2cli.storage import checkpoint, run, run_log
-from gpt2cli.storage.source import chosen_step, for_finetune, for_reading
+from gpt2cli.storage.source import chosen_step
 from gpt2cli.storage.state import State
 from tests import models
+from tests.sources import source_of
 
 
 @pytest.fixture
@@ -81,16 +82,16 @@ def test_finetune_starts_where_it_is_told(
         key: value.replace("PLACE", str(place)) if isinstance(value, str) else value
         for key, value in options.items()
     }
-    start = for_finetune(finetune_config(place, **told))
+    start = source_of(finetune_config(place, **told))
     assert start.prefix == (place / prefix if prefix else None)
     assert start.step == step
     assert start.hparams == models.SMALL
 
 
 def test_a_runs_state_comes_with_it_and_gpt_2_simples_has_none(place: Path) -> None:
-    state = for_finetune(finetune_config(place, run_name="trained")).state
+    state = source_of(finetune_config(place, run_name="trained")).state
     assert state == State(step=3, seed=9, model_name="small")
-    assert for_finetune(finetune_config(place, run_name="simple", model_name=None)).state is None
+    assert source_of(finetune_config(place, run_name="simple", model_name=None)).state is None
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_finetune_refuses(
     options: dict[str, object], kind: type[Gpt2cliError], message: str, place: Path
 ) -> None:
     with pytest.raises(kind, match=message):
-        for_finetune(finetune_config(place, **options))
+        source_of(finetune_config(place, **options))
 
 
 def test_a_run_is_not_overwritten_by_a_model_of_another_shape(place: Path) -> None:
@@ -116,18 +117,18 @@ def test_a_run_is_not_overwritten_by_a_model_of_another_shape(place: Path) -> No
         place, run_name="trained", model_name="wide", restore_from="fresh", overwrite=True
     )
     with pytest.raises(BadDataError, match=r"n_embd=32.*n_embd=64"):
-        for_finetune(config)
+        source_of(config)
 
 
 def test_a_model_that_does_not_fit_its_hparams_is_refused(place: Path) -> None:
     models.write_description(place / "models" / "small", dataclasses.replace(models.SMALL, n_ctx=9))
     with pytest.raises(BadDataError, match=r"model/wpe is float32 \(32, 32\)"):
-        for_finetune(finetune_config(place))
+        source_of(finetune_config(place))
 
 
 def test_a_lost_checkpoint_file_is_made_up_for(place: Path) -> None:
     (place / "checkpoint" / "trained" / "checkpoint").unlink()
-    start = for_finetune(finetune_config(place, run_name="trained"))
+    start = source_of(finetune_config(place, run_name="trained"))
     assert start.prefix == place / "checkpoint" / "trained" / "model-3"
 
 
@@ -135,26 +136,26 @@ def test_damage_is_never_answered_by_starting_over(place: Path) -> None:
     data = paths.data_file(place / "checkpoint" / "trained" / "model-3")
     data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(BadDataError, match=r"model-3\.data-00000-of-00001 should have"):
-        for_finetune(finetune_config(place, run_name="trained"))
+        source_of(finetune_config(place, run_name="trained"))
 
 
 def test_generate_takes_a_run_or_a_base_model(place: Path) -> None:
-    start = for_reading(generate_config(place, run_name="trained"))
+    start = source_of(generate_config(place, run_name="trained"))
     assert start.prefix == place / "checkpoint" / "trained" / "model-3"
-    start = for_reading(generate_config(place, model_name="small"))
+    start = source_of(generate_config(place, model_name="small"))
     assert start.prefix == place / "models" / "small" / "model.ckpt"
 
 
 def test_generate_names_what_there_is_instead(place: Path) -> None:
     with pytest.raises(MissingInputError, match=r"run1; .*checkpoint holds simple, trained"):
-        for_reading(generate_config(place))
+        source_of(generate_config(place))
     with pytest.raises(MissingInputError, match=r"models/124M; .*models holds small"):
-        for_reading(generate_config(place, model_name="124M"))
+        source_of(generate_config(place, model_name="124M"))
 
 
 def test_old_names_of_models_find_the_new_folders(place: Path) -> None:
     (place / "models" / "small").rename(place / "models" / "124M")
-    start = for_reading(generate_config(place, model_name="117M"))
+    start = source_of(generate_config(place, model_name="117M"))
     assert start.folder == place / "models" / "124M"
 
 
