@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,12 +62,7 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
     folder = paths.run_folder(config.checkpoint_dir, config.run)
     leads = together is None or together.leads
     with run.owned(folder) if leads else private_folder() as place:
-        start = yield from find_for_training(
-            SourceNames(model_name=config.model_name, model_dir=config.model_dir, run=folder),
-            config.restore_from,
-            overwrite=config.overwrite,
-            fetch=partial(fetch_base, offline=config.offline, quiet=config.quiet),
-        )
+        start = yield from found_start(config, folder)
         if setup.is_done(config, start):
             setup.keep_best(folder, start)
             yield Notice(f"{folder} is already at step {start.step}.")
@@ -99,6 +94,18 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
                 folder=folder if leads else None,
             )
         )
+
+
+def found_start(config: FinetuneConfig, folder: Path) -> Generator[Record, None, CheckpointSource]:
+    """Returns what the run starts from; a base model that is missing is fetched."""
+    return (
+        yield from find_for_training(
+            SourceNames(model_name=config.model_name, model_dir=config.model_dir, run=folder),
+            config.restore_from,
+            overwrite=config.overwrite,
+            fetch=partial(fetch_base, offline=config.offline, quiet=config.quiet),
+        )
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
