@@ -1,30 +1,20 @@
-"""The door: command line → config → one call → print what it yields; alone prints and exits."""
+"""Command line → config → one call → print what it yields; nothing else prints or exits."""
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import typer
-import typer.core
 
-from gpt2cli import __version__, reading, spelling
-from gpt2cli.config.download import DownloadConfig
-from gpt2cli.config.evaluate import EvaluateConfig
-from gpt2cli.config.export import ExportConfig
-from gpt2cli.config.finetune import FinetuneConfig
-from gpt2cli.config.generate import GenerateConfig
-from gpt2cli.config.shared import Shared
-from gpt2cli.errors import DiskError, Gpt2cliError, UsageError, message, shortened
+from gpt2cli import reading, spelling
+from gpt2cli.application import COMMANDS, application
+from gpt2cli.errors import DiskError, Gpt2cliError, UsageError, message
 from gpt2cli.files.atomic import FULL_DISK
-from gpt2cli.options import options
-from gpt2cli.parameters import parameter
-from gpt2cli.records import Record, Sample, Stopped
 from gpt2cli.runtime.signals import (
     Interrupted,
     held,
@@ -33,21 +23,11 @@ from gpt2cli.runtime.signals import (
     undisturbed,
 )
 
-COMMANDS: dict[str, type[Shared]] = {
-    "download": DownloadConfig,
-    "finetune": FinetuneConfig,
-    "generate": GenerateConfig,
-    "evaluate": EvaluateConfig,
-    "export": ExportConfig,
-}
-EPILOG = (
-    "Every option of a command can come from the environment: GPT2CLI_FINETUNE_STEPS=100 is "
-    "`finetune --steps 100`; of a repeatable option each line is a value. Exit codes: 0 done, "
-    "1 failed, 2 usage, 65 bad data, 66 input missing, 69 refused by the host, 73 output exists, "
-    "74 disk, 75 try again later, 129/130/143 stopped by a signal, 141 nobody reads the output."
-)
+if TYPE_CHECKING:
+    from gpt2cli.config.shared import Shared
+    from gpt2cli.records import Record
+
 BROKEN_PIPE_EXIT_CODE = 141
-USAGE_EXIT_CODE = 2
 STDOUT = 1
 STDERR = 2
 
@@ -74,7 +54,7 @@ def main() -> None:
 def run_command(arguments: list[str]) -> int:
     """Runs a command line; returns the exit code."""
     try:
-        code = application()(arguments, standalone_mode=False, prog_name="gpt2cli") or 0
+        code = application(perform)(arguments, standalone_mode=False, prog_name="gpt2cli") or 0
         sys.stdout.flush()
     except (Gpt2cliError, typer.TyperException) as error:
         code = refuse(error)
@@ -119,106 +99,15 @@ def replace_closed_outputs() -> None:
             setattr(sys, name, open(descriptor, "r" if descriptor == 0 else "w"))  # noqa: PTH123, SIM115
 
 
-def application() -> typer.Typer:
-    """Returns the command line with every command on it."""
-    app = typer.Typer(
-        name="gpt2cli",
-        cls=Program,
-        help="Fine-tune GPT-2 on your text and generate from it.",
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={
-            "token_normalize_func": lambda token: token.replace("_", "-"),
-            "help_option_names": ["-h", "--help"],
-            "max_content_width": 100,
-        },
-    )
-    app.callback(epilog=EPILOG)(program)
-    for name, settings in COMMANDS.items():
-        # Only of commands: else GPT2CLI_VERSION would be `--version`, whatever the command.
-        variables = {"auto_envvar_prefix": f"{spelling.ENVIRONMENT}_{name.upper()}"}
-        made = command(name, settings)
-        app.command(name, cls=Command, help=settings.__doc__, context_settings=variables)(made)
-    return app
-
-
-class Program(typer.core.TyperGroup):
-    """The commands, with proposals where one is not known."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Returns the command that the arguments begin with.
-
-        Raises:
-            UsageError: there is none of that name.
-        """
-        if args[0].startswith("-") or args[0] in COMMANDS or ctx.resilient_parsing:
-            return super().resolve_command(ctx, args)
-        raise UsageError(
-            f"There is no command '{shortened(args[0])}'; there are {', '.join(COMMANDS)}."
-            + spelling.meant_command(args[0], COMMANDS)
-        )
-
-
-class Command(typer.core.TyperCommand):
-    """A command that takes gpt-2-simple's spellings, and names the variable that is wrong."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Reads the arguments; returns those that are left."""
-        if not ctx.resilient_parsing:
-            args = spelling.plain(args, COMMANDS[str(self.name)])
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Runs the command; returns its exit code.
-
-        Raises:
-            UsageError: as the command does; it names the variables that options come from.
-        """
-        given = {name.replace("_", "-"): ctx.get_parameter_source(name) for name in ctx.params}
-        if not ctx.params["quiet"]:
-            for line in spelling.strange_variables(os.environ, COMMANDS):
-                say(f"gpt2cli: {line}")
-        try:
-            return super().invoke(ctx)
-        except UsageError as error:
-            told = spelling.with_sources(str(error), str(self.name), given)
-            raise UsageError(told) from error
-
-
-def print_version(wanted: bool) -> None:
-    """Prints the version and leaves, where it is asked for."""
-    if wanted:
-        print(f"gpt2cli {__version__}")
-        raise typer.Exit
-
-
-def program(
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True),
-    ] = False,
-) -> None:
-    """Stands for `gpt2cli` itself, before any command."""
-
-
-def command(name: str, settings: type[Shared]) -> Callable[..., int]:
-    """Returns a function with the settings' fields as its signature, for Typer to read."""
-
-    def run(**values: Any) -> int:
-        fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return perform(name, settings(**fields))
-
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [parameter(field, rule, kind) for field, rule, kind in options(settings)]
-    )
-    run.__annotations__ = {}
-    return run
-
-
 def perform(name: str, settings: Shared) -> int:
     """Runs a verb and prints what it yields; returns the exit code."""
+    if not settings.quiet:
+        for line in spelling.strange_variables(os.environ, COMMANDS):
+            say(f"gpt2cli: {line}")
     if not settings.verbose:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from gpt2cli.records import Stopped
+
     with held():
         verb = getattr(importlib.import_module(f"gpt2cli.commands.{name}"), name)
     records: Iterator[Record] = verb(settings)
@@ -231,7 +120,8 @@ def perform(name: str, settings: Shared) -> int:
 
 def show(record: Record, settings: Shared) -> None:
     """Prints a record where its channel belongs."""
-    if isinstance(record, Sample):
+    if record.event == "sample":
+        # A reader that is gone does not end a training.
         offer(str(record))
     elif record.channel == "text":
         deliver(str(record))
@@ -270,7 +160,7 @@ def refuse(error: Exception) -> int:
     code = int(getattr(error, "exit_code", 1))
     if isinstance(error, typer.TyperException):
         error = UsageError(spelling.wording(error, COMMANDS))
-    say(f"gpt2cli: {error}" + (" See `gpt2cli --help`." if code == USAGE_EXIT_CODE else ""))
+    say(f"gpt2cli: {error}" + (" See `gpt2cli --help`." if code == UsageError.exit_code else ""))
     return code
 
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from gpt2cli.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What the command line tells of a field beside its name, type and default.
+    """What the command line says of a field beside its name, type and default.
 
     Attributes:
-        help: one sentence, with the unit in brackets.
+        help: one sentence.
         least: the smallest value allowed, or None.
         most: the largest value allowed, or None.
         short: a second name of one letter, such as `-q`, or None.
         argument: whether the value stands on the command line without an option's name.
+        unset: what None stands for, as help shows it in place of a default.
     """
 
     help: str
@@ -27,6 +28,7 @@ class Option:
     most: float | None = None
     short: str | None = None
     argument: bool = False
+    unset: object = None
 
 
 def option(default: Any, text: str, **rules: Any) -> Any:
@@ -44,32 +46,38 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """The settings of one command; its values are checked when it is made.
+
+    Attributes:
+        group: the heading in help under which the fields of a class stand.
+
+    Raises:
+        UsageError: a value is out of its range or not one of its choices.
+    """
+
+    group: ClassVar[str] = "Reporting"
+
+    def __post_init__(self) -> None:
+        for field, rule, kind in options(type(self)):
+            value = getattr(self, field.name)
+            if value is not None:
+                check_range(flag(field.name), value, rule, kind)
+
+
 def options(config: type[Config]) -> Iterator[tuple[dataclasses.Field[Any], Option, Any]]:
     """Yields each field of a config, its option, and its type; the command's own fields first."""
     hints = get_type_hints(config)
     fields = {field.name: field for field in dataclasses.fields(config)}
     for owner in config.__mro__:
         for name in vars(owner).get("__annotations__", {}):
-            yield fields[name], fields[name].metadata["option"], hints[name]
+            if name in fields:
+                yield fields[name], fields[name].metadata["option"], hints[name]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    """The settings of one command; its values are checked when it is made.
-
-    Raises:
-        UsageError: a value is out of its range or not one of its choices.
-    """
-
-    def __post_init__(self) -> None:
-        for field, rule, kind in options(type(self)):
-            value = getattr(self, field.name)
-            if value is not None:
-                check(flag(field.name), value, rule, kind)
-
-
-def check(name: str, value: Any, rule: Option, kind: Any) -> None:
-    """Raises UsageError unless the value lies within the option's range or choices."""
+def check_range(name: str, value: Any, rule: Option, kind: Any) -> None:
+    """Raises UsageError unless a value is within the option's range or choices."""
     if get_origin(kind) is Literal and value not in get_args(kind):
         raise UsageError(f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}.")
     if isinstance(value, float) and not math.isfinite(value):

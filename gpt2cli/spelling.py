@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,8 +18,8 @@ OTHER_VARIABLES = (
     "GPT2CLI_CPU_DEVICES",
 )
 TRUTH = {"true": True, "false": False}
-# How like two names must be (0 to 1) for one to be taken for the other.
-LIKENESS = 0.75
+# How like two names of options or commands must be (0 to 1) for one to be proposed for the other.
+LIKENESS, COMMAND_LIKENESS = 0.75, 0.6
 # What transformers, llama.cpp, nanoGPT and others call our options, by ours; a command has those of
 # its own among them.
 SYNONYMS = {
@@ -149,13 +148,23 @@ def meant(name: str, command: str, commands: Mapping[str, type[Config]]) -> str:
         found = found or [ours for ours in own if ours.startswith(word)]
         alike = {theirs: ours for ours in own for theirs in SYNONYMS.get(ours, "").split()}
         alike |= {ours: ours for ours in own}
-        near = difflib.get_close_matches(word, alike, n=2, cutoff=LIKENESS)
+        near = alike_names(word, alike, 2)
         found = found or [*dict.fromkeys(alike[each] for each in near)]
     if found:
         shown = " or ".join(told(ours, own[ours]) for ours in found[:3])
         return f" Did you mean {shown}?"
     others = [each for each, config in commands.items() if word in names(config)]
     return f" It is an option of {' and '.join(others)}." if others else ""
+
+
+def alike_names(
+    name: str, known: Iterable[str], count: int, likeness: float = LIKENESS
+) -> list[str]:
+    """Returns the known names that are most like a name, the likest first."""
+    # Loading it would slow every start.
+    import difflib
+
+    return difflib.get_close_matches(name, list(known), n=count, cutoff=likeness)
 
 
 def wording(error: Any, commands: Mapping[str, type[Config]]) -> str:
@@ -187,7 +196,7 @@ def meant_command(name: str, commands: Iterable[str]) -> str:
     """Returns a sentence that proposes what an unknown command may stand for; or nothing."""
     word = name.lower().replace("_", "-")
     found = [verb for verb in commands if word in VERBS.get(verb, "").split()]
-    found = found or difflib.get_close_matches(word, list(commands), n=1)
+    found = found or alike_names(word, commands, 1, COMMAND_LIKENESS)
     return f" Did you mean {found[0]}?" if found else ""
 
 
@@ -200,16 +209,19 @@ def strange_variables(
     environment: Mapping[str, str], commands: Mapping[str, type[Config]]
 ) -> Iterator[str]:
     """Yields a line for each variable that looks like one of ours, and is none."""
+    ours = sorted(name for name in environment if name.startswith(f"{ENVIRONMENT}_"))
+    if not ours:
+        return
     known = [variable(command, name) for command in commands for name in names(commands[command])]
     known += OTHER_VARIABLES
     begins = tuple(variable(command, "") for command in commands)
-    for name in sorted(environment):
-        if not name.startswith(f"{ENVIRONMENT}_") or name in known:
+    for name in ours:
+        if name in known:
             continue
         # One that lacks its command, as GPT2CLI_STEPS, is meant for the first that has the option.
         rest = name.removeprefix(f"{ENVIRONMENT}_")
         lacks = [each for each in (variable(it, rest) for it in commands) if each in known]
-        close = lacks or difflib.get_close_matches(name, known, n=1, cutoff=LIKENESS)
+        close = lacks or alike_names(name, known, 1)
         if close or name.startswith(begins):
             proposal = f" Did you mean {close[0]}?" if close else ""
             yield f"{shortened(name)} is no variable of gpt2cli's and does nothing.{proposal}"

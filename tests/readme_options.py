@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from gpt2cli import cli
+from gpt2cli.application import COMMANDS
 from gpt2cli.config.shared import Shared
 from gpt2cli.options import Option, flag, options
 
@@ -69,7 +69,7 @@ def tables() -> Iterator[str]:
     shared = {field.name for field, _, _ in options(Shared)}
     yield "Of every command:"
     yield table(Shared, set())
-    for command, config in cli.COMMANDS.items():
+    for command, config in COMMANDS.items():
         yield f"### Options of {command}"
         yield table(config, shared)
 

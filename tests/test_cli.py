@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
-import inspect
 import os
+import shlex
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-import typer
 
-from gpt2cli import __version__, cli
+from gpt2cli import __version__, cli, help_text
+from gpt2cli.application import COMMANDS, application, typer_command
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
@@ -25,22 +26,21 @@ from gpt2cli.runtime import hardware
 from tests.conftest import Run
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_field_of_a_config_is_an_option_with_its_default(name: str) -> None:
-    signature = inspect.signature(cli.command(name, cli.COMMANDS[name]))
-    fields = {field.name: field for field, _, _ in options(cli.COMMANDS[name])}
-    assert signature.parameters.keys() == fields.keys()
-    for parameter in signature.parameters.values():
-        told = get_args(parameter.annotation)[1]
-        assert told.help
+    made = {each.name: each for each in typer_command(name, cli.perform).params}
+    fields = {field.name: field for field, _, _ in options(COMMANDS[name])}
+    assert made.keys() == fields.keys()
+    for parameter in made.values():
+        assert parameter.help
         default = fields[parameter.name].default
         if isinstance(default, tuple):
             assert parameter.default == list(default)
-        elif parameter.default is not inspect.Parameter.empty:
+        elif default is not dataclasses.MISSING:
             assert parameter.default == default
 
 
-def made_config(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+def made_config(arguments: list[str]) -> Any:
     """Returns the config that a command line makes."""
     found: list[Any] = []
 
@@ -48,31 +48,27 @@ def made_config(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
         found.append(settings)
         return 0
 
-    monkeypatch.setattr(cli, "perform", keep)
-    cli.application()(arguments, standalone_mode=False)
+    application(keep)(arguments, standalone_mode=False)
     return found[0]
 
 
-def test_options_reach_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_reach_the_config() -> None:
     made = made_config(
-        ["finetune", "a.txt", "b", "--steps", "7", "--overwrite", "--schedule", "cosine"],
-        monkeypatch,
+        ["finetune", "a.txt", "b", "--steps", "7", "--overwrite", "--schedule", "cosine"]
     )
     expected = FinetuneConfig(dataset=("a.txt", "b"), steps=7, overwrite=True, schedule="cosine")
     assert made == expected
 
 
-def test_gpt_2_simples_spelling_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = made_config(
-        ["generate", "--top_k", "40", "--run_name", "a_b", "--no_include_prefix"], monkeypatch
-    )
+def test_gpt_2_simples_spelling_is_understood() -> None:
+    made = made_config(["generate", "--top_k", "40", "--run_name", "a_b", "--no_include_prefix"])
     assert (made.top_k, made.run_name, made.include_prefix) == (40, "a_b", False)
 
 
 def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPT2CLI_FINETUNE_STEPS", "12")
     monkeypatch.setenv("GPT2CLI_FINETUNE_OVERWRITE", "1")
-    made = made_config(["finetune", "a.txt"], monkeypatch)
+    made = made_config(["finetune", "a.txt"])
     assert (made.steps, made.overwrite) == (12, True)
 
 
@@ -81,12 +77,12 @@ def test_each_line_of_a_variable_is_a_value_of_a_repeatable_option(
 ) -> None:
     monkeypatch.setenv("GPT2CLI_GENERATE_PREFIX", "The king")
     monkeypatch.setenv("GPT2CLI_GENERATE_STOP", "of a \n\nAct II\n")
-    made = made_config(["generate"], monkeypatch)
+    made = made_config(["generate"])
     assert (made.prefix, made.stop) == (("The king",), ("of a ", "Act II"))
-    made = made_config(["generate", "--prefix", "a\nb", "--prefix", "c d"], monkeypatch)
+    made = made_config(["generate", "--prefix", "a\nb", "--prefix", "c d"])
     assert made.prefix == ("a\nb", "c d")
     monkeypatch.setenv("GPT2CLI_FINETUNE_VAL_DATASET", "a b.txt\nc")
-    assert made_config(["finetune", "x"], monkeypatch).val_dataset == ("a b.txt", "c")
+    assert made_config(["finetune", "x"]).val_dataset == ("a b.txt", "c")
 
 
 def test_what_is_no_commands_option_takes_no_variable(cli: Run) -> None:
@@ -100,7 +96,6 @@ def test_what_is_no_commands_option_takes_no_variable(cli: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Missing command"),
         (["finetune"], "DATASET"),
         (["finetune", "x", "--stepz", "3"], "--stepz"),
         (["finetune", "x", "--steps", "three"], "--steps"),
@@ -236,7 +231,26 @@ def test_help_names_every_option_with_its_range(cli: Run) -> None:
     for field, rule, _ in options(FinetuneConfig):
         if not rule.argument:
             assert "--" + field.name.replace("_", "-") in done.stdout
-    assert "x>=-1" in done.stdout
+    assert "[default: 1000; at least -1]" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_groups_the_options_and_ends_with_examples(name: str) -> None:
+    rows = [row for _, rows in help_text.sections(COMMANDS[name]) for row in rows]
+    # And --help.
+    assert len(rows) == len(list(options(COMMANDS[name]))) + 1
+    _, examples = help_text.prose(COMMANDS[name])
+    assert examples
+    for example in examples:
+        words = shlex.split(example.partition(" > ")[0])
+        assert isinstance(made_config(words[1:]), COMMANDS[name])
+
+
+def test_no_command_shows_them_all(cli: Run) -> None:
+    done = cli()
+    assert (done.returncode, done.stdout) == (2, "")
+    for name in COMMANDS:
+        assert f"  {name} " in done.stderr
 
 
 def test_help_is_at_hand_in_twice_the_time_of_importing_typer() -> None:
@@ -260,7 +274,7 @@ def test_a_closed_pipe_ends_the_command_quietly() -> None:
 
 
 def test_unexpected_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> typer.Typer:
+    def fail(_perform: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(cli, "application", fail)
@@ -294,7 +308,7 @@ def test_a_full_stdout_is_told_in_a_line(arguments: str) -> None:
 def test_a_refusal_of_the_system_is_told_by_the_files_name(
     number: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail() -> typer.Typer:
+    def fail(_perform: object) -> None:
         raise OSError(getattr(errno, number), "the reason", "place/file")
 
     monkeypatch.setattr(cli, "application", fail)

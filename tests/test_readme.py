@@ -14,6 +14,7 @@ import pytest
 
 import gpt2cli
 from gpt2cli import cli
+from gpt2cli.application import COMMANDS
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.options import options
 from tests import readme_options
@@ -42,9 +43,7 @@ def test_the_tree_names_every_module_with_the_first_sentence_of_its_docstring() 
 
 def test_every_option_that_is_mentioned_exists() -> None:
     known = {
-        "--" + field.name.replace("_", "-")
-        for c in cli.COMMANDS.values()
-        for field, _, _ in options(c)
+        "--" + field.name.replace("_", "-") for c in COMMANDS.values() for field, _, _ in options(c)
     }
     known |= {"--no-" + name.removeprefix("--") for name in known} | OTHER_OPTIONS
     found = re.findall(r"(?<![-\w])--[a-z][a-z0-9_-]*", README)

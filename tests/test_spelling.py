@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gpt2cli import cli, spelling
+from gpt2cli import spelling
+from gpt2cli.application import COMMANDS, application
 from gpt2cli.errors import UsageError
 from gpt2cli.options import options
 from tests.conftest import Run
@@ -27,7 +28,7 @@ GENERATE = (
 )
 
 
-def settings_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+def settings_of(arguments: list[str]) -> Any:
     """Returns the config that a command line makes."""
     found: list[Any] = []
 
@@ -35,18 +36,15 @@ def settings_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
         found.append(settings)
         return 0
 
-    monkeypatch.setattr(cli, "perform", keep)
-    cli.application()(spelling.with_mode(arguments), standalone_mode=False)
+    application(keep)(spelling.with_mode(arguments), standalone_mode=False)
     return found[0]
 
 
-def test_every_option_of_gpt_2_simples_command_line_is_taken(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made = settings_of(["finetune", *FINETUNE.split(), *BOTH.split()], monkeypatch)
+def test_every_option_of_gpt_2_simples_command_line_is_taken() -> None:
+    made = settings_of(["finetune", *FINETUNE.split(), *BOTH.split()])
     assert (made.dataset, made.overwrite, made.multi_gpu) == (("d.txt",), True, False)
     assert (made.model_name, made.steps, made.run_name) == ("124M", -1, "r")
-    made = settings_of(["--mode", "generate", *GENERATE.split(), *BOTH.split()], monkeypatch)
+    made = settings_of(["--mode", "generate", *GENERATE.split(), *BOTH.split()])
     assert (made.include_prefix, made.prefix, made.stops) == (False, ("p",), ("t",))
 
 
@@ -83,27 +81,27 @@ def test_no_option_of_gpt_2_simples_is_forgotten_here() -> None:
     ],
 )
 def test_booleans_and_named_places_are_taken(
-    words: str, expected: tuple[tuple[str, ...], bool], monkeypatch: pytest.MonkeyPatch
+    words: str, expected: tuple[tuple[str, ...], bool]
 ) -> None:
-    made = settings_of(["finetune", *words.split()], monkeypatch)
+    made = settings_of(["finetune", *words.split()])
     assert (made.dataset, made.overwrite) == expected
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
-def test_every_boolean_takes_all_four_forms(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_boolean_takes_all_four_forms(command: str) -> None:
     place = {"finetune": ["x"], "evaluate": ["x"], "export": ["x"]}.get(command, [])
     # Some contradict others where they are true.
     extra = ["--num-beams", "2", "--format", "text"] if command == "generate" else []
-    for field, _, kind in options(cli.COMMANDS[command]):
+    for field, _, kind in options(COMMANDS[command]):
         if kind is not bool or field.name == "stream":
             continue
         name = field.name.replace("_", "-")
         forms = [[f"--{name}", "True"], [f"--{name}=true"], [f"--{name}"]]
         for words in forms:
-            made = settings_of([command, *place, *extra, *words], monkeypatch)
+            made = settings_of([command, *place, *extra, *words])
             assert getattr(made, field.name) is True
         for words in ([f"--{name}", "False"], [f"--{name}=FALSE"], [f"--no-{name}"]):
-            made = settings_of([command, *place, *extra, *words], monkeypatch)
+            made = settings_of([command, *place, *extra, *words])
             assert getattr(made, field.name) is False
 
 
@@ -133,35 +131,35 @@ def test_every_boolean_takes_all_four_forms(command: str, monkeypatch: pytest.Mo
     ],
 )
 def test_what_is_meant_is_proposed(command: str, name: str, expected: str) -> None:
-    said = spelling.meant(name, command, cli.COMMANDS)
+    said = spelling.meant(name, command, COMMANDS)
     assert said.startswith(f" Did you mean {expected}")
 
 
 def test_an_option_of_another_command_is_said_to_be_one() -> None:
-    assert spelling.meant("--steps", "generate", cli.COMMANDS) == " It is an option of finetune."
-    assert spelling.meant("--qqqqqq", "generate", cli.COMMANDS) == ""
+    assert spelling.meant("--steps", "generate", COMMANDS) == " It is an option of finetune."
+    assert spelling.meant("--qqqqqq", "generate", COMMANDS) == ""
 
 
 @pytest.mark.parametrize(
     ("name", "expected"), [("train", "finetune"), ("finetun", "finetune"), ("sample", "generate")]
 )
 def test_a_command_is_proposed(name: str, expected: str) -> None:
-    assert spelling.meant_command(name, cli.COMMANDS) == f" Did you mean {expected}?"
+    assert spelling.meant_command(name, COMMANDS) == f" Did you mean {expected}?"
 
 
 def test_every_synonym_stands_for_an_option_that_there_is() -> None:
     own = {
         field.name.replace("_", "-")
-        for config in cli.COMMANDS.values()
+        for config in COMMANDS.values()
         for field, _, _ in options(config)
     }
     assert set(spelling.SYNONYMS) <= own
 
 
 @pytest.mark.parametrize("words", ["--overwrite=maybe x", "--dataset"])
-def test_what_is_no_value_is_refused(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_value_is_refused(words: str) -> None:
     with pytest.raises(UsageError):
-        settings_of(["finetune", *words.split()], monkeypatch)
+        settings_of(["finetune", *words.split()])
 
 
 def test_a_wrong_value_of_a_variable_is_told_as_the_variables(cli: Run) -> None:
@@ -180,13 +178,13 @@ def test_a_misspelt_variable_is_told_with_a_proposal() -> None:
         "GPT2CLI_GENERATE_TEMPERATUR": "GPT2CLI_GENERATE_TEMPERATURE",
     }
     for name, meant in variables.items():
-        (line,) = spelling.strange_variables({name: "1"}, cli.COMMANDS)
+        (line,) = spelling.strange_variables({name: "1"}, COMMANDS)
         assert name in line
         assert line.endswith(f"Did you mean {meant}?")
-    (line,) = spelling.strange_variables({"GPT2CLI_EXPORT_QQQQ": "1"}, cli.COMMANDS)
+    (line,) = spelling.strange_variables({"GPT2CLI_EXPORT_QQQQ": "1"}, COMMANDS)
     assert "does nothing" in line
     others = ("GPT2CLI_CPU_DEVICES", "GPT2CLI_PINS", "GPT2CLI_OFFLINE", "GPT2CLI_FINETUNE_STEPS")
-    assert not [*spelling.strange_variables(dict.fromkeys(others, "1"), cli.COMMANDS)]
+    assert not [*spelling.strange_variables(dict.fromkeys(others, "1"), COMMANDS)]
 
 
 def test_a_misspelt_variable_is_warned_of_once_and_not_when_quiet(cli: Run) -> None:

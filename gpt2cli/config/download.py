@@ -1,4 +1,4 @@
-"""What `gpt2cli download` can be told."""
+"""The settings of `gpt2cli download`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,29 @@ MOST_ADDRESS = 2000
 class DownloadConfig(Shared):
     """Fetch OpenAI's GPT-2 models, checked and resumable.
 
-    MODEL is 124M (the default), 355M, 774M or 1558M, or tiny, which comes with gpt2cli and needs
-    no network. What is there and good is left alone. GPT2CLI_TIMEOUT_SECONDS (30) and
-    GPT2CLI_RETRY_SECONDS (1; the waits between tries grow from it) set the patience with a host.
+    Files that are there and intact are not fetched again. GPT2CLI_TIMEOUT_SECONDS (30) says how
+    long to wait for a host, GPT2CLI_RETRY_SECONDS (1) before the second try; later waits grow.
+
+    Examples:
+        gpt2cli download 355M
+        gpt2cli download 124M --mirror https://models.example.org/gpt-2
     """
 
-    models: tuple[str, ...] = argument("Models to fetch.", default=(DEFAULT_MODEL,))
-    mirror: tuple[str, ...] = option(
-        (), "Address to look for MODEL/FILE under, before the default hosts (repeatable)."
+    group = "Source"
+    models: tuple[str, ...] = argument(
+        "124M, 355M, 774M, 1558M, or tiny, which comes with gpt2cli and needs no network.",
+        default=(DEFAULT_MODEL,),
     )
-    verify: bool = option(False, "Hash again what is there, and fetch what is wrong.")
+    mirror: tuple[str, ...] = option(
+        (), "Address that has MODEL/FILE, to try before the default hosts (repeatable)."
+    )
+    verify: bool = option(False, "Hashes the files that are there, and fetches damaged ones again.")
 
     def __post_init__(self) -> None:
         """Checks the mirrors' addresses.
 
         Raises:
-            UsageError: one of them is no address of HTTP's.
+            UsageError: one of them is not an HTTP address.
         """
         super().__post_init__()
         for url in self.mirror:
@@ -43,7 +50,7 @@ class DownloadConfig(Shared):
 
 
 def is_address(url: str) -> bool:
-    """Returns whether a text is an address of HTTP's with a host."""
+    """Returns whether a text is an HTTP address with a host."""
     # Loading it would slow the start of every command.
     from urllib.parse import urlsplit
 

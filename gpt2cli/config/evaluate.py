@@ -1,4 +1,4 @@
-"""What `gpt2cli evaluate` can be told."""
+"""The settings of `gpt2cli evaluate`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,35 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt2cli.config.shared import CorpusOptions, ReadingOptions, SourceOptions
-from gpt2cli.options import option
+from gpt2cli.options import Config, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(CorpusOptions, ReadingOptions, SourceOptions):
+class WindowOptions(Config):
+    """How the text is cut into windows."""
+
+    group = "Batch"
+    stride: int | None = option(
+        None,
+        "Tokens from one window to the next; the tokens before them serve only as context.",
+        least=1,
+        unset="half of the model's window",
+    )
+    batch_size: int = option(1, "Windows computed at once.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(CorpusOptions, WindowOptions, ReadingOptions, SourceOptions):
     """Judge how well a run, or a base model, predicts a text.
 
     Every token is judged once, in overlapping windows, so that it has others before it.
+
+    Examples:
+        gpt2cli evaluate held-out.txt
+        gpt2cli evaluate held-out.txt --model-name 124M --format jsonl
     """
 
-    stride: int | None = option(
-        None,
-        "Tokens from one window to the next; the others before them are context alone [half of "
-        "the model's window].",
-        least=1,
+    group = "Output"
+    format: Literal["text", "jsonl"] = option(
+        "text", "text: a line for people; jsonl: a line of JSON."
     )
-    batch_size: int = option(1, "Windows at once.", least=1)
-    format: Literal["text", "jsonl"] = option("text", "A line for people, or one of JSON.")

@@ -1,4 +1,4 @@
-"""What `gpt2cli export` can be told."""
+"""The settings of `gpt2cli export`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
     "savedmodel": ("float32",),
     "tar": ("float32",),
 }
-# The formats that are told by the ending of a file's name.
+# The formats that the ending of a file's name gives.
 ENDINGS = {".gguf": "gguf", ".tar": "tar", ".tar.gz": "tar", ".tgz": "tar"}
 # The endings of files that other programs write, and no format here does.
 FOREIGN = (
@@ -32,17 +32,24 @@ class ExportConfig(SourceOptions):
     """Write a run, or a base model, in the format of another program.
 
     An old export stays whole until the new one takes its place.
+
+    Examples:
+        gpt2cli export hub/tales
+        gpt2cli export tales.gguf --precision q8_0
+        gpt2cli export 124M.tar.gz --model-name 124M
     """
 
-    destination: str = argument("The folder or file to write.")
+    group = "Output"
+    destination: str = argument("Folder or file to write.")
     format: Literal["auto", "huggingface", "openai", "gguf", "savedmodel", "tar"] = option(
         "auto",
-        "auto: gguf or tar where DESTINATION ends in .gguf, .tar or .tar.gz, else huggingface.",
+        "auto: gguf or tar if DESTINATION ends in .gguf, .tar or .tar.gz, else huggingface.",
     )
     precision: Literal["float32", "float16", "q8_0"] = option(
-        "float32", "float16: half the size (huggingface, gguf); q8_0: a quarter of it (gguf)."
+        "float32",
+        "Type of the weights. float16: half the size (huggingface, gguf); q8_0: a quarter (gguf).",
     )
-    overwrite: bool = option(False, "Replace an export at DESTINATION.")
+    overwrite: bool = option(False, "Replaces an export at DESTINATION.")
 
     def __post_init__(self) -> None:
         """Checks what no single option shows.
@@ -67,7 +74,7 @@ class ExportConfig(SourceOptions):
         self._check_ending()
 
     def _check_ending(self) -> None:
-        """Raises UsageError where the destination's ending is that of another format."""
+        """Raises UsageError if the destination's ending is that of another format."""
         foreign = next((end for end in FOREIGN if self.destination.lower().endswith(end)), "")
         if self.ending and ENDINGS[self.ending] == self.kind:
             return
@@ -81,7 +88,7 @@ class ExportConfig(SourceOptions):
 
     @property
     def ending(self) -> str:
-        """The ending of the destination that tells a format, or nothing."""
+        """The ending of the destination that gives the format, or nothing."""
         return next((end for end in ENDINGS if self.destination.lower().endswith(end)), "")
 
     @property

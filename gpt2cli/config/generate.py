@@ -1,4 +1,4 @@
-"""What `gpt2cli generate` can be told."""
+"""The settings of `gpt2cli generate`."""
 
 from __future__ import annotations
 
@@ -19,26 +19,34 @@ DEFAULT_FOLDER = "gen"
 
 @dataclass(frozen=True, kw_only=True)
 class PromptOptions(Config):
-    """What is continued, and how far."""
+    """What is continued."""
 
+    group = "Prompts"
     prefix: tuple[str, ...] = option((), "Text to continue (repeatable).")
     prefix_file: str | None = option(
-        None, "File with one text to continue; a line break at its end is left out."
+        None, "File that holds one text to continue; a line break at its end is left out."
     )
     prompts: str | None = option(
         None,
-        "File of texts to continue, one a line, or .json or .jsonl with `prompt`; - is stdin, "
-        "which is also read where it is a pipe and no text is given.",
+        "File of texts to continue: one a line, or .json or .jsonl with `prompt`. -: stdin, which "
+        "is also read if it is a pipe and no text is given.",
     )
     keep_line_ends: bool = option(
-        False, r"Keep \r\n and \r in texts to continue; else they become \n."
+        False, r"Keeps \r\n and \r in texts to continue; else they become \n."
     )
-    length: int | None = option(None, "New tokens at most [what is left of the window].", least=1)
-    stop: tuple[str, ...] = option((), "A sample ends before this text (repeatable).")
-    truncate: str | None = option(None, "The same as --stop.")
-    ignore_eos: bool = option(False, "Go on beyond the end-of-text token.")
-    nsamples: int = option(1, "Samples for each text; of beams: the best so many.", least=1)
-    batch_size: int = option(1, "Samples decoded at once; with beams: texts.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthOptions(Config):
+    """Where a sample ends."""
+
+    group = "Length"
+    length: int | None = option(
+        None, "Generates at most N tokens.", least=1, unset="what is left of the window"
+    )
+    stop: tuple[str, ...] = option((), "Ends a sample before this text (repeatable).")
+    truncate: str | None = option(None, "Another name of --stop.")
+    ignore_eos: bool = option(False, "Goes on beyond the end-of-text token.")
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -47,52 +55,71 @@ class PromptOptions(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChoiceOptions(Config):
+class BatchOptions(Config):
+    """How many samples there are, and how many at once."""
+
+    group = "Batch"
+    nsamples: int = option(1, "Samples for each text; with beams: the N best ones.", least=1)
+    batch_size: int = option(1, "Samples generated at once; with beams: texts.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions(Config):
     """How the next token is chosen."""
 
+    group = "Sampling"
     temperature: float = option(
         DEFAULT_TEMPERATURE,
-        f"Lower is tamer, down to {LEAST_TEMPERATURE}; 0 takes the likeliest token.",
+        f"Divides the logits: lower is tamer, down to {LEAST_TEMPERATURE} (0: likeliest token).",
         least=0,
     )
-    top_k: int = option(0, "Draw from the k likeliest tokens; 0: from all.", least=0)
+    top_k: int = option(0, "Samples from the N likeliest tokens (0: from all).", least=0)
     top_p: float = option(
         0.0,
-        "Draw from the likeliest tokens that reach this probability; 0: from all.",
+        "Samples from the fewest tokens that reach this probability together (0: from all).",
         least=0,
         most=1,
     )
     min_p: float = option(
         0.0,
-        "Draw from tokens of at least this share of the likeliest's probability; 0: from all.",
+        "Samples from tokens with this share of the likeliest's probability or more (0: from all).",
         least=0,
         most=1,
     )
     typical_p: float = option(
         1.0,
-        "Draw from the tokens of most expected surprise that reach this probability; 1: from all.",
+        "Samples from the most typical tokens that reach this probability together (1: from all).",
         least=0,
         most=1,
     )
     repetition_penalty: float = option(
-        1.0, "Makes tokens that the text has less likely; 1: not at all.", least=0.01, most=100
+        1.0,
+        "Makes tokens that the text has already less likely (1: no penalty).",
+        least=0.01,
+        most=100,
     )
     no_repeat_ngram_size: int = option(
-        0, "No run of so many tokens comes twice; 0: any may.", least=0
+        0, "Lets no sequence of N tokens come twice (0: any may).", least=0
     )
-    num_beams: int = option(1, "Beams to search with for the likeliest text; 1: none.", least=1)
-    beam_sample: bool = option(False, "Draw the candidates of the beams, with all filters.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(Config):
+    """How whole texts are searched for."""
+
+    group = "Beam and contrastive search"
+    num_beams: int = option(
+        1, "Searches for the likeliest text with N beams (1: no search).", least=1
+    )
+    beam_sample: bool = option(False, "Samples the candidates of the beams, with all filters.")
     length_penalty: float = option(
-        1.0, "Beams are judged by log-probability over length to this power.", least=-10, most=10
+        1.0, "Ranks beams by log-probability over length to the power N.", least=-10, most=10
     )
-    early_stopping: bool = option(
-        False, "End the search once as many beams as there are have ended."
-    )
-    multi_gpu: bool = option(False, "Of gpt-2-simple's; text is written on one device.")
+    early_stopping: bool = option(False, "Ends the search once --num-beams texts have ended.")
     penalty_alpha: float = option(
         0.0,
-        "Contrastive search: how much a candidate of the --top-k is held against for being like "
-        "the text before; 0: none.",
+        "Contrastive search among the --top-k candidates: the weight of their similarity to the "
+        "text before (0: no such search).",
         least=0,
         most=1,
     )
@@ -102,30 +129,55 @@ class ChoiceOptions(Config):
 class OutputOptions(Config):
     """Where the samples go, and in which form."""
 
-    include_prefix: bool = option(True, "Whether a sample begins with its prefix.")
-    sample_delim: str = option(DEFAULT_DELIMITER, "Stands between two samples.")
+    group = "Output"
+    include_prefix: bool = option(True, "Begins each sample with its prefix.")
+    sample_delim: str = option(DEFAULT_DELIMITER, "Text between two samples.")
     format: Literal["text", "jsonl"] = option(
         "text", "jsonl: a line of JSON for each sample, with its tokens and their probabilities."
     )
     stream: bool | None = option(
-        None, "Whether text is shown as it is written [on a terminal, where that can be]."
+        None,
+        "Shows the text while it is generated.",
+        unset="on a terminal, if the other options allow it",
     )
-    destination_path: str | None = option(None, "File to write all samples to, in place of stdout.")
-    nfiles: int | None = option(None, "Files to write, each with all samples [1].", least=1)
+    destination_path: str | None = option(
+        None, "Writes all samples to this file instead of stdout."
+    )
+    nfiles: int | None = option(None, "Writes N files, each with all samples.", least=1, unset=1)
     folder: str | None = option(
-        None, f"Folder to put files in, beside what is there [{DEFAULT_FOLDER} with --nfiles]."
+        None,
+        "Writes files into this folder, beside what is there.",
+        unset=f"{DEFAULT_FOLDER} with --nfiles",
     )
-    overwrite: bool = option(False, "Replace --destination-path if it exists.")
+    overwrite: bool = option(False, "Replaces --destination-path if it exists.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig(
-    PromptOptions, ChoiceOptions, OutputOptions, ReadingOptions, SeedOptions, SourceOptions
+    PromptOptions,
+    LengthOptions,
+    BatchOptions,
+    SamplingOptions,
+    SearchOptions,
+    OutputOptions,
+    ReadingOptions,
+    SeedOptions,
+    SourceOptions,
 ):
     """Write text from a run, or from a base model.
 
     The text goes to stdout and everything else to stderr.
+
+    Examples:
+        gpt2cli generate --prefix "Once upon a time" --length 100
+        gpt2cli generate --model-name 124M --nsamples 5 --top-k 40 --seed 1
+        gpt2cli generate --prompts prompts.txt --format jsonl > samples.jsonl
     """
+
+    group = "Memory and device"
+    multi_gpu: bool = option(
+        False, "Accepted from gpt-2-simple, and ignored: one device generates."
+    )
 
     def __post_init__(self) -> None:
         """Checks what no single option shows.
@@ -153,14 +205,14 @@ class GenerateConfig(
 
     @property
     def search(self) -> Literal["tokens", "beams", "contrast"]:
-        """How texts are searched for."""
+        """The search that finds the text."""
         if self.num_beams > 1:
             return "beams"
         return "contrast" if self.penalty_alpha else "tokens"
 
 
 def check_search(config: GenerateConfig) -> None:
-    """Raises UsageError where options on how tokens are chosen contradict each other."""
+    """Raises UsageError if options on how tokens are chosen contradict each other."""
     drawing = {
         "--temperature": config.temperature not in (0, DEFAULT_TEMPERATURE),
         "--top-p": 0 < config.top_p < 1,
@@ -194,7 +246,7 @@ def check_search(config: GenerateConfig) -> None:
 
 
 def check_output(config: GenerateConfig) -> None:
-    """Raises UsageError where options on the output contradict each other."""
+    """Raises UsageError if options on the output contradict each other."""
     folder = "--folder" if config.folder else "--nfiles"
     refuse_both(bool(config.destination_path and config.files), "--destination-path", folder)
     if config.stream:
@@ -209,7 +261,7 @@ def check_output(config: GenerateConfig) -> None:
 
 
 def refuse_both(given: bool, one: str, other: str) -> None:
-    """Raises UsageError, naming both, where two options are given that contradict each other."""
+    """Raises UsageError, naming both options, if two are given that contradict each other."""
     if given:
         raise UsageError(f"{one} and {other} contradict each other; give one of them.")
 

@@ -1,4 +1,4 @@
-"""What several commands can be told: each option written once."""
+"""The settings that several commands share: each option written once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Literal
 
 from gpt2cli.errors import Gpt2cliError, UsageError, shortened
 from gpt2cli.options import Config, argument, flag, option
-from gpt2cli.runtime import hardware
 
 DEFAULT_MODEL = "124M"
 DEFAULT_RUN = "run1"
@@ -48,18 +47,28 @@ def check_component(name: str, given: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared(Config):
-    """What every command can be told."""
+class ModelOptions(Config):
+    """Where base models are."""
 
+    group = "Model and run"
     model_dir: str = option("models", "Folder that holds the base models.")
-    quiet: bool = option(False, "Print results, errors and lost work alone.", short="-q")
-    verbose: bool = option(False, "Show TensorFlow's own log too.", short="-v")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared(ModelOptions):
+    """The options of every command."""
+
+    group = "Reporting"
+    quiet: bool = option(
+        False, "Prints only results, errors, and warnings of lost work.", short="-q"
+    )
+    verbose: bool = option(False, "Shows TensorFlow's own log too.", short="-v")
 
     def __post_init__(self) -> None:
         """Checks what no range shows.
 
         Raises:
-            UsageError: a name is empty, or is no text.
+            UsageError: a name is empty, or is not text.
         """
         super().__post_init__()
         for name in ("model_name", "model_dir", "run_name", "checkpoint_dir"):
@@ -71,11 +80,14 @@ class Shared(Config):
 class RunOptions(Shared):
     """Which run."""
 
+    group = "Model and run"
     offline: bool = option(
         False,
-        "Never fetch a missing model (GPT2CLI_OFFLINE=1 says so for every command).",
+        "Never fetches a missing model (GPT2CLI_OFFLINE=1: nor does any command).",
     )
-    run_name: str | None = option(None, f"Run: a folder in --checkpoint-dir [{DEFAULT_RUN}].")
+    run_name: str | None = option(
+        None, "Name of the run: a folder in --checkpoint-dir.", unset=DEFAULT_RUN
+    )
     checkpoint_dir: str = option("checkpoint", "Folder that holds the runs.")
 
     @property
@@ -98,11 +110,12 @@ class RunOptions(Shared):
 class SourceOptions(RunOptions):
     """Which weights are read: a run's, or a base model's."""
 
+    group = "Model and run"
     model_name: str | None = option(
-        None, "Base model to take, in place of a run: a folder in --model-dir, or a path."
+        None, "Base model to read instead of a run: a folder in --model-dir, or a path."
     )
     checkpoint: str = option(
-        "latest", "Which checkpoint of the run: latest, best (by validation), or a step's number."
+        "latest", "Checkpoint of the run: latest, best (lowest validation loss), or a step."
     )
 
     def __post_init__(self) -> None:
@@ -121,37 +134,43 @@ class SourceOptions(RunOptions):
                     f"'{shortened(self.checkpoint)}'."
                 )
             if self.model_name is not None:
-                raise UsageError("--checkpoint is of a run, and --model-name has none; give one.")
+                raise UsageError("--checkpoint needs a run, and --model-name is none; give one.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions(Config):
-    """What the work runs on."""
+    """The device that computes."""
 
+    group = "Memory and device"
     device: Literal["auto", "cpu", "gpu"] = option(
-        "auto", "What to compute on; auto: the GPU where there is one."
+        "auto", "Device to compute on; auto: the GPU if there is one."
     )
     gpu_memory_limit: str | None = option(
-        None, "What may be taken of each GPU's memory, as 8GB or 6000MB [what is needed]."
+        None,
+        "Takes at most this much memory of each GPU, as 8GB or 6000MB.",
+        unset="what is needed",
     )
-    xla: bool = option(True, "Compile by XLA: slower to start, faster from then on.")
+    xla: bool = option(True, "Compiles with XLA: slower to start, faster from then on.")
 
     def __post_init__(self) -> None:
         """Checks what no single option shows.
 
         Raises:
-            UsageError: --gpu-memory-limit is no size.
+            UsageError: --gpu-memory-limit is not a size.
         """
         super().__post_init__()
         self.gpu_bytes  # noqa: B018
 
     def check_device(self) -> None:
-        """Checks what is asked of a GPU, as far as it can be known without TensorFlow.
+        """Checks the device options against the machine, as far as possible without TensorFlow.
 
         Raises:
-            Gpt2cliError: a GPU is asked for, and there is none that TensorFlow could use.
+            Gpt2cliError: --device is gpu, and there is none that TensorFlow could use.
             UsageError: --gpu-memory-limit is more than the GPU has.
         """
+        # Loading it would slow the start of every command.
+        from gpt2cli.runtime import hardware
+
         if self.device == "gpu" and not hardware.may_have_gpu():
             reason = hardware.HIDDEN if hardware.has_driver() else hardware.NO_DRIVER
             raise Gpt2cliError(f"{hardware.NO_GPU} {reason}")
@@ -167,10 +186,10 @@ class ComputeOptions(Config):
 
     @property
     def gpu_bytes(self) -> int | None:
-        """What may be taken of each GPU's memory (bytes), or None.
+        """The most memory to take of each GPU (bytes), or None.
 
         Raises:
-            UsageError: --gpu-memory-limit is no size.
+            UsageError: --gpu-memory-limit is not a size.
         """
         asked = self.gpu_memory_limit
         if asked is None:
@@ -186,24 +205,25 @@ class ComputeOptions(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingOptions(ComputeOptions):
-    """How a model is held that is read and not trained."""
+    """The precision of a model that is not trained."""
 
     precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = option(
         "auto",
-        "What the weights are held in; int8: the weights alone, with a scale a row. auto: bfloat16 "
-        "on a GPU from compute capability 8.0 on, float16 from 7.0 on, else float32.",
+        "Type of the weights in memory; int8 quantizes only them, with a scale for each row. auto: "
+        "bfloat16 on a GPU from compute capability 8.0 on, float16 from 7.0 on, else float32.",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedOptions(Config):
-    """What random choices follow from."""
+    """The source of random numbers."""
 
     seed: int | None = option(
         None,
-        "Seed of every random choice; drawn anew where none is given.",
+        "Seed of every random choice.",
         least=0,
         most=2**32 - 1,
+        unset="a new one each time",
     )
 
 
@@ -211,25 +231,30 @@ class SeedOptions(Config):
 class CorpusOptions(Config):
     """Which text is read, and how."""
 
+    group = "Text"
     dataset: tuple[str, ...] = argument(
         "Text files, .csv, .tsv, .json, .jsonl, or .npy and .npz of tokens, any of them .gz; "
         "folders of them (recursive); globs; pipes; or - for stdin."
     )
-    encoding: str = option("utf-8", "How text is written: utf-8, cp1252, shift-jis, …")
-    keep_line_ends: bool = option(False, r"Keep \r\n and \r in texts; else they become \n.")
+    encoding: str = option("utf-8", "Encoding of text: utf-8, cp1252, shift-jis, …")
+    keep_line_ends: bool = option(False, r"Keeps \r\n and \r in texts; else they become \n.")
     csv_column: str | None = option(
-        None, "Column of a csv that is text: its name, or its number from 1 [as it looks]."
+        None,
+        "Column of a CSV file that holds the text: its name, or its number from 1.",
+        unset="detected",
     )
     csv_header: bool | None = option(
-        None, "Whether a csv's first row is the columns' names [as it looks]."
+        None, "Whether the first row of a CSV file names the columns.", unset="detected"
     )
     csv_delimiter: str | None = option(
-        None, "Character between two cells of a csv, or the word tab [as it looks]."
+        None,
+        "Character between two cells of a CSV file, or the word tab.",
+        unset="detected",
     )
     text_field: str | None = option(
         None,
-        "Field of a record of JSON that is text or a list of texts; a.b is b in a [text, else one "
-        "of a telling name].",
+        "Field of a JSON record that holds a text or a list of texts; a.b is b in a.",
+        unset="text, else a field with a telling name",
     )
 
     @property
@@ -249,7 +274,7 @@ class CorpusOptions(Config):
             codecs.getincrementaldecoder(self.encoding)
         except (LookupError, ValueError) as error:
             raise UsageError(
-                f"--encoding: {shortened(error)}. Python's names are meant, as cp1252."
+                f"--encoding: {shortened(error)}. Give one of Python's names, as cp1252."
             ) from error
         delimiter = self.delimiter
         if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):

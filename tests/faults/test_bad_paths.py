@@ -215,6 +215,6 @@ def test_a_bad_file_in_a_run_is_refused_or_stepped_over_in_words(
 
 
 def test_the_matrix_has_every_command() -> None:
-    from gpt2cli.cli import COMMANDS
+    from gpt2cli.application import COMMANDS
 
     assert {role.split()[0] for role in ROLES} == set(COMMANDS)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2cli import cli, errors, spelling
+from gpt2cli.application import COMMANDS
 from gpt2cli.config.download import is_address
 from gpt2cli.distributed import cluster, rendezvous, wire
 from gpt2cli.distributed.cluster import Cluster
@@ -234,7 +235,7 @@ def test_whatever_the_command_line_it_is_read_or_refused(words: list[str]) -> No
 @cases(300)
 @given(st.dictionaries(st.text(max_size=20).map("GPT2CLI_".__add__), TEXT, max_size=4))
 def test_whatever_variables_there_are_each_line_can_be_read(variables: dict[str, str]) -> None:
-    for line in spelling.strange_variables(variables, cli.COMMANDS):
+    for line in spelling.strange_variables(variables, COMMANDS):
         assert len(errors.message(line)) < 500
 
 
