@@ -168,8 +168,8 @@ def computed(job: Job) -> Iterator[Record]:
         ):
             training = session.Session(config, job.start, job.state, job.data, members)
             sampler = Sampler(config, job.start, training, job.tokenizer)
-        if training.method.why:
-            yield Notice(f"computing: {training.method.why}")
+        if training.backend.reason:
+            yield Notice(f"computing: {training.backend.reason}")
         records = loop.drive(config, training, sampler, stop, job.needed)
         yield from noted(records, job.folder)
 
@@ -196,7 +196,7 @@ def noted(records: Iterator[Record], folder: Path | None) -> Iterator[Record]:
         return
     from gpt2cli.training import tensorboard
 
-    log, curves = run_log.Log(folder), tensorboard.Board(folder)
+    log, curves = run_log.Log(folder), tensorboard.TensorBoardWriter(folder)
     with contextlib.closing(curves):
         for record in records:
             if isinstance(record, Progress):

@@ -20,11 +20,11 @@ from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.storage.state import State
 from gpt2cli.text import batches
 from gpt2cli.text.dataset import Data
-from gpt2cli.training import method, model, setup
+from gpt2cli.training import model, setup
+from gpt2cli.training.backend import Backend, choose_backend
 from gpt2cli.training.evaluation import Evaluator, Totals
-from gpt2cli.training.method import Method
 from gpt2cli.training.schedule import Schedule
-from gpt2cli.training.step import Pending, Trainer
+from gpt2cli.training.step import PendingStep, Trainer
 from gpt2cli.training.workers import Team, recipe
 
 
@@ -37,7 +37,7 @@ class Session:
         saved: the step of the newest checkpoint of this run, or None.
         last: the step at which it will end; None: it has no end.
         team: who trains together.
-        method: how the network is computed.
+        backend: what computes the network.
     """
 
     def __init__(
@@ -60,16 +60,13 @@ class Session:
         self.saved = start.step if start.step else None
         # What the newest checkpoint's own state file holds, where it has one.
         self._kept = state if start.state else None
-        self._config, self._data, self._folder = (
-            config,
-            data,
-            paths.run_folder(config.checkpoint_dir, config.run),
-        )
+        self._config, self._data = config, data
+        self._folder = paths.run_folder(config.checkpoint_dir, config.run)
         self.team = team
         frozen = devices.frozen_type(config.precision)
         self._model = model.load(start, state, self._folder, frozen, writes=team.leads)
         self.weights = self._model.weights
-        self.method = self._chosen_method(start)
+        self.backend = self._chosen_backend(start)
         self._trainer = self._loaded_trainer(start)
         self.last = setup.last_step(config, state, data.windows_per_epoch)
         self._schedule = Schedule(
@@ -78,14 +75,14 @@ class Session:
         self._evaluator = Evaluator(self.weights, start.hparams, xla=config.xla)
         self._began = self._saved_at = self._launched_at = time.monotonic()
         # Steps that were begun and not reported, with their learning rates.
-        self._launched: list[tuple[float, Pending]] = []
+        self._launched: list[tuple[float, PendingStep]] = []
         self._count = config.accumulate_gradients * config.batch_size
         if team.leads:
             atomic.need_room(self._folder, self.size(), "Nothing was changed.")
 
-    def _chosen_method(self, start: CheckpointSource) -> Method:
+    def _chosen_backend(self, start: CheckpointSource) -> Backend:
         config = self._config
-        return method.chosen(
+        return choose_backend(
             start.hparams,
             devices.precision(config.precision),
             xla=config.xla,
@@ -95,7 +92,7 @@ class Session:
 
     def _loaded_trainer(self, start: CheckpointSource) -> Trainer:
         """Returns what trains the weights, with the run's optimiser state where it has one."""
-        how = recipe(self._config, self.method)
+        how = recipe(self._config, self.backend)
         trainer = self.team.trainer(self.weights, start.hparams, how)
         if start.state is None or start.state.optimizer != self._config.optimizer:
             return trainer
@@ -113,7 +110,7 @@ class Session:
     @property
     def runs_ahead(self) -> bool:
         """Whether a step can be begun before the one before it is done: on a GPU, alone."""
-        return self.method.gpu and self.team.alone
+        return self.backend.gpu and self.team.alone
 
     @property
     def waiting(self) -> float:
@@ -142,7 +139,9 @@ class Session:
         ).reshape(config.accumulate_gradients, config.batch_size, self._data.window + 1)
         rate = self._schedule(step)
         with self._joint():
-            pending = self._trainer.step(drawn, rate, step, self.state.seed, cancelled)
+            pending = self._trainer.step(
+                drawn, rate, step=step, seed=self.state.seed, cancelled=cancelled
+            )
         if pending is not None:
             self._launched.append((rate, pending))
         return pending is not None

@@ -28,7 +28,7 @@ def described(plugin: str, kind: int) -> Any:
 SCALAR, TEXT = described("scalars", 1), described("text", 2)
 
 
-class Board:
+class TensorBoardWriter:
     """A run's events and its loss.png; where they cannot be written, training goes on."""
 
     def __init__(self, folder: Path) -> None:

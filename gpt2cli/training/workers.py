@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.eager import context as eager
 
+from gpt2cli.arrays import Weights
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.distributed.cluster import Cluster
 from gpt2cli.distributed.rendezvous import Line
@@ -17,8 +18,9 @@ from gpt2cli.errors import TryLaterError
 from gpt2cli.hparams import HParams
 from gpt2cli.runtime import devices, hardware
 from gpt2cli.training import replicas, setup
-from gpt2cli.training.method import Method
-from gpt2cli.training.step import Recipe, Trainer
+from gpt2cli.training.backend import Backend
+from gpt2cli.training.options import TrainingOptions
+from gpt2cli.training.step import Trainer
 
 # What processes can say to each other between steps: to go on, a signal's number, or enough.
 GO_ON, ENOUGH = 0, 65
@@ -59,11 +61,11 @@ class Team:
         elif config.is_shared:
             yield "--multi-gpu: there is one device alone; it trains as without."
 
-    def trainer(self, weights: Mapping[str, Any], hparams: HParams, recipe: Recipe) -> Trainer:
+    def trainer(self, weights: Weights, hparams: HParams, options: TrainingOptions) -> Trainer:
         """Returns what trains these variables, on all devices."""
         if self._strategy is None:
-            return Trainer(weights, hparams, recipe)
-        return replicas.Group(self._strategy, weights, hparams, recipe)
+            return Trainer(weights, hparams, options)
+        return replicas.ReplicatedTrainer(self._strategy, weights, hparams, options)
 
     def agreed(self, word: int) -> int:
         """Returns the largest of the words that the processes say at this moment.
@@ -104,9 +106,9 @@ class Team:
             raise TryLaterError(f"Another worker is gone ({reason(error.message)}).") from error
 
 
-def recipe(config: FinetuneConfig, how: Method) -> Recipe:
+def recipe(config: FinetuneConfig, how: Backend) -> TrainingOptions:
     """Returns how the config wants the model trained."""
-    return Recipe(
+    return TrainingOptions(
         optimizer=config.optimizer,
         accumulate=config.accumulate_gradients,
         clip_norm=config.clip_norm,
@@ -115,7 +117,7 @@ def recipe(config: FinetuneConfig, how: Method) -> Recipe:
         precision=devices.precision(config.precision),
         recompute=config.use_memory_saving_gradients,
         blocks_only=config.only_train_transformer_layers,
-        method=how,
+        backend=how,
     )
 
 

@@ -18,10 +18,10 @@ from tests.conftest import Run
 from tests.distributed import twice
 from tests.distributed.runs import arrays, command, losses, model_and_text
 
-RECIPES: list[dict[str, Any]] = [
+VARIANTS: list[dict[str, Any]] = [
     {},
-    {"accumulate": 3, "weight_decay": 0.1, "way": "FULL"},
-    {"recompute": True, "clip_norm": 0.1, "way": "PARTIAL"},
+    {"accumulate": 3, "weight_decay": 0.1, "mode": "FULL"},
+    {"recompute": True, "clip_norm": 0.1, "mode": "PARTIAL"},
     {"optimizer": "adafactor"},
     {"optimizer": "adafactor", "accumulate": 3, "clip_norm": 0.0},
     {"optimizer": "sgd"},
@@ -36,7 +36,7 @@ TWO = os.environ | {"GPT2CLI_CPU_DEVICES": "2"}
 @pytest.fixture(scope="module")
 def found() -> list[dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.distributed.twice", *map(json.dumps, RECIPES)],
+        [sys.executable, "-m", "tests.distributed.twice", *map(json.dumps, VARIANTS)],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -48,13 +48,13 @@ def found() -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_twenty_steps_on_two_devices_equal_those_on_one(found: list[dict[str, Any]]) -> None:
-    for recipe, result in zip(RECIPES[:EQUAL], found, strict=False):
+    for options, result in zip(VARIANTS[:EQUAL], found, strict=False):
         pairs = np.array(result["losses"])
         assert pairs.shape == (twice.STEPS, 2)
-        np.testing.assert_allclose(pairs[:, 0], pairs[:, 1], atol=1e-5, err_msg=str(recipe))
+        np.testing.assert_allclose(pairs[:, 0], pairs[:, 1], atol=1e-5, err_msg=str(options))
         norms = np.array(result["norms"])
-        np.testing.assert_allclose(norms[:, 0], norms[:, 1], rtol=1e-5, err_msg=str(recipe))
-        assert result["weights"] < 1e-5, recipe
+        np.testing.assert_allclose(norms[:, 0], norms[:, 1], rtol=1e-5, err_msg=str(options))
+        assert result["weights"] < 1e-5, options
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
     python -m tests.distributed.twice '{"optimizer": "sgd"}' …
 
-Each argument is a recipe's settings. It is a program of its own because TensorFlow settles its
+Each argument is a options's settings. It is a program of its own because TensorFlow settles its
 devices once in a process.
 """
 
@@ -38,27 +38,28 @@ def apart(strategy: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the largest differences of losses, norms and weights, and the devices' weights'."""
     from gpt2cli.network import gpt2
     from gpt2cli.network.compiling import CompileMode
-    from gpt2cli.training.method import Method
-    from gpt2cli.training.replicas import Group
-    from gpt2cli.training.step import Recipe, Trainer
+    from gpt2cli.training.backend import Backend
+    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.replicas import ReplicatedTrainer
+    from gpt2cli.training.step import Trainer
     from tests import models
 
     arrays = models.random_arrays(models.MINI)
-    mode = CompileMode[settings.pop("way", "OFF")]
-    recipe = Recipe(**{"clip_norm": 1.0, "method": Method(mode=mode), **settings})
-    one = Trainer(gpt2.variables(arrays.items()), models.MINI, recipe)
-    two = Group(strategy, gpt2.variables(arrays.items()), models.MINI, recipe)
+    mode = CompileMode[settings.pop("mode", "OFF")]
+    options = TrainingOptions(**{"clip_norm": 1.0, "backend": Backend(mode=mode), **settings})
+    one = Trainer(gpt2.variables(arrays.items()), models.MINI, options)
+    two = ReplicatedTrainer(strategy, gpt2.variables(arrays.items()), models.MINI, options)
     generator = np.random.default_rng(1)
-    shape = (recipe.accumulate, BATCH, models.MINI.n_ctx + 1)
+    shape = (options.accumulate, BATCH, models.MINI.n_ctx + 1)
     numbers: list[tuple[float, float]] = []
     for step in range(1, STEPS + 1):
         batches = generator.integers(0, models.MINI.n_vocab, shape).astype(np.int32)
         for trainer in (one, two):
-            pending = trainer.step(batches, 1e-3, step, 5)
+            pending = trainer.step(batches, 1e-3, step=step, seed=5)
             assert pending is not None
             numbers.append(pending.fetch())
     told = np.array(numbers).reshape(STEPS, 2, 2)
-    each = [trainer.weights for trainer in two._trainers]
+    each = [trainer.weights for trainer in two._replicas]
     return {
         "losses": told[:, :, 0].tolist(),
         "norms": told[:, :, 1].tolist(),

@@ -69,27 +69,30 @@ def losses(
 
     from gpt2cli.network import gpt2
     from gpt2cli.runtime import devices
-    from gpt2cli.training import method, replicas
-    from gpt2cli.training.step import Recipe, Trainer
+    from gpt2cli.training import backend, replicas
+    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.step import Trainer
 
     hparams = SHAPES[shape]
     window = hparams.n_ctx
     # TensorFlow settles its devices with whatever is computed first.
     names = devices.names()
-    how = method.chosen(hparams, precision, xla=True, batch=batch // parts, window=window)
-    recipe = Recipe(precision=precision, clip_norm=1.0, method=how, **settings)
+    chosen = backend.choose_backend(
+        hparams, precision, xla=True, batch=batch // parts, window=window
+    )
+    options = TrainingOptions(precision=precision, clip_norm=1.0, backend=chosen, **settings)
     weights = gpt2.variables(gpt2.random_weights(hparams, 0))
     if parts > 1:
         strategy = tf.distribute.MirroredStrategy(names, tf.distribute.ReductionToOneDevice())
-        trainer: Trainer = replicas.Group(strategy, weights, hparams, recipe)
+        trainer: Trainer = replicas.ReplicatedTrainer(strategy, weights, hparams, options)
     else:
-        trainer = Trainer(weights, hparams, recipe)
-    drawn = (recipe.accumulate, batch, window + 1)
+        trainer = Trainer(weights, hparams, options)
+    drawn = (options.accumulate, batch, window + 1)
     # The same in each step, so that there is something to learn.
     windows = np.random.default_rng(1).integers(0, hparams.n_vocab, drawn).astype(np.int32)
     told = []
     for step in range(1, steps + 1):
-        pending = trainer.step(windows, 1e-3, step, 0)
+        pending = trainer.step(windows, 1e-3, step=step, seed=0)
         assert pending is not None
         told.append(pending.fetch())
     peak = 0
@@ -98,8 +101,8 @@ def losses(
     return {
         "losses": [loss for loss, _ in told],
         "norms": [norm for _, norm in told],
-        "fused": how.fused,
-        "why": how.why,
+        "fused": chosen.fused,
+        "why": chosen.reason,
         "peak": peak,
     }
 

@@ -107,18 +107,21 @@ def test_plain_attention_which_judges_the_trial_is_attention_as_numpy_has_it() -
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
-def compiled_parts(hparams: HParams, **recipe: Any) -> dict[str, list[str]]:
+def compiled_parts(hparams: HParams, **options: Any) -> dict[str, list[str]]:
     """Returns the operations of each program that a step of training hands to XLA, by its name."""
     import tensorflow as tf
 
     from gpt2cli.network import gpt2
     from gpt2cli.network.compiling import CompileMode
-    from gpt2cli.training.method import Method
-    from gpt2cli.training.step import Recipe, Trainer
+    from gpt2cli.training.backend import Backend
+    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.step import Trainer
 
-    method = Method(mode=CompileMode.PARTIAL, gpu=True, fused=True)
+    backend = Backend(mode=CompileMode.PARTIAL, gpu=True, fused=True)
     weights = gpt2.variables(models.random_arrays(hparams).items())
-    trainer = Trainer(weights, hparams, Recipe(precision="bfloat16", method=method, **recipe))
+    trainer = Trainer(
+        weights, hparams, TrainingOptions(precision="bfloat16", backend=backend, **options)
+    )
     tokens = tf.zeros([2, hparams.n_ctx + 1], tf.int32)
     numbers = tf.constant(1e-4), tf.constant(1.0), tf.constant([3, 0])
     traced = trainer._compiled.get_concrete_function(tokens, *numbers, first=True, last=True)
@@ -131,7 +134,7 @@ def compiled_parts(hparams: HParams, **recipe: Any) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    "recipe",
+    "options",
     [
         {"clip_norm": 1.0},
         {"clip_norm": 1.0, "recompute": True},
@@ -140,10 +143,10 @@ def compiled_parts(hparams: HParams, **recipe: Any) -> dict[str, list[str]]:
     ids=["usual", "memory-saving", "adafactor"],
 )
 def test_on_a_gpu_xla_gets_no_product_and_no_more_programs_for_more_layers(
-    recipe: dict[str, Any],
+    options: dict[str, Any],
 ) -> None:
     few, many = (
-        compiled_parts(HParams(n_vocab=260, n_ctx=16, n_embd=16, n_head=2, n_layer=n), **recipe)
+        compiled_parts(HParams(n_vocab=260, n_ctx=16, n_embd=16, n_head=2, n_layer=n), **options)
         for n in (2, 24)
     )
     assert len(few) == len(many) < 25

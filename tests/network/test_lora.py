@@ -67,11 +67,12 @@ def test_adapters_count_as_the_matrices_that_they_are_merged_into() -> None:
 @pytest.mark.parametrize("recompute", [False, True])
 def test_steps_of_adapters_equal_the_textbook(recompute: bool) -> None:
     from gpt2cli.network import gpt2
-    from gpt2cli.training.step import Recipe, Trainer
+    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.step import Trainer
 
     arrays, beside = models.random_arrays(HPARAMS), adapters(1)
     weights = gpt2.variables((arrays | beside).items())
-    trainer = Trainer(weights, HPARAMS, Recipe(optimizer="sgd", recompute=recompute))
+    trainer = Trainer(weights, HPARAMS, TrainingOptions(optimizer="sgd", recompute=recompute))
     tokens = np.random.default_rng(0).integers(0, HPARAMS.n_vocab, 12).astype(np.int32)
     trainer.step(tokens[None, None], rate=0.1, step=1, seed=0)
     for name in arrays:
@@ -95,7 +96,8 @@ def test_narrow_weights_give_nearly_the_same_steps() -> None:
 
     from gpt2cli.network import gpt2
     from gpt2cli.training.model import held
-    from gpt2cli.training.step import Recipe, Trainer
+    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.step import Trainer
 
     arrays, beside = models.random_arrays(HPARAMS, deviation=0.1), adapters(1)
     tokens = np.random.default_rng(0).integers(0, HPARAMS.n_vocab, (1, 1, 12)).astype(np.int32)
@@ -104,7 +106,7 @@ def test_narrow_weights_give_nearly_the_same_steps() -> None:
         frozen = held(arrays.items(), kind)
         assert frozen["model/wte"].dtype == kind
         assert frozen["model/ln_f/g"].dtype == tf.float32
-        trainer = Trainer(frozen | gpt2.variables(beside.items()), HPARAMS, Recipe())
+        trainer = Trainer(frozen | gpt2.variables(beside.items()), HPARAMS, TrainingOptions())
         losses.append([loss_of(trainer, tokens, 1e-2, step, 0) for step in (1, 2, 3)])
     assert losses[0][2] < losses[0][0]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)

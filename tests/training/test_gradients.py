@@ -43,13 +43,14 @@ def computed(
     from gpt2cli.network import gpt2
     from gpt2cli.network.compiling import CompileMode
     from gpt2cli.training import gradients
-    from gpt2cli.training.method import Method
-    from gpt2cli.training.step import trained_names
+    from gpt2cli.training.backend import Backend
+    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.step_graph import trained_names
 
     weights = gpt2.variables(weights_of(rank).items())
-    numerics = gradients.Numerics(method=Method(mode=CompileMode[way]), **settings)
-    kind = gradients.Recomputed if recompute else gradients.Whole
-    network = kind(weights, LONG, trained_names(weights, False), numerics)
+    options = TrainingOptions(backend=Backend(mode=CompileMode[way]), **settings)
+    kind = gradients.GradientCheckpointing if recompute else gradients.StoredActivations
+    network = kind(weights, LONG, trained_names(weights, False), options)
 
     def graph(inputs: Any, targets: Any, seed: Any, scale: Any) -> Any:
         taken: dict[str, Any] = {}
@@ -113,10 +114,9 @@ def test_every_way_gives_the_same(settings: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "near"), [("bfloat16", 0.1), ("float16", 0.02)])
 def test_narrow_types_in_pieces_give_nearly_the_same(precision: str, near: float) -> None:
-    import tensorflow as tf
 
     tokens = drawn(2)
-    found = computed("PARTIAL", tokens, precision=tf.as_dtype(precision))
+    found = computed("PARTIAL", tokens, precision=precision)
     expected = computed("OFF", tokens)
     assert found[0] == pytest.approx(expected[0], rel=near / 10)
     for name, gradient in expected[1].items():

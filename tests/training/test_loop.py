@@ -38,10 +38,10 @@ def settings(model: Path, **more: Any) -> FinetuneConfig:
 @pytest.fixture
 def ahead(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Lets a CPU be given work as a GPU is; returns how it is undone."""
-    from gpt2cli.training import method
-    from gpt2cli.training.method import Method
+    from gpt2cli.training import backend
+    from gpt2cli.training.backend import Backend
 
-    monkeypatch.setattr(method, "chosen", lambda *_, **__: Method(gpu=True))
+    monkeypatch.setattr(backend, "choose_backend", lambda *_, **__: Backend(gpu=True))
     return monkeypatch
 
 
@@ -101,13 +101,13 @@ def test_a_step_without_memory_leaves_the_weights_as_they_were() -> None:
     # Its embeddings alone are 200 GB; TensorFlow asks for them while the step is computed.
     huge = drawn(1, 8_000_000, hparams)
     with pytest.raises(tf.errors.ResourceExhaustedError):
-        found.step(huge, 1e-2, 2, 0)
+        found.step(huge, 1e-2, step=2, seed=0)
     # One update was begun and done, and no other one begun.
-    assert [float(count) for count in (found._begun, found._done)] == [1, 1]
+    assert [float(count) for count in (found.graph.begun, found.graph.done)] == [1, 1]
     assert found.intact
     for name, weight in found.weights.items():
         np.testing.assert_array_equal(weight, before[name])
-    found._begun.assign_add(1)
+    found.graph.begun.assign_add(1)
     assert not found.intact
 
 

@@ -19,9 +19,10 @@ TINY = HParams(n_vocab=11, n_ctx=6, n_embd=4, n_head=2, n_layer=1)
 
 def trainer(arrays: dict[str, Any], hparams: HParams = TINY, **settings: Any) -> Any:
     from gpt2cli.network import gpt2
-    from gpt2cli.training.step import Recipe, Trainer
+    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.step import Trainer
 
-    return Trainer(gpt2.variables(arrays.items()), hparams, Recipe(**settings))
+    return Trainer(gpt2.variables(arrays.items()), hparams, TrainingOptions(**settings))
 
 
 def drawn(count: int, batch: int, hparams: HParams = TINY, seed: int = 0) -> Any:
@@ -101,7 +102,7 @@ def test_recomputation_gives_the_same_steps(settings: dict[str, Any]) -> None:
 def test_only_the_blocks_are_trained_where_that_is_asked(recompute: bool) -> None:
     arrays = models.random_arrays(TINY)
     found = trainer(arrays, blocks_only=True, recompute=recompute)
-    found.step(drawn(1, 1), 1e-2, 1, 0)
+    found.step(drawn(1, 1), 1e-2, step=1, seed=0)
     same = {n for n, w in found.weights.items() if np.array_equal(w.numpy(), arrays[n])}
     assert same == {"model/wte", "model/wpe", "model/ln_f/g", "model/ln_f/b"}
     assert not any("wte" in name for name in found.slots)
@@ -143,13 +144,13 @@ def test_a_gradient_that_overflows_float16_is_left_out_and_the_scale_falls() -> 
     arrays = models.random_arrays(TINY)
     found = trainer(arrays, precision="float16")
     found.slots["loss_scale"].assign(2.0**40)
-    found.step(drawn(1, 1), 1e-2, 1, 0)
+    found.step(drawn(1, 1), 1e-2, step=1, seed=0)
     assert found.slots["loss_scale"].numpy() == 2.0**39
     for name, weight in found.weights.items():
         np.testing.assert_array_equal(weight, arrays[name])
     found.slots["loss_scale"].assign(2.0**10)
     found.slots["good_steps"].assign(1999.0)
-    found.step(drawn(1, 1), 1e-2, 2, 0)
+    found.step(drawn(1, 1), 1e-2, step=2, seed=0)
     assert found.slots["loss_scale"].numpy() == 2.0**11
     assert found.slots["good_steps"].numpy() == 0
     assert not np.array_equal(found.weights["model/wte"], arrays["model/wte"])
@@ -183,7 +184,9 @@ def test_weights_that_are_updated_at_once_are_those_updated_at_the_end(
     )
     for step in (1, 2, 3):
         batches = drawn(count, 2, models.SMALL, seed=step)[:, :, :20]
-        numbers = [found.step(batches, 1e-3, step, 7).fetch() for found in (at_once, at_the_end)]
+        numbers = [
+            found.step(batches, 1e-3, step=step, seed=7).fetch() for found in (at_once, at_the_end)
+        ]
         assert numbers[0][0] == numbers[1][0]
         assert numbers[0][1] == pytest.approx(numbers[1][1], rel=1e-6)
         assert at_once.intact
@@ -200,7 +203,7 @@ def test_gradients_are_shortened_to_the_norm_that_is_allowed() -> None:
     assert length > 0.2
     for limit, factor in ((0.1, 0.1 / length), (100.0, 1.0)):
         found = trainer(arrays, clip_norm=limit)
-        found.step(tokens, 1e-3, 1, 0)
+        found.step(tokens, 1e-3, step=1, seed=0)
         # After one step the average of the gradient is a tenth of it.
         mean = found.optimizer.slots["model/wte/Adam"].numpy() * 10
         expected = numerical_gradient(arrays, tokens[0, 0], "model/wte") * factor
@@ -211,7 +214,7 @@ def test_a_step_that_is_given_up_changes_nothing() -> None:
     arrays = models.random_arrays(TINY)
     found = trainer(arrays, accumulate=3)
     answers = iter([False, False, True])
-    assert found.step(drawn(3, 1), 1e-2, 1, 0, lambda: next(answers)) is None
+    assert found.step(drawn(3, 1), 1e-2, step=1, seed=0, cancelled=lambda: next(answers)) is None
     for name, weight in found.weights.items():
         np.testing.assert_array_equal(weight, arrays[name])
     # What was accumulated before plays no part in the step that comes next.

@@ -28,9 +28,9 @@ RECORDS: list[Record] = [
 
 def told(folder: Path) -> list[Record]:
     """Writes the records to a run's log and board; returns what comes through."""
-    from gpt2cli.training.tensorboard import Board
+    from gpt2cli.training.tensorboard import TensorBoardWriter
 
-    log, board = run_log.Log(folder), Board(folder)
+    log, board = run_log.Log(folder), TensorBoardWriter(folder)
     found = [r for record in RECORDS for noted in log.note(record) for r in board.note(noted)]
     board.close()
     return found
@@ -79,7 +79,7 @@ def test_a_save_while_a_picture_is_drawn_is_in_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gpt2cli.training import plot
-    from gpt2cli.training.tensorboard import Board
+    from gpt2cli.training.tensorboard import TensorBoardWriter
 
     drawn, free = [], threading.Event()
 
@@ -88,7 +88,7 @@ def test_a_save_while_a_picture_is_drawn_is_in_the_last_one(
         drawn.append(run_log.history(folder).steps)
 
     monkeypatch.setattr(plot, "draw", draw)
-    log, board = run_log.Log(tmp_path), Board(tmp_path)
+    log, board = run_log.Log(tmp_path), TensorBoardWriter(tmp_path)
     for step in (1, 2):
         for record in (StepReport(step, 0.5, 3.0, 3.0), Saved(step, "x")):
             for noted in log.note(record):
@@ -127,10 +127,10 @@ def test_steps_that_are_trained_again_replace_what_they_were(tmp_path: Path) -> 
 
 
 def test_events_that_cannot_be_written_end_with_a_line(tmp_path: Path) -> None:
-    from gpt2cli.training.tensorboard import Board
+    from gpt2cli.training.tensorboard import TensorBoardWriter
 
     (tmp_path / "file").write_text("")
-    board = Board(tmp_path / "file")
+    board = TensorBoardWriter(tmp_path / "file")
     first = list(board.note(RECORDS[2]))
     assert first[0] == RECORDS[2]
     assert "Training goes on" in str(first[1])

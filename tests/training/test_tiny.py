@@ -75,7 +75,8 @@ def test_the_same_command_with_the_same_seed_gives_the_same_numbers(
 def test_bfloat16_follows_float32_over_200_steps() -> None:
     from gpt2cli.network import gpt2
     from gpt2cli.storage import checkpoint
-    from gpt2cli.training.step import Recipe, Trainer
+    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.step import Trainer
 
     hparams = read_hparams(TINY / paths.HPARAMS)
     tokenizer = read_tokenizer(TINY / paths.ENCODER, TINY / paths.MERGES)
@@ -83,7 +84,7 @@ def test_bfloat16_follows_float32_over_200_steps() -> None:
     curves = []
     for precision in ("float32", "bfloat16"):
         weights = gpt2.variables(checkpoint.load(TINY / "model.ckpt", hparams.shapes()))
-        trainer = Trainer(weights, hparams, Recipe(precision=precision, clip_norm=1.0))
+        trainer = Trainer(weights, hparams, TrainingOptions(precision=precision, clip_norm=1.0))
         drawn = (batches.windows(tokens, 1, 2 * step, 2, 64)[None] for step in range(STEPS))
         curves.append([loss_of(trainer, b, 3e-4, n, 0) for n, b in enumerate(drawn, 1)])
     exact, narrow = np.array(curves)

@@ -1,0 +1,77 @@
+"""What computes a network in training: compile mode, device, attention kernel; chosen here."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from gpt2cli.hparams import HParams
+from gpt2cli.network import attention, compiling, fused_attention, loss
+from gpt2cli.network.compiling import CompileMode
+from gpt2cli.runtime import devices
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Backend:
+    """What computes a network in training.
+
+    Attributes:
+        mode: how the network is compiled.
+        gpu: whether its XLA clusters are those that suit a GPU.
+        fused: whether cuDNN computes attention.
+        reason: why, for the user; empty if there was nothing to choose.
+    """
+
+    mode: CompileMode = CompileMode.FULL
+    gpu: bool = False
+    fused: bool = False
+    reason: str = ""
+
+    def attention(self, *, recompute: bool) -> attention.Attend:
+        """Returns the attention function; with `recompute` it keeps no probabilities."""
+        if self.fused:
+            return fused_attention.causal
+        return attention.lean_causal if recompute else attention.causal
+
+    def loss_rows(self, *, recompute: bool) -> int:
+        """Returns for how many positions logits are in memory at a time."""
+        usual, few = loss.GPU_BLOCK_ROWS if self.gpu else loss.CPU_BLOCK_ROWS
+        return few if recompute else usual
+
+
+DEFAULT_BACKEND = Backend()
+
+
+def choose_backend(
+    hparams: HParams, precision: str, *, xla: bool, batch: int, window: int
+) -> Backend:
+    """Returns the fastest backend on the device in use; a GPU runs a trial first.
+
+    On a GPU cuBLAS multiplies matrices and XLA compiles only the operations between: it tries
+    hundreds of variants of each product, so that a program with products would compile for minutes.
+
+    Args:
+        hparams: the model's shape.
+        precision: the type of matrix products.
+        xla: whether XLA may compile anything.
+        batch: windows that the device computes at once.
+        window: tokens that a window predicts.
+    """
+    mode = compiling.fastest(xla=xla, width=hparams.n_embd)
+    if not devices.has_gpu():
+        return Backend(mode=mode)
+    if failure := compiling.failure() if xla else "":
+        reason = f"without XLA, which fails here: {failure}"
+        return Backend(mode=CompileMode.OFF, gpu=True, reason=reason)
+    if mode is CompileMode.OFF:
+        return Backend(mode=mode, gpu=True, reason="without XLA, as asked")
+    head = hparams.n_embd // hparams.n_head
+    dtype = tf.as_dtype(precision)
+    refusal = fused_attention.refusal(dtype, head, devices.capability())
+    refusal = refusal or fused_attention.trial((batch, window, hparams.n_head, head), dtype)
+    if refusal:
+        reason = f"products by cuBLAS, attention in pieces by XLA (not by cuDNN: {refusal})"
+        return Backend(mode=mode, gpu=True, reason=reason)
+    reason = "products by cuBLAS, attention by cuDNN"
+    return Backend(mode=mode, gpu=True, fused=True, reason=reason)

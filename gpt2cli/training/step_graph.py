@@ -1,0 +1,149 @@
+"""What TensorFlow compiles of a step: a micro-batch's gradients, clipping, the update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import tensorflow as tf
+
+from gpt2cli.arrays import Tensor, Weights
+from gpt2cli.hparams import HParams
+from gpt2cli.network import gpt2, lora
+from gpt2cli.training import optimizers
+from gpt2cli.training.gradients import GradientCheckpointing, Gradients, StoredActivations
+from gpt2cli.training.loss_scale import LossScale
+from gpt2cli.training.options import TrainingOptions
+
+HOST = "/CPU:0"
+AllReduce = Callable[[Tensor], Tensor]
+
+
+class StepGraph:
+    """Builds the graph of a micro-batch over one replica's weights.
+
+    Attributes:
+        optimizer: the optimiser of the weights that are trained.
+        scale: the loss scale.
+        begun: how many updates were begun, a variable.
+        done: how many of them are done.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        hparams: HParams,
+        options: TrainingOptions,
+        all_reduce: AllReduce | None,
+    ) -> None:
+        """Takes the same as Trainer."""
+        self._options = options
+        self._all_reduce = all_reduce
+        trained = {name: weights[name] for name in trained_names(weights, options.blocks_only)}
+        optimizer = optimizers.OPTIMIZERS[options.optimizer]
+        self.optimizer = optimizer(trained, weight_decay=options.weight_decay)
+        self.scale = LossScale(options.precision)
+        accumulated = trained if options.accumulate > 1 else {}
+        self._sums = gpt2.variables((name, tf.zeros_like(w)) for name, w in accumulated.items())
+        function = GradientCheckpointing if options.recompute else StoredActivations
+        self._gradients = function(weights, hparams, tuple(trained), options)
+        # On the CPU, so that they are known whatever became of the GPU.
+        with tf.device(HOST):
+            self.begun, self.done = tf.Variable(0.0), tf.Variable(0.0)
+
+    def micro_batch(
+        self, tokens: Tensor, rate: Tensor, step: Tensor, seed: Tensor, *, first: bool, last: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Trains on a micro-batch; returns its loss, and with the last one the gradient's norm.
+
+        Args:
+            tokens: int32 (batch, window + 1); negative tokens are padding.
+            rate: the learning rate, a scalar.
+            step: float32, which step this is, from 1.
+            seed: int32 (2,), of the dropout.
+            first: whether it is the first one of the step.
+            last: whether it is the last one, with which the weights change.
+        """
+        if last and self._updates_early:
+            return self._update_early(tokens, rate, step, seed, first=first)
+        gradients: Gradients = {}
+
+        def collect(found: Gradients) -> list[Tensor]:
+            sums = {name: self._accumulate(name, g, first=first) for name, g in found.items()}
+            gradients.update(sums)
+            return list(sums.values()) if self._sums else []
+
+        loss = self._loss(tokens, seed, collect)
+        if not last:
+            return self._all_reduce(loss) if self._all_reduce else loss, 0.0
+        if self._all_reduce:
+            loss, gradients = self._all_reduce((loss, gradients))
+        norm = tf.linalg.global_norm(list(gradients.values())) / self._multiple
+
+        def update() -> list[Tensor]:
+            scale = 1 / self._multiple
+            if self._options.clip_norm:
+                scale *= tf.minimum(self._options.clip_norm / norm, 1.0)
+            return self.optimizer.update(gradients, scale, rate, step)
+
+        with tf.control_dependencies([norm, count(self.begun, [norm])]):
+            dynamic = self.scale.is_dynamic
+            count(self.done, self.scale.update_if_finite(norm, update) if dynamic else update())
+        return loss, norm
+
+    def _update_early(
+        self, tokens: Tensor, rate: Tensor, step: Tensor, seed: Tensor, *, first: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Does the last micro-batch, and updates each weight as soon as its gradient is known."""
+        squares: list[Tensor] = []
+        updates: list[Tensor] = []
+
+        def update(found: Gradients) -> list[Tensor]:
+            sums = {name: self._accumulate(name, g, first=first) for name, g in found.items()}
+            halves = [tf.nn.l2_loss(gradient) for gradient in sums.values()]
+            squares.extend(halves)
+            if not updates:
+                updates.append(count(self.begun, list(sums.values())))
+            with tf.control_dependencies(updates[:1]):
+                done = self.optimizer.update(sums, 1 / self._multiple, rate, step)
+            updates.extend(done)
+            return halves + done
+
+        loss = self._loss(tokens, seed, update)
+        count(self.done, updates)
+        return loss, tf.sqrt(2 * tf.add_n(squares)) / self._multiple
+
+    def _loss(
+        self, tokens: Tensor, seed: Tensor, consume: Callable[[Gradients], list[Tensor]]
+    ) -> Tensor:
+        inputs = tf.maximum(tokens[:, :-1], 0)  # (batch, window)
+        return self._gradients(inputs, tokens[:, 1:], seed, self.scale.value, consume)
+
+    @property
+    def _multiple(self) -> Tensor:
+        """How many times the mean gradient of a step the sums are."""
+        return self._options.accumulate * self.scale.value
+
+    @property
+    def _updates_early(self) -> bool:
+        """Whether a weight's update needs no other weight's gradient, so that few are held."""
+        return not (self._options.clip_norm or self.scale.is_dynamic or self._all_reduce)
+
+    def _accumulate(self, name: str, gradient: Tensor, *, first: bool) -> Tensor:
+        """Returns the sum of a weight's gradients so far in this step."""
+        if not self._sums:
+            return gradient
+        kept = self._sums[name]
+        return tf.convert_to_tensor(kept.assign(gradient) if first else kept.assign_add(gradient))
+
+
+def count(counter: Tensor, after: list[Tensor]) -> Tensor:
+    """Adds one to a counter when other operations are done; returns the operation."""
+    with tf.control_dependencies(after), tf.device(HOST):
+        return counter.assign_add(1.0)
+
+
+def trained_names(weights: Iterable[str], blocks_only: bool) -> list[str]:
+    """Returns the names of the weights that are trained: only LoRA's, if there are any."""
+    names = list(weights)
+    adapters = [name for name in names if lora.is_trained(name)]
+    return adapters or [n for n in names if not blocks_only or n.startswith("model/h")]
