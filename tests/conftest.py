@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,6 +43,17 @@ def unignored() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Returns 0, one process, if a GPU's tests are asked for: each needs the GPU to itself."""
+    return 0 if asks_for("gpu", config) else None
+
+
+def asks_for(mark: str, config: pytest.Config) -> bool:
+    """Returns whether the option -m names a mark other than to leave its tests out."""
+    expression = str(config.getoption("markexpr"))
+    return re.search(rf"(?<!not )\b{mark}\b", expression) is not None
+
+
 # Marks of tests that are left out unless they are asked for by name, and why.
 LEFT_OUT = {
     "network": "fetches from the network; run it by `-m network`",
@@ -52,7 +64,7 @@ LEFT_OUT = {
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what needs more than the machine, unless it is asked for by name."""
     for mark, reason in LEFT_OUT.items():
-        asked = mark in config.getoption("markexpr")
+        asked = asks_for(mark, config)
         if asked and (mark != "gpu" or hardware.may_have_gpu()):
             continue
         skip = pytest.mark.skip(reason="there is no NVIDIA GPU" if asked else reason)

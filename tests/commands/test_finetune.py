@@ -232,6 +232,7 @@ def test_a_signal_while_the_corpus_is_encoded_leaves_nothing(
     assert not (place / "checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_a_corpus_on_stdin_is_trained_on(cli: Run, place: Path) -> None:
     arguments = ["-", "--model-name", "small", "--steps", 1, "--sample-every", 0, "--seed", 1]
     done = cli("finetune", *arguments, input=TEXT)
@@ -270,6 +271,7 @@ def decided(run: str, step: int) -> dict[str, Any]:
     return {key: state[key] for key in state.keys() - {"files", "static", "sha256"}}
 
 
+@pytest.mark.slow
 def test_a_resume_is_no_validation_and_costs_no_patience(place: Path) -> None:
     (place / "held-out.txt").write_text(TEXT[-500:])
     options: dict[str, Any] = {"val_dataset": ("held-out.txt",), "val_every": 4, "patience": 2}
@@ -308,7 +310,7 @@ def test_a_run_that_ends_is_judged_and_the_best_step_is_named(place: Path) -> No
     assert not [r for r in trained(steps=2, val_every=0, **options) if isinstance(r, Validation)]
 
 
-@pytest.mark.parametrize("last", [5, 40])
+@pytest.mark.parametrize("last", [5, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_signal_in_a_validation_leaves_the_run_as_if_there_had_been_none(
     last: int, place: Path
 ) -> None:
@@ -357,6 +359,7 @@ def test_minutes_that_are_over_end_training_saved(place: Path) -> None:
     assert paths.checkpoint_steps(place / "checkpoint/run1") == [records[-1].step]
 
 
+@pytest.mark.slow
 def test_another_optimiser_begins_its_averages_anew_and_says_so(place: Path) -> None:
     trained(steps=1)
     records = trained(steps=1, optimizer="adafactor")
@@ -461,7 +464,10 @@ def command(place: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_signal_stops_after_the_step_and_saves_it(
     number: int, code: int, place: Path, command: subprocess.Popen[str]
 ) -> None:
@@ -483,6 +489,7 @@ def test_a_signal_stops_after_the_step_and_saves_it(
         np.testing.assert_array_equal(arrays("run1", step)[name], array, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_while_one_trains(
     cli: Run, command: subprocess.Popen[str]
 ) -> None:
@@ -497,6 +504,7 @@ def test_a_second_process_is_refused_while_one_trains(
     assert cli("finetune", "text.txt", "--until-step", "1", "--model-name", "small").returncode == 0
 
 
+@pytest.mark.slow
 def test_generated_text_goes_to_stdout_and_all_else_to_stderr(cli: Run, place: Path) -> None:
     arguments = "finetune text.txt --model-name small --steps 2 --sample-every 2 --sample-length 5"
     done = cli(*arguments.split(), "--seed", 1, "--sample-prefix", "The cat")

@@ -102,6 +102,7 @@ def test_a_run_goes_on_alike_on_another_number_of_devices(
             np.testing.assert_allclose(there, array, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused_and_one_device_is_said(
     tmp_path: Path, cli: Run
 ) -> None:

@@ -80,6 +80,7 @@ def greedy() -> list[list[int]]:
     return [row[:end] + [259] * (12 - end) for row, end in zip(rows, ends, strict=True)]
 
 
+@pytest.mark.slow
 def test_it_was_asked_without_gpt2cli(answers: dict[str, Any]) -> None:
     assert answers["loaded"] == []
 

@@ -15,6 +15,9 @@ import pytest
 from gpt2cli.runtime import signals
 from tests.conftest import unignored
 
+# The thread of pytest-timeout's other method would take the signals that the tests send.
+pytestmark = pytest.mark.timeout(120, method="signal")
+
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:

@@ -45,6 +45,7 @@ def ahead(monkeypatch: pytest.MonkeyPatch) -> Any:
     return monkeypatch
 
 
+@pytest.mark.slow
 def test_steps_that_run_ahead_are_reported_in_order_and_change_nothing(
     mini_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: Any
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_loss_that_is_no_number_is_found_late_and_never_saved(
     assert not list((tmp_path / "checkpoint" / "run1").glob("model-*"))
 
 
+@pytest.mark.slow
 def test_a_step_without_memory_leaves_the_weights_as_they_were() -> None:
     import tensorflow as tf
 

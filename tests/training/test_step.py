@@ -82,7 +82,15 @@ def test_three_steps_equal_the_textbooks(optimizer: str) -> None:
             np.testing.assert_allclose(weight.numpy(), expected[name], atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("settings", [{}, {"dropout": 0.3}, {"blocks_only": True}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dropout": 0.3},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"blocks_only": True}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_recomputation_gives_the_same_steps(settings: dict[str, Any]) -> None:
     arrays = models.random_arrays(models.SMALL)
     usual, saving = (
@@ -125,8 +133,8 @@ def test_padding_counts_in_no_loss_and_no_gradient() -> None:
                 np.testing.assert_allclose(weight, other.weights[name], atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("recompute", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_narrow_types_train_nearly_as_float32_does(precision: str, recompute: bool) -> None:
     arrays = models.random_arrays(models.SMALL, deviation=0.05)
     found = [
@@ -170,8 +178,15 @@ def test_accumulated_gradients_equal_those_of_one_batch() -> None:
             np.testing.assert_allclose(weight, parts.weights[name], atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-@pytest.mark.parametrize(("count", "recompute"), [(1, True), (3, True), (2, False)])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("adafactor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("count", "recompute"),
+    [
+        (1, True),
+        pytest.param(3, True, marks=pytest.mark.slow),
+        pytest.param(2, False, marks=pytest.mark.slow),
+    ],
+)
 def test_weights_that_are_updated_at_once_are_those_updated_at_the_end(
     optimizer: str, count: int, recompute: bool
 ) -> None:
@@ -226,10 +241,10 @@ def test_a_step_that_is_given_up_changes_nothing() -> None:
 
 
 def test_dropout_changes_the_loss_by_seed_and_step_alone() -> None:
-    arrays = models.random_arrays(models.SMALL)
-    tokens = drawn(1, 2, models.SMALL)
+    arrays = models.random_arrays(models.MINI)
+    tokens = drawn(1, 2, models.MINI)
     losses = [
-        loss_of(trainer(arrays, models.SMALL, dropout=rate), tokens, 1e-3, step, seed)
+        loss_of(trainer(arrays, models.MINI, dropout=rate), tokens, 1e-3, step, seed)
         for rate, step, seed in ((0, 1, 1), (0.2, 1, 1), (0.2, 1, 1), (0.2, 2, 1), (0.2, 1, 2))
     ]
     assert losses[1] == losses[2]
