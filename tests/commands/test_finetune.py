@@ -275,9 +275,13 @@ def decided(run: str, step: int) -> dict[str, Any]:
 def test_a_resume_is_no_validation_and_costs_no_patience(place: Path) -> None:
     (place / "held-out.txt").write_text(TEXT[-500:])
     options: dict[str, Any] = {"val_dataset": ("held-out.txt",), "val_every": 4, "patience": 2}
+    judged: list[int] = []
     for last in (4, 6, 7, 12):
         records = trained(run_name="parts", until_step=last, **options)
         assert not any("No gain" in str(record) for record in records)
+        judged += [record.step for record in records if isinstance(record, Validation)]
+    # No step twice: neither the one at which a run was continued nor the last.
+    assert judged == [0, 4, 6, 7, 8, 12]
     trained(run_name="whole", until_step=12, **options)
     assert decided("parts", 12) == decided("whole", 12)
     assert decided("whole", 12)["since_best"] == 0

@@ -31,6 +31,13 @@ def test_what_is_too_deep_or_too_long_a_number_is_refused(content: str) -> None:
         json_reader.parse(content, "it", list)
 
 
+def test_what_nests_as_deep_as_is_read_is_read_and_no_deeper() -> None:
+    deepest = json_reader.MOST_DEPTH
+    assert json_reader.depth(json_reader.parse("[" * deepest + "1" + "]" * deepest, "it", list))
+    with pytest.raises(BadDataError, match="too deep"):
+        json_reader.parse("[" * (deepest + 1) + "1" + "]" * (deepest + 1), "it", list)
+
+
 @pytest.mark.parametrize("content", ["NaN", "[1, Infinity]", '{"a": -Infinity}'])
 def test_numbers_that_json_has_not_are_refused(content: str) -> None:
     with pytest.raises(BadDataError, match="not a JSON number"):
