@@ -2,8 +2,9 @@
 
     python -m tests.faults.fork_server
 
-reads one life a line from stdin, {"arguments": […], "output": PATH}, and writes two lines for it:
-its process id, and its exit code when it has ended. Importing TensorFlow is most of a short life.
+reads one command a line from stdin, {"arguments": […], "output": PATH}, and writes two lines for
+it: its process id, and its exit code when it has ended. Importing TensorFlow takes most of the time
+of a short command.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from gpt2cli import cli
 from gpt2cli.runtime import signals, tensorflow
 
 
-class Nursery:
-    """The other end of a process that runs this module."""
+class ForkServer:
+    """A process that runs this module, as its parent sees it."""
 
     def __init__(self, folder: Path, *wrapper: str) -> None:
-        """Starts the process in a folder, by way of another program where one is given."""
+        """Starts the process in a folder, by way of another program if one is given."""
+        self.folder = folder
         self._output = folder / "output.txt"
         self._process = subprocess.Popen(
             [*wrapper, sys.executable, "-W", "ignore", "-m", "tests.faults.fork_server"],
@@ -38,17 +40,17 @@ class Nursery:
         """Starts the command line; returns its process id."""
         assert self._process.stdin is not None
         self._output.write_text("")
-        life = {"arguments": list(map(str, arguments)), "output": str(self._output)}
-        self._process.stdin.write(json.dumps(life) + "\n")
+        command = {"arguments": list(map(str, arguments)), "output": str(self._output)}
+        self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
         return self._number()
 
     def output(self) -> str:
-        """Returns what the life has printed so far."""
+        """Returns what the command has printed so far."""
         return self._output.read_text()
 
     def end(self) -> int:
-        """Waits until the life has ended; returns its exit code, below 0 for a signal."""
+        """Waits until the command has ended; returns its exit code, below 0 for a signal."""
         return self._number()
 
     def close(self) -> None:
@@ -61,14 +63,14 @@ class Nursery:
         return int(self._process.stdout.readline())
 
 
-def live(arguments: list[str], output: str) -> None:
+def run(arguments: list[str], output: str) -> None:
     """Runs the command line in this process, which ends with it."""
-    # What this process is told on stdin is not meant for it.
+    # Stdin belongs to the fork server.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(file, descriptor)
-    # A test that runs in the background has been told to ignore SIGINT; its children have not.
+    # A test that runs in the background ignores SIGINT; its children must not.
     for number in signals.SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     sys.argv = ["gpt2cli", *arguments]
@@ -82,12 +84,12 @@ def live(arguments: list[str], output: str) -> None:
 
 
 def main() -> None:
-    """Starts one life after the other until stdin ends."""
+    """Starts one command after the other until stdin ends."""
     tensorflow.load(verbose=False)
     for line in sys.stdin:
         pid = os.fork()
         if not pid:
-            live(**json.loads(line))
+            run(**json.loads(line))
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

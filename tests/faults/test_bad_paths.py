@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.fork_server import Nursery
+from tests.faults.fork_server import ForkServer
 from tests.faults.test_places import mounted
 
 # Of the contract; 1 would be an error that nobody expected.
@@ -59,7 +59,7 @@ RUN_KINDS = ["folder", "dangling", "loop", "link", "pipe", "device", "forbidden"
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory, mini_model: Path) -> Iterator[Nursery]:
+def server(tmp_path_factory: pytest.TempPathFactory, mini_model: Path) -> Iterator[ForkServer]:
     place = tmp_path_factory.mktemp("bad-paths")
     shutil.copytree(mini_model, place / "models" / "small")
     (place / "text.txt").write_text(TEXT)
@@ -68,10 +68,9 @@ def nursery(tmp_path_factory: pytest.TempPathFactory, mini_model: Path) -> Itera
         if shutil.which("setpriv") is None:
             pytest.skip("root may do everything, and setpriv is not there to forbid it")
         wrapper = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
-    lives = Nursery(place, *wrapper)
-    lives.place = place  # type: ignore[attr-defined]
-    yield lives
-    lives.close()
+    started = ForkServer(place, *wrapper)
+    yield started
+    started.close()
 
 
 def link(path: Path) -> None:
@@ -117,14 +116,14 @@ def clear(place: Path) -> None:
                 path.unlink()
 
 
-def faults(nursery: Nursery, arguments: list[str]) -> Iterator[str]:
+def faults(server: ForkServer, arguments: list[str]) -> Iterator[str]:
     """Runs a command; yields what it should not have done."""
-    pid = nursery.start(*arguments)
+    pid = server.start(*arguments)
     timer = threading.Timer(MOST_SECONDS, os.kill, (pid, signal.SIGKILL))
     timer.start()
-    code = nursery.end()
+    code = server.end()
     timer.cancel()
-    output = nursery.output()
+    output = server.output()
     if code not in CODES:
         yield f"exit {code}: {output[-600:]}"
     if "Traceback" in output:
@@ -160,8 +159,8 @@ def disk(place: Path, kind: str) -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
-def test_a_bad_path_is_refused_in_words(role: str, nursery: Nursery) -> None:
-    place: Path = nursery.place  # type: ignore[attr-defined]
+def test_a_bad_path_is_refused_in_words(role: str, server: ForkServer) -> None:
+    place = server.folder
     wrong = []
     for kind in KINDS:
         clear(place)
@@ -169,7 +168,7 @@ def test_a_bad_path_is_refused_in_words(role: str, nursery: Nursery) -> None:
             path = make(kind, there / "bad").relative_to(place)
             arguments = [str(path) if word == "PATH" else word for word in role.split()]
             with fed(kind, there / "bad"):
-                wrong += [f"{kind}: {fault}" for fault in faults(nursery, arguments)]
+                wrong += [f"{kind}: {fault}" for fault in faults(server, arguments)]
         if kind == "link" and (place / "target").read_text() != "precious":
             wrong.append("the link was followed")
     clear(place)
@@ -177,12 +176,12 @@ def test_a_bad_path_is_refused_in_words(role: str, nursery: Nursery) -> None:
 
 
 @pytest.fixture(scope="module")
-def template(nursery: Nursery) -> Path:
+def template(server: ForkServer) -> Path:
     """A run of one step."""
-    place: Path = nursery.place  # type: ignore[attr-defined]
+    place = server.folder
     clear(place)
     words = f"finetune text.txt {SMALL} {TRAIN}".split()
-    assert not list(faults(nursery, words))
+    assert not list(faults(server, words))
     shutil.move(place / "checkpoint" / "run1", place / "run-template")
     return place / "run-template"
 
@@ -190,7 +189,7 @@ def template(nursery: Nursery) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUN_FILES)
 def test_a_bad_file_in_a_run_is_refused_or_stepped_over_in_words(
-    name: str, nursery: Nursery, template: Path
+    name: str, server: ForkServer, template: Path
 ) -> None:
     place, wrong = template.parent, []
     commands = [
@@ -207,7 +206,7 @@ def test_a_bad_file_in_a_run_is_refused_or_stepped_over_in_words(
             with contextlib.suppress(FileNotFoundError):
                 (folder / name).unlink()
             make(kind, folder / name)
-            wrong += [f"{kind}, {command}: {f}" for f in faults(nursery, command.split())]
+            wrong += [f"{kind}, {command}: {f}" for f in faults(server, command.split())]
             if kind == "link" and (folder / "target").read_text() != "precious":
                 wrong.append(f"{command}: the link was followed")
     clear(place)

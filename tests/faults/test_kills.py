@@ -18,7 +18,7 @@ import pytest
 
 from gpt2cli.files import paths
 from gpt2cli.storage import bundle, checkpoint
-from tests.faults.fork_server import Nursery
+from tests.faults.fork_server import ForkServer
 
 # The full count is 200; it takes a quarter of an hour.
 KILLS = int(os.environ.get("GPT2CLI_TEST_KILLS", "6"))
@@ -36,28 +36,28 @@ PATIENCE_SECONDS = 120
 
 
 @pytest.fixture
-def nursery(tmp_path: Path, mini_model: Path) -> Iterator[Nursery]:
+def server(tmp_path: Path, mini_model: Path) -> Iterator[ForkServer]:
     shutil.copytree(mini_model, tmp_path / "models" / "small")
     (tmp_path / "text.txt").write_text(TEXT)
-    lives = Nursery(tmp_path)
-    yield lives
-    lives.close()
+    started = ForkServer(tmp_path)
+    yield started
+    started.close()
 
 
-def trained(nursery: Nursery, name: str, last: int) -> str:
+def trained(server: ForkServer, name: str, last: int) -> str:
     """Trains a run up to a step; returns what was printed."""
-    nursery.start("finetune", *OPTIONS.split(), "--run-name", name, "--until-step", last)
-    assert nursery.end() == 0, nursery.output()
-    return nursery.output()
+    server.start("finetune", *OPTIONS.split(), "--run-name", name, "--until-step", last)
+    assert server.end() == 0, server.output()
+    return server.output()
 
 
-def interrupted(nursery: Nursery, dice: random.Random, number: int) -> tuple[int, str]:
+def interrupted(server: ForkServer, dice: random.Random, number: int) -> tuple[int, str]:
     """Begins to train, and sends a signal at a random moment; returns exit code and output."""
-    pid = nursery.start("finetune", *OPTIONS.split(), "--run-name", "cut", "--steps", -1)
+    pid = server.start("finetune", *OPTIONS.split(), "--run-name", "cut", "--steps", -1)
     end = time.monotonic() + PATIENCE_SECONDS
     # One in five dies before its first step.
     wanted = "device:" if dice.random() < 0.2 else "] loss="
-    while wanted not in nursery.output() and time.monotonic() < end:
+    while wanted not in server.output() and time.monotonic() < end:
         time.sleep(0.01)
     time.sleep(dice.random() * dice.choice([0.1, LONGEST_SECONDS]))
     if dice.random() < 0.5:
@@ -67,7 +67,7 @@ def interrupted(nursery: Nursery, dice: random.Random, number: int) -> tuple[int
         os.kill(pid, signal.SIGCONT)
         time.sleep(0.02)
     os.kill(pid, number)
-    return nursery.end(), nursery.output()
+    return server.end(), server.output()
 
 
 def last_number(pattern: str, text: str) -> int:
@@ -101,7 +101,7 @@ RUNS = ("cut", "whole")
 
 
 def check_life(place: Path, output: str, saved: int) -> int:
-    """Checks that a life went on from what was saved last; returns what is saved now."""
+    """Checks that a command went on from what was saved last; returns what is saved now."""
     began = last_number(r"from checkpoint/cut/model-(\d+):", output)
     assert began >= saved or "seed" not in output, output
     assert "is stepped over" not in output, output
@@ -111,16 +111,16 @@ def check_life(place: Path, output: str, saved: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_a_run_killed_at_random_moments_loses_nothing(tmp_path: Path, nursery: Nursery) -> None:
+def test_a_run_killed_at_random_moments_loses_nothing(tmp_path: Path, server: ForkServer) -> None:
     dice, saved = random.Random(KILLS), 0
     for _ in range(KILLS):
-        code, output = interrupted(nursery, dice, signal.SIGKILL)
+        code, output = interrupted(server, dice, signal.SIGKILL)
         assert code == -signal.SIGKILL, output
         saved = check_life(tmp_path, output, saved)
     assert saved
     last = saved + 10
-    check_life(tmp_path, trained(nursery, "cut", last), saved)
-    trained(nursery, "whole", last)
+    check_life(tmp_path, trained(server, "cut", last), saved)
+    trained(server, "whole", last)
     check_equal(tmp_path, last)
     steps = [paths.checkpoint_steps(tmp_path / "checkpoint" / run) for run in RUNS]
     assert steps[0] == steps[1]
@@ -130,11 +130,11 @@ def test_a_run_killed_at_random_moments_loses_nothing(tmp_path: Path, nursery: N
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_a_run_stopped_by_signals_ends_saved_every_time(tmp_path: Path, nursery: Nursery) -> None:
+def test_a_run_stopped_by_signals_ends_saved_every_time(tmp_path: Path, server: ForkServer) -> None:
     dice, saved = random.Random(STOPS), 0
     for turn in range(STOPS):
         number = SIGNALS[turn % len(SIGNALS)]
-        code, output = interrupted(nursery, dice, number)
+        code, output = interrupted(server, dice, number)
         assert code == 128 + number, output
         check_life(tmp_path, output, saved)
         printed = last_number(r"\[(\d+) \|", output)
@@ -148,6 +148,6 @@ def test_a_run_stopped_by_signals_ends_saved_every_time(tmp_path: Path, nursery:
             assert "No step was done yet" in output, output
     assert saved
     last = saved + 10
-    trained(nursery, "cut", last)
-    trained(nursery, "whole", last)
+    trained(server, "cut", last)
+    trained(server, "whole", last)
     check_equal(tmp_path, last)

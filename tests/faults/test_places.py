@@ -18,7 +18,7 @@ from gpt2cli.files import paths
 from gpt2cli.storage import checkpoint, recovery
 from tests import models
 from tests.conftest import Run
-from tests.faults.fork_server import Nursery
+from tests.faults.fork_server import ForkServer
 
 TEXT = "".join(f"{n}. The cat sat on the mat, and the other cat sat there.\n" for n in range(60))
 OPTIONS = "--model-name small --seed 1 --val-every 0 --sample-every 0 --accumulate-gradients 1"
@@ -33,10 +33,10 @@ def place(tmp_path: Path, mini_model: Path) -> Path:
 
 
 @pytest.fixture
-def nursery(place: Path) -> Iterator[Nursery]:
-    lives = Nursery(place)
-    yield lives
-    lives.close()
+def server(place: Path) -> Iterator[ForkServer]:
+    started = ForkServer(place)
+    yield started
+    started.close()
 
 
 @contextlib.contextmanager
@@ -54,46 +54,46 @@ def mounted(folder: Path, *options: str) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_a_disk_that_fills_in_the_middle_of_a_save_leaves_the_one_before(
-    place: Path, nursery: Nursery
+    place: Path, server: ForkServer
 ) -> None:
     megabytes = 2
     with mounted(place / "checkpoint", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs") as disk:
         options = f"{OPTIONS} --save-every 1 --steps 40 --max-checkpoints 1".split()
-        nursery.start("finetune", "text.txt", *options)
-        while "saved step 3:" not in nursery.output():
+        server.start("finetune", "text.txt", *options)
+        while "saved step 3:" not in server.output():
             time.sleep(0.01)
         # Filled while it trains and saves; the check before a save can only know what is free then.
         for size in (1 << 16, 1 << 12, 1 << 8):
             with contextlib.suppress(OSError), (disk / "other").open("ab", buffering=0) as other:
                 while True:
                     other.write(bytes(size))
-        assert nursery.end() == 74, nursery.output()
-        last = nursery.output().splitlines()[-1]
+        assert server.end() == 74, server.output()
+        last = server.output().splitlines()[-1]
         found = recovery.newest_intact(disk / "run1", resume=True)
         assert f"{found.prefix.relative_to(place)} is safe" in last, last
         assert "MB are free" in last
         assert found.damaged == {}
         (disk / "other").unlink()
         step = paths.step_of(found.prefix)
-        nursery.start("finetune", "text.txt", *OPTIONS.split(), "--until-step", step + 1)
-        assert nursery.end() == 0, nursery.output()
+        server.start("finetune", "text.txt", *OPTIONS.split(), "--until-step", step + 1)
+        assert server.end() == 0, server.output()
         assert not list((disk / "run1").glob(".*"))
 
 
 @pytest.mark.slow
 def test_a_disk_with_room_for_all_but_a_few_pages_of_a_save_leaves_the_one_before(
-    place: Path, nursery: Nursery
+    place: Path, server: ForkServer
 ) -> None:
     with mounted(place / "checkpoint", "-t", "tmpfs", "-o", "size=4m", "tmpfs") as disk:
-        nursery.start("finetune", "text.txt", *OPTIONS.split(), "--steps", 1)
-        assert nursery.end() == 0, nursery.output()
+        server.start("finetune", "text.txt", *OPTIONS.split(), "--steps", 1)
+        assert server.end() == 0, server.output()
         ends = set()
         for pages in range(3, 10):
             (disk / "other").unlink(missing_ok=True)
             free = os.statvfs(disk).f_bavail * 4096
             (disk / "other").write_bytes(bytes(free - MINI_CHECKPOINT_BYTES - pages * 4096))
-            nursery.start("finetune", "text.txt", *OPTIONS.split(), "--until-step", 2)
-            code, output = nursery.end(), nursery.output()
+            server.start("finetune", "text.txt", *OPTIONS.split(), "--until-step", 2)
+            code, output = server.end(), server.output()
             ends.add("room" if "make room" in output and "needs" in output else code)
             found = recovery.newest_intact(disk / "run1", resume=True)
             assert found.damaged == {}
@@ -118,13 +118,13 @@ def test_tensorflows_own_words_for_a_full_disk_become_the_systems(
 
 
 @pytest.mark.slow
-def test_room_for_the_next_save_is_checked_before_training(place: Path, nursery: Nursery) -> None:
+def test_room_for_the_next_save_is_checked_before_training(place: Path, server: ForkServer) -> None:
     size = MINI_CHECKPOINT_BYTES - 4096
     with mounted(place / "checkpoint", "-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
-        nursery.start("finetune", "text.txt", *OPTIONS.split(), "--steps", 1)
-        assert nursery.end() == 74, nursery.output()
-        assert "make room" in nursery.output()
-        assert "loss=" not in nursery.output()
+        server.start("finetune", "text.txt", *OPTIONS.split(), "--steps", 1)
+        assert server.end() == 74, server.output()
+        assert "make room" in server.output()
+        assert "loss=" not in server.output()
 
 
 def test_a_read_only_folder_is_refused_with_its_path(cli: Run, place: Path) -> None:
@@ -190,13 +190,13 @@ def test_a_reader_that_goes_away_and_a_terminal_that_hangs_up_end_saved(place: P
 
 @pytest.mark.slow
 def test_generate_and_export_read_a_run_that_saves_and_rotates_all_the_time(
-    place: Path, nursery: Nursery
+    place: Path, server: ForkServer
 ) -> None:
     options = f"{OPTIONS} --save-every 1 --max-checkpoints 1 --steps -1"
-    pid = nursery.start("finetune", "text.txt", *options.split())
-    while "saved step 1:" not in nursery.output():
+    pid = server.start("finetune", "text.txt", *options.split())
+    while "saved step 1:" not in server.output():
         time.sleep(0.01)
-    second = Nursery(place / "models")
+    second = ForkServer(place / "models")
     try:
         for seed in range(3):
             second.start(
@@ -214,16 +214,16 @@ def test_generate_and_export_read_a_run_that_saves_and_rotates_all_the_time(
     finally:
         second.close()
     os.kill(pid, signal.SIGTERM)
-    assert nursery.end() == 143
+    assert server.end() == 143
 
 
 @pytest.mark.slow
-def test_minutes_bring_a_save_too(place: Path, nursery: Nursery) -> None:
+def test_minutes_bring_a_save_too(place: Path, server: ForkServer) -> None:
     options = f"{OPTIONS} --save-every 0 --steps -1".split()
-    pid = nursery.start("finetune", "text.txt", *options, "--save-minutes", 0.005)
-    while nursery.output().count("saved step") < 3:
+    pid = server.start("finetune", "text.txt", *options, "--save-minutes", 0.005)
+    while server.output().count("saved step") < 3:
         time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
-    nursery.end()
+    server.end()
     found = recovery.newest_intact(place / "checkpoint" / "run1", resume=True)
     assert paths.step_of(found.prefix) > 3
