@@ -17,10 +17,10 @@ from gpt2cli.errors import DiskError, Gpt2cliError, UsageError, message
 from gpt2cli.files.atomic import FULL_DISK
 from gpt2cli.runtime.signals import (
     Interrupted,
-    held,
     leave_on_signals,
     raise_on_signals,
-    undisturbed,
+    run_interruptible,
+    signals_blocked,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main() -> None:
     try:
         raise_on_signals()
         arguments = spelling.with_mode(sys.argv[1:])
-        code = undisturbed(lambda: run_command(arguments))
+        code = run_interruptible(lambda: run_command(arguments))
         # From here on a signal ends the process, without a traceback of Python's own end.
         leave_on_signals()
     except Interrupted as interrupted:
@@ -108,7 +108,7 @@ def perform(name: str, settings: Shared) -> int:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from gpt2cli.records import Stopped
 
-    with held():
+    with signals_blocked():
         verb = getattr(importlib.import_module(f"gpt2cli.commands.{name}"), name)
     records: Iterator[Record] = verb(settings)
     for record in records:

@@ -59,7 +59,7 @@ class HParams:
 
     def count(self) -> int:
         """Returns the number of weights."""
-        return sum(product(shape) for shape in self.shapes().values())
+        return sum(element_count(shape) for shape in self.shapes().values())
 
 
 def block_shapes(embed: int) -> dict[str, tuple[int, ...]]:
@@ -78,7 +78,7 @@ def block_shapes(embed: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def product(shape: tuple[int, ...]) -> int:
+def element_count(shape: tuple[int, ...]) -> int:
     """Returns the number of elements of a shape."""
     size = 1
     for length in shape:
@@ -99,10 +99,10 @@ def read_hparams(path: Path) -> HParams:
         raise MissingInputError(f"{shortened(path)} is missing.") from error
     except OSError as error:
         raise MissingInputError(f"{shortened(path)} cannot be read: {error.strerror}.") from error
-    return checked(values, path)
+    return parse_hparams(values, path)
 
 
-def checked(
+def parse_hparams(
     values: Mapping[str, Any], path: Path, keys: Mapping[str, str] | None = None
 ) -> HParams:
     """Returns what a file's values say of the shape.

@@ -22,9 +22,9 @@ from tests import models
 # Before any test imports TensorFlow, so that its greetings stay out of the tests' output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # And so that it computes here as it does in the commands that tests start.
-tensorflow_start.choose_products()
+tensorflow_start.enable_onednn()
 # Before any test imports Numba: what it compiles is kept for the next run of the tests.
-COMPILED = Path(tempfile.gettempdir()) / f"gpt2cli-tests-{os.getuid()}-{numba.fingerprint()}"
+COMPILED = Path(tempfile.gettempdir()) / f"gpt2cli-tests-{os.getuid()}-{numba.source_hash()}"
 os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

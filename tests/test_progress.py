@@ -130,6 +130,6 @@ def test_what_is_announced_while_stderr_is_held_back_is_seen(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "LONG_SECONDS", 0.05)
-    with progress.announced("loading"), tensorflow.held_stderr():
+    with progress.announced("loading"), tensorflow.captured_stderr():
         time.sleep(0.3)
     assert capfd.readouterr().err == "loading (0 s)\n"

@@ -100,9 +100,9 @@ def load_evaluator(config: EvaluateConfig, prefix: Path, hparams: HParams) -> Ev
     from gpt2cli.storage import checkpoint
     from gpt2cli.training.evaluation import Evaluator
 
-    devices.prepare(config.device, config.gpu_bytes, config.precision)
-    precision = devices.precision(config.precision)
-    weights = low_precision.held(checkpoint.load(prefix, hparams.shapes()), precision)
+    devices.configure(config.device, config.gpu_bytes, config.precision)
+    precision = devices.resolve_precision(config.precision)
+    weights = low_precision.cast_weights(checkpoint.load(prefix, hparams.shapes()), precision)
     return Evaluator(weights, hparams, xla=config.xla)
 
 

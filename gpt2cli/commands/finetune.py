@@ -156,8 +156,8 @@ def computed(job: Job) -> Iterator[Record]:
             from gpt2cli.runtime import devices
             from gpt2cli.training import loop, out_of_memory, session, workers
 
-            device = devices.prepare(config.device, config.gpu_bytes, config.precision)
-        yield Notice(f"device: {device}, {devices.told_precision(config.precision)}")
+            device = devices.configure(config.device, config.gpu_bytes, config.precision)
+        yield Notice(f"device: {device}, {devices.describe_precision(config.precision)}")
         members = workers.gathered(config, job.together, job.line, lambda: stop.signum)
         yield from map(Notice, members.remarks(config))
         # Where there are others, they are told first: see `loop.drive`.

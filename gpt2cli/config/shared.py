@@ -174,10 +174,10 @@ class ComputeOptions(Config):
         if self.device == "gpu" and not hardware.may_have_gpu():
             reason = hardware.HIDDEN if hardware.has_driver() else hardware.NO_DRIVER
             raise Gpt2cliError(f"{hardware.NO_GPU} {reason}")
-        if self.device == "gpu" and (problem := hardware.problem()):
+        if self.device == "gpu" and (problem := hardware.gpu_problem()):
             raise Gpt2cliError(f"{hardware.NO_GPU} {problem}")
         if self.device != "cpu" and self.gpu_bytes is not None:
-            for gpu in hardware.visible():
+            for gpu in hardware.visible_gpus():
                 if self.gpu_bytes > gpu.total:
                     raise UsageError(
                         f"--gpu-memory-limit {self.gpu_memory_limit} is more than the {gpu.name} "

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2
-from gpt2cli.network.attention import Attend, attend, lengths_of, over_heads
+from gpt2cli.network.attention import Attend, attend, over_heads, shape_of
 
 ROWS = tf.TensorSpec([None, None], tf.int32)
 EACH = tf.TensorSpec([None], tf.int32)
@@ -184,7 +184,7 @@ def draw(logits: Any, number: Any, *, temperature: Any, top_k: Any, top_p: Any, 
         int32 (batch,).
     """
     logits = logits / temperature
-    vocab = lengths_of(logits)[-1]
+    vocab = shape_of(logits)[-1]
     best = tf.range(vocab) < tf.where(top_k > 0, top_k, vocab)  # (vocab,)
     ordered = tf.where(best, tf.sort(logits, axis=-1, direction="DESCENDING"), REMOVED)
     before = tf.cumsum(tf.nn.softmax(ordered), axis=-1, exclusive=True)  # (batch, vocab)

@@ -12,7 +12,7 @@ from gpt2cli.hparams import HParams
 from gpt2cli.inference.samples import Plan, Prompt, Row
 from gpt2cli.runtime import numba
 from gpt2cli.runtime.hardware import may_have_gpu
-from gpt2cli.runtime.signals import held
+from gpt2cli.runtime.signals import signals_blocked
 
 # The precisions that are float32 on a CPU.
 WIDE = ("auto", "float32")
@@ -56,7 +56,7 @@ def needs_tensorflow(plan: Plan) -> bool:
     if config.search != "tokens" or not on_cpu:
         return True
     plain = plan.width == 1 and config.precision in WIDE
-    return not plain and not numba.is_there()
+    return not plain and not numba.is_available()
 
 
 def load_texts(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
@@ -65,7 +65,7 @@ def load_texts(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
     Raises:
         BadDataError: the checkpoint is damaged.
     """
-    with held():
+    with signals_blocked():
         from gpt2cli.inference.cpu.decode import TextsDecoder, means
         from gpt2cli.inference.cpu.engine import TextsModel
         from gpt2cli.storage import checkpoint
@@ -94,9 +94,9 @@ def load_writer(plan: Plan, prefix: Path, hparams: HParams) -> Writer:
     from gpt2cli.storage import checkpoint
 
     config, xla = plan.config, plan.config.xla
-    devices.prepare(config.device, config.gpu_bytes, config.precision)
-    precision = devices.precision(config.precision)
-    weights = low_precision.held(checkpoint.load(prefix, hparams.shapes()), precision)
+    devices.configure(config.device, config.gpu_bytes, config.precision)
+    precision = devices.resolve_precision(config.precision)
+    weights = low_precision.cast_weights(checkpoint.load(prefix, hparams.shapes()), precision)
     sampling = Sampling(*choices(config))
     if config.search == "beams":
         beams = Beams(

@@ -13,7 +13,7 @@ from gpt2cli.arrays import Weights
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, low_precision, xla_clusters
 from gpt2cli.network.attention import cached_attention, over_heads, padded_attention
-from gpt2cli.network.compiling import CompileMode, Compiler, fastest
+from gpt2cli.network.compiling import CompileMode, Compiler, best_compile_mode
 from gpt2cli.runtime import devices
 
 # Prompts are padded to one of these lengths, so that few programs are compiled.
@@ -63,7 +63,8 @@ class CachedModel:
         # A GPU is given a token's step as one launch.
         split = apart and low_precision.is_half(weights) and not devices.has_gpu()
         self.compiler = Compiler(
-            xla=xla, mode=fastest(xla=xla, width=hparams.n_embd) if split else CompileMode.FULL
+            xla=xla,
+            mode=best_compile_mode(xla=xla, width=hparams.n_embd) if split else CompileMode.FULL,
         )
         self.slots, self.vocab = 0, hparams.n_vocab
         self._weights, self._hparams, self._finish = weights, hparams, finish
@@ -209,7 +210,7 @@ class CachedModel:
 
     def _is_one_program(self) -> bool:
         """Returns whether what is traced now becomes one program of XLA's."""
-        return self.compiler.xla and not xla_clusters.are_apart()
+        return self.compiler.xla and not xla_clusters.is_clustering()
 
 
 def prompt_size(length: int, n_ctx: int) -> int:

@@ -97,5 +97,5 @@ class Decoder:
         return self.model.compiler.pop_warnings()
 
     def _finish(self, hidden: Any, _first: Any, _place: Any, uniform: Any, history: Any) -> Any:
-        choose = xla_clusters.compiled(self._sampling.choose)
+        choose = xla_clusters.cluster(self._sampling.choose)
         return choose(self.model.logits(hidden[:, -1]), uniform, history)

@@ -9,15 +9,15 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.arrays import Tensor
 from gpt2cli.network import xla_clusters
 
 # Queries are taken in blocks of this many, each against the keys up to its end: nearly half of the
-# square of scores is never computed. One program has few, or XLA is long about it, and a GPU would
-# wait between many; where products are a CPU's own, smaller ones are as fast and leave out more.
+# square of scores is never computed. XLA compiles many blocks slowly, and a GPU would wait between
+# them; if TensorFlow multiplies on a CPU, smaller blocks are as fast and leave out more.
 QUERY_BLOCK, CPU_QUERY_BLOCK = 256, 128
 # Large enough to vanish in a softmax, small enough for float16's range.
 MASKED = -3e4
@@ -25,45 +25,48 @@ MASKED = -3e4
 
 # c_attn's product (batch, time, 3 * embed), its bias, the number of heads → what each position
 # attends to, (batch, time, embed).
-Attend = Callable[[Any, Any, int], Any]
+Attend = Callable[[Tensor, Tensor, int], Tensor]
+Gradient = Callable[[Tensor], Tensor]
 
 
-def over_heads(attend: Callable[[Any, Any, Any], Any]) -> Attend:
+def over_heads(attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Attend:
     """Returns an attention over c_attn's product from one over queries, keys and values.
 
     Args:
         attend: (query, key, value) → what each position attends to, all (batch, heads, time, head).
     """
 
-    def attended(product: Any, bias: Any, n_head: int) -> Any:
-        return merge_heads(attend(*heads_of(xla_clusters.biased(product, bias), n_head)))
+    def attended(product: Tensor, bias: Tensor, n_head: int) -> Tensor:
+        return merge_heads(attend(*split_qkv(xla_clusters.add_bias(product, bias), n_head)))
 
     return attended
 
 
-def self_attention(query: Any, key: Any, value: Any, *, lean: bool = False) -> Any:
+def self_attention(query: Tensor, key: Tensor, value: Tensor, *, recompute: bool = False) -> Tensor:
     """Returns the values that each position attends to, itself and all before it; differentiable.
 
     Args:
         query: (batch, heads, time, head).
         key: like query.
         value: like query.
-        lean: whether each block's shares are computed again on the way back, and not kept for it.
+        recompute: whether the backward pass recomputes the probabilities, which are then not kept.
 
     Returns:
         (batch, heads, time, head).
     """
 
-    def attended(query: Any, key: Any, value: Any) -> tuple[Any, Callable[[Any], Any]]:
-        scaled = query * scale_of(query)
+    def attended(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Gradient]:
+        scaled = query * score_scale(query)
         blocks = query_blocks(query.shape[2])
-        shares = [causal_shares(scaled[:, :, start:end], key[:, :, :end]) for start, end in blocks]
+        probabilities = [
+            causal_probabilities(scaled[:, :, start:end], key[:, :, :end]) for start, end in blocks
+        ]  # (batch, heads, block, end), each
         parts = [
-            tf.matmul(share, value[:, :, :end])
-            for share, (_, end) in zip(shares, blocks, strict=True)
-        ]
-        found = tf.concat(parts, axis=2)
-        kept = [None if lean else share for share in shares]
+            tf.matmul(block, value[:, :, :end])
+            for block, (_, end) in zip(probabilities, blocks, strict=True)
+        ]  # (batch, heads, block, head), each
+        found = tf.concat(parts, axis=2)  # (batch, heads, time, head)
+        kept = [None if recompute else block for block in probabilities]
         heads = scaled, key, value
         return found, lambda upstream: attention_gradient(heads, kept, found, upstream)
 
@@ -71,57 +74,58 @@ def self_attention(query: Any, key: Any, value: Any, *, lean: bool = False) -> A
 
 
 causal = over_heads(self_attention)
-lean_causal = over_heads(functools.partial(self_attention, lean=True))
+recomputed_causal = over_heads(functools.partial(self_attention, recompute=True))
 
 
 def attention_gradient(
-    heads: Sequence[Any], shares: Sequence[Any], found: Any, upstream: Any
-) -> Any:
+    heads: Sequence[Tensor], probabilities: Sequence[Tensor], found: Tensor, upstream: Tensor
+) -> Tensor:
     """Returns the gradients of `self_attention`.
 
-    That of a softmax is p · (dp - Σ p · dp); and Σ p · dp over a position's shares is Σ o · do over
-    its output, which is far shorter (Dao et al. 2022, appendix B.2).
+    That of a softmax is p · (dp - Σ p · dp); and Σ p · dp over a position's probabilities is
+    Σ o · do over its output, which is far shorter (Dao et al. 2022, appendix B.2).
 
     Args:
-        heads: query, scaled, key and value, each (batch, heads, time, head).
-        shares: how much each block's queries attend to the keys up to its end; None: not kept.
-        found: (batch, heads, time, head), what came out.
+        heads: query (scaled), key and value, each (batch, heads, time, head).
+        probabilities: of each block, (batch, heads, block, end); None: recompute them.
+        found: (batch, heads, time, head), the output.
         upstream: like found, its gradient.
 
     Returns:
         (batch, heads, time, head), three times: of query, key and value.
     """
-    # Not before upstream is there, lest slices of the way forward be kept for the way back.
-    query, key, value = xla_clusters.later(heads, upstream)
-    common = row_products(upstream, found)  # (batch, heads, time, 1)
-    of_query: list[Any] = []
+    # Not before upstream is there, lest the forward pass keep its slices for the backward pass.
+    query, key, value = xla_clusters.with_dependencies(heads, upstream)
+    common = row_dots(upstream, found)  # (batch, heads, time, 1)
+    of_query: list[Tensor] = []
     of_key, of_value = [], []
-    for share, (start, end) in zip(shares, query_blocks(query.shape[2]), strict=True):
+    for kept, (start, end) in zip(probabilities, query_blocks(query.shape[2]), strict=True):
         # One after another, so that only one block's gradients are held.
         before = of_query[-1] if of_query else common
-        block, of_block = xla_clusters.later(
+        block, of_block = xla_clusters.with_dependencies(
             [query[:, :, start:end], upstream[:, :, start:end]], before
         )  # (batch, heads, block, head)
-        if share is None:
-            share = causal_shares(block, key[:, :, :end])  # (batch, heads, block, end)
-        of_shares = tf.matmul(of_block, value[:, :, :end], transpose_b=True)
-        of_scores = scores_gradient(share, of_shares, common[:, :, start:end])
-        of_query.append(tf.matmul(of_scores, key[:, :, :end]))
-        of_key.append(tf.matmul(of_scores, block, transpose_a=True))
-        of_value.append(tf.matmul(share, of_block, transpose_a=True))
-    return heads_gradients(of_query, of_key, of_value)
+        p = causal_probabilities(block, key[:, :, :end]) if kept is None else kept
+        of_p = tf.matmul(of_block, value[:, :, :end], transpose_b=True)  # as p
+        of_scores = softmax_gradient(p, of_p, common[:, :, start:end])
+        of_query.append(tf.matmul(of_scores, key[:, :, :end]))  # (batch, heads, block, head)
+        of_key.append(tf.matmul(of_scores, block, transpose_a=True))  # (batch, heads, end, head)
+        of_value.append(tf.matmul(p, of_block, transpose_a=True))  # (batch, heads, end, head)
+    return join_gradients(of_query, of_key, of_value)
 
 
 def query_blocks(time: int) -> list[tuple[int, int]]:
     """Returns where each block of queries begins and ends."""
     size = (
-        CPU_QUERY_BLOCK if xla_clusters.are_apart() and not xla_clusters.on_gpu() else QUERY_BLOCK
+        CPU_QUERY_BLOCK
+        if xla_clusters.is_clustering() and not xla_clusters.on_gpu()
+        else QUERY_BLOCK
     )
     return [(start, min(start + size, time)) for start in range(0, time, size)]
 
 
-def causal_shares(query: Any, key: Any) -> Any:
-    """Returns how much each of the last positions attends to those up to it.
+def causal_probabilities(query: Tensor, key: Tensor) -> Tensor:
+    """Returns the attention probabilities of the last positions over those up to them.
 
     Args:
         query: (batch, heads, queries, head), scaled.
@@ -130,46 +134,46 @@ def causal_shares(query: Any, key: Any) -> Any:
     Returns:
         (batch, heads, queries, keys).
     """
-    scores = masked(tf.matmul(query, key, transpose_b=True))
+    scores = mask_scores(tf.matmul(query, key, transpose_b=True))
     return tf.cast(tf.nn.softmax(scores), query.dtype)
 
 
-@xla_clusters.compiled
-def masked(scores: Any) -> Any:
+@xla_clusters.cluster
+def mask_scores(scores: Tensor) -> Tensor:
     """Returns float32 scores, (batch, heads, queries, keys), without those of later positions."""
     queries, keys = scores.shape[-2:]
     seen = tf.range(keys)[None, :] <= tf.range(keys - queries, keys)[:, None]  # (queries, keys)
     return tf.where(seen, tf.cast(scores, tf.float32), MASKED)
 
 
-@xla_clusters.compiled
-def row_products(left: Any, right: Any) -> Any:
+@xla_clusters.cluster
+def row_dots(left: Tensor, right: Tensor) -> Tensor:
     """Returns float32 (batch, heads, time, 1): the scalar product of each two rows."""
     products = tf.cast(left, tf.float32) * tf.cast(right, tf.float32)
     return tf.reduce_sum(products, axis=-1, keepdims=True)
 
 
-@xla_clusters.compiled
-def scores_gradient(shares: Any, of_shares: Any, common: Any) -> Any:
-    """Returns the gradient of a softmax's scores from that of the shares, and their mean of it."""
-    wide = tf.cast(shares, tf.float32) * (tf.cast(of_shares, tf.float32) - common)
-    return tf.cast(wide, of_shares.dtype)
+@xla_clusters.cluster
+def softmax_gradient(p: Tensor, of_p: Tensor, common: Tensor) -> Tensor:
+    """Returns the gradient of the scores: p · (dp - Σ p · dp), with the sum in `common`."""
+    product = tf.cast(p, tf.float32) * (tf.cast(of_p, tf.float32) - common)
+    return tf.cast(product, of_p.dtype)
 
 
-@xla_clusters.compiled
-def heads_gradients(of_query: list[Any], of_key: list[Any], of_value: list[Any]) -> Any:
-    """Returns what `attention_gradient` does, from each block's share in it.
+@xla_clusters.cluster
+def join_gradients(of_query: list[Tensor], of_key: list[Tensor], of_value: list[Tensor]) -> Tensor:
+    """Returns what `attention_gradient` does, from the parts of all blocks.
 
     Args:
         of_query: (batch, heads, block, head), of scaled queries.
         of_key: (batch, heads, end, head): of the keys up to the block's end.
         of_value: like of_key.
     """
-    queries = tf.concat(of_query, axis=2) * scale_of(of_query[0])
-    return queries, summed(of_key), summed(of_value)
+    queries = tf.concat(of_query, axis=2) * score_scale(of_query[0])
+    return queries, sum_blocks(of_key), sum_blocks(of_value)
 
 
-def summed(parts: list[Any]) -> Any:
+def sum_blocks(parts: list[Tensor]) -> Tensor:
     """Returns the sum of parts of (batch, heads, end, head), each of which begins at 0."""
     ends = [0, *(part.shape[2] for part in parts)]
     spans = enumerate(itertools.pairwise(ends))
@@ -177,13 +181,13 @@ def summed(parts: list[Any]) -> Any:
     return tf.concat(sums, axis=2)
 
 
-def scale_of(query: Any) -> Any:
-    """Returns what scores are multiplied by, in the queries' precision."""
+def score_scale(query: Tensor) -> Tensor:
+    """Returns 1/√head, in the precision of the queries."""
     return tf.cast(query.shape[-1] ** -0.5, query.dtype)
 
 
-def padded_attention(query: Any, key: Any, value: Any, first: Any) -> Any:
-    """Returns the values that each position attends to, where rows begin with padding.
+def padded_attention(query: Tensor, key: Tensor, value: Tensor, first: Tensor) -> Tensor:
+    """Returns the values that each position attends to, for rows that begin with padding.
 
     Args:
         query: (batch, heads, time, head).
@@ -203,8 +207,10 @@ def padded_attention(query: Any, key: Any, value: Any, first: Any) -> Any:
     return blocks[0] if len(blocks) == 1 else tf.concat(blocks, axis=2)
 
 
-@xla_clusters.compiled
-def cached_attention(query: Any, key: Any, value: Any, first: Any, last: Any) -> Any:
+@xla_clusters.cluster
+def cached_attention(
+    query: Tensor, key: Tensor, value: Tensor, first: Tensor, last: Tensor
+) -> Tensor:
     """Returns the values that one new position attends to, among those seen before.
 
     Args:
@@ -222,7 +228,7 @@ def cached_attention(query: Any, key: Any, value: Any, first: Any, last: Any) ->
     return attend(query, key, value, seen[:, None, None])
 
 
-def attend(query: Any, key: Any, value: Any, seen: Any) -> Any:
+def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
     """Returns softmax(query · keyᵀ / √head) · value over the positions that are seen.
 
     Args:
@@ -235,32 +241,32 @@ def attend(query: Any, key: Any, value: Any, seen: Any) -> Any:
         (batch, heads, queries, head).
     """
     scores = tf.matmul(
-        query * scale_of(query), key, transpose_b=True
+        query * score_scale(query), key, transpose_b=True
     )  # (batch, heads, queries, keys)
     scores = tf.where(seen, tf.cast(scores, tf.float32), MASKED)
     weights = tf.cast(tf.nn.softmax(scores), value.dtype)
     return tf.matmul(weights, value)  # (batch, heads, queries, head)
 
 
-def heads_of(mixed: Any, n_head: int) -> list[Any]:
+def split_qkv(mixed: Tensor, n_head: int) -> list[Tensor]:
     """(batch, time, 3 * embed) → query, key and value, each (batch, heads, time, head)."""
     return [split_heads(part, n_head) for part in tf.split(mixed, 3, axis=-1)]
 
 
-def split_heads(x: Any, n_head: int) -> Any:
+def split_heads(x: Tensor, n_head: int) -> Tensor:
     """(batch, time, embed) → (batch, heads, time, head)."""
-    batch, time, embed = lengths_of(x)
+    batch, time, embed = shape_of(x)
     x = tf.reshape(x, [batch, time, n_head, embed // n_head])  # (batch, time, heads, head)
     return tf.transpose(x, [0, 2, 1, 3])
 
 
-def merge_heads(x: Any) -> Any:
+def merge_heads(x: Tensor) -> Tensor:
     """(batch, heads, time, head) → (batch, time, embed)."""
-    batch, heads, time, head = lengths_of(x)
+    batch, heads, time, head = shape_of(x)
     x = tf.transpose(x, [0, 2, 1, 3])  # (batch, time, heads, head)
     return tf.reshape(x, [batch, time, heads * head])
 
 
-def lengths_of(x: Any) -> list[Any]:
+def shape_of(x: Tensor) -> list[Tensor]:
     """Returns the lengths of a tensor's axes: numbers where the graph knows them, else tensors."""
     return [tf.shape(x)[axis] if n is None else n for axis, n in enumerate(x.shape)]

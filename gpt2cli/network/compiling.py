@@ -14,7 +14,7 @@ from gpt2cli.network import xla_clusters
 from gpt2cli.runtime import devices
 
 # What TensorFlow raises where XLA knows an operation not, or lacks a piece of itself.
-UNCOMPILED = (
+COMPILE_ERRORS = (
     tf.errors.InvalidArgumentError,
     tf.errors.UnimplementedError,
     tf.errors.InternalError,
@@ -23,7 +23,7 @@ UNCOMPILED = (
     tf.errors.OutOfRangeError,
 )
 # The disk may be full where XLA keeps what it has compiled.
-KEPT = "xla_compile_cache"
+CACHE_NAME = "xla_compile_cache"
 REASON_CHARACTERS = 200
 
 
@@ -35,7 +35,7 @@ class CompileMode(enum.Enum):
     OFF = "without XLA"
 
 
-def fastest(*, xla: bool, width: int) -> CompileMode:
+def best_compile_mode(*, xla: bool, width: int) -> CompileMode:
     """Returns how the device in force computes a network of a width fastest, with XLA or not.
 
     On a GPU a program with products in it would be compiled for minutes: XLA tries hundreds of
@@ -46,7 +46,7 @@ def fastest(*, xla: bool, width: int) -> CompileMode:
     return CompileMode.PARTIAL if devices.has_gpu() or width >= WIDE else CompileMode.FULL
 
 
-def failure() -> str:
+def xla_failure() -> str:
     """Compiles a small program for the device in force; returns why XLA cannot, or nothing.
 
     On a GPU it needs ptxas and libdevice, which are parts of CUDA's compiler.
@@ -54,11 +54,11 @@ def failure() -> str:
     try:
         tf.function(tf.tanh, jit_compile=True)(tf.ones([2])).numpy()
     except tf.errors.OpError as error:
-        return reason(error)
+        return error_summary(error)
     return ""
 
 
-def reason(error: Any) -> str:
+def error_summary(error: Any) -> str:
     """Returns the line of a TensorFlow error that says what is wrong, shortened.
 
     Above it stands where in the graph it happened, and below it once more.
@@ -68,7 +68,9 @@ def reason(error: Any) -> str:
     return shortened(said[-1], REASON_CHARACTERS) if said else type(error).__name__
 
 
-def program(function: Callable[..., Any], mode: CompileMode, *, gpu: bool | None = None) -> Any:
+def compile_function(
+    function: Callable[..., Any], mode: CompileMode, *, gpu: bool | None = None
+) -> Any:
     """Returns a TensorFlow function that computes what a Python function of tensors does.
 
     Args:
@@ -79,7 +81,7 @@ def program(function: Callable[..., Any], mode: CompileMode, *, gpu: bool | None
     gpu = devices.has_gpu() if gpu is None else gpu
 
     def traced(*arguments: Any) -> Any:
-        with xla_clusters.apart(apart=mode is CompileMode.PARTIAL, gpu=gpu):
+        with xla_clusters.clustering(enabled=mode is CompileMode.PARTIAL, gpu=gpu):
             return function(*arguments)
 
     return tf.function(traced, jit_compile=mode is CompileMode.FULL, autograph=False)
@@ -103,15 +105,20 @@ class Compiler:
 
         While it is traced, `xla` tells the graph how it is to be compiled.
         """
-        compiled = {True: program(graph, self._mode), False: program(graph, CompileMode.OFF)}
+        compiled = {
+            True: compile_function(graph, self._mode),
+            False: compile_function(graph, CompileMode.OFF),
+        }
 
         def run(*arguments: Any) -> Any:
             try:
                 return compiled[self.xla](*arguments)
             except tf.errors.OpError as error:
-                if not self.xla or not (isinstance(error, UNCOMPILED) or KEPT in error.message):
+                if not self.xla or not (
+                    isinstance(error, COMPILE_ERRORS) or CACHE_NAME in error.message
+                ):
                     raise
-                why = reason(error)
+                why = error_summary(error)
                 self._remarks.append(f"XLA cannot compile this ({why}); going on without it.")
                 self.xla = False
                 return compiled[False](*arguments)

@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
+from gpt2cli.arrays import Tensor
 from gpt2cli.network import attention, compiling, cudnn, xla_clusters
 
 LEAST_CAPABILITY = (8, 0)
@@ -26,7 +27,7 @@ CONVENTION = 9
 MOST_ERROR = 0.02
 
 
-def refusal(kind: Any, head: int, capability: tuple[int, int]) -> str:
+def unsupported_reason(kind: Any, head: int, capability: tuple[int, int]) -> str:
     """Returns why cuDNN has no kernel for a type and a head's width on a card; empty: it has."""
     if kind not in cudnn.TYPES:
         return f"it has no {kind.name}"
@@ -38,7 +39,7 @@ def refusal(kind: Any, head: int, capability: tuple[int, int]) -> str:
     return ""
 
 
-def causal(product: Any, bias: Any, n_head: int) -> Any:
+def causal(product: Tensor, bias: Tensor, n_head: int) -> Tensor:
     """Returns what `attention.causal` does, by cuDNN; differentiable.
 
     Args:
@@ -51,7 +52,7 @@ def causal(product: Any, bias: Any, n_head: int) -> Any:
     """
     forward, backward = _programs(n_head)
 
-    def attended(product: Any, bias: Any) -> tuple[Any, Callable[[Any], Any]]:
+    def attended(product: Tensor, bias: Tensor) -> tuple[Any, Callable[[Tensor], Tensor]]:
         found, statistics = forward(product, bias)
         return found, lambda upstream: backward(upstream, product, bias, found, statistics)
 
@@ -60,12 +61,12 @@ def causal(product: Any, bias: Any, n_head: int) -> Any:
 
 @functools.cache
 def _programs(n_head: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    compiled = xla_clusters.compiled
+    compiled = xla_clusters.cluster
     forward, backward = (functools.partial(half, n_head) for half in (_forward, _backward))
     return compiled(forward), compiled(backward)
 
 
-def _forward(n_head: int, product: Any, bias: Any) -> tuple[Any, Any]:
+def _forward(n_head: int, product: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Returns (batch, time, embed), and the softmax's statistics, float32 (batch, heads, time)."""
     heads = _heads(product, bias, n_head)
     shape = tuple(heads[0].shape)
@@ -79,8 +80,8 @@ def _forward(n_head: int, product: Any, bias: Any) -> tuple[Any, Any]:
 
 
 def _backward(
-    n_head: int, upstream: Any, product: Any, bias: Any, found: Any, statistics: Any
-) -> tuple[Any, Any]:
+    n_head: int, upstream: Tensor, product: Tensor, bias: Tensor, found: Tensor, statistics: Tensor
+) -> tuple[Tensor, Tensor]:
     """Returns the gradients of the product, (batch, time, 3 * embed), and of its bias."""
     heads = _heads(product, bias, n_head)
     shape = tuple(heads[0].shape)
@@ -91,7 +92,7 @@ def _backward(
     return whole, tf.reduce_sum(tf.cast(whole, tf.float32), axis=[0, 1])
 
 
-def _heads(product: Any, bias: Any, n_head: int) -> list[Any]:
+def _heads(product: Tensor, bias: Tensor, n_head: int) -> list[Tensor]:
     """(batch, time, 3 * embed) → query, key and value, each (batch, time, heads, head)."""
     batch, time, width = product.shape
     wide = tf.cast(tf.cast(product, tf.float32) + bias, product.dtype)
@@ -99,7 +100,7 @@ def _heads(product: Any, bias: Any, n_head: int) -> list[Any]:
     return [tf.reshape(part, shape) for part in tf.split(wide, 3, axis=-1)]
 
 
-def _call(tensors: Sequence[Any], module: str, results: Sequence[tuple[Any, Any]]) -> Any:
+def _call(tensors: Sequence[Tensor], module: str, results: Sequence[tuple[Any, Any]]) -> Tensor:
     return xla.call_module(
         list(tensors),
         version=CONVENTION,
@@ -112,7 +113,7 @@ def _call(tensors: Sequence[Any], module: str, results: Sequence[tuple[Any, Any]
     )
 
 
-def trial(shape: cudnn.Shape, kind: Any) -> str:
+def check_kernels(shape: cudnn.Shape, kind: Any) -> str:
     """Computes once forward and back, by cuDNN and by plain products; returns what is wrong.
 
     The programs are those that training will use, so that nothing is compiled twice.
@@ -132,17 +133,17 @@ def trial(shape: cudnn.Shape, kind: Any) -> str:
     )
     bias = tf.random.stateless_normal([width], [1, width])
 
-    def by_cudnn(*tensors: Any) -> list[Any]:
-        with xla_clusters.apart(apart=True, gpu=True):
+    def by_cudnn(*tensors: Tensor) -> list[Tensor]:
+        with xla_clusters.clustering(enabled=True, gpu=True):
             return _with_gradients(causal, heads, tensors[:2], tensors[2])
 
     try:
         found = tf.function(by_cudnn, autograph=False)(product, bias, upstream)
     except tf.errors.OpError as error:
-        return compiling.reason(error)
+        return compiling.error_summary(error)
     # One window is enough to judge by, and plain attention takes much memory.
     first = tf.cast(product[:1], tf.float32), bias
-    exact = _with_gradients(_plain, heads, first, tf.cast(upstream[:1], tf.float32))
+    exact = _with_gradients(_reference, heads, first, tf.cast(upstream[:1], tf.float32))
     for one, other in zip(found[:2], exact[:2], strict=True):
         far = tf.norm(tf.cast(one[:1], tf.float32) - other) / tf.norm(other)
         if not far < MOST_ERROR:
@@ -151,16 +152,16 @@ def trial(shape: cudnn.Shape, kind: Any) -> str:
 
 
 def _with_gradients(
-    attend: Callable[..., Any], heads: int, given: tuple[Any, ...], upstream: Any
-) -> list[Any]:
+    attend: Callable[..., Any], heads: int, given: tuple[Any, ...], upstream: Tensor
+) -> list[Tensor]:
     with tf.GradientTape() as tape:
         tape.watch(given)
         found = attend(*given, heads)
     return [found, *tape.gradient(found, given, upstream)]
 
 
-def _plain(product: Any, bias: Any, heads: int) -> Any:
+def _reference(product: Tensor, bias: Tensor, heads: int) -> Tensor:
     """Returns what `causal` does, by products of whole matrices and a mask."""
-    query, key, value = attention.heads_of(product + bias, heads)
+    query, key, value = attention.split_qkv(product + bias, heads)
     seen = tf.linalg.band_part(tf.ones(2 * [product.shape[1]], tf.bool), -1, 0)  # (time, time)
     return attention.merge_heads(attention.attend(query, key, value, seen))

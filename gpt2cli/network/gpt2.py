@@ -13,10 +13,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from gpt2cli.arrays import Weights
+from gpt2cli.arrays import Tensor, Weights
 from gpt2cli.hparams import LORA_SCALE, HParams
 from gpt2cli.network import lora, low_precision, xla_clusters
-from gpt2cli.network.attention import Attend, causal, lengths_of
+from gpt2cli.network.attention import Attend, causal, shape_of
 
 NORM_EPSILON = 1e-5
 # The standard deviations of Radford et al. 2018 and 2019 for weights that start at random.
@@ -36,19 +36,19 @@ class Dropout:
     """
 
     rate: float
-    seed: Any
+    seed: Tensor
 
-    def at(self, place: Any) -> Dropout:
+    def at(self, place: Tensor) -> Dropout:
         """Returns the dropout of another place in the network, which drops other activations."""
         return dataclasses.replace(self, seed=self.seed + tf.stack([0, place]))
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         """Returns x with a share of it dropped, and the rest scaled up."""
-        return dropped(x, self.rate, self.seed) if self.rate else x
+        return drop(x, self.rate, self.seed) if self.rate else x
 
 
-@xla_clusters.piece
-def dropped(x: Any, rate: Any, seed: Any) -> Any:
+@xla_clusters.recomputed_cluster
+def drop(x: Tensor, rate: Tensor, seed: Tensor) -> Tensor:
     """Returns x with a share of it set to 0, which follows from the seed, and the rest scaled."""
     # Of the same key TensorFlow and XLA make the same integers, but of a seed other keys, and of
     # the integers other fractions.
@@ -67,9 +67,9 @@ NO_DROPOUT = Dropout(0.0, None)
 def hidden_states(
     weights: Weights,
     hparams: HParams,
-    x: Any,
+    x: Tensor,
     attends: Sequence[Attend] | None = None,
-) -> Any:
+) -> Tensor:
     """Returns the last hidden state of each position, normalised.
 
     Args:
@@ -86,7 +86,7 @@ def hidden_states(
     return norm(x, weights, "model/ln_f")
 
 
-def block_weights(weights: Weights, layer: int) -> dict[str, Any]:
+def block_weights(weights: Weights, layer: int) -> dict[str, Tensor]:
     """Returns the weights of one block by their names below `model/hN/`, adapters included."""
     place = f"model/h{layer}/"
     block = {n.removeprefix(place): weight for n, weight in weights.items() if n.startswith(place)}
@@ -95,19 +95,19 @@ def block_weights(weights: Weights, layer: int) -> dict[str, Any]:
     return block
 
 
-def logits(weights: Weights, hidden: Any) -> Any:
+def logits(weights: Weights, hidden: Tensor) -> Tensor:
     """(…, embed) → (…, vocab): the scores of the tokens that may come next."""
-    return low_precision.product(hidden, weights, low_precision.EMBEDDING)
+    return low_precision.matmul(hidden, weights, low_precision.EMBEDDING)
 
 
 def embed(
     weights: Weights,
-    tokens: Any,
-    positions: Any = None,
+    tokens: Tensor,
+    positions: Tensor = None,
     *,
     dropout: Dropout = NO_DROPOUT,
     precision: Any = tf.float32,
-) -> Any:
+) -> Tensor:
     """int32 (batch, time) → (batch, time, embed): what the first block sees.
 
     Args:
@@ -121,19 +121,19 @@ def embed(
     if positions is None:
         positions = tf.range(tokens.shape[1])
     of_tokens, of_positions = (
-        low_precision.wide(weights, name, places)
+        low_precision.dequantize(weights, name, places)
         for name, places in (("model/wte", tokens), ("model/wpe", positions))
     )  # (batch, time, embed)
     return tf.cast(dropout(of_tokens + of_positions), precision)
 
 
 def block(
-    x: Any,
+    x: Tensor,
     weights: Weights,
     n_head: int,
     attend: Attend = causal,
     dropout: Dropout = NO_DROPOUT,
-) -> Any:
+) -> Tensor:
     """Attention, then the MLP, both added to x.
 
     Args:
@@ -146,48 +146,50 @@ def block(
     Returns:
         (batch, time, embed).
     """
-    x = plus(x, attention(x, weights, n_head, attend), weights["attn/c_proj/b"], dropout)
+    x = add_residual(x, attn(x, weights, n_head, attend), weights["attn/c_proj/b"], dropout)
     later = dropout.at(1) if dropout.rate else dropout
-    return plus(x, mlp(x, weights), weights["mlp/c_proj/b"], later)
+    return add_residual(x, mlp(x, weights), weights["mlp/c_proj/b"], later)
 
 
-def plus(x: Any, product: Any, bias: Any, dropout: Dropout) -> Any:
+def add_residual(x: Tensor, product: Tensor, bias: Tensor, dropout: Dropout) -> Tensor:
     """Returns x with a product and its bias added, of which a share is dropped in training."""
     if dropout.rate:
-        return x + dropout(xla_clusters.biased(product, bias))
-    return xla_clusters.added(x, product, bias)
+        return x + dropout(xla_clusters.add_bias(product, bias))
+    return xla_clusters.add_residual(x, product, bias)
 
 
-def attention(x: Any, weights: Weights, n_head: int, attend: Attend) -> Any:
+def attn(x: Tensor, weights: Weights, n_head: int, attend: Attend) -> Tensor:
     """(batch, time, embed) → the same, each from the positions before it; without c_proj's bias."""
 
-    def mix(x: Any, weights: Weights) -> Any:
-        return dense(norm(x, weights, "ln_1"), weights, "attn/c_attn")
+    def mix(x: Tensor, weights: Weights) -> Tensor:
+        return conv1d(norm(x, weights, "ln_1"), weights, "attn/c_attn")
 
-    def project(x: Any, weights: Weights) -> Any:
-        return dense(x, weights, "attn/c_proj")
+    def project(x: Tensor, weights: Weights) -> Tensor:
+        return conv1d(x, weights, "attn/c_proj")
 
-    mixed = xla_clusters.again(mix, x, part(x, weights, "ln_1", "attn/c_attn/w"))
+    mixed = xla_clusters.recompute(mix, x, pick_weights(x, weights, "ln_1", "attn/c_attn/w"))
     # (batch, time, 3 * embed)
     found = attend(mixed, weights["attn/c_attn/b"], n_head)  # (batch, time, embed)
-    return xla_clusters.again(project, found, part(x, weights, "attn/c_proj/w"))
+    return xla_clusters.recompute(project, found, pick_weights(x, weights, "attn/c_proj/w"))
 
 
-def mlp(x: Any, weights: Weights) -> Any:
+def mlp(x: Tensor, weights: Weights) -> Tensor:
     """(batch, time, embed) → the same, each position for itself; without c_proj's bias."""
 
-    def widen(x: Any, weights: Weights) -> Any:
-        return dense(norm(x, weights, "ln_2"), weights, "mlp/c_fc")
+    def widen(x: Tensor, weights: Weights) -> Tensor:
+        return conv1d(norm(x, weights, "ln_2"), weights, "mlp/c_fc")
 
-    def narrowed(x: Any, weights: Weights) -> Any:
-        return dense(gelu(x, weights["mlp/c_fc/b"]), weights, "mlp/c_proj")
+    def narrowed(x: Tensor, weights: Weights) -> Tensor:
+        return conv1d(gelu(x, weights["mlp/c_fc/b"]), weights, "mlp/c_proj")
 
-    wide = xla_clusters.again(widen, x, part(x, weights, "ln_2", "mlp/c_fc/w"))
+    wide = xla_clusters.recompute(widen, x, pick_weights(x, weights, "ln_2", "mlp/c_fc/w"))
     # (batch, time, 4 * embed)
-    return xla_clusters.again(narrowed, wide, part(x, weights, "mlp/c_fc/b", "mlp/c_proj/w"))
+    return xla_clusters.recompute(
+        narrowed, wide, pick_weights(x, weights, "mlp/c_fc/b", "mlp/c_proj/w")
+    )
 
 
-def part(x: Any, weights: Weights, *names: str) -> Weights:
+def pick_weights(x: Tensor, weights: Weights, *names: str) -> Weights:
     """Returns the weights of some layers of a block, under the layers' names.
 
     Matrices are as narrow as x, so that where they are kept for the way back it is in that form.
@@ -201,29 +203,29 @@ def part(x: Any, weights: Weights, *names: str) -> Weights:
     }
 
 
-def dense(x: Any, weights: Weights, name: str) -> Any:
+def conv1d(x: Tensor, weights: Weights, name: str) -> Tensor:
     """(batch, time, width) → (batch, time, columns), in the precision of x, without the bias."""
-    batch, time, width = lengths_of(x)
+    batch, time, width = shape_of(x)
     rows = tf.reshape(x, [batch * time, width])
     if f"{name}/w" in weights:
         # Not before it is needed, lest the wide forms of all narrow matrices be made at the start.
-        (held,) = xla_clusters.later([weights[f"{name}/w"]], x)  # (1, width, columns)
+        (held,) = xla_clusters.with_dependencies([weights[f"{name}/w"]], x)  # (1, width, columns)
         matrix = tf.cast(tf.squeeze(held, 0), x.dtype)  # (width, columns)
         flat = tf.matmul(rows, matrix)  # (batch * time, columns)
     else:
-        flat = low_precision.product(rows, weights, f"{name}/w{low_precision.ROWS}")
+        flat = low_precision.matmul(rows, weights, f"{name}/w{low_precision.ROWS}")
     if LORA_SCALE in weights:
         flat += lora.correction(rows, weights, f"{name}/w")
     return tf.reshape(flat, [batch, time, flat.shape[-1]])
 
 
-def norm(x: Any, weights: Weights, name: str) -> Any:
+def norm(x: Tensor, weights: Weights, name: str) -> Tensor:
     """Normalises the last axis to mean 0 and variance 1, then scales and shifts it, in float32."""
-    return normalised(x, weights[f"{name}/g"], weights[f"{name}/b"])
+    return layer_norm(x, weights[f"{name}/g"], weights[f"{name}/b"])
 
 
-@xla_clusters.piece
-def normalised(x: Any, gain: Any, bias: Any) -> Any:
+@xla_clusters.recomputed_cluster
+def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     """Returns what `norm` does, from its own two weights."""
     wide = tf.cast(x, tf.float32)
     centred = wide - tf.reduce_mean(wide, axis=-1, keepdims=True)
@@ -232,8 +234,8 @@ def normalised(x: Any, gain: Any, bias: Any) -> Any:
     return tf.cast(scaled * gain + bias, x.dtype)
 
 
-@xla_clusters.piece
-def gelu(product: Any, bias: Any) -> Any:
+@xla_clusters.recomputed_cluster
+def gelu(product: Tensor, bias: Tensor) -> Tensor:
     """The tanh approximation of GELU (Hendrycks & Gimpel 2016), as GPT-2 was trained with.
 
     Args:
@@ -248,7 +250,7 @@ def gelu(product: Any, bias: Any) -> Any:
     return tf.cast(0.5 * wide * (1 + tf.tanh(inner)), product.dtype)
 
 
-def random_weights(hparams: HParams, seed: int) -> Iterator[tuple[str, Any]]:
+def initial_weights(hparams: HParams, seed: int) -> Iterator[tuple[str, Tensor]]:
     """Yields weights to train from scratch, float32, by name; the same seed gives the same.
 
     Matrices are drawn from a normal distribution; those that write to the residual stream are
@@ -264,6 +266,6 @@ def random_weights(hparams: HParams, seed: int) -> Iterator[tuple[str, Any]]:
         yield name, tf.random.stateless_normal(shape, [seed, number], stddev=deviation)
 
 
-def variables(arrays: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def to_variables(arrays: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """Returns a variable for each named array, under the same name."""
     return {name: tf.Variable(array, name=name) for name, array in arrays}

@@ -1,21 +1,21 @@
-"""Low-rank adapters: what is trained in place of the matrices of the blocks.
+"""LoRA: low-rank adapters, which are trained instead of the matrices of the blocks.
 
-A matrix W of (width, columns) that stays as it is gets two small ones beside it, A of (width, rank)
-and B of (rank, columns), and counts as W + scale · A · B (Hu et al. 2021, section 4.1).
+A frozen matrix W of (width, columns) gets A of (width, rank) and B of (rank, columns) beside it; it
+counts as W + scale · A · B (Hu et al. 2021, section 4.1).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import tensorflow as tf
 
+from gpt2cli.arrays import Tensor, Weights
 from gpt2cli.hparams import LORA_A, LORA_B, LORA_SCALE, HParams
 
 
-def correction(x: Any, weights: Mapping[str, Any], name: str) -> Any:
+def correction(x: Tensor, weights: Weights, name: str) -> Tensor:
     """Returns what a matrix's adapter adds to its product with x.
 
     Args:
@@ -26,9 +26,9 @@ def correction(x: Any, weights: Mapping[str, Any], name: str) -> Any:
     Returns:
         (rows, columns), in the precision of x.
     """
-    narrow = tf.matmul(x, tf.cast(weights[name + LORA_A], x.dtype))  # (rows, rank)
-    wide = tf.matmul(narrow, tf.cast(weights[name + LORA_B], x.dtype))  # (rows, columns)
-    return wide * tf.cast(weights[LORA_SCALE], x.dtype)
+    low_rank = tf.matmul(x, tf.cast(weights[name + LORA_A], x.dtype))  # (rows, rank)
+    added = tf.matmul(low_rank, tf.cast(weights[name + LORA_B], x.dtype))  # (rows, columns)
+    return added * tf.cast(weights[LORA_SCALE], x.dtype)
 
 
 def is_trained(name: str) -> bool:
@@ -36,7 +36,9 @@ def is_trained(name: str) -> bool:
     return name.endswith((LORA_A, LORA_B))
 
 
-def new_adapters(hparams: HParams, rank: int, alpha: float, seed: int) -> Iterator[tuple[str, Any]]:
+def new_adapters(
+    hparams: HParams, rank: int, alpha: float, seed: int
+) -> Iterator[tuple[str, Tensor]]:
     """Yields adapters that change nothing yet, float32, by name; the same seed gives the same.
 
     A is drawn from a normal distribution and B is zero; the scale is alpha / rank.

@@ -6,9 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.arrays import Tensor
 from gpt2cli.network import xla_clusters
 
-# Positions whose logits are held at once, usually and where memory is to be saved. At 50,257 tokens
+# Positions whose logits are held at once, usually and to save memory. At 50,257 tokens
 # 256 rows of float32 take 50 MB, 4096 of bfloat16 on a GPU 400 MB.
 CPU_BLOCK_ROWS, GPU_BLOCK_ROWS = (1024, 256), (4096, 1024)
 BLOCK_ROWS = 256
@@ -17,8 +18,8 @@ MOST_BLOCKS = 16
 
 
 def next_token_loss(
-    hidden: Any, wte: Any, targets: Any, scale: Any = 1.0, block_rows: int = BLOCK_ROWS
-) -> Any:
+    hidden: Tensor, wte: Tensor, targets: Tensor, scale: Tensor = 1.0, block_rows: int = BLOCK_ROWS
+) -> Tensor:
     """Returns the mean cross-entropy of the next tokens (nats per token), differentiable.
 
     The logits are computed in blocks of rows, and in the same pass the gradient of each block,
@@ -28,62 +29,64 @@ def next_token_loss(
         hidden: (rows, embed), of the type that the logits are computed in.
         wte: (vocab, embed), the token embeddings.
         targets: int32 (rows,); rows whose target is negative do not count.
-        scale: what the gradient is multiplied by, so that it fits a narrow type.
+        scale: what the gradient is multiplied by, so that it fits a low precision.
         block_rows: how many rows to take at once.
 
     Returns:
         float32, a scalar.
     """
 
-    def judge(*tensors: Any) -> tuple[Any, Any]:
+    def judge(*tensors: Tensor) -> tuple[Tensor, Tensor]:
         return _loss_and_gradient(block_rows, *tensors)
 
     return tf.custom_gradient(judge)(hidden, wte, targets, scale)
 
 
 def _loss_and_gradient(
-    block_rows: int, hidden: Any, wte: Any, targets: Any, scale: Any
-) -> tuple[Any, Any]:
-    narrow = tf.cast(wte, hidden.dtype)
+    block_rows: int, hidden: Tensor, wte: Tensor, targets: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    embedding = tf.cast(wte, hidden.dtype)
     count = tf.maximum(tf.reduce_sum(tf.cast(targets >= 0, tf.float32)), 1.0)
     total, of_hidden, of_wte = tf.zeros([]), [], tf.zeros([])
     for start, end in row_blocks(hidden.shape[0], block_rows):
         # One after another, so that only one block's logits are held.
-        block, target = xla_clusters.later([hidden[start:end], targets[start:end]], of_wte)
-        products = tf.matmul(block, narrow, transpose_b=True)  # (block, vocab)
-        loss, wrong = judged(products, target, scale / count)
+        block, target = xla_clusters.with_dependencies(
+            [hidden[start:end], targets[start:end]], of_wte
+        )
+        logits = tf.matmul(block, embedding, transpose_b=True)  # (block, vocab)
+        loss, of_logits = cross_entropy_gradient(logits, target, scale / count)
         total += loss
-        of_hidden.append(tf.matmul(wrong, narrow))  # (block, embed)
-        found = tf.cast(tf.matmul(wrong, block, transpose_a=True), tf.float32)  # (vocab, embed)
+        of_hidden.append(tf.matmul(of_logits, embedding))  # (block, embed)
+        found = tf.cast(tf.matmul(of_logits, block, transpose_a=True), tf.float32)  # (vocab, embed)
         of_wte = of_wte + found if start else found
     of_rows = tf.concat(of_hidden, axis=0)  # (rows, embed)
 
-    def gradient(upstream: Any) -> tuple[Any, Any, None, None]:
+    def gradient(upstream: Tensor) -> tuple[Any, Any, None, None]:
         whole = tf.cast(of_wte * upstream, wte.dtype)
         return of_rows * tf.cast(upstream, of_rows.dtype), whole, None, None
 
     return total / count, gradient
 
 
-@xla_clusters.compiled
-def judged(products: Any, targets: Any, scale: Any) -> tuple[Any, Any]:
+@xla_clusters.cluster
+def cross_entropy_gradient(logits: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the sum of the rows' cross-entropies, and the gradient of their logits.
 
     Args:
-        products: (rows, vocab), the logits.
+        logits: (rows, vocab).
         targets: int32 (rows,); rows whose target is negative do not count.
         scale: what the gradient is multiplied by.
 
     Returns:
         float32, a scalar; and (rows, vocab), of the type of the logits.
     """
-    loss, shares = cross_entropy(products, targets)  # (rows,), (rows, vocab)
+    loss, probabilities = cross_entropy(logits, targets)  # (rows,), (rows, vocab)
     counts = tf.cast(targets >= 0, tf.float32)[:, None] * scale  # (rows, 1)
-    wrong = (shares - tf.one_hot(targets, products.shape[-1])) * counts
-    return tf.reduce_sum(loss), tf.cast(wrong, products.dtype)
+    of_logits = (probabilities - tf.one_hot(targets, logits.shape[-1])) * counts  # (rows, vocab)
+    return tf.reduce_sum(loss), tf.cast(of_logits, logits.dtype)
 
 
-def next_token_scores(hidden: Any, wte: Any, targets: Any) -> tuple[Any, Any]:
+def token_losses(hidden: Tensor, wte: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Returns each row's cross-entropy (nats) and whether its likeliest token was the target.
 
     Args:
@@ -94,26 +97,28 @@ def next_token_scores(hidden: Any, wte: Any, targets: Any) -> tuple[Any, Any]:
     Returns:
         float32 (rows,) and bool (rows,).
     """
-    narrow = tf.cast(wte, hidden.dtype)
-    losses: list[Any] = []
-    hits: list[Any] = []
+    embedding = tf.cast(wte, hidden.dtype)
+    losses: list[Tensor] = []
+    hits: list[Tensor] = []
     for start, end in row_blocks(hidden.shape[0], 2 * BLOCK_ROWS):
         before = hits[-1] if hits else targets
-        block, target = xla_clusters.later([hidden[start:end], targets[start:end]], before)
-        loss, hit = scored(tf.matmul(block, narrow, transpose_b=True), target)
+        block, target = xla_clusters.with_dependencies(
+            [hidden[start:end], targets[start:end]], before
+        )
+        loss, hit = losses_and_hits(tf.matmul(block, embedding, transpose_b=True), target)
         losses.append(loss)
         hits.append(hit)
     return tf.concat(losses, axis=0), tf.concat(hits, axis=0)
 
 
-@xla_clusters.compiled
-def scored(products: Any, targets: Any) -> tuple[Any, Any]:
-    """Returns what `next_token_scores` does, from the logits: (rows, vocab)."""
-    loss, shares = cross_entropy(products, targets)
-    return loss, tf.argmax(shares, axis=-1, output_type=tf.int32) == targets
+@xla_clusters.cluster
+def losses_and_hits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns what `token_losses` does, from the logits: (rows, vocab)."""
+    loss, probabilities = cross_entropy(logits, targets)
+    return loss, tf.argmax(probabilities, axis=-1, output_type=tf.int32) == targets
 
 
-def cross_entropy(products: Any, targets: Any) -> tuple[Any, Any]:
+def cross_entropy(products: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Returns each row's cross-entropy (nats) and the probabilities of all tokens.
 
     Args:

@@ -7,28 +7,28 @@ range (weights alone; what they are multiplied with stays float32).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 
+from gpt2cli.arrays import Tensor, Weights
 from gpt2cli.network import xla_clusters
-from gpt2cli.network.rounding import quantised
+from gpt2cli.network.rounding import quantize_rows
 
 # What follows a weight's name where it is held so: its rows, and the scale of each.
 ROWS, SCALE = "/rows", "/scale"
 EMBEDDING = "model/wte"
 
 
-def held(arrays: Iterable[tuple[str, Any]], precision: str) -> dict[str, Any]:
+def cast_weights(arrays: Iterable[tuple[str, Tensor]], precision: str) -> dict[str, Tensor]:
     """Returns variables for named weights, the large ones in the given precision.
 
     Args:
         arrays: float32, by OpenAI's names.
         precision: float32 (all as they are), bfloat16, float16 or int8.
     """
-    weights: dict[str, Any] = {}
+    weights: dict[str, Tensor] = {}
     for name, array in arrays:
         if precision == "float32" or not (name == EMBEDDING or len(array.shape) == 3):
             weights[name] = tf.Variable(array, trainable=False)
@@ -37,14 +37,14 @@ def held(arrays: Iterable[tuple[str, Any]], precision: str) -> dict[str, Any]:
         if name != EMBEDDING:
             rows, name = np.ascontiguousarray(rows[0].T), name + ROWS
         if precision == "int8":
-            rows, scale = quantised(rows)
+            rows, scale = quantize_rows(rows)
             weights[name + SCALE] = tf.Variable(scale, trainable=False)
         kind = tf.as_dtype(precision)
         weights[name] = tf.Variable(tf.cast(rows, kind), trainable=False, dtype=kind)
     return weights
 
 
-def product(x: Any, weights: Mapping[str, Any], name: str) -> Any:
+def matmul(x: Tensor, weights: Weights, name: str) -> Tensor:
     """Returns x times the matrix whose rows are held under a name.
 
     Args:
@@ -57,26 +57,26 @@ def product(x: Any, weights: Mapping[str, Any], name: str) -> Any:
     """
     rows, scale = weights[name], weights.get(name + SCALE)
     if scale is not None:
-        return widened_product(x, rows) * tf.cast(scale, x.dtype)
-    if rows.dtype == tf.float16 and x.shape[0] == 1 and xla_clusters.are_apart():
-        return widened_product(x, rows)
+        return mixed_matmul(x, rows) * tf.cast(scale, x.dtype)
+    if rows.dtype == tf.float16 and x.shape[0] == 1 and xla_clusters.is_clustering():
+        return mixed_matmul(x, rows)
     kind = rows.dtype if rows.dtype in (tf.bfloat16, tf.float16) else x.dtype
     found = tf.matmul(tf.cast(x, kind), tf.cast(rows, kind), transpose_b=True)
     return tf.cast(found, x.dtype)
 
 
-@xla_clusters.compiled
-def widened_product(x: Any, rows: Any) -> Any:
+@xla_clusters.cluster
+def mixed_matmul(x: Tensor, rows: Tensor) -> Tensor:
     """Returns (many, columns): x times narrow rows, which XLA widens as it reads them."""
     return tf.matmul(x, tf.cast(rows, x.dtype), transpose_b=True)
 
 
-def is_half(weights: Mapping[str, Any]) -> bool:
+def is_half(weights: Weights) -> bool:
     """Returns whether weights are held in bfloat16 or float16."""
     return weights[EMBEDDING].dtype in (tf.bfloat16, tf.float16)
 
 
-def wide(weights: Mapping[str, Any], name: str, places: Any = None) -> Any:
+def dequantize(weights: Weights, name: str, places: Tensor = None) -> Tensor:
     """Returns the rows under a name as float32: all of them, or those at the given places.
 
     Args:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+
+from gpt2cli.arrays import Array
 
 INT8_MOST = 127
 # What is no number has some of the low bits that a bfloat16 lacks, or none.
 BFLOAT16_NAN = np.uint16(0x7FC0)
 
 
-def quantised(rows: Any) -> tuple[Any, Any]:
+def quantize_rows(rows: Array) -> tuple[Array, Array]:
     """Returns rows as int8, and float32 (rows,): what each row is to be multiplied by."""
     most = np.maximum(rows.max(axis=1), -rows.min(axis=1))
     scale = np.where(most > 0, most / INT8_MOST, 1.0).astype(np.float32)
@@ -19,7 +19,7 @@ def quantised(rows: Any) -> tuple[Any, Any]:
     return np.rint(scaled, out=scaled).astype(np.int8), scale
 
 
-def upper_halves(rows: Any) -> Any:
+def to_bfloat16_bits(rows: Array) -> Array:
     """Returns float32 rows as bfloat16's bits, uint16, rounded to the nearest, ties to even."""
     bits = rows.view(np.uint32)
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

@@ -1,46 +1,48 @@
-"""Parts of a network that XLA compiles one by one, and of which only what goes in is kept.
+"""XLA clusters: parts of a network that XLA compiles one by one, keeping only their inputs.
 
 Products of matrices are left to TensorFlow: on a CPU its own (oneDNN) are faster than XLA's, and on
 a GPU they are cuBLAS's, where XLA would compile hundreds of variants of each to choose among them.
-What lies between products and is marked here as a piece becomes a small program of XLA's, compiled
-once for all layers. Where a network is not traced apart, a piece is but a function.
+What stands between products and is marked as a cluster here becomes a small XLA program, compiled
+once for all layers. Outside of `clustering` a cluster is a plain function.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.arrays import Tensor, Weights
+
 Function = Callable[..., Any]
 
-_APART: ContextVar[bool] = ContextVar("apart", default=False)
+_CLUSTERING: ContextVar[bool] = ContextVar("clustering", default=False)
 _ON_GPU: ContextVar[bool] = ContextVar("on_gpu", default=False)
 
 
 @contextlib.contextmanager
-def apart(*, apart: bool, gpu: bool = False) -> Iterator[None]:
-    """What is traced within the block is compiled piece by piece, or not.
+def clustering(*, enabled: bool, gpu: bool = False) -> Iterator[None]:
+    """Compiles the clusters of what is traced within the block one by one, or leaves them alone.
 
     Args:
-        apart: whether it is.
-        gpu: whether in the way that suits a GPU: launches cost there what memory costs on a CPU.
+        enabled: whether to compile them.
+        gpu: whether for a GPU, on which launches cost what memory costs on a CPU.
     """
-    tokens = _APART.set(apart), _ON_GPU.set(gpu)
+    tokens = _CLUSTERING.set(enabled), _ON_GPU.set(gpu)
     try:
         yield
     finally:
-        _APART.reset(tokens[0])
+        _CLUSTERING.reset(tokens[0])
         _ON_GPU.reset(tokens[1])
 
 
-def are_apart() -> bool:
-    """Returns whether what is traced now is compiled piece by piece."""
-    return _APART.get()
+def is_clustering() -> bool:
+    """Returns whether what is traced now is compiled cluster by cluster."""
+    return _CLUSTERING.get()
 
 
 def on_gpu() -> bool:
@@ -48,33 +50,33 @@ def on_gpu() -> bool:
     return _ON_GPU.get()
 
 
-def compiled(function: Function) -> Function:
-    """Makes a piece of a function of tensors whose gradient nobody asks for."""
+def cluster(function: Function) -> Function:
+    """Makes a cluster of a function of tensors; it has no gradient."""
 
-    def whole(*tensors: Any) -> Any:
-        with apart(apart=False):
+    def whole(*tensors: Tensor) -> Tensor:
+        with clustering(enabled=False):
             return function(*tensors)
 
     program = tf.function(whole, jit_compile=True, autograph=False)
 
     @functools.wraps(function)
-    def run(*tensors: Any) -> Any:
-        return program(*tensors) if _APART.get() else function(*tensors)
+    def run(*tensors: Tensor) -> Tensor:
+        return program(*tensors) if _CLUSTERING.get() else function(*tensors)
 
     return run
 
 
-def piece(function: Function) -> Function:
-    """Makes a piece of a function of tensors, which is recomputed on the way back."""
-    forward = compiled(function)
-    backward = compiled(functools.partial(_gradients, function))
+def recomputed_cluster(function: Function) -> Function:
+    """Makes a cluster of a function of tensors; the backward pass recomputes it."""
+    forward = cluster(function)
+    backward = cluster(functools.partial(_gradients, function))
 
     @functools.wraps(function)
-    def run(*tensors: Any) -> Any:
-        if not _APART.get():
+    def run(*tensors: Tensor) -> Tensor:
+        if not _CLUSTERING.get():
             return function(*tensors)
 
-        def kept(*tensors: Any) -> tuple[Any, Function]:
+        def kept(*tensors: Tensor) -> tuple[Any, Function]:
             return forward(*tensors), lambda upstream: backward(upstream, *tensors)
 
         return tf.custom_gradient(kept)(*map(tf.convert_to_tensor, tensors))
@@ -82,42 +84,42 @@ def piece(function: Function) -> Function:
     return run
 
 
-def again(function: Function, x: Any, weights: Mapping[str, Any]) -> Any:
-    """Returns function(x, weights), of which nothing but x and the weights is kept.
+def recompute(function: Function, x: Tensor, weights: Weights) -> Tensor:
+    """Returns function(x, weights), and keeps only x and the weights for the backward pass.
 
-    What the gradient needs of it is recomputed on the way back: it is meant for cheap pieces
-    before a product, which itself is not needed again, and so not done. On a GPU all is kept.
+    Gradient checkpointing for cheap clusters before a product: the backward pass recomputes the
+    clusters, but not the product, whose result no gradient needs. On a GPU everything is kept.
     """
-    if not _APART.get() or _ON_GPU.get():
+    if not _CLUSTERING.get() or _ON_GPU.get():
         return function(x, weights)
 
-    def of_tensors(x: Any, *tensors: Any) -> Any:
+    def of_tensors(x: Tensor, *tensors: Tensor) -> Tensor:
         return function(x, dict(zip(weights, tensors, strict=True)))
 
-    def kept(*tensors: Any) -> tuple[Any, Function]:
-        def gradient(upstream: Any) -> Any:
-            return _gradients(of_tensors, upstream, *later(tensors, upstream))
+    def kept(*tensors: Tensor) -> tuple[Any, Function]:
+        def gradient(upstream: Tensor) -> Tensor:
+            return _gradients(of_tensors, upstream, *with_dependencies(tensors, upstream))
 
         return of_tensors(*tensors), gradient
 
     return tf.custom_gradient(kept)(x, *map(tf.convert_to_tensor, weights.values()))
 
 
-def biased(product: Any, bias: Any) -> Any:
+def add_bias(product: Tensor, bias: Tensor) -> Tensor:
     """Returns a product, (batch, time, width), with a float32 bias (width,) added to each row."""
 
-    def summed(product: Any, bias: Any) -> tuple[Any, Function]:
+    def summed(product: Tensor, bias: Tensor) -> tuple[Any, Function]:
         return _sum(product, bias), lambda upstream: (upstream, _column_sums(upstream))
 
-    # Not a piece: its gradient is the upstream itself, which XLA would copy.
+    # Not a cluster: its gradient is the upstream itself, which XLA would copy.
     return tf.custom_gradient(summed)(product, tf.convert_to_tensor(bias))
 
 
-def added(x: Any, product: Any, bias: Any) -> Any:
+def add_residual(x: Tensor, product: Tensor, bias: Tensor) -> Tensor:
     """Returns x plus a product of the same shape, (batch, time, width), plus its bias (width,)."""
 
-    def summed(x: Any, product: Any, bias: Any) -> tuple[Any, Function]:
-        def gradient(upstream: Any) -> tuple[Any, Any, Any]:
+    def summed(x: Tensor, product: Tensor, bias: Tensor) -> tuple[Any, Function]:
+        def gradient(upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             return upstream, upstream, _column_sums(upstream)
 
         return _sum(product, bias, x), gradient
@@ -125,29 +127,29 @@ def added(x: Any, product: Any, bias: Any) -> Any:
     return tf.custom_gradient(summed)(x, product, tf.convert_to_tensor(bias))
 
 
-@compiled
-def _sum(product: Any, *others: Any) -> Any:
+@cluster
+def _sum(product: Tensor, *others: Tensor) -> Tensor:
     return tf.cast(
         sum((tf.cast(x, tf.float32) for x in others), tf.cast(product, tf.float32)), product.dtype
     )
 
 
-@compiled
-def _column_sums(x: Any) -> Any:
+@cluster
+def _column_sums(x: Tensor) -> Tensor:
     return tf.reduce_sum(tf.cast(x, tf.float32), axis=list(range(len(x.shape) - 1)))
 
 
-def later(tensors: Any, others: Any) -> list[Any]:
-    """Returns the same tensors, but not before others are there, or operations done.
+def with_dependencies(tensors: Any, others: Any) -> list[Tensor]:
+    """Returns the same tensors, but not before other tensors or operations are done.
 
-    So what follows from them is neither begun while it takes but memory, nor taken for the same
-    as what was computed of them before. XLA sees to both by itself.
+    So TensorFlow neither computes from them too early, which takes memory, nor merges the result
+    with an equal one of the forward pass. XLA sees to both by itself.
     """
     with tf.control_dependencies(tf.nest.flatten(others)):
         return [tf.identity(tensor) for tensor in tensors]
 
 
-def _gradients(function: Function, upstream: Any, *tensors: Any) -> Any:
+def _gradients(function: Function, upstream: Tensor, *tensors: Tensor) -> Tensor:
     with tf.GradientTape() as tape:
         tape.watch([tensor for tensor in tensors if tensor.dtype.is_floating])
         result = function(*tensors)

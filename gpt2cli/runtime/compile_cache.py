@@ -48,27 +48,27 @@ def enable() -> Path | None:
     """
     if DIRECTORY_FLAG in os.environ.get(FLAGS, ""):
         return None
-    place = private(f"xla-{fingerprint()}")
+    place = private_folder(f"xla-{platform_hash()}")
     if place is None:
         return None
-    if not settled(place):
+    if not prepare_folder(place):
         return None
     kept = f"{DIRECTORY_FLAG}={place} --tf_xla_persistent_cache_device_types={DEVICES}"
     os.environ[FLAGS] = f"{os.environ.get(FLAGS, '')} {kept}".strip()
     return place
 
 
-def settled(place: Path) -> bool:
+def prepare_folder(place: Path) -> bool:
     """Cleans a folder and has it sealed when the command ends; returns whether that can be."""
     try:
-        clean(place)
+        clean_up(place)
     except OSError:
         return False
     atexit.register(seal, place)
     return True
 
 
-def private(name: str) -> Path | None:
+def private_folder(name: str) -> Path | None:
     """Returns a folder of the user's own for what is kept from one command to the next.
 
     Args:
@@ -78,7 +78,7 @@ def private(name: str) -> Path | None:
         None where there can be none, others may write there, or the disk has no room.
     """
     try:
-        place = home() / name
+        place = cache_home() / name
         make_private(place)
         if not is_private(place) or not is_writable(place):
             return None
@@ -99,7 +99,7 @@ def is_writable(place: Path) -> bool:
     return True
 
 
-def programs(place: Path) -> Iterator[Path]:
+def compiled_programs(place: Path) -> Iterator[Path]:
     """Yields all programs in a folder and below it."""
     return (path for path in place.rglob("*") if path.suffix in PROGRAMS and path.is_file())
 
@@ -129,7 +129,7 @@ def is_private(folder: Path) -> bool:
     )
 
 
-def home() -> Path:
+def cache_home() -> Path:
     """Returns where all lies that is kept.
 
     Raises:
@@ -144,17 +144,17 @@ def home() -> Path:
     return base / "gpt2cli"
 
 
-def fingerprint() -> str:
+def platform_hash() -> str:
     """Returns a hash of what a compiled program depends on beside itself."""
     spec = importlib.util.find_spec("tensorflow")
     origin = Path(spec.origin) if spec and spec.origin else Path()
-    facts = [str(origin), origin.stat().st_mtime_ns, platform.machine(), processor()]
+    facts = [str(origin), origin.stat().st_mtime_ns, platform.machine(), cpu_flags()]
     facts += [os.environ.get(name) for name in (FLAGS, "XLA_FLAGS")]
-    facts += hardware.models()
+    facts += hardware.gpu_models()
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def processor() -> str:
+def cpu_flags() -> str:
     """Returns what the processor can do, where Linux tells it."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -162,7 +162,7 @@ def processor() -> str:
     return platform.processor()
 
 
-def clean(place: Path) -> None:
+def clean_up(place: Path) -> None:
     """Removes what is not sealed or damaged, and the oldest of what is too much.
 
     Raises:
@@ -173,7 +173,7 @@ def clean(place: Path) -> None:
         # A pipe, a link or the like under a program's name.
         if path.suffix in PROGRAMS and not stat.S_ISREG(path.lstat().st_mode):
             path.unlink()
-    for path in sorted(programs(place), key=lambda path: -path.stat().st_mtime):
+    for path in sorted(compiled_programs(place), key=lambda path: -path.stat().st_mtime):
         kept += path.stat().st_size
         if kept > MOST_BYTES or not is_sealed(path):
             path.unlink()
@@ -187,7 +187,7 @@ def clean(place: Path) -> None:
 def is_sealed(path: Path) -> bool:
     """Returns whether a file is what it was when it was sealed."""
     try:
-        return content(seal_of(path)) == digest(path).encode()
+        return content(seal_of(path)) == checksum(path).encode()
     except (FileNotFoundError, BadDataError):
         return False
 
@@ -195,11 +195,11 @@ def is_sealed(path: Path) -> bool:
 def seal(place: Path) -> None:
     """Seals the programs that have come; where that cannot be done, they will not be used again."""
     with contextlib.suppress(OSError, BadDataError):
-        for path in programs(place):
+        for path in compiled_programs(place):
             mark = seal_of(path)
             # Numba writes its indices anew; what is older than its seal stays as it was sealed.
             if not os.path.lexists(mark) or mark.lstat().st_mtime_ns < path.stat().st_mtime_ns:
-                mark.write_text(digest(path), encoding="utf-8")
+                mark.write_text(checksum(path), encoding="utf-8")
 
 
 def seal_of(path: Path) -> Path:
@@ -207,6 +207,6 @@ def seal_of(path: Path) -> Path:
     return path.with_name(path.name + SEAL)
 
 
-def digest(path: Path) -> str:
+def checksum(path: Path) -> str:
     """Returns a file's checksum."""
     return hashlib.sha256(content(path)).hexdigest()

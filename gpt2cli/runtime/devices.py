@@ -20,7 +20,9 @@ CPU_DEVICES, GPU_PARTS = "GPT2CLI_CPU_DEVICES", "GPT2CLI_GPU_DEVICES"
 PARTS_SHARE = 0.9
 
 
-def prepare(device: str = "auto", memory_limit: int | None = None, precision: str = "auto") -> str:
+def configure(
+    device: str = "auto", memory_limit: int | None = None, precision: str = "auto"
+) -> str:
     """Chooses what to compute on; returns its name.
 
     A GPU's memory is taken as it is needed, or what it may take is taken at once.
@@ -35,49 +37,49 @@ def prepare(device: str = "auto", memory_limit: int | None = None, precision: st
     """
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
-        raise Gpt2cliError(f"{NO_GPU} {reason()}")
+        raise Gpt2cliError(f"{NO_GPU} {missing_gpu_reason()}")
     if device == "cpu" or not gpus:
         tf.config.set_visible_devices([], "GPU")
         threads = tf.config.threading.get_intra_op_parallelism_threads() or "all"
-        remark = f"; {reason()}" if device == "auto" and NVIDIA_DRIVER.exists() else ""
+        remark = f"; {missing_gpu_reason()}" if device == "auto" and NVIDIA_DRIVER.exists() else ""
         return f"CPU ({threads} threads){remark}"
     # Else Ampere and later round what they multiply to TF32's 10 bits.
     tf.config.experimental.enable_tensor_float_32_execution(precision != "float32")
-    parts = counted_by(GPU_PARTS)
+    parts = device_count(GPU_PARTS)
     for gpu in gpus:
         if memory_limit is None and parts == 1:
             tf.config.experimental.set_memory_growth(gpu, True)
             continue
-        limit = (memory_limit or PARTS_SHARE * free_bytes()) / parts
+        limit = (memory_limit or PARTS_SHARE * free_gpu_bytes()) / parts
         part = tf.config.LogicalDeviceConfiguration(memory_limit=int(limit) >> 20)
         tf.config.set_logical_device_configuration(gpu, [part] * parts)
     return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
 
 
-def counted_by(variable: str) -> int:
+def device_count(variable: str) -> int:
     """Returns how many devices an environment variable asks for; 1 where it does not."""
     count = os.environ.get(variable, "1")
     return max(int(count), 1) if count.isascii() and count.isdecimal() else 1
 
 
-def free_bytes() -> float:
+def free_gpu_bytes() -> float:
     """Returns what is free on the first GPU in use (bytes).
 
     Raises:
         Gpt2cliError: its driver does not say.
     """
-    for gpu in hardware.visible():
+    for gpu in hardware.visible_gpus():
         return gpu.free
     raise Gpt2cliError(f"{GPU_PARTS} needs nvidia-smi, or --gpu-memory-limit.")
 
 
-def names() -> list[str]:
+def device_names() -> list[str]:
     """Returns the devices that a machine's training can be shared by, as `GPU:0`.
 
     TensorFlow's devices are settled from then on.
     """
     cpu = tf.config.list_physical_devices("CPU")[0]
-    count = counted_by(CPU_DEVICES)
+    count = device_count(CPU_DEVICES)
     if not tf.config.get_visible_devices("GPU") and count > 1:
         several = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
         tf.config.set_logical_device_configuration(cpu, several)
@@ -85,9 +87,9 @@ def names() -> list[str]:
     return [device.name.removeprefix("/device:") for device in found]
 
 
-def reason() -> str:
+def missing_gpu_reason() -> str:
     """Returns why TensorFlow sees no GPU, and what mends it."""
-    if hardware.are_hidden():
+    if hardware.gpus_hidden():
         return hardware.HIDDEN
     if not NVIDIA_DRIVER.exists() and WSL_GPUS.exists():
         return (
@@ -100,15 +102,15 @@ def reason() -> str:
         return NO_DRIVER
     if not tf.test.is_built_with_cuda():
         return "This TensorFlow is built without CUDA; run `pip install 'gpt2cli[gpu]'`."
-    if problem := hardware.problem():
+    if problem := hardware.gpu_problem():
         return problem
     return (
         "A driver is there, and CUDA's libraries are missing or of another version: run "
-        f"`pip install 'gpt2cli[gpu]'`. {driver()}"
+        f"`pip install 'gpt2cli[gpu]'`. {driver_version()}"
     ).rstrip()
 
 
-def driver() -> str:
+def driver_version() -> str:
     """Returns what the NVIDIA driver says of itself; empty where it says nothing."""
     try:
         return NVIDIA_DRIVER.read_text(encoding="utf-8").splitlines()[0]
@@ -130,7 +132,7 @@ def capability() -> tuple[int, int]:
     return 0, 0
 
 
-def precision(asked: str) -> str:
+def resolve_precision(asked: str) -> str:
     """Returns the type to compute in: what was asked for, and for `auto` what suits the device."""
     if asked != "auto":
         return asked
@@ -140,18 +142,18 @@ def precision(asked: str) -> str:
     return "float16" if found >= FLOAT16_CAPABILITY else "float32"
 
 
-def told_precision(asked: str) -> str:
+def describe_precision(asked: str) -> str:
     """Returns the type to compute in, and why that one if nobody asked for it."""
-    chosen, (major, minor) = precision(asked), capability()
+    chosen, (major, minor) = resolve_precision(asked), capability()
     if asked != "auto" or not has_gpu():
         return chosen
     return f"{chosen} (its compute capability is {major}.{minor})"
 
 
-def frozen_type(asked: str) -> Any:
+def frozen_dtype(asked: str) -> Any:
     """Returns the type in which weights are held that are not trained.
 
     Half as wide as float32, unless just that was asked for.
     """
-    chosen = precision(asked)
+    chosen = resolve_precision(asked)
     return tf.as_dtype("bfloat16" if asked == "auto" and chosen == "float32" else chosen)

@@ -58,14 +58,14 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def counted(gpus: int) -> str:
+def describe_gpus(gpus: int) -> str:
     """Returns how so many GPUs, or none, are told to a person."""
     return f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "the CPU"
 
 
 def may_have_gpu() -> bool:
     """Returns whether TensorFlow may find a GPU: a driver is there, and not hidden."""
-    return has_driver() and not are_hidden()
+    return has_driver() and not gpus_hidden()
 
 
 def has_driver() -> bool:
@@ -73,7 +73,7 @@ def has_driver() -> bool:
     return any(path.exists() for path in (NVIDIA_DRIVER, *OTHER_GPUS))
 
 
-def are_hidden() -> bool:
+def gpus_hidden() -> bool:
     """Returns whether the environment hides the GPUs."""
     return os.environ.get(VISIBLE, "0").strip() in ("", "-1")
 
@@ -84,7 +84,7 @@ def gpus() -> list[Gpu]:
     return list(_gpus(program)) if program else []
 
 
-def forget() -> None:
+def forget_gpus() -> None:
     """Lets the next question find what GPUs are like by then."""
     _gpus.cache_clear()
 
@@ -118,7 +118,7 @@ def _gpu(row: Sequence[str]) -> Gpu:
     )
 
 
-def visible(there: Sequence[Gpu] | None = None) -> list[Gpu]:
+def visible_gpus(there: Sequence[Gpu] | None = None) -> list[Gpu]:
     """Returns the GPUs that programs may use.
 
     CUDA_VISIBLE_DEVICES names them by their numbers or the beginnings of their UUIDs, and counts
@@ -144,7 +144,7 @@ def visible(there: Sequence[Gpu] | None = None) -> list[Gpu]:
     return found
 
 
-def problem(there: Sequence[Gpu] | None = None) -> str:
+def gpu_problem(there: Sequence[Gpu] | None = None) -> str:
     """Returns why TensorFlow will use none of the NVIDIA GPUs, as far as can be seen; or nothing.
 
     Args:
@@ -153,7 +153,7 @@ def problem(there: Sequence[Gpu] | None = None) -> str:
     there = gpus() if there is None else there
     if not there:
         return ""
-    chosen = visible(there)
+    chosen = visible_gpus(there)
     # A part of a GPU has a name of its own, which nvidia-smi does not list here.
     if not chosen and "MIG-" not in os.environ.get(VISIBLE, ""):
         names = ", ".join(f"{number} ({gpu.name})" for number, gpu in enumerate(there))
@@ -169,10 +169,10 @@ def problem(there: Sequence[Gpu] | None = None) -> str:
             f"{old[0].name} has compute capability {capability}, and TensorFlow's packages need "
             f"{LEAST_CAPABILITY[0]}.{LEAST_CAPABILITY[1]}; give --device cpu."
         )
-    return outdated(chosen[0].driver, cuda_version())
+    return driver_problem(chosen[0].driver, cuda_version())
 
 
-def outdated(driver: str, cuda: str) -> str:
+def driver_problem(driver: str, cuda: str) -> str:
     """Returns that a driver is too old for a CUDA version, and for which; or nothing."""
     least = LEAST_DRIVERS.get(cuda)
     have = tuple(map(int, re.findall(r"\d+", driver)[:2]))
@@ -198,7 +198,7 @@ def cuda_version() -> str:
     return ""
 
 
-def models() -> list[str]:
+def gpu_models() -> list[str]:
     """Returns what GPUs and which driver the kernel knows, for what is compiled for them."""
     facts: list[str] = []
     for path in (NVIDIA_DRIVER, *sorted(NVIDIA_GPUS.glob("*/information"))):

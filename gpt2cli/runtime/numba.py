@@ -27,12 +27,12 @@ SPINS, SPIN_COUNT, WAIT_POLICY = "2000", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
-def is_there() -> bool:
+def is_available() -> bool:
     """Returns whether Numba can be loaded.
 
     It is loaded by this, some 0.3 s: ask only where loops are about to run.
     """
-    keeps()
+    has_cache()
     if WAIT_POLICY not in os.environ:
         os.environ.setdefault(SPIN_COUNT, SPINS)
     try:
@@ -43,7 +43,7 @@ def is_there() -> bool:
     return True
 
 
-def compiled(**options: Any) -> Callable[[Loop], Loop]:
+def jit(**options: Any) -> Callable[[Loop], Loop]:
     """Returns a decorator by which Numba compiles a function when it is first called.
 
     It divides as NumPy does, and lets other threads run.
@@ -56,12 +56,12 @@ def compiled(**options: Any) -> Callable[[Loop], Loop]:
 
     options = {"fastmath": False, "parallel": False, **options}
     decorator: Callable[[Loop], Loop] = njit(
-        error_model="numpy", nogil=True, cache=keeps(), **options
+        error_model="numpy", nogil=True, cache=has_cache(), **options
     )
     return decorator
 
 
-def compile_ahead(loops: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
+def compile_in_background(loops: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
     """Compiles loops for types of Numba's while other work is done.
 
     Signals are never taken by the thread that does so, if they are held where it is started.
@@ -75,7 +75,7 @@ def compile_ahead(loops: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
 
 
 @functools.cache
-def keeps() -> bool:
+def has_cache() -> bool:
     """Returns whether Numba has a folder to keep what it compiles, which is looked through.
 
     It raises where it can make no file in its folder.
@@ -84,14 +84,14 @@ def keeps() -> bool:
         with contextlib.suppress(OSError):
             Path(own).mkdir(parents=True, exist_ok=True)
         return compile_cache.is_writable(Path(own))
-    place = compile_cache.private(f"numba-{fingerprint()}")
-    if place is None or not compile_cache.settled(place):
+    place = compile_cache.private_folder(f"numba-{source_hash()}")
+    if place is None or not compile_cache.prepare_folder(place):
         return False
     os.environ[CACHE] = str(place)
     return True
 
 
-def fingerprint() -> str:
+def source_hash() -> str:
     """Returns a hash of all files with compiled loops."""
     package = Path(__file__).parent.parent
     loops = b"".join((package / name).read_bytes() for name in LOOPS)

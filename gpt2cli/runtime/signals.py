@@ -14,7 +14,7 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Means nothing to anybody else: so the thread that waits for signals calls the main one.
-CALL = signal.SIGURG
+WAKE_UP = signal.SIGURG
 STDERR = 2
 # How long a call into a library may keep a signal waiting where nothing can be lost.
 GRACE_SECONDS = 1.5
@@ -65,7 +65,7 @@ class Stop:
         self._came, self.signum = time.monotonic(), signum
         if self._at_once:
             self.asked = True
-            signal.pthread_kill(threading.main_thread().ident or 0, CALL)
+            signal.pthread_kill(threading.main_thread().ident or 0, WAKE_UP)
             threading.Thread(target=self._insist, args=(signum,), daemon=True).start()
         else:
             say(b"stopping after this step; a second signal leaves at once, unsaved\n")
@@ -110,7 +110,7 @@ class Stop:
 
     def handle(self, signum: int, _frame: FrameType | None) -> None:
         """Is Python's handler, for what the main thread itself gets and for its being called."""
-        if signum != CALL:
+        if signum != WAKE_UP:
             self.request(signum)
             return
         if self._at_once and not self._ended:
@@ -120,7 +120,7 @@ class Stop:
         threading.Event().wait(GRACE_SECONDS)
         if self.asked and self._at_once:
             # What is told at the end is told by now.
-            leave_now(signum, "" if self._ended else self._message)
+            exit_now(signum, "" if self._ended else self._message)
 
 
 # What the whole process listens with, once `raise_on_signals` was called.
@@ -134,14 +134,14 @@ def say(line: bytes) -> None:
         os.write(STDERR, line)
 
 
-def leave_now(signum: int, message: str) -> None:
+def exit_now(signum: int, message: str) -> None:
     """Ends the process where its main thread hears nothing, or does not come to an end."""
     if message:
         say(f"gpt2cli: {message}\n".encode())
     os._exit(128 + signum)
 
 
-def handled() -> list[signal.Signals]:
+def handled_signals() -> list[signal.Signals]:
     """Returns those of the three signals that the parent has not told us to ignore (nohup)."""
     return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
@@ -152,15 +152,15 @@ def raise_on_signals() -> None:
     The main thread may be deep in a library, which may lose what is raised in it as well. Nothing
     is lost where the process ends: what is half-written has no name by which it would be taken.
     """
-    hear_nothing()
-    sys.unraisablehook = tell_unraisable
+    stop_listening()
+    sys.unraisablehook = print_unraisable
     stop = Stop(at_once=True)
     PROCESS.enter_context(listening(stop))
     PROCESS.callback(WHOLE.clear)
     WHOLE.append(stop)
 
 
-def hear_nothing() -> None:
+def stop_listening() -> None:
     """Undoes `raise_on_signals`."""
     PROCESS.close()
 
@@ -171,7 +171,7 @@ def leave_on_signals() -> None:
         stop.end()
 
 
-def undisturbed(work: Callable[[], int]) -> int:
+def run_interruptible(work: Callable[[], int]) -> int:
     """Returns what a piece of work does; a signal counts, whatever libraries made of it.
 
     Raises:
@@ -180,33 +180,33 @@ def undisturbed(work: Callable[[], int]) -> int:
     try:
         code = work()
     except Exception:
-        check_asked()
+        raise_if_interrupted()
         raise
-    check_asked()
+    raise_if_interrupted()
     return code
 
 
-def check_asked() -> None:
+def raise_if_interrupted() -> None:
     """Raises Interrupted if a signal was to be heard at once."""
     for stop in WHOLE:
         if stop.asked:
             stop.check()
 
 
-def tell_unraisable(unraisable: Any) -> None:
+def print_unraisable(unraisable: Any) -> None:
     """Prints what was raised where nobody can catch it, but for Interrupted."""
     if not issubclass(unraisable.exc_type, Interrupted):
         sys.__unraisablehook__(unraisable)
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Within the block signals wait, and the threads that it starts will never take one.
 
     Those of NumPy's products would: in them a signal that TensorFlow listens for as well is lost,
     and what it raises is lost in NumPy's own imports.
     """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, CALL))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, WAKE_UP))
     try:
         yield
     finally:
@@ -233,11 +233,11 @@ def listening(stop: Stop) -> Iterator[None]:
     signals. They are blocked in this thread and in all that it starts, so that TensorFlow's own
     threads don't take them. Outside the main thread signals are left alone.
     """
-    numbers = handled()
+    numbers = handled_signals()
     if threading.current_thread() is not threading.main_thread() or not numbers:
         yield
         return
-    before = {number: signal.signal(number, stop.handle) for number in (*numbers, CALL)}
+    before = {number: signal.signal(number, stop.handle) for number in (*numbers, WAKE_UP)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     done = threading.Event()
     waiter = threading.Thread(target=_wait, args=(numbers, stop, done), daemon=True)

@@ -43,7 +43,7 @@ def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) ->
             set_xla_flags()
         if keep_compiled:
             compile_cache.enable()
-    choose_products()
+    enable_onednn()
     if frugal:
         os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
         with contextlib.suppress(OSError, AttributeError):
@@ -51,12 +51,12 @@ def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) ->
             libc.mallopt(M_ARENA_MAX, 1)
             libc.mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
     if verbose:
-        with absent("keras"):
+        with hidden_module("keras"):
             import tensorflow  # noqa: F401
 
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with held_stderr(), absent("keras"):
+    with captured_stderr(), hidden_module("keras"):
         import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
@@ -99,14 +99,14 @@ def xla_flags(environment: Mapping[str, str], packages: Path, version: tuple[int
     return " ".join([*flags, *own.split()])
 
 
-def choose_products() -> None:
+def enable_onednn() -> None:
     """Lets TensorFlow, which is not loaded yet, multiply by oneDNN, unless the user says else."""
     if platform.machine() in ONEDNN_MACHINES:
         os.environ.setdefault(ONEDNN, "1")
 
 
 @contextlib.contextmanager
-def absent(name: str) -> Iterator[None]:
+def hidden_module(name: str) -> Iterator[None]:
     """Lets a package that is not loaded yet seem not to be installed."""
     if name in sys.modules:
         yield
@@ -127,7 +127,7 @@ def memory_file() -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def held_stderr() -> Iterator[None]:
+def captured_stderr() -> Iterator[None]:
     """Holds back what is written to the process's stderr; shows it if the block fails."""
     try:
         saved = os.dup(2)

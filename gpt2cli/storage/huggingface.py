@@ -12,7 +12,7 @@ from typing import Any
 from gpt2cli import json_reader, vocabulary
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.files import paths
-from gpt2cli.hparams import HParams, checked, read_hparams
+from gpt2cli.hparams import HParams, parse_hparams, read_hparams
 from gpt2cli.storage import bundle
 from gpt2cli.storage.bundle import Entry
 
@@ -87,7 +87,7 @@ def hparams(folder: Path) -> HParams:
     keys = {
         ours: next((n for n in names if n in config), names[0]) for ours, names in NAMES.items()
     }
-    found = checked(config, path, keys)
+    found = parse_hparams(config, path, keys)
     if config.get("n_inner") not in (None, 4 * found.n_embd):
         inner = shortened(repr(config["n_inner"]))
         raise BadDataError(f"{shortened(path)}: n_inner is {inner}, not four times n_embd.")

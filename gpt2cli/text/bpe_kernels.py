@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt2cli.runtime.numba import compiled
+from gpt2cli.runtime.numba import jit
 
 # What a character is, as words.WORDS tells them apart.
 OTHER, LETTER, NUMBER, SPACE = 0, 1, 2, 3
@@ -20,7 +20,7 @@ APOSTROPHE, BLANK = ord("'"), ord(" ")
 S, T, M, D, L, R, V, E = b"stmdlrve"
 
 
-@compiled()
+@jit()
 def fill(keys: Any, ranks: Any, joined: Any, pairs: Any) -> None:
     """Fills a table of pairs with open addresses.
 
@@ -36,7 +36,7 @@ def fill(keys: Any, ranks: Any, joined: Any, pairs: Any) -> None:
         ranks[place], joined[place] = pairs[pair, 2], pairs[pair, 3]
 
 
-@compiled()
+@jit()
 def find(keys: Any, left: Any, right: Any) -> Any:
     """Returns where a pair is in the table, or the empty place where it would be."""
     key = (np.int64(left) << HIGH_BITS) | np.int64(right)
@@ -47,7 +47,7 @@ def find(keys: Any, left: Any, right: Any) -> Any:
     return place
 
 
-@compiled()
+@jit()
 def encode(content: Any, begin: Any, tables: Any, scratch: Any, tokens: Any) -> Any:
     """Encodes text up to its end, or up to a word that is too long.
 
@@ -78,7 +78,7 @@ def encode(content: Any, begin: Any, tables: Any, scratch: Any, tokens: Any) -> 
     return count, begin, begin
 
 
-@compiled()
+@jit()
 def merge(scratch: Any, size: Any, keys: Any, ranks: Any, joined: Any) -> Any:
     """Joins neighbours as words.merge does; returns how many tokens are left.
 
@@ -110,14 +110,14 @@ def merge(scratch: Any, size: Any, keys: Any, ranks: Any, joined: Any) -> Any:
     return size
 
 
-@compiled()
+@jit()
 def rank(keys: Any, ranks: Any, left: Any, right: Any) -> Any:
     """Returns a pair's rank, or NEVER."""
     place = find(keys, left, right)
     return NEVER if keys[place] == EMPTY else ranks[place]
 
 
-@compiled()
+@jit()
 def word_end(content: Any, begin: Any, classes: Any) -> Any:
     """Returns where the word that begins at a place ends, as words.WORDS cuts them."""
     size = contraction(content, begin)
@@ -140,7 +140,7 @@ def word_end(content: Any, begin: Any, classes: Any) -> Any:
     return after
 
 
-@compiled()
+@jit()
 def contraction(content: Any, begin: Any) -> Any:
     """Returns how many bytes a contraction has that begins at a place, as 's or 'll; or 0."""
     if content[begin] != APOSTROPHE or begin + 1 == len(content):
@@ -154,7 +154,7 @@ def contraction(content: Any, begin: Any) -> Any:
     return 0
 
 
-@compiled()
+@jit()
 def character(content: Any, begin: Any, classes: Any) -> Any:
     """Returns what the character at a place is, and where the next one begins."""
     first = np.int64(content[begin])

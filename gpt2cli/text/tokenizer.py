@@ -79,7 +79,7 @@ class Tokenizer:
 
     def compile(self) -> None:
         """Lets compiled loops encode from now on, where Numba is there: it pays for long texts."""
-        if numba.is_there() and not self.is_compiled:
+        if numba.is_available() and not self.is_compiled:
             from gpt2cli.text.bpe_numba import NativeWords
 
             self._encoder = NativeWords(self._words)

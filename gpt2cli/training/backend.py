@@ -32,7 +32,7 @@ class Backend:
         """Returns the attention function; with `recompute` it keeps no probabilities."""
         if self.fused:
             return fused_attention.causal
-        return attention.lean_causal if recompute else attention.causal
+        return attention.recomputed_causal if recompute else attention.causal
 
     def loss_rows(self, *, recompute: bool) -> int:
         """Returns for how many positions logits are in memory at a time."""
@@ -58,18 +58,18 @@ def choose_backend(
         batch: windows that the device computes at once.
         window: tokens that a window predicts.
     """
-    mode = compiling.fastest(xla=xla, width=hparams.n_embd)
+    mode = compiling.best_compile_mode(xla=xla, width=hparams.n_embd)
     if not devices.has_gpu():
         return Backend(mode=mode)
-    if failure := compiling.failure() if xla else "":
+    if failure := compiling.xla_failure() if xla else "":
         reason = f"without XLA, which fails here: {failure}"
         return Backend(mode=CompileMode.OFF, gpu=True, reason=reason)
     if mode is CompileMode.OFF:
         return Backend(mode=mode, gpu=True, reason="without XLA, as asked")
     head = hparams.n_embd // hparams.n_head
     dtype = tf.as_dtype(precision)
-    refusal = fused_attention.refusal(dtype, head, devices.capability())
-    refusal = refusal or fused_attention.trial((batch, window, hparams.n_head, head), dtype)
+    refusal = fused_attention.unsupported_reason(dtype, head, devices.capability())
+    refusal = refusal or fused_attention.check_kernels((batch, window, hparams.n_head, head), dtype)
     if refusal:
         reason = f"products by cuBLAS, attention in pieces by XLA (not by cuDNN: {refusal})"
         return Backend(mode=mode, gpu=True, reason=reason)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, loss, low_precision
-from gpt2cli.network.compiling import Compiler, fastest
+from gpt2cli.network.compiling import Compiler, best_compile_mode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Evaluator:
     """
 
     def __init__(self, weights: Mapping[str, Any], hparams: HParams, *, xla: bool = True) -> None:
-        self.compiler = Compiler(xla=xla, mode=fastest(xla=xla, width=hparams.n_embd))
+        self.compiler = Compiler(xla=xla, mode=best_compile_mode(xla=xla, width=hparams.n_embd))
         self.n_ctx = hparams.n_ctx
         self._weights = weights
         self._hparams = hparams
@@ -105,6 +105,6 @@ class Evaluator:
         hidden = gpt2.hidden_states(self._weights, self._hparams, x)
         rows = tf.reshape(hidden, [-1, self._hparams.n_embd])  # (batch * window, embed)
         flat = tf.reshape(targets, [-1])  # (batch * window,)
-        wte = low_precision.wide(self._weights, low_precision.EMBEDDING)  # (vocab, embed)
-        losses, right = loss.next_token_scores(rows, wte, flat)
+        wte = low_precision.dequantize(self._weights, low_precision.EMBEDDING)  # (vocab, embed)
+        losses, right = loss.token_losses(rows, wte, flat)
         return losses, tf.reduce_sum(tf.cast(right, tf.int32))

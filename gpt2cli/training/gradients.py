@@ -10,7 +10,7 @@ import tensorflow as tf
 from gpt2cli.arrays import Tensor, Weights
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, loss, xla_clusters
-from gpt2cli.network.compiling import CompileMode, program
+from gpt2cli.network.compiling import CompileMode, compile_function
 from gpt2cli.training.options import TrainingOptions
 
 Gradients = dict[str, Tensor]
@@ -62,7 +62,9 @@ class GradientFunction:
         raise NotImplementedError
 
     def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        compiled: Callable[..., Any] = program(function, self._backend.mode, gpu=self._backend.gpu)
+        compiled: Callable[..., Any] = compile_function(
+            function, self._backend.mode, gpu=self._backend.gpu
+        )
         return compiled
 
     def _layers(self, seed: Tensor) -> list[tuple[Weights, Tensor]]:
@@ -184,11 +186,11 @@ class GradientCheckpointing(GradientFunction):
         wte_gradient = gradients.pop("model/wte", None)
         before = consume(gradients)
         for layer in reversed(range(len(layers))):
-            (upstream,) = xla_clusters.later([upstream], before)
+            (upstream,) = xla_clusters.with_dependencies([upstream], before)
             upstream, gradients = self._backward(inputs.pop(), *layers[layer], upstream)
             before = consume({f"model/h{layer}/{name}": gradients[name] for name in gradients})
         if wte_gradient is not None:
-            (upstream,) = xla_clusters.later([upstream], before)
+            (upstream,) = xla_clusters.with_dependencies([upstream], before)
             consume(self._embed_backward(tokens, seed, upstream, wte_gradient))
         return value
 
@@ -197,7 +199,7 @@ class GradientCheckpointing(GradientFunction):
     ) -> tuple[Tensor, Gradients]:
         place = "model/h0/"
         trained = {n: w for n, w in weights.items() if place + n in self._trained}
-        (x,) = xla_clusters.later([x], upstream)
+        (x,) = xla_clusters.with_dependencies([x], upstream)
         with tf.GradientTape() as tape:
             tape.watch([x, trained])
             result = self._block(x, weights, seed)
@@ -224,7 +226,7 @@ def scatter_add(matrix: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
         indices: int32 (some,), to which of its rows; an index may recur.
         rows: (some, width).
     """
-    if xla_clusters.are_apart() and not xla_clusters.on_gpu():
+    if xla_clusters.is_clustering() and not xla_clusters.on_gpu():
         # TensorFlow's scatter on a CPU copies the matrix even if nobody else needs it.
         return tf.raw_ops.InplaceAdd(x=matrix, i=indices, v=rows)
     return tf.tensor_scatter_nd_add(matrix, indices[:, None], rows)

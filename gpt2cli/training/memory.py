@@ -12,7 +12,7 @@ from pathlib import Path
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.shared import ComputeOptions
 from gpt2cli.errors import Gpt2cliError
-from gpt2cli.hparams import WIDE, HParams, product
+from gpt2cli.hparams import WIDE, HParams, element_count
 from gpt2cli.runtime import hardware
 from gpt2cli.text.batches import LEAST
 
@@ -89,9 +89,11 @@ class Run:
     def trained(self) -> int:
         """How many weights are trained."""
         if self.rank:
-            return sum(map(product, self.hparams.lora_shapes(self.rank).values())) - 1
+            return sum(map(element_count, self.hparams.lora_shapes(self.rank).values())) - 1
         shapes = self.hparams.shapes().items()
-        return sum(product(s) for n, s in shapes if not self.blocks_only or n.startswith("model/h"))
+        return sum(
+            element_count(s) for n, s in shapes if not self.blocks_only or n.startswith("model/h")
+        )
 
     @property
     def gathers(self) -> bool:
@@ -163,7 +165,7 @@ class Run:
 def run_of(config: FinetuneConfig, hparams: HParams, rank: int, machines: int = 1) -> Run:
     """Returns what the settings say of the memory that each device takes."""
     devices = machines * sharers(config)
-    gpus = [] if config.device == "cpu" else hardware.visible()
+    gpus = [] if config.device == "cpu" else hardware.visible_gpus()
     capability = gpus[0].capability if gpus else None
     wide = config.precision == "float32" if capability is None else not is_half(config, capability)
     fused = not wide and (capability or (0, 0)) >= AMPERE
@@ -197,12 +199,12 @@ def sharers(config: FinetuneConfig) -> int:
     """Returns how many GPUs of this machine share what it takes of a micro-batch."""
     if not config.is_shared or config.device == "cpu":
         return 1
-    return max(1, min(len(hardware.visible()), config.batch_size))
+    return max(1, min(len(hardware.visible_gpus()), config.batch_size))
 
 
 def devices(device: str) -> str:
     """Returns what a run will compute on, as far as it is known without TensorFlow."""
-    return hardware.counted(0 if device == "cpu" else len(hardware.visible()))
+    return hardware.describe_gpus(0 if device == "cpu" else len(hardware.visible_gpus()))
 
 
 def remedy(run: Run) -> str:
@@ -261,7 +263,7 @@ def check(config: FinetuneConfig, run: Run) -> str:
 
 def of_gpu(config: ComputeOptions) -> str:
     """Returns what there is to say of the GPU's memory: of how much, and what others hold."""
-    for gpu in hardware.visible() if config.device != "cpu" else []:
+    for gpu in hardware.visible_gpus() if config.device != "cpu" else []:
         held = gpu.total - gpu.free
         others = f"; other processes hold {held / 1e9:.1f} GB" if held > GPU_RESERVED else ""
         return f" of {gpu.total / 1e9:.1f} GB on the {gpu.name}{others}"
@@ -277,7 +279,7 @@ def free_bytes(device: str, limit: int | None = None) -> float:
         device: auto, cpu or gpu.
         limit: what may be taken of a GPU's memory (bytes); None: all.
     """
-    for gpu in hardware.visible() if device != "cpu" else []:
+    for gpu in hardware.visible_gpus() if device != "cpu" else []:
         return gpu.free if limit is None else min(gpu.free, limit)
     limits = [float("inf")]
     with contextlib.suppress(OSError, ValueError, StopIteration):

@@ -48,10 +48,10 @@ def load(
     """
     hparams = start.hparams
     if start.prefix is None:
-        weights = gpt2.variables(gpt2.random_weights(hparams, state.seed))
+        weights = gpt2.to_variables(gpt2.initial_weights(hparams, state.seed))
         return Model(weights, weights)
     if not state.lora_rank:
-        weights = gpt2.variables(checkpoint.load(start.prefix, hparams.shapes()))
+        weights = gpt2.to_variables(checkpoint.load(start.prefix, hparams.shapes()))
         return Model(weights, weights)
     source = folder / paths.BASE
     if start.state is not None and start.state.lora_rank:
@@ -63,7 +63,7 @@ def load(
             source = start.prefix
         adapters = lora.new_adapters(hparams, state.lora_rank, state.lora_alpha, state.seed)
     base = checkpoint.load(source, hparams.shapes())
-    saved = gpt2.variables(adapters)
+    saved = gpt2.to_variables(adapters)
     return Model(held(base, frozen) | saved, saved)
 
 

@@ -57,7 +57,7 @@ def refusal(
     error: tf.errors.OpError, config: ComputeOptions, remedy: str, safe: str
 ) -> Gpt2cliError:
     """Returns what there is to say after memory ran out; arguments as for `explained`."""
-    hardware.forget()
+    hardware.forget_gpus()
     size, free = asked(str(error.message)), memory.free_bytes(config.device, config.gpu_bytes)
     wanted = f"{size / 1e9:.1f} GB were asked for at once" if size else "more was asked for"
     there = f", {free / 1e9:.1f} GB are free" if math.isfinite(free) else ""

@@ -63,7 +63,7 @@ class Session:
         self._config, self._data = config, data
         self._folder = paths.run_folder(config.checkpoint_dir, config.run)
         self.team = team
-        frozen = devices.frozen_type(config.precision)
+        frozen = devices.frozen_dtype(config.precision)
         self._model = model.load(start, state, self._folder, frozen, writes=team.leads)
         self.weights = self._model.weights
         self.backend = self._chosen_backend(start)
@@ -84,7 +84,7 @@ class Session:
         config = self._config
         return choose_backend(
             start.hparams,
-            devices.precision(config.precision),
+            devices.resolve_precision(config.precision),
             xla=config.xla,
             batch=max(config.batch_size // self.team.size, 1),
             window=self._data.window,

@@ -43,7 +43,7 @@ class StepGraph:
         self.optimizer = optimizer(trained, weight_decay=options.weight_decay)
         self.scale = LossScale(options.precision)
         accumulated = trained if options.accumulate > 1 else {}
-        self._sums = gpt2.variables((name, tf.zeros_like(w)) for name, w in accumulated.items())
+        self._sums = gpt2.to_variables((name, tf.zeros_like(w)) for name, w in accumulated.items())
         function = GradientCheckpointing if options.recompute else StoredActivations
         self._gradients = function(weights, hparams, tuple(trained), options)
         # On the CPU, so that they are known whatever became of the GPU.

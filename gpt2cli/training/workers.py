@@ -114,7 +114,7 @@ def recipe(config: FinetuneConfig, how: Backend) -> TrainingOptions:
         clip_norm=config.clip_norm,
         weight_decay=config.weight_decay,
         dropout=config.dropout,
-        precision=devices.precision(config.precision),
+        precision=devices.resolve_precision(config.precision),
         recompute=config.use_memory_saving_gradients,
         blocks_only=config.only_train_transformer_layers,
         backend=how,
@@ -151,13 +151,13 @@ def gathered(
         return Team()
     if cluster is not None and line is not None:
         gpus = len(tf.config.get_visible_devices("GPU"))
-        line.wait(hardware.counted(gpus), config.wait_minutes, stopped)
+        line.wait(hardware.describe_gpus(gpus), config.wait_minutes, stopped)
         team = Team(joined(), cluster)
-    elif len(names := devices.names()) == 1:
+    elif len(names := devices.device_names()) == 1:
         return Team()
     else:
         # NCCL does not know parts of one GPU apart.
-        parts = devices.counted_by(devices.GPU_PARTS) > 1
+        parts = devices.device_count(devices.GPU_PARTS) > 1
         reduction = tf.distribute.ReductionToOneDevice() if parts else None
         team = Team(tf.distribute.MirroredStrategy(names, reduction))
     setup.check_divisible(config.batch_size, team.size)

@@ -273,7 +273,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "gpt2cli-bench")
     parser.add_argument("--json", type=Path, help="append each result there, as a line")
     settings = parser.parse_args(arguments)
-    there = hardware.visible()
+    there = hardware.visible_gpus()
     if not there:
         raise SystemExit("There is no NVIDIA GPU here, or nvidia-smi does not say so.")
     print(f"{there[0].name}, driver {there[0].driver}", flush=True)

@@ -27,8 +27,8 @@ def main() -> None:
 
     from gpt2cli.runtime import devices
 
-    devices.prepare("cpu")
-    strategy = tf.distribute.MirroredStrategy(devices.names())
+    devices.configure("cpu")
+    strategy = tf.distribute.MirroredStrategy(devices.device_names())
     assert strategy.num_replicas_in_sync == 2
     for argument in sys.argv[1:]:
         sys.stdout.write(json.dumps(apart(strategy, json.loads(argument))) + "\n")
@@ -47,8 +47,8 @@ def apart(strategy: Any, settings: dict[str, Any]) -> dict[str, Any]:
     arrays = models.random_arrays(models.MINI)
     mode = CompileMode[settings.pop("mode", "OFF")]
     options = TrainingOptions(**{"clip_norm": 1.0, "backend": Backend(mode=mode), **settings})
-    one = Trainer(gpt2.variables(arrays.items()), models.MINI, options)
-    two = ReplicatedTrainer(strategy, gpt2.variables(arrays.items()), models.MINI, options)
+    one = Trainer(gpt2.to_variables(arrays.items()), models.MINI, options)
+    two = ReplicatedTrainer(strategy, gpt2.to_variables(arrays.items()), models.MINI, options)
     generator = np.random.default_rng(1)
     shape = (options.accumulate, BATCH, models.MINI.n_ctx + 1)
     numbers: list[tuple[float, float]] = []

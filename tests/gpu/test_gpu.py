@@ -24,7 +24,7 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(scope="module")
 def capability() -> tuple[int, int]:
     """The compute capability of the GPU that is used."""
-    return hardware.visible()[0].capability or (0, 0)
+    return hardware.visible_gpus()[0].capability or (0, 0)
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ def main() -> None:
 
     device, *jobs = sys.argv[1], *map(json.loads, sys.argv[2:])
     precisions = {job.get("precision", "auto") for job in jobs}
-    devices.prepare(device, None, "float32" if precisions == {"float32"} else "auto")
+    devices.configure(device, None, "float32" if precisions == {"float32"} else "auto")
     for job in jobs:
         found = JOBS[job.pop("job")](**job)
         sys.stdout.write(json.dumps(found) + "\n")
@@ -76,12 +76,12 @@ def losses(
     hparams = SHAPES[shape]
     window = hparams.n_ctx
     # TensorFlow settles its devices with whatever is computed first.
-    names = devices.names()
+    names = devices.device_names()
     chosen = backend.choose_backend(
         hparams, precision, xla=True, batch=batch // parts, window=window
     )
     options = TrainingOptions(precision=precision, clip_norm=1.0, backend=chosen, **settings)
-    weights = gpt2.variables(gpt2.random_weights(hparams, 0))
+    weights = gpt2.to_variables(gpt2.initial_weights(hparams, 0))
     if parts > 1:
         strategy = tf.distribute.MirroredStrategy(names, tf.distribute.ReductionToOneDevice())
         trainer: Trainer = replicas.ReplicatedTrainer(strategy, weights, hparams, options)
@@ -135,7 +135,7 @@ def attention(kind: str, shape: tuple[int, int, int, int]) -> list[float]:
     bias = tf.constant(noise.standard_normal(3 * width), tf.float32)
 
     def graph(*tensors: Any) -> Any:
-        with xla_clusters.apart(apart=True, gpu=True), tf.GradientTape() as tape:
+        with xla_clusters.clustering(enabled=True, gpu=True), tf.GradientTape() as tape:
             tape.watch(tensors[:2])
             found = fused_attention.causal(tensors[0], tensors[1], heads)
         return [found, *tape.gradient(found, tensors[:2], tensors[2])]

@@ -109,7 +109,7 @@ def test_bfloat16_is_rounded_as_its_own_library_rounds_it() -> None:
     ties = np.float32(1) + np.arange(64, dtype=np.float32) * np.float32(2**-9)
     for rows in (special, ties, -ties, noise(100_000), np.float32(1e-38) * noise(1000)):
         expected = rows.astype(ml_dtypes.bfloat16).view(np.uint16)
-        np.testing.assert_array_equal(rounding.upper_halves(rows), expected)
+        np.testing.assert_array_equal(rounding.to_bfloat16_bits(rows), expected)
 
 
 def test_powers_are_as_near_as_float32_can_tell() -> None:

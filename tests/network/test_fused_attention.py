@@ -72,14 +72,16 @@ def test_the_programs_are_well_formed_and_hold_no_product(
 def test_what_cudnn_cannot_do_is_refused_with_the_reason() -> None:
     import tensorflow as tf
 
-    from gpt2cli.network.fused_attention import refusal
+    from gpt2cli.network.fused_attention import unsupported_reason
 
-    assert refusal(tf.bfloat16, 64, (8, 0)) == ""
-    assert refusal(tf.float16, 256, (9, 0)) == ""
-    assert refusal(tf.float32, 64, (9, 0)) == "it has no float32"
-    assert "needs compute capability 8.0, this card has 7.5" in refusal(tf.float16, 64, (7, 5))
-    assert "up to 128 wide, the model's 256" in refusal(tf.float16, 256, (8, 6))
-    assert "multiples of 8" in refusal(tf.float16, 20, (9, 0))
+    assert unsupported_reason(tf.bfloat16, 64, (8, 0)) == ""
+    assert unsupported_reason(tf.float16, 256, (9, 0)) == ""
+    assert unsupported_reason(tf.float32, 64, (9, 0)) == "it has no float32"
+    assert "needs compute capability 8.0, this card has 7.5" in unsupported_reason(
+        tf.float16, 64, (7, 5)
+    )
+    assert "up to 128 wide, the model's 256" in unsupported_reason(tf.float16, 256, (8, 6))
+    assert "multiples of 8" in unsupported_reason(tf.float16, 20, (9, 0))
 
 
 def test_a_trial_where_there_is_no_such_kernel_says_so() -> None:
@@ -87,7 +89,7 @@ def test_a_trial_where_there_is_no_such_kernel_says_so() -> None:
 
     from gpt2cli.network import fused_attention
 
-    assert "fmhaSoftmax" in fused_attention.trial((1, 16, 2, 8), tf.bfloat16)
+    assert "fmhaSoftmax" in fused_attention.check_kernels((1, 16, 2, 8), tf.bfloat16)
 
 
 def test_plain_attention_which_judges_the_trial_is_attention_as_numpy_has_it() -> None:
@@ -100,7 +102,7 @@ def test_plain_attention_which_judges_the_trial_is_attention_as_numpy_has_it() -
     product, bias, upstream = (noise.standard_normal(s) for s in ((2, 300, 48), 48, (2, 300, 16)))
     exact = worker.exact_attention(product, bias, upstream, 2)
     given = tf.constant(product, tf.float32), tf.constant(bias, tf.float32)
-    for attend in (fused_attention._plain, attention.causal):
+    for attend in (fused_attention._reference, attention.causal):
         wide = tf.constant(upstream, tf.float32)
         found = fused_attention._with_gradients(attend, 2, given, wide)
         for one, other in zip(found, exact, strict=True):
@@ -118,7 +120,7 @@ def compiled_parts(hparams: HParams, **options: Any) -> dict[str, list[str]]:
     from gpt2cli.training.step import Trainer
 
     backend = Backend(mode=CompileMode.PARTIAL, gpu=True, fused=True)
-    weights = gpt2.variables(models.random_arrays(hparams).items())
+    weights = gpt2.to_variables(models.random_arrays(hparams).items())
     trainer = Trainer(
         weights, hparams, TrainingOptions(precision="bfloat16", backend=backend, **options)
     )

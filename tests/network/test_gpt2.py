@@ -65,7 +65,7 @@ def test_logits_of_a_124m_checkpoint_equal_the_oracles_cached_and_uncached(
     folder = models.write_model(tmp_path / "124M", hparams, deviation=0.05)
     bundle.check(folder / "model.ckpt", hparams)
     arrays = dict(checkpoint.load(folder / "model.ckpt", hparams.shapes()))
-    weights = gpt2.variables(arrays.items())
+    weights = gpt2.to_variables(arrays.items())
     tokens = models.real_tokenizer().encode("In the beginning God created the heaven")
     judged = oracle.logits(arrays, hparams.n_head, tokens)
     uncached = compiled_logits(weights, hparams, [tokens])[0]
@@ -94,14 +94,14 @@ def test_random_weights_have_the_shapes_and_deviations_of_gpt2() -> None:
     from gpt2cli.network import gpt2
 
     hparams = HParams(n_vocab=2000, n_ctx=256, n_embd=128, n_head=4, n_layer=8)
-    made = {name: np.asarray(a) for name, a in gpt2.random_weights(hparams, seed=1)}
+    made = {name: np.asarray(a) for name, a in gpt2.initial_weights(hparams, seed=1)}
     assert {name: a.shape for name, a in made.items()} == hparams.shapes()
     assert made["model/wte"].std() == pytest.approx(0.02, rel=0.02)
     assert made["model/wpe"].std() == pytest.approx(0.01, rel=0.02)
     assert made["model/h3/mlp/c_proj/w"].std() == pytest.approx(0.02 / 4, rel=0.02)
     assert np.all(made["model/ln_f/g"] == 1)
     assert np.all(made["model/h0/attn/c_attn/b"] == 0)
-    again = dict(gpt2.random_weights(hparams, seed=2))
+    again = dict(gpt2.initial_weights(hparams, seed=2))
     assert not np.allclose(made["model/wte"], again["model/wte"])
 
 

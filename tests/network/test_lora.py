@@ -71,7 +71,7 @@ def test_steps_of_adapters_equal_the_textbook(recompute: bool) -> None:
     from gpt2cli.training.step import Trainer
 
     arrays, beside = models.random_arrays(HPARAMS), adapters(1)
-    weights = gpt2.variables((arrays | beside).items())
+    weights = gpt2.to_variables((arrays | beside).items())
     trainer = Trainer(weights, HPARAMS, TrainingOptions(optimizer="sgd", recompute=recompute))
     tokens = np.random.default_rng(0).integers(0, HPARAMS.n_vocab, 12).astype(np.int32)
     trainer.step(tokens[None, None], rate=0.1, step=1, seed=0)
@@ -106,7 +106,7 @@ def test_narrow_weights_give_nearly_the_same_steps() -> None:
         frozen = held(arrays.items(), kind)
         assert frozen["model/wte"].dtype == kind
         assert frozen["model/ln_f/g"].dtype == tf.float32
-        trainer = Trainer(frozen | gpt2.variables(beside.items()), HPARAMS, TrainingOptions())
+        trainer = Trainer(frozen | gpt2.to_variables(beside.items()), HPARAMS, TrainingOptions())
         losses.append([loss_of(trainer, tokens, 1e-2, step, 0) for step in (1, 2, 3)])
     assert losses[0][2] < losses[0][0]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)

@@ -41,7 +41,7 @@ def test_scores_tell_each_rows_loss_and_whether_it_was_right() -> None:
     from gpt2cli.network import loss
 
     hidden = tf.constant([[5.0, 0.0], [0.0, 5.0], [0.0, 0.0]])
-    losses, right = loss.next_token_scores(hidden, tf.eye(2), tf.constant([0, 0, 1]))
+    losses, right = loss.token_losses(hidden, tf.eye(2), tf.constant([0, 0, 1]))
     expected = [np.log1p(np.exp(-5)), np.log1p(np.exp(5)), np.log(2)]
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert right.numpy().tolist()[:2] == [True, False]

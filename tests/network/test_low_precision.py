@@ -36,7 +36,7 @@ def test_the_logits_are_nearly_the_oracles(precision: str, near: float) -> None:
 
     arrays = models.random_arrays(HPARAMS, deviation=0.1)
     tokens = np.random.default_rng(0).integers(0, HPARAMS.n_vocab, 20)
-    held = low_precision.held(arrays.items(), precision)
+    held = low_precision.cast_weights(arrays.items(), precision)
     assert held["model/wte"].dtype.name == precision
     found = logits(held, HPARAMS, tokens[None])[0]
     expected = oracle.logits(arrays, HPARAMS.n_head, tokens)
@@ -50,7 +50,7 @@ def test_int8_rows_are_within_half_a_step_of_what_they_stand_for() -> None:
     rows = np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32)
     rows[3] = 0
     rows[4] *= 1e-6
-    numbers, scale = rounding.quantised(rows)
+    numbers, scale = rounding.quantize_rows(rows)
     assert numbers.dtype == np.int8
     assert np.abs(numbers).max(axis=1).tolist() == [127, 127, 127, 0, 127]
     assert np.all(np.abs(numbers * scale[:, None] - rows) <= 0.5001 * scale[:, None])
@@ -68,7 +68,7 @@ def test_cached_decoding_of_narrow_weights_equals_uncached(
     from gpt2cli.inference.tensorflow_sampling import Sampling
     from gpt2cli.network import low_precision
 
-    weights = low_precision.held(models.random_arrays(HPARAMS).items(), precision)
+    weights = low_precision.cast_weights(models.random_arrays(HPARAMS).items(), precision)
     decoder = Decoder(weights, HPARAMS, Sampling(0.0), xla=xla)
     texts = [[1, 2, 3], [9, 8, 7, 6, 5], [4]][:rows]
     draws = [uniforms(1, 0, 0)] * rows
@@ -94,7 +94,9 @@ def test_the_perplexity_of_tiny_in_int8_is_within_one_percent() -> None:
     windows = np.concatenate([tokens.reshape(-1, 128), np.full((16, 1), -1, np.int32)], axis=1)
     scores = {}
     for precision in ("float32", "int8", "bfloat16"):
-        held = low_precision.held(checkpoint.load(TINY / "model.ckpt", hparams.shapes()), precision)
+        held = low_precision.cast_weights(
+            checkpoint.load(TINY / "model.ckpt", hparams.shapes()), precision
+        )
         scores[precision] = Evaluator(held, hparams, xla=False).score(windows, 8).perplexity
     assert scores["int8"] == pytest.approx(scores["float32"], rel=0.01)
     assert scores["bfloat16"] == pytest.approx(scores["float32"], rel=0.02)

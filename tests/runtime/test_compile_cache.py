@@ -42,7 +42,7 @@ def test_tensorflow_is_told_where_and_keeps_its_other_flags(home: Path) -> None:
 def test_the_folders_are_the_users_alone_whatever_the_umask_says(home: Path) -> None:
     before = os.umask(0)
     try:
-        place = compile_cache.private("xla-1")
+        place = compile_cache.private_folder("xla-1")
     finally:
         os.umask(before)
     assert place is not None
@@ -50,17 +50,17 @@ def test_the_folders_are_the_users_alone_whatever_the_umask_says(home: Path) -> 
         assert folder.stat().st_mode & 0o777 == 0o700
     # As an earlier gpt2cli left it.
     place.parent.chmod(0o777)
-    assert compile_cache.private("xla-1") == place
+    assert compile_cache.private_folder("xla-1") == place
     assert place.parent.stat().st_mode & 0o777 == 0o700
     place.chmod(0o777)
-    assert compile_cache.private("xla-1") is None
+    assert compile_cache.private_folder("xla-1") is None
     place.rmdir()
     place.symlink_to(home)
-    assert compile_cache.private("xla-1") is None
+    assert compile_cache.private_folder("xla-1") is None
 
 
 def test_a_pipe_among_what_is_kept_is_not_waited_for(home: Path) -> None:
-    place = compile_cache.private(f"xla-{compile_cache.fingerprint()}")
+    place = compile_cache.private_folder(f"xla-{compile_cache.platform_hash()}")
     assert place is not None
     os.mkfifo(place / "a.pb")
     compile_cache.seal(place)
@@ -72,14 +72,14 @@ def test_a_pipe_among_what_is_kept_is_not_waited_for(home: Path) -> None:
 def test_another_machine_or_tensorflow_has_its_own_folder(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = compile_cache.fingerprint()
-    assert compile_cache.fingerprint() == first
-    monkeypatch.setattr(compile_cache, "processor", lambda: "flags: avx512f")
-    assert compile_cache.fingerprint() != first
+    first = compile_cache.platform_hash()
+    assert compile_cache.platform_hash() == first
+    monkeypatch.setattr(compile_cache, "cpu_flags", lambda: "flags: avx512f")
+    assert compile_cache.platform_hash() != first
 
 
 def test_what_is_not_sealed_or_damaged_is_removed(home: Path) -> None:
-    place = compile_cache.private(f"xla-{compile_cache.fingerprint()}")
+    place = compile_cache.private_folder(f"xla-{compile_cache.platform_hash()}")
     assert place is not None
     for name in ("good.pb", "flipped.pb", "cut.pb"):
         (place / name).write_bytes(b"program " * 100)
@@ -96,7 +96,7 @@ def test_what_is_not_sealed_or_damaged_is_removed(home: Path) -> None:
 
 
 def test_the_oldest_go_where_there_is_too_much(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = compile_cache.private(f"xla-{compile_cache.fingerprint()}")
+    place = compile_cache.private_folder(f"xla-{compile_cache.platform_hash()}")
     assert place is not None
     for age, name in enumerate(("a.pb", "b.pb", "c.pb")):
         (place / name).write_bytes(b"x" * 100)
@@ -168,7 +168,7 @@ def compile_cache_files(home: Path) -> list[Path]:
 def test_a_generous_umask_does_not_open_the_folder_to_others(home: Path) -> None:
     before = os.umask(0)
     try:
-        place = compile_cache.private("xla-x")
+        place = compile_cache.private_folder("xla-x")
     finally:
         os.umask(before)
     assert place is not None
@@ -176,7 +176,7 @@ def test_a_generous_umask_does_not_open_the_folder_to_others(home: Path) -> None
 
 
 def test_where_others_can_write_nothing_is_kept(home: Path) -> None:
-    place = compile_cache.private("xla-x")
+    place = compile_cache.private_folder("xla-x")
     assert place is not None
     place.chmod(0o777)
-    assert compile_cache.private("xla-x") is None
+    assert compile_cache.private_folder("xla-x") is None

@@ -47,10 +47,10 @@ def test_every_gpu_takes_memory_as_it_needs_it(monkeypatch: pytest.MonkeyPatch) 
     from gpt2cli.runtime import devices
 
     gpus = Gpus(monkeypatch, (8, 6))
-    assert devices.prepare() == "Card 9000"
+    assert devices.configure() == "Card 9000"
     assert (gpus.grows, gpus.limits) == (["GPU:0", "GPU:1"], {})
-    assert devices.precision("auto") == "bfloat16"
-    assert devices.precision("float32") == "float32"
+    assert devices.resolve_precision("auto") == "bfloat16"
+    assert devices.resolve_precision("float32") == "float32"
 
 
 def test_a_limit_holds_for_every_gpu_in_place_of_growth(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_a_limit_holds_for_every_gpu_in_place_of_growth(monkeypatch: pytest.Monk
 
     gpus = Gpus(monkeypatch, (7, 5))
     config = FinetuneConfig(dataset=("text.txt",), gpu_memory_limit="1.5GB")
-    assert devices.prepare("gpu", config.gpu_bytes) == "Card 9000"
+    assert devices.configure("gpu", config.gpu_bytes) == "Card 9000"
     assert (gpus.grows, gpus.limits) == ([], {"GPU:0": 1536, "GPU:1": 1536})
 
 
@@ -79,10 +79,10 @@ def test_the_precision_follows_from_the_card_and_says_so(
 
     Gpus(monkeypatch, capability)
     major, minor = capability
-    assert devices.precision("auto") == chosen
-    told = devices.told_precision("auto")
+    assert devices.resolve_precision("auto") == chosen
+    told = devices.describe_precision("auto")
     assert told == f"{chosen} (its compute capability is {major}.{minor})"
-    assert devices.told_precision("float32") == "float32"
+    assert devices.describe_precision("float32") == "float32"
 
 
 def test_float32_is_exact_on_a_gpu_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +92,9 @@ def test_float32_is_exact_on_a_gpu_where_it_was_asked_for(monkeypatch: pytest.Mo
 
     Gpus(monkeypatch, (8, 0))
     is_rounded = tf.config.experimental.tensor_float_32_execution_enabled
-    devices.prepare("auto", None, "float32")
+    devices.configure("auto", None, "float32")
     assert not is_rounded()
-    devices.prepare()
+    devices.configure()
     assert is_rounded()
 
 
@@ -132,11 +132,11 @@ def test_a_gpu_that_is_not_seen_is_explained(
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda _kind: [])
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: cuda)
     with pytest.raises(Gpt2cliError) as refusal:
-        devices.prepare("gpu")
+        devices.configure("gpu")
     assert str(refusal.value).startswith("--device gpu: TensorFlow sees no GPU. ")
     assert str(refusal.value).endswith(told)
-    assert devices.prepare("cpu").startswith("CPU (")
-    assert (told in devices.prepare("auto")) is driver
+    assert devices.configure("cpu").startswith("CPU (")
+    assert (told in devices.configure("auto")) is driver
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_gpus_that_are_hidden_or_of_others_are_explained(
         monkeypatch.setattr(devices, name, tmp_path / name)
     if not place:
         (tmp_path / "NVIDIA_DRIVER").touch()
-    assert devices.reason().startswith(told)
+    assert devices.missing_gpu_reason().startswith(told)
 
 
 def test_generate_needs_the_gpu_it_was_told_to_use(cli: Run) -> None:

@@ -76,34 +76,34 @@ def test_cuda_visible_devices_counts_to_the_first_name_of_none(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if chosen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-    assert "".join(gpu.name for gpu in hardware.visible(TWO)) == names
+    assert "".join(gpu.name for gpu in hardware.visible_gpus(TWO)) == names
 
 
 def test_names_of_no_gpu_are_told_with_those_that_there_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    assert hardware.problem(TWO) == (
+    assert hardware.gpu_problem(TWO) == (
         "CUDA_VISIBLE_DEVICES=7 names no GPU of this machine, which has 0 (A), 1 (B); unset it, or "
         "give --device cpu."
     )
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-0123")
-    assert hardware.problem(TWO) == ""
+    assert hardware.gpu_problem(TWO) == ""
 
 
 def test_a_gpu_or_a_driver_that_is_too_old_is_told() -> None:
-    assert hardware.problem([gpus.card()]) == ""
-    assert hardware.problem([]) == ""
-    assert hardware.problem([gpus.card(capability=None)]) == ""
+    assert hardware.gpu_problem([gpus.card()]) == ""
+    assert hardware.gpu_problem([]) == ""
+    assert hardware.gpu_problem([gpus.card(capability=None)]) == ""
     assert "H100 80GB HBM3 has compute capability 5.2, and TensorFlow's packages need 6.0" in (
-        hardware.problem([gpus.card(capability=(5, 2))])
+        hardware.gpu_problem([gpus.card(capability=(5, 2))])
     )
     assert hardware.cuda_version() in ("12", "13")
-    old = hardware.problem([gpus.card(driver="470.57.02")])
+    old = hardware.gpu_problem([gpus.card(driver="470.57.02")])
     assert old.startswith("The NVIDIA driver 470.57.02 is too old for CUDA 1")
-    assert hardware.outdated("525.60.13", "12") == ""
-    assert "install 525.60 or newer" in hardware.outdated("525.59", "12")
-    assert hardware.outdated("unknown", "12") == hardware.outdated("1.0", "") == ""
+    assert hardware.driver_problem("525.60.13", "12") == ""
+    assert "install 525.60 or newer" in hardware.driver_problem("525.59", "12")
+    assert hardware.driver_problem("unknown", "12") == hardware.driver_problem("1.0", "") == ""
 
 
 def test_what_no_gpu_can_give_is_refused_before_tensorflow_loads(

@@ -19,16 +19,16 @@ GENERATE = ("generate", "--model-name", "small", "--length", 5, "--seed", 3, "--
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's cache folder."""
-    numba.keeps.cache_clear()
+    numba.has_cache.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(numba.CACHE)
     return tmp_path / "cache" / "gpt2cli"
 
 
 def test_without_numba_it_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert numba.is_there()
+    assert numba.is_available()
     monkeypatch.setitem(sys.modules, "numba", None)
-    assert not numba.is_there()
+    assert not numba.is_available()
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_threads_soon_sleep_unless_the_user_wants_it_otherwise(
         monkeypatch.delenv(name, raising=False)
     for name, value in said.items():
         monkeypatch.setenv(name, value)
-    assert numba.is_there()
+    assert numba.is_available()
     assert os.environ.pop(numba.SPIN_COUNT, None) == count
 
 
 def test_what_is_kept_lies_in_a_folder_of_the_users_own(home: Path) -> None:
-    assert numba.keeps()
+    assert numba.has_cache()
     place = Path(os.environ[numba.CACHE])
     assert place.parent == home
     assert place.stat().st_mode & 0o777 == 0o700
@@ -58,13 +58,13 @@ def test_a_folder_that_the_user_names_is_left_alone(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(numba.CACHE, str(tmp_path))
-    assert numba.keeps()
+    assert numba.has_cache()
     assert not home.exists()
 
 
 def test_all_loops_are_among_those_that_a_change_is_noticed_of() -> None:
     package = Path(numba.__file__).parent.parent
-    marks = "from gpt2cli.runtime.numba import compiled", "    @intrinsic"
+    marks = "from gpt2cli.runtime.numba import jit", "    @intrinsic"
     users = {
         path.relative_to(package).as_posix()
         for path in package.rglob("*.py")
@@ -84,7 +84,7 @@ def harmed(content: bytes, harm: str) -> bytes:
 
 
 def test_a_bit_that_flipped_in_what_numba_keeps_is_seen_before_it_is_loaded(home: Path) -> None:
-    place = compile_cache.private("numba-x")
+    place = compile_cache.private_folder("numba-x")
     assert place is not None
     inner = place / "network_0123"
     inner.mkdir()
@@ -95,13 +95,13 @@ def test_a_bit_that_flipped_in_what_numba_keeps_is_seen_before_it_is_loaded(home
         (inner / name).write_bytes(b"programm.")
         os.utime(inner / name, (1, 1))
     (inner / "new.nbc").write_bytes(b"not sealed.")
-    compile_cache.clean(place)
+    compile_cache.clean_up(place)
     left = {path.name for path in inner.iterdir()}
     assert left == {"good.nbi", "good.nbi.sha256", "good.nbc", "good.nbc.sha256"}
 
 
 def test_an_index_that_numba_wrote_anew_is_sealed_anew(home: Path) -> None:
-    place = compile_cache.private("numba-x")
+    place = compile_cache.private_folder("numba-x")
     assert place is not None
     (place / "a.nbi").write_bytes(b"one")
     compile_cache.seal(place)
@@ -117,8 +117,8 @@ def test_a_folder_of_the_users_that_cannot_be_written_to_is_done_without(
     place: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(numba.CACHE, place)
-    assert not numba.keeps()
-    assert numba.compiled()(lambda x: x + 1)(1) == 2
+    assert not numba.has_cache()
+    assert numba.jit()(lambda x: x + 1)(1) == 2
 
 
 @pytest.mark.slow

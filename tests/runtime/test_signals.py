@@ -24,12 +24,12 @@ def handlers() -> Iterator[None]:
     """Raises on signals as the command line does, and not after the test."""
     signals.raise_on_signals()
     yield
-    signals.hear_nothing()
+    signals.stop_listening()
 
 
 def test_a_held_signal_comes_at_the_end_of_the_block() -> None:
     done = []
-    with pytest.raises(signals.Interrupted) as caught, signals.held():
+    with pytest.raises(signals.Interrupted) as caught, signals.signals_blocked():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.3)
         done.append("the block")
@@ -37,9 +37,9 @@ def test_a_held_signal_comes_at_the_end_of_the_block() -> None:
 
 
 def test_a_signal_counts_for_more_than_a_failure_of_the_block() -> None:
-    with pytest.raises(ValueError, match="alone"), signals.held():
+    with pytest.raises(ValueError, match="alone"), signals.signals_blocked():
         raise ValueError("alone")
-    with pytest.raises(signals.Interrupted), signals.held():
+    with pytest.raises(signals.Interrupted), signals.signals_blocked():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.3)
         raise ValueError

@@ -47,7 +47,7 @@ def computed(
     from gpt2cli.training.options import TrainingOptions
     from gpt2cli.training.step_graph import trained_names
 
-    weights = gpt2.variables(weights_of(rank).items())
+    weights = gpt2.to_variables(weights_of(rank).items())
     options = TrainingOptions(backend=Backend(mode=CompileMode[way]), **settings)
     kind = gradients.GradientCheckpointing if recompute else gradients.StoredActivations
     network = kind(weights, LONG, trained_names(weights, False), options)

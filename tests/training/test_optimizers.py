@@ -37,7 +37,7 @@ def test_adafactor_equals_the_paper() -> None:
 
     generator = np.random.default_rng(0)
     expected = {name: generator.normal(size=shape) for name, shape in SHAPES.items()}
-    weights = gpt2.variables((n, a.astype(np.float32)) for n, a in expected.items())
+    weights = gpt2.to_variables((n, a.astype(np.float32)) for n, a in expected.items())
     slots = {name: [np.zeros(shape), np.zeros(shape)] for name, shape in SHAPES.items()}
     optimizer = Adafactor(weights)
     update = tf.function(optimizer.update)
@@ -55,7 +55,9 @@ def test_adafactor_keeps_a_row_and_a_column_of_a_matrix() -> None:
     from gpt2cli.network import gpt2
     from gpt2cli.training.optimizers import Adafactor
 
-    weights = gpt2.variables((name, np.zeros(shape, np.float32)) for name, shape in SHAPES.items())
+    weights = gpt2.to_variables(
+        (name, np.zeros(shape, np.float32)) for name, shape in SHAPES.items()
+    )
     assert {name: tuple(slot.shape) for name, slot in Adafactor(weights).slots.items()} == {
         "model/wte/rows": (7,),
         "model/wte/columns": (4,),

@@ -22,7 +22,7 @@ def trainer(arrays: dict[str, Any], hparams: HParams = TINY, **settings: Any) ->
     from gpt2cli.training.options import TrainingOptions
     from gpt2cli.training.step import Trainer
 
-    return Trainer(gpt2.variables(arrays.items()), hparams, TrainingOptions(**settings))
+    return Trainer(gpt2.to_variables(arrays.items()), hparams, TrainingOptions(**settings))
 
 
 def drawn(count: int, batch: int, hparams: HParams = TINY, seed: int = 0) -> Any:

@@ -83,7 +83,7 @@ def test_bfloat16_follows_float32_over_200_steps() -> None:
     tokens = np.array(tokenizer.encode(README.read_text(encoding="utf-8")), np.uint16)
     curves = []
     for precision in ("float32", "bfloat16"):
-        weights = gpt2.variables(checkpoint.load(TINY / "model.ckpt", hparams.shapes()))
+        weights = gpt2.to_variables(checkpoint.load(TINY / "model.ckpt", hparams.shapes()))
         trainer = Trainer(weights, hparams, TrainingOptions(precision=precision, clip_norm=1.0))
         drawn = (batches.windows(tokens, 1, 2 * step, 2, 64)[None] for step in range(STEPS))
         curves.append([loss_of(trainer, b, 3e-4, n, 0) for n, b in enumerate(drawn, 1)])

@@ -9,10 +9,10 @@ from numba import prange
 
 from gpt2cli.inference.cpu.kernels import SUMS, ZERO, softmax
 from gpt2cli.inference.cpu.matmul_tiles import LANES, TILE_COLUMNS, TILE_ROWS, tile
-from gpt2cli.runtime.numba import compiled
+from gpt2cli.runtime.numba import jit
 
 
-@compiled(parallel=True, fastmath=SUMS)
+@jit(parallel=True, fastmath=SUMS)
 def attend_newest(mixed: Any, keys: Any, values: Any, seen: Any, found: Any) -> None:
     """Adds each text's newest position to its keys and values, and attends to all of them.
 
@@ -28,7 +28,7 @@ def attend_newest(mixed: Any, keys: Any, values: Any, seen: Any, found: Any) -> 
         attend(mixed, keys, values, seen, (job // heads, job % heads), found)
 
 
-@compiled(fastmath=SUMS)
+@jit(fastmath=SUMS)
 def attend(mixed: Any, keys: Any, values: Any, seen: Any, job: Any, found: Any) -> None:
     """The same for one text and one head, the job; of the result their part is set."""
     text, number = job
@@ -58,7 +58,7 @@ def attend(mixed: Any, keys: Any, values: Any, seen: Any, job: Any, found: Any) 
         found[text, first + place] = sums[place]
 
 
-@compiled(parallel=True, fastmath=SUMS)
+@jit(parallel=True, fastmath=SUMS)
 def attend_prompt(mixed: Any, keys: Any, values: Any, found: Any) -> None:
     """Lets each position of a prompt attend to those before it and to itself.
 
@@ -74,7 +74,7 @@ def attend_prompt(mixed: Any, keys: Any, values: Any, found: Any) -> None:
         attend_head(mixed, number, keys[number], values[number], found)
 
 
-@compiled(fastmath=SUMS)
+@jit(fastmath=SUMS)
 def attend_head(mixed: Any, number: Any, keys: Any, values: Any, found: Any) -> None:
     """The same for one head, by its number; as many queries at a time as a tile has rows."""
     time, head = len(found), keys.shape[1]
@@ -106,13 +106,13 @@ def attend_head(mixed: Any, number: Any, keys: Any, values: Any, found: Any) -> 
             tile(scores, seen, (0, min(column, head - TILE_COLUMNS)), line, there)
 
 
-@compiled()
+@jit()
 def whole(count: Any) -> Any:
     """Returns how many numbers the registers hold that so many need."""
     return (count + LANES - 1) // LANES * LANES
 
 
-@compiled(fastmath=SUMS)
+@jit(fastmath=SUMS)
 def pair_product(left: Any, row: Any, right: Any, end: Any, found: Any) -> None:
     """Sets rows `row` and `row + 1` of found, up to `end`: those of left times right.
 

@@ -22,7 +22,7 @@ def means(
         choices: the attributes of Choices.
         many: whether several texts grow at once; for one NumPy chooses as fast, uncompiled.
     """
-    if not numba.is_there():
+    if not numba.is_available():
         return Arithmetic(), RowSampling(*choices)
     from gpt2cli.inference.cpu.numba_ops import NativeArithmetic
     from gpt2cli.inference.cpu.numba_sampling import NativeSampling

@@ -18,7 +18,7 @@ from gpt2cli.inference.cpu.matmul_tiles import (
     short_line,
     tile,
 )
-from gpt2cli.runtime.numba import compiled
+from gpt2cli.runtime.numba import jit
 
 # Sums may be taken in any order and products fused with them; what is no number stays none.
 SUMS = {"reassoc", "contract", "nsz"}
@@ -39,7 +39,7 @@ ROUNDING = np.float32(1.5 * 2**23)
 ONE_BITS, FRACTION_BITS = np.int32(0x3F800000), np.int32(23)
 
 
-@compiled(parallel=True)
+@jit(parallel=True)
 def wake(found: Any) -> None:
     """int64 (places,) → their numbers, found by all threads: they are there from now on."""
     for place in prange(len(found)):
@@ -47,7 +47,7 @@ def wake(found: Any) -> None:
 
 
 # With SUMS the rounding in here would be optimised away.
-@compiled()
+@jit()
 def power(x: Any) -> Any:
     """float32 → e to the power of it, up to 88; of what is below -87 nothing is left."""
     within = min(max(x, LEAST_POWER), MOST_POWER)
@@ -61,7 +61,7 @@ def power(x: Any) -> Any:
     return ZERO if x < LEAST_POWER else found
 
 
-@compiled(parallel=True)
+@jit(parallel=True)
 def one_row(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
     """Multiplies a row by a matrix, at the speed at which memory gives it.
 
@@ -79,7 +79,7 @@ def one_row(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
         short_line(rows, columns, (0, column), (scale, bias), found)
 
 
-@compiled(parallel=True)
+@jit(parallel=True)
 def few_rows(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
     """Multiplies some dozens of rows by a matrix, which is read once.
 
@@ -98,7 +98,7 @@ def few_rows(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None
             tile(rows, columns, (row, column), (scale, bias), found)
 
 
-@compiled(fastmath=SUMS)
+@jit(fastmath=SUMS)
 def softmax(scores: Any, end: int) -> None:
     """float32 (slots,) → the same, in place: shares of the first `end`; the others have none."""
     most = scores[0]
@@ -114,7 +114,7 @@ def softmax(scores: Any, end: int) -> None:
     scores[end:] = ZERO
 
 
-@compiled()
+@jit()
 def gelu(x: Any) -> None:
     """float32 (many, width) → the same, in place; the tanh approximation, as gpt2.gelu."""
     for row in range(x.shape[0]):
@@ -124,7 +124,7 @@ def gelu(x: Any) -> None:
             x[row, place] = value / (ONE + power(inner))
 
 
-@compiled(fastmath=SUMS)
+@jit(fastmath=SUMS)
 def norm(x: Any, gain: Any, bias: Any, epsilon: Any, found: Any) -> None:
     """float32 (many, embed) → (many, embed) of mean 0 and variance 1, scaled and shifted."""
     many, embed = x.shape

@@ -10,7 +10,7 @@ from numba import from_dtype, types
 
 from gpt2cli.inference.cpu import attention_kernels, kernels, matmul_tiles
 from gpt2cli.inference.cpu.ops import NORM_EPSILON, Arithmetic, Array
-from gpt2cli.network.rounding import quantised, upper_halves
+from gpt2cli.network.rounding import quantize_rows, to_bfloat16_bits
 from gpt2cli.runtime import numba
 from gpt2cli.runtime.hardware import cores
 
@@ -48,11 +48,11 @@ class NativeMatrix:
         # Compiled code knows arrays that may be written to; these are, but nobody does.
         rows = np.require(rows, np.float32, ["C", "W"])
         if kind == "int8":
-            self._held, self._scale = quantised(rows)
+            self._held, self._scale = quantize_rows(rows)
         elif kind == "float16":
             self._held = rows.astype(np.float16).view(HELD[kind])
         elif kind == "bfloat16":
-            self._held = upper_halves(rows)
+            self._held = to_bfloat16_bits(rows)
         else:
             self._held = rows
 
@@ -106,7 +106,7 @@ class NativeArithmetic(Arithmetic):
     def prepare(self, *, few: bool) -> None:
         """Begins to compile what is needed, and starts the threads that share the work."""
         kernels.wake(np.empty(cores(), np.int64))
-        numba.compile_ahead(needed(HELD[self._kind], few=few))
+        numba.compile_in_background(needed(HELD[self._kind], few=few))
 
     def matrix(self, rows: Array) -> NativeMatrix:
         """Returns weights (columns, width) as they are read fastest."""

@@ -8,10 +8,10 @@ import numpy as np
 from numba import prange
 
 from gpt2cli.inference.cpu.kernels import SUMS, power, softmax
-from gpt2cli.runtime.numba import compiled
+from gpt2cli.runtime.numba import jit
 
 
-@compiled(parallel=True)
+@jit(parallel=True)
 def draw_all(filtered: Any, uniforms: Any, tokens: Any) -> None:
     """Draws a token from each row, as row_filters.draw does.
 
@@ -25,7 +25,7 @@ def draw_all(filtered: Any, uniforms: Any, tokens: Any) -> None:
         tokens[row] = drawn(filtered[row], uniforms[row])
 
 
-@compiled()
+@jit()
 def drawn(shares: Any, uniform: Any) -> Any:
     """Returns the token in whose stretch of the sum of shares (vocab,) a number falls."""
     total = 0.0
@@ -40,7 +40,7 @@ def drawn(shares: Any, uniform: Any) -> Any:
     return last
 
 
-@compiled(parallel=True)
+@jit(parallel=True)
 def take_nats(logits: Any, tokens: Any, found: Any) -> None:
     """Takes the log-probability of each row's token.
 
@@ -54,7 +54,7 @@ def take_nats(logits: Any, tokens: Any, found: Any) -> None:
         found[row] = logits[row, tokens[row]] - most - np.log(total)
 
 
-@compiled(fastmath=SUMS)
+@jit(fastmath=SUMS)
 def powers(logits: Any) -> Any:
     """float32 (vocab,) → the highest, and the sum of e to the power of each less the highest."""
     most = logits[0]

@@ -56,7 +56,7 @@ def gpt2cli(settings: argparse.Namespace) -> Callable[[], object]:
     reading = Reading(tokenizer.vocab)
     # Importing and making tables of the vocabulary do not count, as with the others.
     corpus.WORTH_COMPILING = MANY
-    if numba.is_there():
+    if numba.is_available():
         tokenizer.compile()
         # All loops are there when the first word is encoded.
         tokenizer.encode("Ready")
