@@ -219,7 +219,7 @@ def test_what_is_stopped_half_way_leaves_no_file(
 ) -> None:
     from gpt2cli.inference.load import TokenWriter
 
-    monkeypatch.setattr(TokenWriter, "remarks", lambda _self: next(iter(())))
+    monkeypatch.setattr(TokenWriter, "pop_warnings", lambda _self: next(iter(())))
     with pytest.raises(RuntimeError):
         texts(destination_path="new/file.txt", length=2)
     assert [p.name for p in place.iterdir()] == ["models"]

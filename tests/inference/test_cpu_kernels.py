@@ -62,7 +62,7 @@ OTHER_PROCESSOR = """
 import llvmlite.binding, numba, numpy
 features = llvmlite.binding.get_host_cpu_features
 llvmlite.binding.get_host_cpu_features = lambda: {features}
-from gpt2cli.network import tiles
+from gpt2cli.inference.cpu import matmul_tiles
 llvmlite.binding.get_host_cpu_features = features
 from gpt2cli.inference.cpu.numba_ops import NativeMatrix
 noise = numpy.random.default_rng(0)
@@ -72,7 +72,8 @@ for kind in ("float32", "int8"):
     expected = x.astype(float) @ matrix.rows(range(13)).astype(float).T
     numpy.testing.assert_allclose(matrix.times(x), expected, rtol=1e-4, atol=1e-5)
     numpy.testing.assert_array_equal(matrix.times(x)[3], matrix.times(x[3:4])[0])
-print(tiles.LANES, tiles.TILE_ROWS, tiles.TILE_COLUMNS, tiles.LINE_COLUMNS)
+names = "LANES", "TILE_ROWS", "TILE_COLUMNS", "LINE_COLUMNS"
+print(*(getattr(matmul_tiles, name) for name in names))
 """
 
 
