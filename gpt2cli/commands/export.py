@@ -22,6 +22,7 @@ from gpt2cli.hparams import HParams
 from gpt2cli.progress import Bar, Received, announced, portion
 from gpt2cli.records import Alert, Exported, Notice, Record
 from gpt2cli.runtime import tensorflow
+from gpt2cli.runtime.installation import install_command
 from gpt2cli.storage import run_log
 from gpt2cli.storage.source import CheckpointSource, SourceNames, find, load
 from gpt2cli.storage.state import State, read_state
@@ -74,7 +75,7 @@ def check_library(kind: str) -> None:
     library = LIBRARIES.get(kind)
     if library and find_spec(library) is None:
         raise UsageError(
-            f"--format {kind} needs the library {library}: pip install 'gpt2cli[export]'"
+            f"--format {kind} needs the library {library}: `{install_command('export')}`."
         )
 
 

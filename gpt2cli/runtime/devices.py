@@ -10,6 +10,7 @@ import tensorflow as tf
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.runtime import hardware
 from gpt2cli.runtime.hardware import AMD_GPUS, NO_DRIVER, NO_GPU, NVIDIA_DRIVER, WSL_GPUS
+from gpt2cli.runtime.installation import install_command
 
 # Ampere is the first generation that multiplies bfloat16 fast, Volta the first with tensor cores
 # for float16 (CUDA C++ Programming Guide, Compute Capabilities).
@@ -94,19 +95,19 @@ def missing_gpu_reason() -> str:
     if not NVIDIA_DRIVER.exists() and WSL_GPUS.exists():
         return (
             "Windows shows its GPU to this Linux: it needs NVIDIA's driver for Windows, and here "
-            "`pip install 'gpt2cli[gpu]'`."
+            f"`{install_command('gpu')}`."
         )
     if not NVIDIA_DRIVER.exists() and AMD_GPUS.exists():
         return "There is an AMD GPU, which needs AMD's own TensorFlow (`tensorflow-rocm`)."
     if not NVIDIA_DRIVER.exists():
         return NO_DRIVER
     if not tf.test.is_built_with_cuda():
-        return "This TensorFlow is built without CUDA; run `pip install 'gpt2cli[gpu]'`."
+        return f"This TensorFlow is built without CUDA; run `{install_command('gpu')}`."
     if problem := hardware.gpu_problem():
         return problem
     return (
         "A driver is there, and CUDA's libraries are missing or of another version: run "
-        f"`pip install 'gpt2cli[gpu]'`. {driver_version()}"
+        f"`{install_command('gpu')}`. {driver_version()}"
     ).rstrip()
 
 

@@ -115,8 +115,8 @@ def test_what_is_no_size_is_refused(size: str) -> None:
     ("driver", "cuda", "told"),
     [
         (False, True, "This machine has no NVIDIA driver; give --device cpu, or install one."),
-        (True, False, "built without CUDA; run `pip install 'gpt2cli[gpu]'`."),
-        (True, True, "missing or of another version: run `pip install 'gpt2cli[gpu]'`. NVRM 9"),
+        (True, False, "built without CUDA; run `INSTALL gpu`."),
+        (True, True, "missing or of another version: run `INSTALL gpu`. NVRM 9"),
     ],
 )
 def test_a_gpu_that_is_not_seen_is_explained(
@@ -128,6 +128,7 @@ def test_a_gpu_that_is_not_seen_is_explained(
 
     if driver:
         (tmp_path / "version").write_text("NVRM 9\nGCC\n")
+    monkeypatch.setattr(devices, "install_command", "INSTALL {}".format)
     monkeypatch.setattr(devices, "NVIDIA_DRIVER", tmp_path / "version")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda _kind: [])
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: cuda)
