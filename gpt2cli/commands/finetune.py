@@ -31,6 +31,7 @@ from gpt2cli.text.continuation import Continuation
 from gpt2cli.text.encodings import one_end
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from gpt2cli.training import memory, setup
+from gpt2cli.training.interruptible import interruptible
 
 if TYPE_CHECKING:
     from gpt2cli.training.session import Session
@@ -235,7 +236,7 @@ class Sampler:
     def samples(self, stop: Stop) -> Iterator[Sample | Notice | Progress]:
         """Yields as many samples as the config asks for; a step's samples are always the same.
 
-        Where it is stopped, there are none.
+        After a signal there are none.
         """
         from gpt2cli.inference.streams import uniforms
 
@@ -245,10 +246,8 @@ class Sampler:
         rows = [Continuation(self._tokenizer, length) for _ in range(count)]
         with Count("sampling", length, quiet=config.quiet, unit="tokens") as meter:
             tokens = self._decoder.tokens([self._prompt] * count, draws, length)
-            work = meter.named(tokens, COMPILING) if not stop else ()
+            work = meter.named(interruptible(tokens, stop), COMPILING)
             for done, chosen in enumerate(work, 1):
-                if stop:
-                    return
                 for row, token in zip(rows, chosen.tokens, strict=True):
                     if not row.done:
                         row.add(token)

@@ -147,7 +147,7 @@ def before_steps(
     """
     state, last = training.state, training.last
     if training.owes_validation(ends=last is not None and state.step >= last):
-        yield from training.validate(lambda: bool(stop))
+        yield from training.validate(stop)
     training.write_best()
     if state.step and due(state.step, config.sample_every) and not sampler.has_sampled(state.step):
         yield from sampler.samples(stop)
@@ -167,7 +167,7 @@ def after_step(
     step = training.state.step
     reason = out_of_time(config, training.seconds)
     if training.owes_validation(ends=step == training.last or reason is not None):
-        yield from training.validate(lambda: bool(stop))
+        yield from training.validate(stop)
     if due(step, config.sample_every):
         yield from sampler.samples(stop)
     if due(step, config.save_every) or training.improved or training.waits(config.save_minutes):

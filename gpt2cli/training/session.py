@@ -15,6 +15,7 @@ from gpt2cli.files import atomic, paths
 from gpt2cli.progress import COMPILING, Count
 from gpt2cli.records import Progress, StepReport, Validation
 from gpt2cli.runtime import devices
+from gpt2cli.runtime.signals import Stop
 from gpt2cli.storage import checkpoint, run, run_log
 from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.storage.state import State
@@ -23,6 +24,7 @@ from gpt2cli.text.dataset import Data
 from gpt2cli.training import model, setup
 from gpt2cli.training.backend import Backend, choose_backend
 from gpt2cli.training.evaluation import Evaluator, Totals
+from gpt2cli.training.interruptible import interruptible
 from gpt2cli.training.schedule import Schedule
 from gpt2cli.training.step import PendingStep, Trainer
 from gpt2cli.training.workers import Team, recipe
@@ -213,10 +215,10 @@ class Session:
     def _is_due(self) -> bool:
         return self.state.step % self._config.val_every == 0
 
-    def validate(self, stopped: Callable[[], bool]) -> Generator[Progress | Validation, None, None]:
+    def validate(self, stop: Stop) -> Generator[Progress | Validation, None, None]:
         """Yields how far it is, and the score over the held-out windows, which the state notes.
 
-        Where it is stopped, it is as if it had not begun.
+        After a signal the state is as if it had not begun.
 
         Raises:
             Gpt2cliError: the loss is not a finite number.
@@ -224,13 +226,13 @@ class Session:
         windows: Any = self._data.held_out
         size, totals = self._config.batch_size, Totals()
         count = math.ceil(len(windows) / size)
+        judged = interruptible(self._evaluator.batches(windows, size), stop)
         with Count("validating", count, quiet=self._config.quiet, unit="batches") as meter:
-            batches_judged = meter.named(self._evaluator.batches(windows, size), COMPILING)
-            for done, batch in enumerate(batches_judged, 1):
+            for done, batch in enumerate(meter.named(judged, COMPILING), 1):
                 totals = totals.plus(batch)
-                if stopped():
-                    return
                 yield from meter.advance(done)
+        if stop:
+            return
         score, step = totals.score(), self.state.step
         if not math.isfinite(score.loss):
             raise Gpt2cliError(

@@ -132,6 +132,16 @@ def test_a_signal_ends_training_in_time_before_a_step(place: Path, text: str, la
     assert not list(place.glob("checkpoint/run1/model-*"))
 
 
+def test_a_signal_while_the_sampler_compiles_saves_the_step_and_ends_in_time(place: Path) -> None:
+    with Life(place, f"{TRAIN} --sample-every 2 --val-every 0") as life:
+        life.wait_for("[2 |")
+        assert life.stop(signal.SIGTERM) < SECONDS
+        said = life.said().splitlines()
+    assert said[-1].endswith("Step 2 is saved; the same command goes on from there.")
+    assert (place / "checkpoint/run1/model-2.index").exists()
+    assert not (place / "checkpoint/run1/samples/samples-2.txt").exists()
+
+
 @pytest.mark.parametrize("command", ["evaluate", "finetune --model-name tiny"])
 @pytest.mark.parametrize("loops", ["compiled", "plain"])
 def test_a_signal_while_a_text_is_encoded_leaves_no_tokens(

@@ -1,0 +1,69 @@
+"""Work that changes nothing, given up at once when a signal asks the command to stop."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TypeVar
+
+from gpt2cli.runtime.signals import Stop
+
+Item = TypeVar("Item")
+# How often a signal is looked for.
+SLICE_SECONDS = 0.1
+END = object()
+
+
+def interruptible(work: Iterator[Item], stop: Stop) -> Iterator[Item]:
+    """Yields the items of some work, and ends early, within a moment, on a signal.
+
+    XLA compiles in one call that may take seconds, so a thread does the work. After a signal
+    nobody waits for that thread: it must change nothing that is saved.
+    """
+    wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    made: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def make() -> None:
+        while wanted.get():
+            try:
+                made.put(next(work, END))
+            except BaseException as error:
+                made.put(error)
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        while not stop:
+            wanted.put(True)
+            item = wait_for(made, stop)
+            if item is END:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item  # type: ignore[misc]
+    finally:
+        wanted.put(False)
+        if stop:
+            atexit.register(leave_without, thread, stop)
+
+
+def wait_for(made: queue.SimpleQueue[object], stop: Stop) -> object:
+    """Returns the next item, or END on a signal."""
+    while not stop:
+        try:
+            return made.get(timeout=SLICE_SECONDS)
+        except queue.Empty:
+            continue
+    return END
+
+
+def leave_without(thread: threading.Thread, stop: Stop) -> None:
+    """Ends the process if a thread still works: TensorFlow must not be taken down under it."""
+    if thread.is_alive() and stop.signum is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(128 + stop.signum)
