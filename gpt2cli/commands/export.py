@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,6 +17,7 @@ from gpt2cli.files import atomic, paths
 from gpt2cli.files.staging import check_free, output, size_of
 from gpt2cli.formats import archive, gguf
 from gpt2cli.formats.model import Model
+from gpt2cli.formats.table import write_model
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import Bar, Received, announced, portion
 from gpt2cli.records import Alert, Exported, Notice, Record
@@ -28,7 +28,6 @@ from gpt2cli.storage.source import CheckpointSource, SourceNames, find, load
 from gpt2cli.storage.state import State, read_state
 from gpt2cli.text.tokenizer import check_fits, read_tokenizer
 
-MODULES = {"tar": "archive"}
 # What a format needs beyond gpt2cli's own requirements.
 LIBRARIES = {"gguf": "gguf"}
 # Formats that only TensorFlow writes, in part.
@@ -128,8 +127,7 @@ def write(
             settings=run_log.read_config(folder) if state else {},
             advance=advance,
         )
-        name = MODULES.get(config.kind, config.kind)
-        importlib.import_module(f"gpt2cli.formats.{name}").write(model, aside, config)
+        write_model(model, aside, config)
 
 
 @contextlib.contextmanager

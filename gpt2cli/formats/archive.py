@@ -35,7 +35,7 @@ def check(folder: Path) -> None:
         )
 
 
-def write(model: Model, path: Path, config: ExportConfig) -> None:
+def write_archive(model: Model, path: Path, config: ExportConfig) -> None:
     """Writes the archive; it unpacks to where gpt2cli looks: `checkpoint/RUN`, or `models/MODEL`.
 
     Raises:

@@ -52,7 +52,7 @@ def check(hparams: HParams, precision: str) -> None:
         )
 
 
-def write(model: Model, path: Path, config: ExportConfig) -> None:
+def write_gguf(model: Model, path: Path, config: ExportConfig) -> None:
     """Writes the file, one tensor at a time.
 
     Raises:

@@ -27,7 +27,7 @@ TOLD = (
 )
 
 
-def write(model: Model, folder: Path, config: ExportConfig) -> None:
+def write_huggingface(model: Model, folder: Path, config: ExportConfig) -> None:
     """Writes the folder.
 
     Raises:

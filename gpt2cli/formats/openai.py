@@ -15,7 +15,7 @@ from gpt2cli.storage import bundle_writer
 CHECKPOINT = "model.ckpt"
 
 
-def write(model: Model, folder: Path, config: ExportConfig) -> None:
+def write_openai(model: Model, folder: Path, config: ExportConfig) -> None:
     """Writes the seven files, and one more where other tokens were added than OpenAI's.
 
     Raises:

@@ -20,7 +20,7 @@ EXTRA = "assets.extra"
 ATTRIBUTE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-def write(model: Model, folder: Path, config: ExportConfig) -> None:
+def write_savedmodel(model: Model, folder: Path, config: ExportConfig) -> None:
     """Writes the folder.
 
     TensorFlow would hold the whole model and write it: it is given variables of one element, and

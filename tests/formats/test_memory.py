@@ -37,5 +37,7 @@ def test_one_weight_is_held_beside_the_one_that_is_read(
     prefix = small_model / "model.ckpt"
     model = Watched("x", small_model, prefix, models.SMALL, files)
     module = importlib.import_module(f"gpt2cli.formats.{kind}")
-    module.write(model, tmp_path / "out", ExportConfig(destination="out", model_name="x"))
+    getattr(module, f"write_{kind}")(
+        model, tmp_path / "out", ExportConfig(destination="out", model_name="x")
+    )
     assert (tmp_path / "out").exists()
