@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import tempfile
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,8 +19,9 @@ from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime import tensorflow
 from gpt2cli.storage.source import CheckpointSource, SourceNames, find, load
-from gpt2cli.text import batches, corpus, dataset, inputs
+from gpt2cli.text import batches, documents, finding
 from gpt2cli.text.batches import Tokens
+from gpt2cli.text.token_files import Encoder
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         BadDataError: it is not text, or a checkpoint is damaged.
     """
     config.check_device()
-    yield from inputs.pipes(config)
-    texts = inputs.find(config)
-    yield from inputs.remarks(config, texts, all_skipped=config.verbose)
+    yield from finding.announce_streams(config.dataset)
+    own = config.model_dir, config.checkpoint_dir, config.model_name
+    corpus = finding.find(config.dataset, config.encoding, own)
+    yield from corpus.remarks(all_skipped=config.verbose)
+    yield from documents.remarks(corpus.files, config)
     names = SourceNames(
         model_name=config.model_name,
         model_dir=config.model_dir,
@@ -52,12 +54,10 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     check_fits(tokenizer, start.hparams)
     stride = chosen_stride(config, start.hparams.n_ctx)
     yield from map(Alert, start.remarks())
-    with tempfile.TemporaryDirectory(prefix="gpt2cli-", ignore_cleanup_errors=True) as folder:
-        encoder = dataset.encoder(config, tokenizer, Path(folder), bars=not config.quiet)
-        path = yield from encoder.token_file(texts.training)
-        # They stay readable without a name: however this ends, nothing of them is left.
-        tokens = corpus.open_tokens(path)
-    check_any(tokens, tokenizer, str(texts.training))
+    encoder = Encoder(options=config, tokenizer=tokenizer, quiet=config.quiet)
+    tokens = yield from encoder.read_once(corpus)
+    batches.check_length(tokens, str(corpus))
+    check_any(tokens, tokenizer, str(corpus))
     yield Notice(f"from {start.prefix}")
     with announced("loading TensorFlow", quiet=config.quiet):
         tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)

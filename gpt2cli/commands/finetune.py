@@ -26,9 +26,11 @@ from gpt2cli.storage.recovery import quarantine
 from gpt2cli.storage.source import CheckpointSource, SourceNames
 from gpt2cli.storage.state import State
 from gpt2cli.storage.training_source import find_for_training
-from gpt2cli.text import dataset, inputs, markers
+from gpt2cli.text import dataset, documents, finding, markers
 from gpt2cli.text.continuation import Continuation
-from gpt2cli.text.encodings import one_end
+from gpt2cli.text.encodings import normalized_line_ends
+from gpt2cli.text.finding import CorpusFiles
+from gpt2cli.text.token_files import Encoder
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from gpt2cli.training import memory, setup
 from gpt2cli.training.interruptible import interruptible
@@ -57,9 +59,7 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
 def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
     """Trains, alone or as one of several processes; yields what happens."""
     setup.check_divisible(config.batch_size, together.size if together else 1)
-    yield from inputs.pipes(config)
-    texts = inputs.find(config)
-    yield from inputs.remarks(config, texts, all_skipped=config.verbose)
+    corpus, held_out = yield from find_texts(config)
     folder = paths.run_folder(config.checkpoint_dir, config.run)
     leads = together is None or together.leads
     with run.owned(folder) if leads else private_folder() as place:
@@ -73,7 +73,11 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
         rank, _ = setup.adapters(config, start)
         needed = memory.run_of(config, start.hparams, rank, together.size if together else 1)
         yield Notice(memory.check(config, needed))
-        encoded = yield from dataset.encode(config, texts, tokenizer, place or folder, window)
+        encoder = Encoder(options=config, tokenizer=tokenizer, quiet=config.quiet)
+        validation = validation_of(config, held_out)
+        encoded = yield from dataset.encode_dataset(
+            encoder, corpus, validation, place or folder, window
+        )
         yield from map(Alert, markers.remarks([config.sample_prefix], tokenizer, encoded.tokens))
         state = setup.first_state(config, start, encoded.name)
         state, line = setup.met(together, config, start, state, encoded)
@@ -109,6 +113,32 @@ def found_start(config: FinetuneConfig, folder: Path) -> Generator[Record, None,
     )
 
 
+def find_texts(
+    config: FinetuneConfig,
+) -> Generator[Record, None, tuple[CorpusFiles, CorpusFiles | None]]:
+    """Yields what is read and skipped; returns the text to train on, and one to validate on."""
+    own = config.model_dir, config.checkpoint_dir, config.model_name, config.restore_from
+    yield from finding.announce_streams((*config.dataset, *config.val_dataset))
+    held_out = None
+    if config.val_dataset:
+        held_out = finding.find(config.val_dataset, config.encoding, own)
+    corpus = finding.find(config.dataset, config.encoding, own)
+    every = corpus.plus(held_out)
+    yield from every.remarks(all_skipped=config.verbose)
+    yield from documents.remarks(every.files, config)
+    return corpus, held_out
+
+
+def validation_of(config: FinetuneConfig, held_out: CorpusFiles | None) -> dataset.Validation:
+    """Returns what a run is validated on; nothing is held out unasked if nothing is validated."""
+    never = config.val_fraction is None and not config.val_every
+    return dataset.Validation(
+        files=held_out,
+        fraction=0.0 if never else config.val_fraction,
+        windows=config.val_batches * config.batch_size,
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
     """A run that is checked and prepared: all that computing needs.
@@ -128,7 +158,7 @@ class Job:
     config: FinetuneConfig
     start: CheckpointSource
     state: State
-    data: dataset.Data
+    data: dataset.Dataset
     tokenizer: Tokenizer
     needed: memory.Run
     together: Cluster | None
@@ -225,7 +255,7 @@ class Sampler:
         sampling = Sampling(SAMPLE_TEMPERATURE)
         self._decoder = Decoder(training.weights, start.hparams, sampling, xla=config.xla)
         kept = config.keep_line_ends
-        self._prefix = config.sample_prefix if kept else one_end(config.sample_prefix)
+        self._prefix = config.sample_prefix if kept else normalized_line_ends(config.sample_prefix)
         prefix = tokenizer.encode(self._prefix, special=True)
         self._prompt = prefix or [tokenizer.end_of_text]
 

@@ -20,13 +20,13 @@ class AddedTokens:
 
     Attributes:
         longest: characters of the longest.
-        are_lonely: whether one of them stands only where no letters touch it.
+        any_single_word: whether one of them stands only where no letters touch it.
     """
 
     def __init__(self, added: Mapping[int, Added]) -> None:
         """Takes them by number."""
         self.longest = max((len(token.text) for token in added.values()), default=0)
-        self.are_lonely = any(token.single_word for token in added.values())
+        self.any_single_word = any(token.single_word for token in added.values())
         self._passes = []
         for late in (False, True):
             known = {t.text: (n, t) for n, t in added.items() if t.normalized == late}

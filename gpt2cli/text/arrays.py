@@ -9,13 +9,19 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from gpt2cli.errors import BadDataError, DiskError, shortened
-from gpt2cli.text.sources import FREE_OF_RATIO, MOST_RATIO, Meter, Source, read_bytes
-from gpt2cli.text.spool import keeping
+from gpt2cli.text.sources import (
+    FREE_OF_RATIO,
+    MOST_RATIO,
+    ReadingState,
+    Source,
+    read_bytes,
+    temporary_file_errors,
+)
 
 TOKEN_TYPE = np.dtype("<u2")
 READ_TOKENS = 1 << 18
@@ -31,50 +37,50 @@ HEADER = re.compile(
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def documents(source: Source, vocab: int, meter: Meter) -> Iterator[Iterator[bytes]]:
+def documents(source: Source, vocab: int, state: ReadingState) -> Iterator[Iterator[bytes]]:
     """Yields the arrays of a file, each as its tokens in pieces of 16 bits a token.
 
     Raises:
         BadDataError: a file is damaged, or an array is not of tokens of this vocabulary.
         DiskError: the disk fails.
     """
-    before = meter.done
-    with unpacked(source) as file:
+    before = state.done
+    with seekable(source) as file:
         if source.kind == "npy":
             yield tokens(file, str(source), vocab)
         else:
-            with damaged(str(source)):
+            with numpy_errors(str(source)):
                 archive = zipfile.ZipFile(file)
             for member in archive.infolist():
                 where = f"{source}, {shortened(member.filename.removesuffix('.npy'))}"
-                with damaged(where):
+                with numpy_errors(where):
                     check_member(member)
                     array = archive.open(member)
                 with array:
                     yield tokens(array, where, vocab)
-    meter.done = before + source.size()
+    state.done = before + source.size()
 
 
 @contextlib.contextmanager
-def unpacked(source: Source) -> Iterator[IO[bytes]]:
-    """Opens a file's content, which can be read from any place."""
-    if not source.zipped:
-        with source.stored() as file:
+def seekable(source: Source) -> Iterator[IO[bytes]]:
+    """Opens a file's content, unzipped into a temporary file if it is gzipped: seekable."""
+    if not source.gzipped:
+        with source.open() as file:
             yield file
         return
-    with keeping(str(source)):
+    with temporary_file_errors(str(source)):
         copy = tempfile.TemporaryFile()  # noqa: SIM115
     with copy:
         for piece in read_bytes(source):
-            with keeping(str(source)):
+            with temporary_file_errors(str(source)):
                 copy.write(piece)
         copy.seek(0)
         yield copy
 
 
 @contextlib.contextmanager
-def damaged(where: str) -> Iterator[None]:
-    """Within the block whatever NumPy and zipfile find wrong is an error with an exit code.
+def numpy_errors(where: str) -> Iterator[None]:
+    """Turns whatever NumPy and zipfile find wrong into an error with an exit code.
 
     They say so by errors of a dozen kinds, which differ from release to release.
     """
@@ -89,7 +95,7 @@ def damaged(where: str) -> Iterator[None]:
 
 
 def check_member(member: zipfile.ZipInfo) -> None:
-    """Raises ValueError where NumPy has not packed an array, or it unpacks to no end of zeros."""
+    """Raises ValueError if NumPy has not packed an array so, or if it unpacks to far too much."""
     if member.compress_type not in PACKINGS:
         raise ValueError("packed as NumPy packs none")
     size, packed = member.file_size, member.compress_size
@@ -97,20 +103,20 @@ def check_member(member: zipfile.ZipInfo) -> None:
         raise ValueError(f"{packed:,} bytes that unpack to {size:,}, as no text's do")
 
 
-def tokens(file: Any, where: str, vocab: int) -> Iterator[bytes]:
+def tokens(file: IO[bytes], where: str, vocab: int) -> Iterator[bytes]:
     """Yields an array's tokens in its own order, 16 bits each.
 
     Raises:
         BadDataError: the array is damaged, or not of tokens of this vocabulary.
     """
-    with damaged(where):
+    with numpy_errors(where):
         count, kind = header(file)
     if kind.kind not in "iu":
         raise BadDataError(f"{where}: an array of {kind}, and not of tokens, whole numbers.")
     done = 0
     while done < count:
         wanted = min(count - done, READ_TOKENS)
-        with damaged(where):
+        with numpy_errors(where):
             block = file.read(wanted * kind.itemsize)
         if len(block) < wanted * kind.itemsize:
             raise BadDataError(f"{where}: cut after {done:,} of {count:,} tokens.")
@@ -123,20 +129,20 @@ def tokens(file: Any, where: str, vocab: int) -> Iterator[bytes]:
             )
         yield found.astype(TOKEN_TYPE).tobytes()
         done += wanted
-    with damaged(where):
+    with numpy_errors(where):
         # To look beyond the end is also what lets zipfile check the sum.
         more = file.read(1)
     if more:
         raise BadDataError(f"{where}: more follows the {count:,} tokens that its header tells of.")
 
 
-def header(file: IO[bytes]) -> tuple[int, Any]:
+def header(file: IO[bytes]) -> tuple[int, np.dtype[np.generic]]:
     """Returns how many numbers an array file has, and their type.
 
     NumPy's own reader takes whatever length a header claims, and evaluates it as Python.
 
     Raises:
-        ValueError: it is no array file.
+        ValueError: it is not an array file.
     """
     start = file.read(len(MAGIC) + 2)
     if len(start) < len(MAGIC) + 2 or not start.startswith(MAGIC) or start[-2] not in (1, 2, 3):

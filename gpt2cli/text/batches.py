@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from gpt2cli.errors import BadDataError
 
-Tokens = np.ndarray[Any, np.dtype[np.uint16]]
-Windows = np.ndarray[Any, np.dtype[np.int32]]
-
+Tokens: TypeAlias = npt.NDArray[np.uint16]
+Windows: TypeAlias = npt.NDArray[np.int32]
 
 # Stands beyond the end of a text that is shorter than a window; it is no token.
 PADDING = -1
@@ -69,7 +69,7 @@ def windows(tokens: Tokens, seed: int, first: int, count: int, window: int) -> W
 
 
 @functools.lru_cache(maxsize=2)
-def epoch_order(seed: int, epoch: int, count: int, length: int) -> tuple[int, Any]:
+def epoch_order(seed: int, epoch: int, count: int, length: int) -> tuple[int, npt.NDArray[np.intp]]:
     """Returns where an epoch begins in the text (tokens), and the order of its windows.
 
     The order comes from the generator's raw numbers, which NumPy promises never to change; its

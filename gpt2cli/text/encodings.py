@@ -19,6 +19,7 @@ BYTE_ORDER_MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+GZIP_MAGIC = b"\x1f\x8b"
 WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 # The likelier first: of two that fit as well, the first is taken.
 NARROW = (
@@ -78,6 +79,17 @@ def wide(sample: bytes) -> str | None:
     found = {name: plain_characters(sample, name) for name in WIDE}
     best = max(found, key=lambda name: found[name])
     return best[: len("utf-16")] if found[best] else None
+
+
+def why_binary(begin: bytes) -> str | None:
+    """Returns what the beginning of a file is if it has a NUL, and so is not text; else None."""
+    if b"\0" not in begin:
+        return None
+    if name := wide(begin):
+        return f"binary, or text in {name}: give --encoding {name}."
+    if begin.startswith(GZIP_MAGIC):
+        return "packed by gzip, which only a name in .gz tells; unpack it: zcat."
+    return "binary, not text."
 
 
 def codec(encoding: str, first: bytes) -> str:
@@ -154,6 +166,6 @@ def likely(word: str, before: str, after: str) -> bool:
     return word in (word.lower(), word.upper(), word[:1].upper() + word[1:].lower())
 
 
-def one_end(text: str) -> str:
-    r"""Returns a text in which each line ends with \n."""
+def normalized_line_ends(text: str) -> str:
+    r"""Returns a text with \n in place of \r\n and \r."""
     return text.replace("\r\n", "\n").replace("\r", "\n")

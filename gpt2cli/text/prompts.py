@@ -12,7 +12,7 @@ from gpt2cli import json_reader
 from gpt2cli.config.generate import PromptOptions
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.text import encodings, records
-from gpt2cli.text.encodings import one_end
+from gpt2cli.text.encodings import normalized_line_ends
 from gpt2cli.text.sources import STDIN, STDIN_NAMES, Source, read_bytes, source_of
 
 FIELD = "prompt"
@@ -46,7 +46,7 @@ def read_prompts(config: PromptOptions) -> list[str]:
         found += several
     elif reads_stdin_unasked(config):
         found += prompts_in(source_of(STDIN))
-    return [text if config.keep_line_ends else one_end(text) for text in found] or [""]
+    return [text if config.keep_line_ends else normalized_line_ends(text) for text in found] or [""]
 
 
 def check_prefixes(prefixes: Sequence[str]) -> None:
@@ -103,13 +103,13 @@ def prompts_in(source: Source) -> Iterator[str]:
     Raises:
         BadDataError: a line is no text, or no JSON with a prompt; says which.
     """
-    text = one_end(text_of(source))
+    text = normalized_line_ends(text_of(source))
     if source.kind == "json":
         for where, record in records.in_array(source, [text]):
             yield prompt_of(record, where)
         return
     lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    begins_so = source.once and lines and lines[0][1].lstrip().startswith("{")
+    begins_so = source.is_stream and lines and lines[0][1].lstrip().startswith("{")
     as_json = source.kind == "jsonl" or begins_so
     for number, line in lines:
         where = f"{source}, line {number}"
@@ -149,7 +149,7 @@ def prompt_of(record: Any, where: str) -> str:
     """
     prompt = record.get(FIELD) if isinstance(record, dict) else record
     if not isinstance(prompt, str):
-        told = records.shown(record)
+        told = records.json_shown(record)
         raise BadDataError(f'{where}: not a record with a text in "{FIELD}": {told}')
     try:
         prompt.encode()

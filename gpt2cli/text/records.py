@@ -1,64 +1,105 @@
-"""The texts in JSON: a record a line, or an array of records, read one at a time."""
+"""The documents in JSON: the texts of records, one a line or several in an array."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import regex
 
 from gpt2cli import json_reader
+from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError, shortened
-from gpt2cli.text.sources import Source
-from gpt2cli.text.tables import TEXT_NAMES
+from gpt2cli.text.decoding import lines, read_text
+from gpt2cli.text.encodings import normalized_line_ends
+from gpt2cli.text.sources import TEXT_NAMES, ReadingState, Source
 
 FIELD = "text"
 # The longest record (characters).
 MOST_RECORD = 1 << 24
-SPACE = regex.compile(r"[ \t\r\n]*")
+WHITE_SPACE = " \t\r\n"
+SPACE = regex.compile(rf"[{WHITE_SPACE}]*")
 # Nothing but a string can lack more than this of being whole JSON so far (characters).
 NEAR_END = 16
 
-Found = Iterator[tuple[str, Any]]
+# Where each record is, for messages, and its value.
+Records = Iterator[tuple[str, object]]
 
 
-def in_lines(source: Source, lines: Iterable[str]) -> Found:
-    """Yields each line's record, and where it is; empty lines are left out.
-
-    Raises:
-        BadDataError: a line is no JSON, or nests too deep; says which.
-    """
-    name = str(source)
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            where = f"{name}, line {number}"
-            try:
-                value = json.loads(line)
-            except RecursionError:
-                raise BadDataError(
-                    f"{where}: no JSON that can be read: it nests too deep."
-                ) from None
-            except ValueError as error:
-                raise BadDataError(f"{where}: no JSON ({shortened(error)}).") from error
-            opened = line.count("[") + line.count("{")
-            yield where, bounded(value, opened, where)
-
-
-def in_array(source: Source, pieces: Iterable[str]) -> Found:
-    """Yields the records of a .json, and where each is: those of an array, or one after another.
+def documents(source: Source, options: CorpusOptions, state: ReadingState) -> Iterator[str]:
+    """Yields the texts of a file's records.
 
     Raises:
-        BadDataError: it is no JSON, or a record is too long or nests too deep; says which.
+        BadDataError: it is not JSON, or a record lacks the text; says where.
     """
-    text = Text(source, pieces)
-    text.skip(SPACE)
+    for text in texts(records(source, options, state), options.text_field):
+        if options.keep_line_ends or "\r" not in text:
+            yield text
+        else:
+            state.converted.add(source)
+            yield normalized_line_ends(text)
+
+
+def description(source: Source, options: CorpusOptions) -> tuple[str, str]:
+    """Returns where the texts are in a file's records, and the first text.
+
+    Raises:
+        BadDataError: it is not JSON, or the first record lacks the text; says where.
+    """
+    found = list(itertools.islice(records(source, options, ReadingState()), 1))
+    first = next(texts(iter(found), options.text_field), "")
+    if not found:
+        return "no records", first
+    record = found[0][1]
+    if isinstance(record, str) and options.text_field is None:
+        return "every record is a text", first
+    name = shortened(repr(field_of(record, options.text_field)), 40)
+    return f"the text is field {name} of each record", first
+
+
+def records(source: Source, options: CorpusOptions, state: ReadingState) -> Records:
+    """Yields the records of a file."""
+    pieces = read_text(source, options, state)
+    if source.kind == "json":
+        return in_array(source, pieces)
+    return in_lines(source, lines(source, pieces, "\n"))
+
+
+def in_lines(source: Source, found: Iterable[str]) -> Records:
+    """Yields each line's record; raises BadDataError for a line that is not JSON."""
+    name, decode = str(source), json.JSONDecoder().raw_decode
+    for number, line in enumerate(found, start=1):
+        content = line.strip(WHITE_SPACE)
+        if not content or content.isspace():
+            continue
+        where = f"{name}, line {number}"
+        try:
+            value, end = decode(content)
+            if end < len(content):
+                raise json.JSONDecodeError("Extra data", content, end)
+        except RecursionError:
+            raise too_deep(where) from None
+        except ValueError as error:
+            raise BadDataError(f"{where}: no JSON ({shortened(error)}).") from error
+        check_depth(value, content.count("[") + content.count("{"), where)
+        yield where, value
+
+
+def in_array(source: Source, pieces: Iterable[str]) -> Records:
+    """Yields the records of a .json: those of an array, or one after another.
+
+    Raises:
+        BadDataError: it is not JSON, or a record is too long or nests too deep; says which.
+    """
+    text = JsonText(source, pieces)
+    text.skip_space()
     array = text.begins("[")
     if array:
-        text.at += 1
-        text.skip(SPACE)
+        text.position += 1
+        text.skip_space()
         if text.begins("]"):
-            text.at += 1
+            text.position += 1
             text.check_end()
             return
     name, number = str(source), 0
@@ -69,45 +110,43 @@ def in_array(source: Source, pieces: Iterable[str]) -> Found:
         if array and text.comma_or_end(where):
             text.check_end()
             return
-        text.skip(SPACE)
+        text.skip_space()
 
 
-class Text:
-    """A text of JSON, of which no more than a record is held.
+class JsonText:
+    """A text of JSON of any length; little more than one record of it is held.
 
     Attributes:
-        at: how far it is read in what is held.
+        position: how far the held part has been read.
     """
 
     def __init__(self, source: Source, pieces: Iterable[str]) -> None:
         self._source, self._pieces = source, iter(pieces)
-        self._held, self.at = "", 0
+        self._held, self.position = "", 0
         self._decode = json.JSONDecoder().raw_decode
 
-    def _more(self) -> bool:
-        """Takes up at least as much again as is held; returns whether there was more."""
-        parts, size = [self._held[self.at :]], 0
+    def _read_more(self) -> bool:
+        """Takes at least as much again as is held; returns whether there was more."""
+        parts, size = [self._held[self.position :]], 0
         while size <= len(parts[0]) and (piece := next(self._pieces, "")):
             parts.append(piece)
             size += len(piece)
-        self._held, self.at = "".join(parts), 0
+        self._held, self.position = "".join(parts), 0
         return size > 0
 
-    def skip(self, what: regex.Pattern[str]) -> None:
-        """Goes beyond what is to be passed over, to something else or the end."""
-        self._pass(what)
-        while self.at == len(self._held) and self._more():
-            self._pass(what)
-
-    def _pass(self, what: regex.Pattern[str]) -> None:
-        if found := what.match(self._held, self.at):
-            self.at = found.end()
+    def skip_space(self) -> None:
+        """Moves to the next character that is not white space, or to the end."""
+        while True:
+            if found := SPACE.match(self._held, self.position):
+                self.position = found.end()
+            if self.position < len(self._held) or not self._read_more():
+                return
 
     def begins(self, letter: str) -> bool:
-        """Returns whether this letter comes next; an empty one: whether nothing does."""
-        return self._held[self.at : self.at + 1] == letter
+        """Returns whether this letter comes next; an empty one means the end."""
+        return self._held[self.position : self.position + 1] == letter
 
-    def value(self, where: str) -> Any:
+    def value(self, where: str) -> object:
         """Returns the next value.
 
         Raises:
@@ -115,83 +154,80 @@ class Text:
         """
         while True:
             try:
-                value, end = self._decode(self._held, self.at)
-                # A number may go on in the next piece.
-                if end < len(self._held) or not self._more():
-                    opened = sum(self._held.count(each, self.at, end) for each in "[{")
-                    self.at = end
-                    return bounded(value, opened, where)
-                continue
+                value, end = self._decode(self._held, self.position)
             except RecursionError:
-                raise BadDataError(
-                    f"{where}: no JSON that can be read: it nests too deep."
-                ) from None
+                raise too_deep(where) from None
             except ValueError as error:
-                if len(self._held) - self.at > MOST_RECORD:
+                if len(self._held) - self.position > MOST_RECORD:
                     raise BadDataError(
                         f"{where}: a record of over {MOST_RECORD:,} characters. Write one record a "
                         "line: .jsonl."
                     ) from error
-                if not self._is_cut(error) or not self._more():
+                if not self._is_cut(error) or not self._read_more():
                     raise BadDataError(f"{where}: no JSON ({shortened(error)}).") from error
+                continue
+            # A number may go on in the next piece.
+            if end < len(self._held) or not self._read_more():
+                opened = sum(self._held.count(each, self.position, end) for each in "[{")
+                self.position = end
+                check_depth(value, opened, where)
+                return value
 
     def _is_cut(self, error: ValueError) -> bool:
-        """Returns whether a value may be whole where more of the text is held."""
+        """Returns whether a value may be complete when more of the text is held."""
         if not isinstance(error, json.JSONDecodeError):
             return False
         near_end = error.pos >= len(self._held) - NEAR_END
         return near_end or error.msg.startswith("Unterminated string")
 
     def comma_or_end(self, where: str) -> bool:
-        """Goes beyond the comma behind a record; returns whether the array ends instead.
-
-        Raises:
-            BadDataError: neither is there.
-        """
-        self.skip(SPACE)
-        letter = self._held[self.at : self.at + 1]
+        """Moves beyond the comma behind a record; returns whether the array ends instead."""
+        self.skip_space()
+        letter = self._held[self.position : self.position + 1]
         if letter not in (",", "]"):
             raise BadDataError(f"{where}: no JSON (neither a comma nor the array's end follows).")
-        self.at += 1
+        self.position += 1
         return letter == "]"
 
     def check_end(self) -> None:
-        """Raises BadDataError where something follows."""
-        self.skip(SPACE)
+        """Raises BadDataError if anything but white space follows."""
+        self.skip_space()
         if not self.begins(""):
             raise BadDataError(f"{self._source}: no JSON (something follows its array).")
 
 
-def bounded(value: Any, opened: int, where: str) -> Any:
-    """Returns a value of JSON that nests no deeper than is of use.
+def too_deep(where: str) -> BadDataError:
+    """Returns the error of a record that nests too deep."""
+    return BadDataError(f"{where}: no JSON that can be read: it nests too deep.")
+
+
+def check_depth(value: object, opened: int, where: str) -> None:
+    """Raises BadDataError if a value nests too deep.
 
     Args:
         value: the value.
         opened: how many brackets were opened, in strings too; it cannot nest deeper.
         where: where it is, for messages.
-
-    Raises:
-        BadDataError: it nests deeper.
     """
     most = json_reader.MOST_DEPTH
     if opened > most and json_reader.depth(value) > most:
-        raise BadDataError(f"{where}: no JSON that can be read: it nests too deep.")
-    return value
+        raise too_deep(where)
 
 
-def field_of(value: Any, given: str | None) -> str:
-    """Returns the field that holds the text: the one given, or the first of a telling name."""
-    there = value if isinstance(value, dict) else {}
-    known = (name for name in TEXT_NAMES if isinstance(there.get(name), (str, list)))
+def field_of(record: object, given: str | None) -> str:
+    """Returns the field that holds the text: the given one, or the first with a usual name."""
+    fields = record if isinstance(record, dict) else {}
+    known = (name for name in TEXT_NAMES if isinstance(fields.get(name), (str, list)))
     return given or next(known, FIELD)
 
 
-def texts(found: Found, field: str | None) -> Iterator[str]:
-    """Yields the texts of records; a list of them is one after another.
+def texts(found: Records, field: str | None) -> Iterator[str]:
+    """Yields the texts of records; a list of them is one text after another.
 
     Args:
         found: the records, and where each is; one may be a text itself.
-        field: the field that holds the text, `a.b` for one in another; None: as the first tells.
+        field: the field that holds the text, `a.b` for one in another; None: the first record
+            decides.
 
     Raises:
         BadDataError: a record lacks the text; says which.
@@ -199,54 +235,48 @@ def texts(found: Found, field: str | None) -> Iterator[str]:
     chosen: str | None = None
     for where, record in found:
         if isinstance(record, str) and field is None:
-            values = [record]
+            values: list[object] = [record]
         else:
             chosen = chosen or field_of(record, field)
-            values = looked_up(record, chosen, where)
+            values = field_values(record, chosen, where)
         for text in values:
-            yield checked(text, chosen or "the text", where)
+            # Most texts: an ASCII string cannot hold half a character.
+            if isinstance(text, str) and text.isascii():
+                yield text
+            else:
+                yield checked_text(text, chosen or "the text", where)
 
 
-def described(found: Found, field: str | None) -> str:
-    """Returns where the texts are in records, by the first of them."""
-    record = next(found, ("", None))[1]
-    if record is None:
-        return "no records"
-    if isinstance(record, str) and field is None:
-        return "every record is a text"
-    return f"the text is field {shortened(repr(field_of(record, field)), 40)} of each record"
-
-
-def looked_up(record: Any, field: str, where: str) -> list[Any]:
-    """Returns what is in a field of a record, or in those of each in a list.
+def field_values(record: object, field: str, where: str) -> list[object]:
+    """Returns what a field of a record holds, or that field of each record in a list.
 
     Raises:
-        BadDataError: there is no such field.
+        BadDataError: the field is missing.
     """
     if isinstance(record, dict) and field in record:
-        return several(record[field])
+        return as_list(record[field])
     found = [record]
     for part in field.split("."):
-        inner = []
+        inner: list[object] = []
         for value in found:
             if not isinstance(value, dict) or part not in value:
-                told = shortened(", ".join(record)) if isinstance(record, dict) else ""
-                there = told or f"no fields, as no object: {shown(record)}"
+                names = shortened(", ".join(record)) if isinstance(record, dict) else ""
+                there = names or f"no fields, as no object: {json_shown(record)}"
                 name = shortened(repr(field))
                 raise BadDataError(f"{where} has no {name}, but {there}. Give its --text-field.")
-            inner += several(value[part])
+            inner += as_list(value[part])
         found = inner
     return found
 
 
-def several(value: Any) -> list[Any]:
-    """Returns the elements of a list, or of a column as pandas writes it; others as one."""
+def as_list(value: object) -> list[object]:
+    """Returns the elements of a list, or of a column as pandas writes it; another value as one."""
     if isinstance(value, dict) and value and all(key.isdecimal() for key in value):
         return list(value.values())
     return value if isinstance(value, list) else [value]
 
 
-def checked(text: Any, field: str, where: str) -> str:
+def checked_text(text: object, field: str, where: str) -> str:
     """Returns a text.
 
     Raises:
@@ -254,7 +284,7 @@ def checked(text: Any, field: str, where: str) -> str:
     """
     if not isinstance(text, str):
         name = shortened(repr(field))
-        raise BadDataError(f"{where}: {name} is {shown(text)}, and not text.")
+        raise BadDataError(f"{where}: {name} is {json_shown(text)}, and not text.")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -263,6 +293,6 @@ def checked(text: Any, field: str, where: str) -> str:
     return text
 
 
-def shown(value: Any) -> str:
+def json_shown(value: object) -> str:
     """Returns the beginning of a value of JSON, for a message."""
     return shortened(json.dumps(value, ensure_ascii=False), 40)

@@ -1,4 +1,4 @@
-"""The files of a corpus, and their bytes."""
+"""The files, pipes and stdin that a corpus is read from, and their bytes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import atexit
 import contextlib
 import dataclasses
 import gzip
-import hashlib
 import os
 import stat
 import sys
+import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, BinaryIO
 
 from gpt2cli.errors import BadDataError, DiskError, MissingInputError, shortened
-from gpt2cli.text.spool import Spool, is_endless
 
 STDIN = "-"
-# Other names of the same: a pipe can be read only once, whatever it is called.
+# Other names of stdin: a pipe can be read only once, whatever it is called.
 STDIN_NAMES = frozenset({STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 READ_BYTES = 1 << 20
 KINDS = {
@@ -33,12 +32,17 @@ KINDS = {
     ".npz": "npz",
 }
 ARRAYS = frozenset({"npy", "npz"})
-# No text packs better than this: English a third, a log of one line again and again a hundredth.
+# Fields of records and columns of tables that hold the text, in whatever file; the surest first.
+TEXT_NAMES = (
+    *("text", "texts", "content", "contents", "body", "selftext", "lyrics", "poem", "poems"),
+    *("tweet", "tweets", "message", "review", "comment", "post", "quote", "story", "article"),
+    *("document", "paragraphs", "paragraph", "lines", "verse", "sentences", "sentence"),
+    *("caption", "description"),
+)
+# No text compresses better: English to a third, a log of one repeated line to a hundredth.
 MOST_RATIO = 300
-# Below this it is no matter (bytes unpacked).
+# Below this the ratio does not matter (bytes unpacked).
 FREE_OF_RATIO = 100_000_000
-SPOOL = Spool()
-atexit.register(SPOOL.close)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,27 +50,31 @@ class Source:
     """A file of a corpus, a pipe, or stdin.
 
     Attributes:
-        path: where it is.
-        stdin: whether it is not there, but on stdin.
+        path: the file or pipe; for stdin one of its names.
+        stdin: whether it is stdin.
     """
 
     path: Path
     stdin: bool = False
 
     @property
-    def zipped(self) -> bool:
-        """Whether it is packed by gzip."""
+    def gzipped(self) -> bool:
+        """Whether its name ends in .gz."""
         return self.path.suffix.lower() == ".gz"
 
     @property
     def kind(self) -> str:
-        """How it is read: `csv`, `tsv`, `json`, `jsonl`, `npy`, `npz` or `text`."""
-        plain = self.path.with_suffix("") if self.zipped else self.path
+        """The format: `csv`, `tsv`, `json`, `jsonl`, `npy`, `npz` or `text`."""
+        plain = self.path.with_suffix("") if self.gzipped else self.path
         return KINDS.get(plain.suffix.lower(), "text")
 
     @property
-    def once(self) -> bool:
-        """Whether its bytes come only once: from stdin, a pipe or a terminal."""
+    def is_stream(self) -> bool:
+        """Whether its bytes come only once: from stdin, a pipe or a terminal.
+
+        Raises:
+            MissingInputError: it cannot be read.
+        """
         if self.stdin:
             return True
         with self._readable():
@@ -78,7 +86,7 @@ class Source:
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
-        """Within the block an error of the operating system says which file it is.
+        """Turns an error of the operating system into one that names the file.
 
         Raises:
             MissingInputError: it cannot be read.
@@ -89,13 +97,18 @@ class Source:
             reason = getattr(error, "strerror", None) or error
             raise MissingInputError(f"{self} cannot be read: {reason}.") from error
 
-    def opened(self) -> BinaryIO:
-        """Returns the open file or pipe itself.
+    def open(self) -> BinaryIO:
+        """Returns its bytes as they are on the disk; for a stream, a copy of all that it sent.
 
         Raises:
             MissingInputError: it cannot be read.
             BadDataError: it is a device that never ends.
+            DiskError: the folder for temporary files has no room for the copy.
         """
+        return COPIES.open(self) if self.is_stream else self.open_original()
+
+    def open_original(self) -> BinaryIO:
+        """Returns the open file, pipe or stdin itself; raises as `open` does."""
         with self._readable():
             file: BinaryIO = sys.stdin.buffer if self.stdin else self.path.open("rb")
         if is_endless(file):
@@ -103,32 +116,21 @@ class Source:
             raise BadDataError(f"{self} is a device, neither a file nor a pipe.")
         return file
 
-    def _kept(self) -> BinaryIO:
-        """Returns a copy of what can be read only once."""
+    def identity(self) -> Hashable:
+        """Returns what distinguishes it from other streams."""
+        if self.stdin:
+            return STDIN
         with self._readable():
-            status = None if self.stdin else self.path.stat()
-        key = (status.st_dev, status.st_ino) if status else STDIN
-        return SPOOL.open(key, self.opened, str(self))
+            status = self.path.stat()
+        return status.st_dev, status.st_ino
 
-    @contextlib.contextmanager
-    def stored(self) -> Iterator[BinaryIO]:
-        """Opens the bytes as they are on the disk; of a pipe, a copy that is made once.
-
-        Raises:
-            MissingInputError: it cannot be read.
-            BadDataError: it is a device that never ends.
-            DiskError: there is no room for the copy.
-        """
-        with self._kept() if self.once else self.opened() as file:
-            yield file
-
-    def unpacked(self, file: BinaryIO) -> BinaryIO | gzip.GzipFile:
-        """Returns what reads an open file's content: unzipped where it is zipped."""
-        return gzip.GzipFile(fileobj=file) if self.zipped else file
+    def gunzip(self, file: BinaryIO) -> BinaryIO | gzip.GzipFile:
+        """Returns a reader of the content of its open bytes."""
+        return gzip.GzipFile(fileobj=file) if self.gzipped else file
 
     def size(self) -> int:
-        """Returns how much it is on the disk (bytes)."""
-        with self.stored() as file:
+        """Returns its size on the disk (bytes)."""
+        with self.open() as file:
             return os.fstat(file.fileno()).st_size
 
 
@@ -137,50 +139,91 @@ def source_of(name: str) -> Source:
     return Source(Path(name), stdin=name in STDIN_NAMES)
 
 
-@dataclasses.dataclass(frozen=True)
-class Skipped:
-    """What was found in a folder and is not read.
+class StreamCopies:
+    """Copies of streams in unnamed temporary files, so that they can be read several times.
 
-    Attributes:
-        path: where it is.
-        reason: why it is not.
+    A copy has one reader at a time: all readers share its position.
     """
 
-    path: Path
-    reason: str
+    def __init__(self) -> None:
+        self._copies: dict[Hashable, IO[bytes]] = {}
 
-    def __str__(self) -> str:
-        return f"skipped {shortened(self.path)}: {self.reason}"
+    def open(self, source: Source) -> BinaryIO:
+        """Returns all that a stream sent; the first call reads it to its end.
+
+        Raises:
+            DiskError: the folder for temporary files has no room for it.
+        """
+        key = source.identity()
+        if key not in self._copies:
+            original = source.open_original()
+            try:
+                self._copies[key] = copied(original, str(source))
+            finally:
+                if original is not sys.stdin.buffer:
+                    original.close()
+        again = os.fdopen(os.dup(self._copies[key].fileno()), "rb")
+        again.seek(0)
+        return again
+
+    def close(self) -> None:
+        """Frees the temporary files."""
+        for copy in self._copies.values():
+            copy.close()
+        self._copies.clear()
 
 
-@dataclasses.dataclass(frozen=True)
-class Sources:
-    """The files of a corpus.
+COPIES = StreamCopies()
+atexit.register(COPIES.close)
 
-    Attributes:
-        files: what is read, in the order in which it is read.
-        skipped: what was found in folders, and is not read.
+
+def copied(file: BinaryIO, name: str) -> IO[bytes]:
+    """Returns an unnamed temporary file with the rest of an open one.
+
+    Raises:
+        DiskError: it has no room, or reading fails.
     """
-
-    files: tuple[Source, ...]
-    skipped: tuple[Skipped, ...] = ()
-
-    def __str__(self) -> str:
-        others = len(self.files) - 1
-        return f"{self.files[0]}" + (f" and {others} more" if others else "")
-
-    def size(self) -> int:
-        """Returns how much there is to read (bytes)."""
-        return sum(source.size() for source in self.files)
+    with temporary_file_errors(name):
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
+        while piece := file.read(READ_BYTES):
+            copy.write(piece)
+        copy.flush()
+    return copy
 
 
-class Meter:
-    """How much of a corpus has been read, and what of it was changed.
+@contextlib.contextmanager
+def temporary_file_errors(name: str) -> Iterator[None]:
+    """Turns the errors of a temporary file into one that says where it is and how to move it.
+
+    Raises:
+        DiskError: the file cannot be made or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{name} cannot be kept in {shortened(os.environ.get('TMPDIR', '/tmp'))}: "
+            f"{error.strerror}. Make room there, or set TMPDIR to another folder."
+        ) from error
+
+
+def is_endless(file: BinaryIO) -> bool:
+    """Returns whether an open file is a device like /dev/zero: neither a terminal nor /dev/null."""
+    with contextlib.suppress(AttributeError, OSError):
+        status = os.fstat(file.fileno())
+        device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
+        null = os.stat(os.devnull).st_rdev  # noqa: PTH116
+        return device and status.st_rdev != null and not file.isatty()
+    return False
+
+
+class ReadingState:
+    """How much of a corpus has been read, and what was changed.
 
     Attributes:
-        done: bytes, as they are on the disk.
+        done: bytes read, as they are on the disk.
         converted: the files whose line ends were changed.
-        source: the file that is read, or None.
+        source: the file that is being read, or None.
     """
 
     def __init__(self) -> None:
@@ -190,11 +233,11 @@ class Meter:
 
 
 @contextlib.contextmanager
-def unzipping(source: Source) -> Iterator[None]:
-    """Within the block a damaged gzip file, or a failing disk, is an error with an exit code.
+def read_errors(source: Source) -> Iterator[None]:
+    """Turns a damaged gzip file, or a failing disk, into an error with an exit code.
 
     Raises:
-        BadDataError: the file is no whole gzip file.
+        BadDataError: the gzip file is damaged or cut.
         DiskError: the disk fails.
     """
     try:
@@ -205,17 +248,17 @@ def unzipping(source: Source) -> Iterator[None]:
         raise DiskError(f"{source} cannot be read to its end: {error.strerror}.") from error
 
 
-def read_bytes(source: Source, meter: Meter | None = None) -> Iterator[bytes]:
-    """Yields a file's bytes in pieces, unzipped where it is zipped.
+def read_bytes(source: Source, state: ReadingState | None = None) -> Iterator[bytes]:
+    """Yields a file's content in pieces, unzipped if it is gzipped.
 
     Raises:
-        BadDataError: the file is no whole gzip file, or one that unpacks to no end of zeros.
+        BadDataError: the gzip file is damaged, or unpacks to far more than any text does.
         DiskError: the disk fails.
     """
-    meter = meter or Meter()
-    before, unpacked, meter.source = meter.done, 0, source
-    with unzipping(source), source.stored() as file:
-        content = source.unpacked(file)
+    state = state or ReadingState()
+    before, unpacked, state.source = state.done, 0, source
+    with read_errors(source), source.open() as file:
+        content = source.gunzip(file)
         while piece := content.read(READ_BYTES):
             packed, unpacked = file.tell(), unpacked + len(piece)
             if unpacked > FREE_OF_RATIO and unpacked > MOST_RATIO * packed:
@@ -223,17 +266,5 @@ def read_bytes(source: Source, meter: Meter | None = None) -> Iterator[bytes]:
                     f"{source}: its first {packed:,} bytes unpack to over {unpacked:,}, as no "
                     "text's do. Unpack it, and give what is text."
                 )
-            meter.done = before + packed
+            state.done = before + packed
             yield piece
-
-
-def content_hash(sources: Sources, *facts: Any) -> str:
-    """Returns a SHA-256 over the files' contents, their kinds, and facts on how they are read."""
-    whole = hashlib.sha256(repr(facts).encode())
-    for source in sources.files:
-        digest = hashlib.sha256()
-        with unzipping(source), source.stored() as file:
-            while piece := file.read(READ_BYTES):
-                digest.update(piece)
-        whole.update(f"{source.kind} {source.zipped} ".encode() + digest.digest())
-    return whole.hexdigest()

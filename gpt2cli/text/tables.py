@@ -1,4 +1,4 @@
-"""The text in a csv: its delimiter and header, which column is text, and its cells."""
+"""The documents in a csv: its delimiter and header are found, and which column is text."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TypeVar
 
 import regex
 
+from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError, shortened
-from gpt2cli.text.sources import Source
+from gpt2cli.text.decoding import lines, read_text
+from gpt2cli.text.sources import TEXT_NAMES, ReadingState, Source
 
-# How many rows tell whether the first is a header, and which column is text.
+# How many rows show whether the first is a header, and which column is text.
 SNIFFED_ROWS = 20
 SNIFFED_LINES = 80
 SNIFFED_CHARACTERS = 1 << 20
@@ -28,13 +30,6 @@ NAME = regex.compile(r"[\p{L}_][\p{L}\p{M}\p{N}_.-]{0,39}( [\p{L}\p{N}_.-]{1,40}
 NUMBER = regex.compile(r"[+-]?\d+([.,]\d+)*")
 # Long, but nothing to read: numbers, dates, addresses, hashes.
 NO_TEXT = regex.compile(r"[\d\s.,:;/+TZ-]*|\w+://\S*|[0-9a-fA-F-]{16,}")
-# Columns and fields that hold the text wherever they are, the surest first.
-TEXT_NAMES = (
-    *("text", "texts", "content", "contents", "body", "selftext", "lyrics", "poem", "poems"),
-    *("tweet", "tweets", "message", "review", "comment", "post", "quote", "story", "article"),
-    *("document", "paragraphs", "paragraph", "lines", "verse", "sentences", "sentence"),
-    *("caption", "description"),
-)
 USUAL_NAMES = {
     *("author", "category", "class", "date", "id", "index", "label", "likes", "name", "target"),
     *("title", "url", *TEXT_NAMES),
@@ -50,8 +45,8 @@ class Layout:
     Attributes:
         column: the column's number, from 0.
         header: whether the first row is names.
-        name: the column's name, or its number from 1 where there is no header.
-        delimiter: what stands between two cells.
+        name: the column's name, or its number from 1 if there is no header.
+        delimiter: the character between two cells.
         width: how many cells the first row has.
     """
 
@@ -68,8 +63,58 @@ class Layout:
         return f"{header}{between}, the text is column {self.name}{columns}"
 
 
+def documents(source: Source, options: CorpusOptions, state: ReadingState) -> Iterator[str]:
+    """Yields the text of each row.
+
+    Raises:
+        BadDataError: the file is not a csv, or lacks the column; says where.
+    """
+    layout = layout_of(source, csv_lines(source, options, ReadingState()), options)
+    return cells(source, layout, csv_lines(source, options, state))
+
+
+def description(source: Source, options: CorpusOptions) -> tuple[str, str]:
+    """Returns where the text is in a csv, and the first text; raises as `documents` does."""
+    layout = layout_of(source, csv_lines(source, options, ReadingState()), options)
+    return str(layout), next(cells(source, layout, csv_lines(source, options, ReadingState())), "")
+
+
+def csv_lines(source: Source, options: CorpusOptions, state: ReadingState) -> Iterator[str]:
+    """Yields a file's lines; a row may have several."""
+    return lines(source, read_text(source, options, state), "")
+
+
+def layout_of(source: Source, found: Iterable[str], options: CorpusOptions) -> Layout:
+    """Returns where the text is, by the first lines of a csv and by the options.
+
+    Raises:
+        BadDataError: there is no such column.
+    """
+    delimiter, rest = without_separator(found, options.delimiter)
+    begin = first_of(rest, SNIFFED_LINES, len)
+    delimiter = delimiter or sniffed_delimiter(begin, "\t" if source.kind == "tsv" else ",")
+    found_rows = (row for _, row in rows(source, itertools.chain(begin, rest), delimiter))
+    first = first_of(found_rows, SNIFFED_ROWS, lambda row: sum(map(len, row)))
+    if not first:
+        # An empty file among others is no reason to stop.
+        return Layout(0, False, "1", delimiter)
+    layout = text_column(source, first, options.csv_column, options.csv_header)
+    return dataclasses.replace(layout, delimiter=delimiter, width=len(first[0]))
+
+
+def without_separator(
+    found: Iterable[str], delimiter: str | None
+) -> tuple[str | None, Iterator[str]]:
+    """Returns the given delimiter, or the one that the first line names; and the other lines."""
+    rest = iter(found)
+    first = next(rest, "")
+    if named := SEPARATOR.fullmatch(first):
+        return delimiter or named[1], rest
+    return delimiter, itertools.chain([first], rest)
+
+
 def rows(
-    source: Source, lines: Iterable[str], delimiter: str = ","
+    source: Source, found: Iterable[str], delimiter: str = ","
 ) -> Iterator[tuple[int, list[str]]]:
     """Yields the number of each row's last line, and the row; empty lines are left out.
 
@@ -80,7 +125,7 @@ def rows(
 
     def counted() -> Iterator[str]:
         nonlocal taken
-        for line in lines:
+        for line in found:
             taken += len(line)
             if taken > MOST_ROW:
                 raise csv.Error(f"a row of over {MOST_ROW:,} characters")
@@ -100,48 +145,8 @@ def rows(
         ) from error
 
 
-def separated(lines: Iterable[str], delimiter: str | None) -> tuple[str | None, Iterator[str]]:
-    """Returns the delimiter that the first line names, or the one given; and the other lines."""
-    lines = iter(lines)
-    first = next(lines, "")
-    if named := SEPARATOR.fullmatch(first):
-        return delimiter or named[1], lines
-    return delimiter, itertools.chain([first], lines)
-
-
-def layout(
-    source: Source,
-    lines: Iterable[str],
-    column: str | None,
-    header: bool | None,
-    delimiter: str | None = None,
-) -> Layout:
-    """Returns where the text is.
-
-    Args:
-        source: the file, for messages.
-        lines: its text.
-        column: the column's name, or its number from 1; None: the one that looks like text.
-        header: whether the first row is names; None: as it looks, or as the column's name tells.
-        delimiter: what stands between two cells; None: as it looks.
-
-    Raises:
-        BadDataError: there is no such column.
-    """
-    delimiter, lines = separated(lines, delimiter)
-    begin = beginning(lines, SNIFFED_LINES, len)
-    delimiter = delimiter or sniffed(begin, "\t" if source.kind == "tsv" else ",")
-    found_rows = (row for _, row in rows(source, itertools.chain(begin, lines), delimiter))
-    first = beginning(found_rows, SNIFFED_ROWS, lambda row: sum(map(len, row)))
-    if not first:
-        # An empty file among others is no reason to stop.
-        return Layout(0, False, "1", delimiter)
-    found = placed(source, first, column, header)
-    return dataclasses.replace(found, delimiter=delimiter, width=len(first[0]))
-
-
-def beginning(parts: Iterable[Part], count: int, size: Callable[[Part], int]) -> list[Part]:
-    """Returns the first parts, so many, or fewer where they are long."""
+def first_of(parts: Iterable[Part], count: int, size: Callable[[Part], int]) -> list[Part]:
+    """Returns the first `count` parts, or fewer if they are long."""
     found, total = [], 0
     for part in itertools.islice(parts, count):
         found.append(part)
@@ -151,17 +156,17 @@ def beginning(parts: Iterable[Part], count: int, size: Callable[[Part], int]) ->
     return found
 
 
-def placed(source: Source, first: Rows, column: str | None, header: bool | None) -> Layout:
+def text_column(source: Source, first: Rows, column: str | None, header: bool | None) -> Layout:
     """Returns in which column the text is, and whether the first of these rows is names."""
     names = first[0]
     if column is None:
         guess = wordiest(first[1:] or first)
         found = looks_like_header(first, guess) if header is None else header
         place = named_as_text(names, first[1:], guess) if found else wordiest(first)
-        return Layout(place, found, shown(names[place]) if found else str(place + 1))
+        return Layout(place, found, name_shown(names[place]) if found else str(place + 1))
     # A number is a number, even if a cell of the first row happens to be it.
     if column in names and header is not False and (header or not column.isdecimal()):
-        return Layout(names.index(column), True, shown(column))
+        return Layout(names.index(column), True, name_shown(column))
     number = int(column) if column.isdecimal() and len(column) < 10 else 0
     if not 1 <= number <= len(names):
         there = shortened(", ".join(map(repr, names)))
@@ -170,19 +175,19 @@ def placed(source: Source, first: Rows, column: str | None, header: bool | None)
             "Give --csv-column one of them, or a number from 1."
         )
     found = looks_like_header(first, number - 1) if header is None else header
-    return Layout(number - 1, found, shown(names[number - 1]) if found else str(number))
+    return Layout(number - 1, found, name_shown(names[number - 1]) if found else str(number))
 
 
-def shown(name: str) -> str:
+def name_shown(name: str) -> str:
     """Returns a column's name for a message."""
     return shortened(repr(name), 40)
 
 
-def sniffed(lines: Sequence[str], usual: str) -> str:
+def sniffed_delimiter(found: Sequence[str], usual: str) -> str:
     """Returns the delimiter that cuts lines into the same number of cells, the usual one first."""
     best, most = usual, (False, 1)
     for delimiter in dict.fromkeys(usual + DELIMITERS):
-        cut = cut_rows(lines, delimiter)
+        cut = rows_before_damage(found, delimiter)
         widths = {len(row) for row in cut}
         score = (has_names(cut[0]), len(cut[0])) if len(widths) == 1 else most
         if score > most:
@@ -190,18 +195,18 @@ def sniffed(lines: Sequence[str], usual: str) -> str:
     return best
 
 
-def cut_rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    """Returns the whole rows of a csv's first lines; those before the damage where it is no csv."""
+def rows_before_damage(found: Sequence[str], delimiter: str) -> list[list[str]]:
+    """Returns the whole rows in a csv's first lines, up to the first that is damaged."""
     csv.field_size_limit(MOST_ROW)
-    found: list[list[str]] = []
+    whole: list[list[str]] = []
     with contextlib.suppress(csv.Error):
-        for row in csv.reader(lines, delimiter=delimiter, strict=True):
-            found += [row] if row else []
-    return found
+        for row in csv.reader(found, delimiter=delimiter, strict=True):
+            whole += [row] if row else []
+    return whole
 
 
 def has_names(row: Sequence[str]) -> bool:
-    """Returns whether cells look like the names of columns; an index has none."""
+    """Returns whether cells look like the names of columns; an index column has none."""
     found = [cell.strip() for cell in row]
     named = all(NAME.fullmatch(cell) or not cell for cell in found)
     return named and any(found) and len(set(found)) == len(found)
@@ -213,7 +218,7 @@ def columns_of(below: Rows) -> list[tuple[str, ...]]:
 
 
 def wordiest(below: Rows) -> int:
-    """Returns the column with the longest text on average; the first where there is none."""
+    """Returns the column with the longest text on average; the first if there is none."""
     sizes = [
         sum(len(cell) for cell in cells if not NO_TEXT.fullmatch(cell[:1000]))
         for cells in columns_of(below)
@@ -240,8 +245,8 @@ def named_as_text(names: Sequence[str], below: Rows, guess: int) -> int:
 def looks_like_header(first: Rows, column: int) -> bool:
     """Returns whether the first of these rows is names rather than text.
 
-    It is where its cells look like names, and one of them is a usual name for a column, or the
-    cells below are of another kind: numbers, or longer text.
+    Its cells look like names, and either one of them is a usual name for a column, or the cells
+    below are of another kind: numbers, or longer text.
     """
     names, *below = first
     if not has_names(names):
@@ -255,24 +260,25 @@ def looks_like_header(first: Rows, column: int) -> bool:
     return numbers or 2 * longer > len(texts)
 
 
-def cells(source: Source, where: Layout, lines: Iterable[str]) -> Iterator[str]:
+def cells(source: Source, layout: Layout, found: Iterable[str]) -> Iterator[str]:
     """Yields the text of each row.
 
     Raises:
-        BadDataError: a row has no such column, or more columns than the first; says in which line.
+        BadDataError: a row lacks the column, or has more cells than the first; says which line.
     """
-    _, lines = separated(lines, where.delimiter)
-    for index, (line, row) in enumerate(rows(source, lines, where.delimiter)):
-        if index == 0 and where.header:
+    _, rest = without_separator(found, layout.delimiter)
+    column, width = layout.column, layout.width
+    for index, (line, row) in enumerate(rows(source, rest, layout.delimiter)):
+        if index == 0 and layout.header:
             continue
-        if where.column >= len(row):
+        if column >= len(row):
             raise BadDataError(
-                f"{source}, line {line}: the row has {len(row)} cells, none for {where.name}."
+                f"{source}, line {line}: the row has {len(row)} cells, none for {layout.name}."
             )
-        if len(row) > where.width and any(row[where.width :]):
+        if len(row) > width and any(row[width:]):
             raise BadDataError(
                 f"{source}, line {line}: the row has {len(row)} cells, and the first row "
-                f"{where.width}. A text with {where.delimiter!r} in it needs quotes around it; "
+                f"{width}. A text with {layout.delimiter!r} in it needs quotes around it; "
                 "or give another --csv-delimiter."
             )
-        yield row[where.column]
+        yield row[column]

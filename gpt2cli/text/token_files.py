@@ -1,0 +1,172 @@
+"""Tokens → a token file, or a temporary one; both are mapped into memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from gpt2cli.config.shared import CorpusOptions
+from gpt2cli.errors import BadDataError
+from gpt2cli.files import atomic
+from gpt2cli.progress import Received, told
+from gpt2cli.records import Notice, Record
+from gpt2cli.text import batches
+from gpt2cli.text.arrays import TOKEN_TYPE
+from gpt2cli.text.batches import Tokens
+from gpt2cli.text.documents import relevant_options
+from gpt2cli.text.finding import CorpusFiles
+from gpt2cli.text.sources import READ_BYTES, ReadingState, read_errors, temporary_file_errors
+from gpt2cli.text.tokenizer import Tokenizer
+from gpt2cli.text.tokens import encode_corpus
+
+# A token file has 16 bits for a token.
+MOST_TOKENS = 1 << 16
+# Behind its tokens a token file has their SHA-256.
+DIGEST_BYTES = hashlib.sha256().digest_size
+# A corpus smaller than this is encoded without a line of progress (bytes).
+WORTH_A_BAR = 4_000_000
+# Tokens that are read once are held in memory up to this size (bytes).
+HELD_BYTES = 1 << 26
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """Encodes files into tokens.
+
+    Attributes:
+        options: how files are read.
+        tokenizer: what encodes them.
+        quiet: whether to draw no bar on a terminal.
+    """
+
+    options: CorpusOptions
+    tokenizer: Tokenizer
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises BadDataError if the vocabulary is too large for token files."""
+        if (vocab := self.tokenizer.vocab) > MOST_TOKENS:
+            raise BadDataError(
+                f"The vocabulary has {vocab:,} tokens; token files hold {MOST_TOKENS:,}."
+            )
+
+    def file_name(self, corpus: CorpusFiles) -> str:
+        """Returns the name of a corpus's token file: the same for what gives the same tokens."""
+        facts = self.tokenizer.fingerprint, relevant_options(corpus.files, self.options)
+        whole = hashlib.sha256(repr(facts).encode())
+        for source in corpus.files:
+            with read_errors(source), source.open() as file:
+                digest = hashed(iter(partial(file.read, READ_BYTES), b""))
+            whole.update(f"{source.kind} {source.gzipped} ".encode() + digest)
+        return f"tokens-{whole.hexdigest()[:16]}.u16"
+
+    def write(self, corpus: CorpusFiles, file: IO[bytes]) -> Iterator[Record]:
+        """Writes a corpus's tokens, and yields how far it is.
+
+        Raises:
+            BadDataError: a file is not what its name or the options say; says where.
+        """
+        size, state = corpus.size(), ReadingState()
+
+        def written() -> Generator[Received, None, None]:
+            for packed in encode_corpus(corpus, self.options, self.tokenizer, state):
+                file.write(packed)
+                yield Received(state.done, size)
+
+        with contextlib.closing(written()) as received:
+            if size >= WORTH_A_BAR:
+                bars = not self.quiet and sys.stderr.isatty()
+                yield from told(received, f"encoding {corpus}", bars)
+            deque(received, 0)
+        if state.converted:
+            first, others = min(map(str, state.converted)), len(state.converted) - 1
+            yield Notice(
+                f"line ends in {first}{f' and {others} more' if others else ''}: \\r\\n and \\r "
+                "became \\n; --keep-line-ends keeps them"
+            )
+
+    def read_once(self, corpus: CorpusFiles) -> Generator[Record, None, Tokens]:
+        """Yields how far it is; returns a corpus's tokens, and leaves no file.
+
+        More than HELD_BYTES of them are in an unnamed temporary file.
+
+        Raises:
+            BadDataError: a file is not what its name or the options say; says where.
+            DiskError: the folder for temporary files has no room.
+        """
+        file = tempfile.SpooledTemporaryFile(HELD_BYTES)  # noqa: SIM115
+        with temporary_file_errors(f"the tokens of {corpus}"):
+            yield from self.write(corpus, file)
+            count = file.tell() // TOKEN_TYPE.itemsize
+            if file.tell() > HELD_BYTES:
+                return np.memmap(file, TOKEN_TYPE, mode="r", shape=(count,))
+            file.seek(0)
+            return np.frombuffer(file.read(), TOKEN_TYPE)
+
+    def token_file(self, corpus: CorpusFiles, folder: Path) -> Generator[Record, None, Path]:
+        """Yields how far it is; returns a corpus's token file, which is written unless it is there.
+
+        Raises:
+            BadDataError: it is not text, or has fewer than two tokens; no file is left then.
+        """
+        path = folder / self.file_name(corpus)
+        damaged = path.exists() and not is_intact(path)
+        if damaged:
+            yield Notice(f"{path} is damaged; the text is encoded again.")
+        if damaged or not path.exists():
+            with atomic.disk_errors(path), atomic.whole_file(path) as aside:
+                with aside.open("wb") as file:
+                    yield from self.write(corpus, file)
+                append_digest(aside)
+                batches.check_length(open_tokens(aside), str(corpus))
+        return path
+
+
+def open_tokens(path: Path) -> Tokens:
+    """Returns a token file as uint16 (tokens,), mapped into memory."""
+    count = (path.stat().st_size - DIGEST_BYTES) // TOKEN_TYPE.itemsize
+    if count <= 0:
+        return np.empty(0, TOKEN_TYPE)
+    return np.memmap(path, TOKEN_TYPE, mode="r", shape=(count,))
+
+
+def append_digest(path: Path) -> None:
+    """Appends the SHA-256 of what a token file holds."""
+    digest = digest_of(path, path.stat().st_size)
+    with path.open("ab") as file:
+        file.write(digest)
+
+
+def is_intact(path: Path) -> bool:
+    """Returns whether a token file is as it was written."""
+    size = path.stat().st_size - DIGEST_BYTES
+    if size < 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(size)
+        return file.read() == digest_of(path, size)
+
+
+def digest_of(path: Path, size: int) -> bytes:
+    """Returns the SHA-256 of a file's first bytes."""
+    with path.open("rb") as file:
+        ends = (min(READ_BYTES, size - start) for start in range(0, size, READ_BYTES))
+        return hashed(file.read(length) for length in ends)
+
+
+def hashed(parts: Iterable[bytes]) -> bytes:
+    """Returns the SHA-256 of parts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
