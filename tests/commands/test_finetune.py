@@ -23,7 +23,7 @@ from gpt2cli.errors import BadDataError, Gpt2cliError, MissingInputError, UsageE
 from gpt2cli.files import paths
 from gpt2cli.records import Notice, Sample, Saved, StepReport, Stopped, Validation
 from gpt2cli.storage import bundle
-from gpt2cli.text import batches, corpus
+from gpt2cli.text import batches, token_files
 from tests import models, oracle
 from tests.conftest import Run
 
@@ -107,7 +107,7 @@ def test_a_damaged_token_file_is_made_again(place: Path) -> None:
 def test_the_first_loss_is_the_oracles(place: Path) -> None:
     ((_, loss, average),) = losses(trained(steps=1, accumulate_gradients=3, batch_size=2))
     (path,) = (place / "checkpoint" / "run1").glob("tokens-*.u16")
-    drawn = batches.windows(corpus.open_tokens(path), 1, 0, 6, models.MINI.n_ctx)
+    drawn = batches.windows(token_files.open_tokens(path), 1, 0, 6, models.MINI.n_ctx)
     weights = models.random_arrays(models.MINI)
     expected = np.mean([oracle.loss(weights, models.MINI.n_head, row) for row in drawn])
     assert loss == pytest.approx(expected, abs=1e-5)
@@ -198,7 +198,7 @@ def test_a_text_that_fills_no_window_is_trained_on(place: Path) -> None:
     steps = losses(trained(dataset=("short.txt",), steps=20, learning_rate=1e-2))
     assert steps[-1][1] < steps[0][1] - 1
     weights = models.random_arrays(models.MINI)
-    row = corpus.open_tokens(next((place / "checkpoint" / "run1").glob("tokens-*.u16")))
+    row = token_files.open_tokens(next((place / "checkpoint" / "run1").glob("tokens-*.u16")))
     assert steps[0][1] == pytest.approx(oracle.loss(weights, models.MINI.n_head, row), abs=1e-5)
 
 
@@ -350,7 +350,7 @@ def test_epochs_end_when_the_text_was_seen_so_often(place: Path) -> None:
     options: dict[str, Any] = {"val_fraction": 0.0, "batch_size": 3}
     steps = losses(trained(epochs=1.5, **options))
     state = json.loads((place / f"checkpoint/run1/state-{steps[-1][0]}.json").read_text())
-    size = len(corpus.open_tokens(next((place / "checkpoint/run1").glob("tokens-*.u16"))))
+    size = len(token_files.open_tokens(next((place / "checkpoint/run1").glob("tokens-*.u16"))))
     wanted = 1.5 * (size // models.MINI.n_ctx)
     assert wanted <= state["windows"] < wanted + 6
     assert losses(trained(epochs=1.5, **options)) == []

@@ -24,7 +24,7 @@ from gpt2cli.errors import BadDataError
 from gpt2cli.files import paths
 from gpt2cli.records import Record, Text
 from gpt2cli.storage import huggingface
-from gpt2cli.text import corpus
+from gpt2cli.text import token_files
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from tests import foreign_models
 from tests.foreign_models import START, TOKENS, added
@@ -68,7 +68,7 @@ def test_a_run_and_its_exports_keep_tokens_and_ends(place: Path, tensorflow: Non
     run = place / "checkpoint" / "run1"
     (made,) = run.glob("tokens-*.u16")
     documents = wanted.encode(TEXT * 20, special=True)
-    assert corpus.open_tokens(made).tolist() == [*documents, 260]
+    assert token_files.open_tokens(made).tolist() == [*documents, 260]
     shutil.rmtree(place / "m")
     for kind in ("huggingface", "openai", "tar"):
         out = Path("out.tar" if kind == "tar" else f"out-{kind}")

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2cli.config.generate import GenerateConfig
-from gpt2cli.text import encodings, finding, readers
+from gpt2cli.config.shared import CorpusOptions
+from gpt2cli.text import documents, encodings, finding
 from gpt2cli.text.prompts import read_prompts
-from gpt2cli.text.readers import Reading
-from gpt2cli.text.sources import Meter
+from gpt2cli.text.sources import ReadingState
 from tests.fuzz.bounds import cases, refusals
 
 pytestmark = pytest.mark.fuzz
@@ -53,13 +53,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(path: Path, **options: Any) -> None:
     """Finds, describes and reads a corpus of one file, as a command does."""
-    reading = Reading(vocab=300, **options)
+    settings = CorpusOptions(dataset=(), **options)
     with refusals():
-        for source in finding.find([str(path)], reading.encoding).files:
-            readers.description(source, reading)
-            for document in readers.documents(source, reading, Meter()):
+        for source in finding.find([str(path)], settings.encoding).files:
+            list(documents.remarks([source], settings))
+            for document in documents.documents(source, settings, 300, ReadingState()):
                 for piece in document:
-                    ends = reading.keep_line_ends or isinstance(piece, bytes) or "\r" not in piece
+                    ends = settings.keep_line_ends or isinstance(piece, bytes) or "\r" not in piece
                     assert ends, piece
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpt2cli.special_tokens import END_OF_TEXT, Added, Specials
-from gpt2cli.text import corpus
+from gpt2cli.text import tokens as corpus
 from gpt2cli.text.added import AddedTokens
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from tests import foreign_models

@@ -12,12 +12,12 @@ import pytest
 
 from gpt2cli.errors import BadDataError
 from gpt2cli.text import arrays
-from gpt2cli.text.sources import Meter, Source
+from gpt2cli.text.sources import ReadingState, Source
 
 
 def tokens(path: Path, vocab: int = 50257) -> list[list[int]]:
     """Returns the tokens of each array of a file."""
-    found = arrays.documents(Source(path), vocab, Meter())
+    found = arrays.documents(Source(path), vocab, ReadingState())
     return [np.frombuffer(b"".join(each), arrays.TOKEN_TYPE).tolist() for each in found]
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gpt2cli.commands import finetune
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, UsageError
 from gpt2cli.records import Record
-from gpt2cli.text import batches, dataset, inputs
+from gpt2cli.text import batches, dataset, token_files
 from gpt2cli.text.tokenizer import Tokenizer
 from tests import models
 
@@ -32,12 +34,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def prepared(tokenizer: Tokenizer, **options: Any) -> tuple[dataset.Data, list[str]]:
+def encoded(
+    config: FinetuneConfig, tokenizer: Tokenizer
+) -> Generator[Record, None, dataset.Dataset]:
+    corpus, held_out = yield from finetune.find_texts(config)
+    encoder = token_files.Encoder(options=config, tokenizer=tokenizer)
+    validation = finetune.validation_of(config, held_out)
+    return (yield from dataset.encode_dataset(encoder, corpus, validation, Path("run"), WINDOW))
+
+
+def prepared(tokenizer: Tokenizer, **options: Any) -> tuple[dataset.Dataset, list[str]]:
     """Returns the data that a config asks for, and the lines that were told."""
     config = FinetuneConfig(**{"dataset": ("text.jsonl",)} | options)
-    texts = inputs.find(config)
-    told: list[Record] = list(inputs.remarks(config, texts))
-    steps = dataset.encode(config, texts, tokenizer, Path("run"), WINDOW)
+    told: list[Record] = []
+    steps = encoded(config, tokenizer)
     while True:
         try:
             told.append(next(steps))
@@ -45,7 +55,7 @@ def prepared(tokenizer: Tokenizer, **options: Any) -> tuple[dataset.Data, list[s
             return end.value, [str(record) for record in told]
 
 
-def token_files() -> set[str]:
+def files_made() -> set[str]:
     return {path.name for path in Path("run").iterdir()}
 
 
@@ -117,7 +127,7 @@ def test_a_fraction_that_leaves_nothing_is_refused_with_figures(
 ) -> None:
     with pytest.raises(BadDataError, match=message):
         prepared(tokenizer, val_fraction=fraction)
-    assert token_files() == set()
+    assert files_made() == set()
 
 
 def test_a_corpus_that_is_refused_leaves_no_file_of_the_other(
@@ -127,18 +137,18 @@ def test_a_corpus_that_is_refused_leaves_no_file_of_the_other(
     for training, held_out in (("text.jsonl", "latin.txt"), ("latin.txt", "text.jsonl")):
         with pytest.raises(BadDataError, match=r"latin\.txt: byte 3"):
             prepared(tokenizer, dataset=(training,), val_dataset=(held_out,))
-        assert token_files() == set()
+        assert files_made() == set()
 
 
 def test_a_token_file_is_used_again(
     place: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = prepared(tokenizer)
-    files = token_files()
+    files = files_made()
     assert len(files) == 1
-    monkeypatch.setattr("gpt2cli.text.corpus.write_tokens", None)
+    monkeypatch.setattr("gpt2cli.text.token_files.encode_corpus", None)
     again, _ = prepared(tokenizer, val_fraction=0.1)
-    assert token_files() == files
+    assert files_made() == files
     assert first.tokens.tolist()[:360] == again.tokens.tolist()
 
 
@@ -146,22 +156,22 @@ def test_token_files_of_other_corpora_are_removed_when_the_new_one_is_complete(
     place: Path, tokenizer: Tokenizer
 ) -> None:
     prepared(tokenizer)
-    old = token_files()
+    old = files_made()
     (place / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(BadDataError, match=r"latin\.txt: byte 3"):
         prepared(tokenizer, dataset=("latin.txt",))
-    assert token_files() == old
+    assert files_made() == old
     prepared(tokenizer, text_field="title")
-    assert len(token_files()) == 1
-    assert token_files() != old
+    assert len(files_made()) == 1
+    assert files_made() != old
 
 
 def test_what_is_validated_on_keeps_its_token_file(place: Path, tokenizer: Tokenizer) -> None:
     prepared(tokenizer, val_dataset=("one.npy",))
-    files = token_files()
+    files = files_made()
     assert len(files) == 2
     prepared(tokenizer, val_dataset=("one.npy",))
-    assert token_files() == files
+    assert files_made() == files
 
 
 def test_how_a_csv_is_read_is_said(place: Path, tokenizer: Tokenizer) -> None:
@@ -183,7 +193,7 @@ def test_a_large_corpus_tells_how_far_it_is(
     place: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert prepared(tokenizer)[1] == [TAKEN]
-    monkeypatch.setattr(dataset, "WORTH_A_BAR", 1)
+    monkeypatch.setattr(token_files, "WORTH_A_BAR", 1)
     _, told = prepared(tokenizer, text_field="title")[1]
     assert told.startswith("encoding text.jsonl: 3,919 bytes in ")
 
@@ -219,7 +229,7 @@ def test_an_array_of_one_token_is_too_short(place: Path, tokenizer: Tokenizer) -
     np.save("short.npy", np.array([50256]))
     with pytest.raises(Gpt2cliError, match=r"short\.npy: 1 tokens found, and at least 2"):
         prepared(tokenizer, dataset=("short.npy",))
-    assert token_files() == set()
+    assert files_made() == set()
 
 
 @pytest.mark.slow
@@ -232,12 +242,11 @@ def test_a_hundred_megabytes_are_encoded_in_less_than_300(place: Path) -> None:
     program = (
         "import resource\nfrom pathlib import Path\n"
         "from gpt2cli.config.finetune import FinetuneConfig\n"
-        "from gpt2cli.text import inputs\n"
-        "from gpt2cli.text import dataset\nfrom tests import models\n"
+        "from tests import models\nfrom tests.text.test_dataset import encoded\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "tokenizer, before = models.real_tokenizer(), peak()\n"
         "config = FinetuneConfig(dataset=('large.txt',))\n"
-        "list(dataset.encode(config, inputs.find(config), tokenizer, Path('run'), 1024))\n"
+        "list(encoded(config, tokenizer))\n"
         "print(peak() - before)\n"
     )
     done = subprocess.run(

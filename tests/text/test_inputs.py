@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpt2cli.commands.finetune import find_texts
 from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import UsageError
-from gpt2cli.text import inputs
+from gpt2cli.records import Record
+from gpt2cli.text import documents, finding
 
 
 @pytest.fixture
@@ -24,15 +27,27 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(*dataset: str, **options: Any) -> list[str]:
-    texts = inputs.find(FinetuneConfig(dataset=dataset, **options))
-    return [str(source) for source in texts.every()]
+    steps = find_texts(FinetuneConfig(dataset=dataset, **options))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            corpus, held_out = end.value
+            return [str(source) for source in corpus.plus(held_out).files]
+
+
+def remarks(config: EvaluateConfig, *, all_skipped: bool = False) -> Iterator[Record]:
+    """Yields what evaluate says of its corpus."""
+    own = config.model_dir, config.checkpoint_dir
+    corpus = finding.find(config.dataset, config.encoding, own)
+    yield from corpus.remarks(all_skipped=all_skipped)
+    yield from documents.remarks(corpus.files, config)
 
 
 def test_a_second_run_in_a_folder_finds_what_the_first_one_found(place: Path) -> None:
     assert found(".") == ["story.txt"]
     assert found("*") == ["story.txt"]
-    texts = inputs.find(EvaluateConfig(dataset=(".",)))
-    assert [str(each) for each in texts.skipped()] == [
+    assert [str(each) for each in remarks(EvaluateConfig(dataset=(".",)))] == [
         "skipped checkpoint: gpt2cli's own",
         "skipped models: gpt2cli's own",
     ]
@@ -62,10 +77,10 @@ def test_of_many_files_that_are_skipped_the_first_are_named(place: Path) -> None
     for number in range(30):
         (place / "texts" / f"{number:02}.png").write_bytes(b"\0")
     (place / "texts" / "a.txt").write_text("text")
-    told = [str(each) for each in inputs.remarks(config, inputs.find(config))]
+    told = [str(each) for each in remarks(config)]
     assert told[0] == "skipped texts/00.png: binary, not text"
     assert told[20:] == ["skipped 10 more; --verbose names them"]
-    told = [str(each) for each in inputs.remarks(config, inputs.find(config), all_skipped=True)]
+    told = [str(each) for each in remarks(config, all_skipped=True)]
     assert len(told) == 30
 
 
@@ -73,7 +88,7 @@ def test_what_is_taken_of_tables_and_records_is_told_in_a_line(place: Path) -> N
     Path("a.csv").write_text(";text\n0;The cat sat.\n")
     Path("b.json").write_text('[{"paragraphs": ["' + "A long story. " * 20 + '"]}]')
     config = EvaluateConfig(dataset=("a.csv", "b.json", "story.txt"))
-    table, records = (str(each) for each in inputs.remarks(config, inputs.find(config)))
+    table, records = (str(each) for each in remarks(config))
     assert table == (
         "a.csv: the first row is a header, its delimiter is ';', the text is column 'text' of 2; "
         "the first begins: The cat sat."

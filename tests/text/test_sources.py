@@ -8,11 +8,15 @@ import os
 import threading
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError, MissingInputError
-from gpt2cli.text import finding, sources, spool
+from gpt2cli.text import finding, sources
+from gpt2cli.text.token_files import Encoder
+from tests import models
 
 
 @pytest.mark.parametrize(
@@ -33,13 +37,13 @@ from gpt2cli.text import finding, sources, spool
 )
 def test_a_files_name_says_how_it_is_read(name: str, kind: str, zipped: bool) -> None:
     source = sources.Source(Path(name))
-    assert (source.kind, source.zipped) == (kind, zipped)
+    assert (source.kind, source.gzipped) == (kind, zipped)
 
 
 def test_a_zipped_file_reads_as_what_was_zipped(tmp_path: Path) -> None:
     content = bytes(range(256)) * 10_000
     (tmp_path / "a.gz").write_bytes(gzip.compress(content[:1000]) + gzip.compress(content[1000:]))
-    meter = sources.Meter()
+    meter = sources.ReadingState()
     assert b"".join(sources.read_bytes(sources.Source(tmp_path / "a.gz"), meter)) == content
     assert meter.done == (tmp_path / "a.gz").stat().st_size
 
@@ -56,8 +60,8 @@ def test_a_damaged_zipped_file_is_refused_by_name(damage: str, tmp_path: Path) -
 
 def test_stdin_can_be_read_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"line\n" * 1_000_000
-    kept = spool.Spool()
-    monkeypatch.setattr(sources, "SPOOL", kept)
+    kept = sources.StreamCopies()
+    monkeypatch.setattr(sources, "COPIES", kept)
     monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
     found = finding.find(["-"])
     assert found.size() == len(content)
@@ -75,14 +79,20 @@ def test_a_file_whose_name_is_that_of_stdin_is_a_file(
     assert b"".join(sources.read_bytes(finding.find(["./-"]).files[0])) == b"text"
 
 
+def file_name(found: finding.CorpusFiles, **options: Any) -> str:
+    """Returns the name of a corpus's token file."""
+    settings = CorpusOptions(dataset=(), **options)
+    return Encoder(options=settings, tokenizer=models.real_tokenizer()).file_name(found)
+
+
 def test_the_hash_tells_contents_order_borders_and_kinds(tmp_path: Path) -> None:
     hashes = set()
     for number, texts in enumerate([["ab"], ["a", "b"], ["b", "a"], ["ab", ""], ["ac"]]):
         for index, text in enumerate(texts):
             (tmp_path / f"{number}-{index}.txt").write_text(text)
-        hashes.add(sources.content_hash(finding.find([f"{tmp_path}/{number}-*.txt"])))
+        hashes.add(file_name(finding.find([f"{tmp_path}/{number}-*.txt"])))
     (tmp_path / "ab.csv").write_text("ab")
-    hashes.add(sources.content_hash(finding.find([f"{tmp_path}/ab.csv"])))
+    hashes.add(file_name(finding.find([f"{tmp_path}/ab.csv"])))
     assert len(hashes) == 6
 
 
@@ -90,8 +100,8 @@ def test_the_hash_does_not_tell_names(tmp_path: Path) -> None:
     for name in ("a.txt", "b.md"):
         (tmp_path / name).write_text("text")
     first, second = (finding.find([str(tmp_path / name)]) for name in ("a.txt", "b.md"))
-    assert sources.content_hash(first) == sources.content_hash(second)
-    assert sources.content_hash(first, "latin-1") != sources.content_hash(first, "utf-8")
+    assert file_name(first) == file_name(second)
+    assert file_name(first, encoding="latin-1") != file_name(first, encoding="utf-8")
 
 
 def piped(path: Path, content: bytes) -> Path:

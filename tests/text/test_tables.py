@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
 from gpt2cli.text import tables
 from gpt2cli.text.sources import Source
@@ -16,7 +17,11 @@ SOURCE = Source(Path("tweets.csv"))
 
 
 def layout(text: str, column: str | None = None, header: bool | None = None) -> tables.Layout:
-    return tables.layout(SOURCE, text.splitlines(keepends=True), column, header)
+    return tables.layout_of(
+        SOURCE,
+        text.splitlines(keepends=True),
+        CorpusOptions(dataset=(), csv_column=column, csv_header=header),
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +86,8 @@ def test_an_empty_csv_has_no_cells() -> None:
 def texts(text: str, name: str = "tweets.csv", **options: Any) -> list[str]:
     source = Source(Path(name))
     lines = text.splitlines(keepends=True)
-    found = tables.layout(source, lines, options.pop("column", None), None, **options)
+    settings = {f"csv_{name}": value for name, value in options.items()}
+    found = tables.layout_of(source, lines, CorpusOptions(dataset=(), **settings))
     return list(tables.cells(source, found, lines))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpt2cli.text import validation_split
+from gpt2cli.text import dataset
 
 END = 9
 
@@ -40,9 +40,9 @@ def text(*lengths: int) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:
 def test_whole_documents_are_held_out_where_they_come_near_the_fraction(
     lengths: list[int], fraction: float, expected: int
 ) -> None:
-    assert validation_split.training_length(text(*lengths), fraction, END) == expected
+    assert dataset.training_length(text(*lengths), fraction, END) == expected
 
 
 def test_a_document_remains_on_both_sides() -> None:
-    assert validation_split.training_length(text(5, 5), 0.9, END) == 5
-    assert validation_split.training_length(text(5, 5), 0.3, END) == 5
+    assert dataset.training_length(text(5, 5), 0.9, END) == 5
+    assert dataset.training_length(text(5, 5), 0.3, END) == 5

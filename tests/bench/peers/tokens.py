@@ -44,18 +44,19 @@ def watch(most: list[int], done: threading.Event) -> None:
 
 
 def gpt2cli(settings: argparse.Namespace) -> Callable[[], object]:
+    from gpt2cli.config.shared import CorpusOptions
     from gpt2cli.runtime import numba
-    from gpt2cli.text import corpus, finding
-    from gpt2cli.text.readers import Reading
+    from gpt2cli.text import finding, tokens
+    from gpt2cli.text.sources import ReadingState
     from gpt2cli.text.tokenizer import read_tokenizer
 
     folder = Path(settings.vocabulary)
     tokenizer = read_tokenizer(folder / "encoder.json", folder / "vocab.bpe")
     if settings.threads:
-        corpus.MOST_THREADS = settings.threads
-    reading = Reading(tokenizer.vocab)
+        tokens.MOST_THREADS = settings.threads
+    options = CorpusOptions(dataset=())
     # Importing and making tables of the vocabulary do not count, as with the others.
-    corpus.WORTH_COMPILING = MANY
+    tokens.WORTH_COMPILING = MANY
     if numba.is_available():
         tokenizer.compile()
         # All loops are there when the first word is encoded.
@@ -64,8 +65,7 @@ def gpt2cli(settings: argparse.Namespace) -> Callable[[], object]:
     def work() -> None:
         with Path("tokens.tmp").open("wb") as file:
             found = finding.find([settings.text])
-            for _ in corpus.write_tokens(found, reading, tokenizer, file):
-                pass
+            file.writelines(tokens.encode_corpus(found, options, tokenizer, ReadingState()))
 
     return work
 

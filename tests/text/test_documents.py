@@ -10,19 +10,18 @@ from typing import Any
 
 import pytest
 
+from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
-from gpt2cli.text import readers, sources
-from gpt2cli.text.readers import Reading
-from gpt2cli.text.sources import Meter, Source
+from gpt2cli.text import documents, sources
+from gpt2cli.text.sources import ReadingState, Source
 
-READING = Reading(vocab=50257)
 POEM = "床前明月光、疑是地上霜。\n舉頭望明月、低頭思故鄉。\n"
 
 
 def texts(path: Path, **options: Any) -> list[str]:
     """Returns the text of each document of a file."""
-    reading = Reading(vocab=50257, **options)
-    found = readers.documents(Source(path), reading, Meter())
+    settings = CorpusOptions(dataset=(), **options)
+    found = documents.documents(Source(path), settings, 50257, ReadingState())
     return ["".join(piece for piece in each if isinstance(piece, str)) for each in found]
 
 
@@ -121,8 +120,8 @@ def test_a_broken_line_of_jsonl_is_named(line: str, message: str, tmp_path: Path
 
 def test_only_options_that_matter_to_the_files_make_a_difference() -> None:
     def facts(name: str, **options: Any) -> Any:
-        reading = Reading(vocab=50257, **options)
-        return reading.facts(sources.Sources((Source(Path(name)),)))
+        settings = CorpusOptions(dataset=(), **options)
+        return documents.relevant_options([Source(Path(name))], settings)
 
     assert facts("a.txt", csv_column="x", text_field="y") == facts("a.txt")
     assert facts("a.txt", encoding="UTF8") == facts("a.txt")
@@ -139,9 +138,10 @@ def test_only_options_that_matter_to_the_files_make_a_difference() -> None:
 
 def converted(path: Path, **options: Any) -> tuple[list[str], bool]:
     """Returns the documents of a file, and whether line ends were converted."""
-    meter = Meter()
-    found = readers.documents(Source(path), Reading(vocab=50257, **options), meter)
-    return ["".join(map(str, each)) for each in found], bool(meter.converted)
+    state = ReadingState()
+    settings = CorpusOptions(dataset=(), **options)
+    found = documents.documents(Source(path), settings, 50257, state)
+    return ["".join(map(str, each)) for each in found], bool(state.converted)
 
 
 @pytest.mark.parametrize("size", [1, 3, 1 << 20])
@@ -208,7 +208,7 @@ def test_a_line_without_an_end_from_a_small_file_is_refused_in_bounded_memory(
         (
             "a.csv",
             "id;text\n1;Hello\n",
-            ("its delimiter is ';', the text is column 'text'", "Hello"),
+            ("its delimiter is ';', the text is column 'text' of 2", "Hello"),
         ),
         ("a.json", '[{"paragraphs": ["Hello"]}]', ("field 'paragraphs' of each record", "Hello")),
         ("a.jsonl", '{"text": "Hello"}\n', ("field 'text' of each record", "Hello")),
@@ -218,9 +218,11 @@ def test_a_line_without_an_end_from_a_small_file_is_refused_in_bounded_memory(
 )
 def test_what_is_taken_is_described(name: str, content: str, taken: Any, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
-    found = readers.description(Source(tmp_path / name), READING)
-    if taken is None or found is None:
-        assert found is taken
-    else:
-        assert taken[0] in found[0]
-        assert found[1] == taken[1]
+    told = [
+        record.message
+        for record in documents.remarks([Source(tmp_path / name)], CorpusOptions(dataset=()))
+    ]
+    assert len(told) == (taken is not None)
+    for message in told:
+        end = f"{taken[0]}; the first begins: {taken[1]}" if taken[1] else taken[0]
+        assert message.endswith(end)

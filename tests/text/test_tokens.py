@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
 from gpt2cli.special_tokens import END_OF_TEXT, Added
-from gpt2cli.text import corpus, finding, sources
+from gpt2cli.text import finding, sources, token_files, tokens
 from gpt2cli.text.added import AddedTokens
-from gpt2cli.text.readers import Reading
+from gpt2cli.text.sources import ReadingState
 from gpt2cli.text.tokenizer import Tokenizer
 from tests import models
 
@@ -34,11 +34,10 @@ LANGUAGES = {
 
 
 def tokens_of(patterns: list[str], tokenizer: Tokenizer, **options: Any) -> list[int]:
-    file = io.BytesIO()
-    reading = Reading(tokenizer.vocab, **options)
-    for _ in corpus.write_tokens(finding.find(patterns), reading, tokenizer, file):
-        pass
-    return [int(token) for token in np.frombuffer(file.getvalue(), "<u2")]
+    found = finding.find(patterns, options.get("encoding", "utf-8"))
+    options_given = CorpusOptions(dataset=(), **options)
+    packed = b"".join(tokens.encode_corpus(found, options_given, tokenizer, ReadingState()))
+    return [int(token) for token in np.frombuffer(packed, "<u2")]
 
 
 def test_documents_are_followed_by_the_end_of_text_token(
@@ -73,8 +72,8 @@ def test_tokens_do_not_depend_on_how_a_file_is_read_and_cut(
     kind: str, size: int, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "READ_BYTES", size)
-    monkeypatch.setattr(corpus, "CHUNK", size)
-    monkeypatch.setattr(corpus, "NEAR_END", 10)
+    monkeypatch.setattr(tokens, "CHUNK", size)
+    monkeypatch.setattr(tokens, "NEAR_END", 10)
     (tmp_path / "a.txt").write_bytes(LANGUAGES[kind].encode())
     whole = tokenizer.encode(LANGUAGES[kind], special=True)
     assert tokens_of([str(tmp_path / "a.txt")], tokenizer, keep_line_ends=True) == [*whole, 50256]
@@ -87,9 +86,9 @@ def test_text_of_every_kind_can_be_cut_before_it_fills_the_memory() -> None:
     for kind in set(LANGUAGES) - {"one word"}:
         text = LANGUAGES[kind] * (5000 // len(LANGUAGES[kind]) + 1)
         parts = (text[at : at + 100] for at in range(0, len(text), 100))
-        pieces = list(corpus.chunks(parts, ADDED))
+        pieces = list(tokens.chunks(parts, ADDED, ReadingState()))
         assert "".join(map(str, pieces)) == text
-        assert corpus.last_cut(text, ADDED) > len(text) - 100, kind
+        assert tokens.last_cut(text, ADDED) > len(text) - 100, kind
 
 
 def test_every_place_where_text_is_cut_is_between_words(tokenizer: Tokenizer) -> None:
@@ -97,7 +96,7 @@ def test_every_place_where_text_is_cut_is_between_words(tokenizer: Tokenizer) ->
     letters = "ab's1² \n\t.,-|<>'\"éم詩ि😀\u0301" + END_OF_TEXT
     for _ in range(3000):
         text = "".join(draw.choices([*letters, END_OF_TEXT, "'ll", "  "], k=draw.randrange(12)))
-        at = corpus.last_cut(text, ADDED)
+        at = tokens.last_cut(text, ADDED)
         parts = [tokenizer.encode(part, special=True) for part in (text[:at], text[at:])]
         assert parts[0] + parts[1] == tokenizer.encode(text, special=True), (text, at)
 
@@ -108,11 +107,11 @@ def test_compiled_loops_give_the_same_file(
     (tmp_path / "a.txt").write_text("\n".join(LANGUAGES.values()) * 5, encoding="utf-8")
     np.save(tmp_path / "b.npy", np.arange(50257))
     alone = tokens_of([str(tmp_path)], tokenizer)
-    monkeypatch.setattr(corpus, "WORTH_COMPILING", 0)
-    monkeypatch.setattr(corpus, "CHUNK", 2000)
+    monkeypatch.setattr(tokens, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(tokens, "CHUNK", 2000)
     compiled = models.real_tokenizer()
     for count in (1, 2, 3):
-        monkeypatch.setattr(corpus, "cores", lambda count=count: count)
+        monkeypatch.setattr(tokens, "cores", lambda count=count: count)
         assert tokens_of([str(tmp_path)], compiled) == alone
     assert compiled.is_compiled
 
@@ -122,7 +121,9 @@ def test_how_far_it_is_ends_at_the_corpus_size(tmp_path: Path, tokenizer: Tokeni
     np.save(tmp_path / "b.npy", np.arange(3))
     (tmp_path / "c.csv").write_text("text\n" + "word\n" * 10)
     found = finding.find([str(tmp_path)])
-    told = list(corpus.write_tokens(found, Reading(tokenizer.vocab), tokenizer, io.BytesIO()))
+    state = ReadingState()
+    encoded = tokens.encode_corpus(found, CorpusOptions(dataset=()), tokenizer, state)
+    told = [state.done for _ in encoded]
     assert told == sorted(told)
     assert told[-1] == found.size()
 
@@ -130,18 +131,24 @@ def test_how_far_it_is_ends_at_the_corpus_size(tmp_path: Path, tokenizer: Tokeni
 def test_the_name_tells_text_vocabulary_and_options(tmp_path: Path, tokenizer: Tokenizer) -> None:
     (tmp_path / "a.csv").write_text("text\nfine\n")
     found = finding.find([str(tmp_path)])
-    name = corpus.name(found, Reading(50257), tokenizer)
-    assert name == corpus.name(found, Reading(50257), tokenizer)
-    assert name != corpus.name(found, Reading(50257, csv_header=False), tokenizer)
+
+    def name_of(tokenizer: Tokenizer, **options: Any) -> str:
+        settings = CorpusOptions(dataset=(), **options)
+        return token_files.Encoder(options=settings, tokenizer=tokenizer).file_name(found)
+
+    name = name_of(tokenizer)
+    assert name == name_of(tokenizer)
+    assert name != name_of(tokenizer, csv_header=False)
     monkey = Tokenizer.__new__(Tokenizer)
     monkey.fingerprint = "another vocabulary"
-    assert name != corpus.name(found, Reading(50257), monkey)
+    monkey.vocab = 50257
+    assert name != name_of(monkey)
 
 
 def test_half_a_character_is_refused_from_a_thread_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(tokens, "WORTH_COMPILING", 0)
     tokenizer = models.real_tokenizer()
     (tmp_path / "a.txt").write_text("fine \\ud83d")
     with pytest.raises(BadDataError, match=r"U\+D83D"):
@@ -150,18 +157,18 @@ def test_half_a_character_is_refused_from_a_thread_too(
 
 def test_an_open_token_file_equals_what_was_written(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = tmp_path / "tokens"
-    for tokens in ([1, 50256, 65535], []):
-        path.write_bytes(tokenizer.pack(tokens))
-        corpus.seal(path)
-        assert corpus.open_tokens(path).tolist() == tokens
-        assert corpus.is_whole(path)
+    for written in ([1, 50256, 65535], []):
+        path.write_bytes(tokenizer.pack(written))
+        token_files.append_digest(path)
+        assert token_files.open_tokens(path).tolist() == written
+        assert token_files.is_intact(path)
 
 
 def test_a_word_without_an_end_is_refused_in_bounded_memory(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "CHUNK", 10_000)
-    monkeypatch.setattr(corpus, "MOST_WORD", 300_000)
+    monkeypatch.setattr(tokens, "CHUNK", 10_000)
+    monkeypatch.setattr(tokens, "MOST_WORD", 300_000)
     (tmp_path / "a.txt").write_text("a" * 3_000_000)
     with pytest.raises(BadDataError, match=r"a\.txt has a word of over 300,000 characters"):
         tokens_of([str(tmp_path)], tokenizer)
