@@ -104,12 +104,15 @@ class Encoder:
             BadDataError: a file is not what its name or the options say; says where.
             DiskError: the folder for temporary files has no room.
         """
-        file = tempfile.SpooledTemporaryFile(HELD_BYTES)  # noqa: SIM115
-        with temporary_file_errors(f"the tokens of {corpus}"):
+        with (
+            temporary_file_errors(f"the tokens of {corpus}"),
+            tempfile.SpooledTemporaryFile(HELD_BYTES) as file,
+        ):
             yield from self.write(corpus, file)
-            count = file.tell() // TOKEN_TYPE.itemsize
-            if file.tell() > HELD_BYTES:
-                return np.memmap(file, TOKEN_TYPE, mode="r", shape=(count,))
+            size = file.tell()
+            if size > HELD_BYTES:
+                # What is mapped stays readable when the file is closed.
+                return np.memmap(file, TOKEN_TYPE, mode="r", shape=(size // TOKEN_TYPE.itemsize,))
             file.seek(0)
             return np.frombuffer(file.read(), TOKEN_TYPE)
 

@@ -53,8 +53,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(path: Path, **options: Any) -> None:
     """Finds, describes and reads a corpus of one file, as a command does."""
-    settings = CorpusOptions(dataset=(), **options)
     with refusals():
+        settings = CorpusOptions(dataset=(), **options)
         for source in finding.find([str(path)], settings.encoding).files:
             list(documents.remarks([source], settings))
             for document in documents.documents(source, settings, 300, ReadingState()):
