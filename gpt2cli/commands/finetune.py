@@ -158,7 +158,7 @@ class Job:
     config: FinetuneConfig
     start: CheckpointSource
     state: State
-    data: dataset.Dataset
+    data: dataset.Data
     tokenizer: Tokenizer
     needed: memory.Run
     together: Cluster | None

@@ -38,7 +38,7 @@ class Validation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
+class Data:
     """The tokens that a run trains and is validated on.
 
     Attributes:
@@ -68,7 +68,7 @@ class Dataset:
             return ""
         return hashlib.sha256(self.held_out.tobytes()).hexdigest()[:16]
 
-    def with_held_out(self, text: Tokens, count: int) -> Dataset:
+    def with_held_out(self, text: Tokens, count: int) -> Data:
         """Returns it with a text to validate on, of which at most `count` windows are taken."""
         windows = batches.spread(text, count, self.window)
         return dataclasses.replace(self, held_out=windows, held_out_tokens=len(text))
@@ -76,7 +76,7 @@ class Dataset:
 
 def encode_dataset(
     encoder: Encoder, corpus: CorpusFiles, validation: Validation, folder: Path, window: int
-) -> Generator[Record, None, Dataset]:
+) -> Generator[Record, None, Data]:
     """Yields how far it is; returns a text as tokens and windows.
 
     The token files are in the run folder; those of other corpora are removed when all is done.
@@ -92,7 +92,7 @@ def encode_dataset(
             used.append((yield from encoder.token_file(validation.files, folder)))
         used.append((yield from encoder.token_file(corpus, folder)))
         name = used[-1].stem.removeprefix("tokens-")
-        dataset = Dataset(open_tokens(used[-1]), name, window)
+        dataset = Data(open_tokens(used[-1]), name, window)
         if validation.files is not None:
             dataset = dataset.with_held_out(open_tokens(used[0]), validation.windows)
         else:
@@ -104,9 +104,7 @@ def encode_dataset(
     return dataset
 
 
-def split(
-    dataset: Dataset, validation: Validation, end_of_text: int
-) -> Generator[Record, None, Dataset]:
+def split(dataset: Data, validation: Validation, end_of_text: int) -> Generator[Record, None, Data]:
     """Returns a dataset with a part of its text held out.
 
     If no fraction is asked for and the text is too small to spare a window, a notice says so and

@@ -20,7 +20,7 @@ from gpt2cli.storage import checkpoint, run, run_log
 from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.storage.state import State
 from gpt2cli.text import batches
-from gpt2cli.text.dataset import Dataset
+from gpt2cli.text.dataset import Data
 from gpt2cli.training import model, setup
 from gpt2cli.training.backend import Backend, choose_backend
 from gpt2cli.training.evaluation import Evaluator, Totals
@@ -43,12 +43,7 @@ class Session:
     """
 
     def __init__(
-        self,
-        config: FinetuneConfig,
-        start: CheckpointSource,
-        state: State,
-        data: Dataset,
-        team: Team,
+        self, config: FinetuneConfig, start: CheckpointSource, state: State, data: Data, team: Team
     ) -> None:
         """Loads the weights, and the optimiser's state where the run has one.
 

@@ -153,7 +153,7 @@ def met(
     config: FinetuneConfig,
     start: CheckpointSource,
     state: State,
-    encoded: dataset.Dataset,
+    encoded: dataset.Data,
 ) -> tuple[State, rendezvous.Line | None]:
     """Waits for the other processes; returns the state with the seed that all take, and the line.
 
@@ -184,7 +184,7 @@ def repeated(folder: Path, start: CheckpointSource) -> Iterator[str]:
 
 
 def opening(
-    start: CheckpointSource, state: State, encoded: dataset.Dataset, trained: int
+    start: CheckpointSource, state: State, encoded: dataset.Data, trained: int
 ) -> Iterator[Record]:
     """Yields the lines that tell what is about to be trained, from where, and on what."""
     weights = f"{start.hparams.count():,} weights of {start.model_name}"

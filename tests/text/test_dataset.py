@@ -34,16 +34,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def encoded(
-    config: FinetuneConfig, tokenizer: Tokenizer
-) -> Generator[Record, None, dataset.Dataset]:
+def encoded(config: FinetuneConfig, tokenizer: Tokenizer) -> Generator[Record, None, dataset.Data]:
     corpus, held_out = yield from finetune.find_texts(config)
     encoder = token_files.Encoder(options=config, tokenizer=tokenizer)
     validation = finetune.validation_of(config, held_out)
     return (yield from dataset.encode_dataset(encoder, corpus, validation, Path("run"), WINDOW))
 
 
-def prepared(tokenizer: Tokenizer, **options: Any) -> tuple[dataset.Dataset, list[str]]:
+def prepared(tokenizer: Tokenizer, **options: Any) -> tuple[dataset.Data, list[str]]:
     """Returns the data that a config asks for, and the lines that were told."""
     config = FinetuneConfig(**{"dataset": ("text.jsonl",)} | options)
     told: list[Record] = []
