@@ -272,6 +272,15 @@ def decided(run: str, step: int) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+def test_an_optimizer_that_keeps_nothing_is_saved_and_continued(place: Path) -> None:
+    options: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 1e-2}
+    trained(run_name="parts", until_step=2, **options)
+    trained(run_name="parts", until_step=4, **options)
+    trained(run_name="whole", until_step=4, **options)
+    parts, whole = arrays("parts", 4), arrays("whole", 4)
+    assert all((parts[name] == whole[name]).all() for name in whole)
+
+
 def test_a_resume_is_no_validation_and_costs_no_patience(place: Path) -> None:
     (place / "held-out.txt").write_text(TEXT[-500:])
     options: dict[str, Any] = {"val_dataset": ("held-out.txt",), "val_every": 4, "patience": 2}
