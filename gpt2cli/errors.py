@@ -37,7 +37,7 @@ def shortened(text: object, most: int = SHOWN) -> str:
 
 
 def cut(text: object, most: int) -> str:
-    """Returns a text without passwords, its middle left out where it is longer than `most`."""
+    """Returns a text without passwords, its middle left out if it is longer than `most`."""
     whole = without_password(str(text))
     half = (most - 1) // 2
     return whole if len(whole) <= most else f"{whole[:half]}…{whole[-half:]}"
@@ -55,7 +55,7 @@ def message(text: str) -> str:
 
 
 class Gpt2cliError(Exception):
-    """A failure that is told in one or two lines: what is wrong, and what mends it."""
+    """A failure that takes one or two lines to report: what is wrong, and what mends it."""
 
     exit_code = 1
 

@@ -15,7 +15,7 @@ from gpt2cli.errors import BadDataError, MissingInputError, shortened
 WIDE = 768
 # Far beyond every GPT-2; what takes this long to look at is a damaged file.
 MOST = {"n_layer": 1000, "n_embd": 1 << 20, "n_head": 1 << 20, "n_ctx": 1 << 26, "n_vocab": 1 << 26}
-# What stands beside the matrices where adapters are trained: see network/lora.py.
+# What stands beside the matrices if adapters are trained: see network/lora.py.
 LORA_A, LORA_B, LORA_SCALE = "/lora_a", "/lora_b", "model/lora/scale"
 
 
@@ -110,7 +110,7 @@ def parse_hparams(
     Args:
         values: what the file says.
         path: the file, for messages.
-        keys: what the file calls a number, where that is another name.
+        keys: what the file calls a number, if that is another name.
 
     Raises:
         BadDataError: a number is missing, or the numbers do not fit each other.

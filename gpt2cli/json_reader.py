@@ -32,7 +32,7 @@ def read(path: Path, kind: type[Kind] = dict, *, most: int = 64 * MEGABYTE) -> K
         most: the largest size to read (bytes).
 
     Raises:
-        BadDataError: it is no regular file, too large, no JSON, too deep, or of another kind.
+        BadDataError: it is not a regular file, too large, not JSON, too deep, or of another kind.
         OSError: it cannot be read.
     """
     return parse(content(path, most), shortened(path), kind)
@@ -42,7 +42,7 @@ def content(path: Path, most: int = 64 * MEGABYTE) -> bytes:
     """Returns what a regular file holds, if that is not more than `most` bytes.
 
     Raises:
-        BadDataError: it is no regular file, or too large.
+        BadDataError: it is not a regular file, or too large.
         OSError: it cannot be read.
     """
     with opened(path) as file:
@@ -61,7 +61,7 @@ def parse(content: bytes | str, where: str, kind: type[Kind] = dict) -> Kind:  #
         kind: what it must be: dict or list.
 
     Raises:
-        BadDataError: it is no JSON, holds NaN or infinity, is too deep, or of another kind.
+        BadDataError: it is not JSON, holds NaN or infinity, is too deep, or of another kind.
     """
     if is_pointer(content):
         raise BadDataError(f"{where} {POINTER_REASON}")
@@ -69,11 +69,11 @@ def parse(content: bytes | str, where: str, kind: type[Kind] = dict) -> Kind:  #
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         value = json.loads(text, parse_constant=_refuse)
     except RecursionError:
-        raise BadDataError(f"{where} is no JSON that can be read: it nests too deep.") from None
+        raise BadDataError(f"{where} cannot be read as JSON: it nests too deep.") from None
     except ValueError as error:
-        raise BadDataError(f"{where} is no JSON: {shortened(error)}.") from error
+        raise BadDataError(f"{where} is not JSON: {shortened(error)}.") from error
     if depth(value) > MOST_DEPTH:
-        raise BadDataError(f"{where} is no JSON that can be read: it nests too deep.")
+        raise BadDataError(f"{where} cannot be read as JSON: it nests too deep.")
     if not isinstance(value, kind):
         raise BadDataError(f"{where} holds a JSON {NAMES[type(value)]}, not {NAMES[kind]}.")
     return value

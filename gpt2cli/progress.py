@@ -33,7 +33,7 @@ class Received:
 
     Attributes:
         done: bytes that are there.
-        total: bytes that it will have, or None where that is not known.
+        total: bytes that it will have, or None if that is not known.
     """
 
     done: int
@@ -126,7 +126,7 @@ def announced(line: str, *, quiet: bool = False) -> Iterator[Callable[[str], Non
 
 
 class Count:
-    """How many of so many pieces are done: a bar on a terminal, or a line every ten seconds."""
+    """How many pieces of the total are done: a bar on a terminal, or a line every ten seconds."""
 
     def __init__(self, label: str, total: int, *, quiet: bool, unit: str = "") -> None:
         """Takes what the bar or line begins with."""
@@ -172,7 +172,7 @@ class Count:
 
 
 class Bar:
-    """A bar of tqdm's, drawn on stderr."""
+    """A tqdm bar, drawn on stderr."""
 
     def __init__(self, label: str) -> None:
         self._label = label

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from gpt2cli.errors import BadDataError, DiskError, Gpt2cliError, MissingInputError, shortened
 
 MISSING = (errno.ENOENT, errno.ENOTDIR)
-# The file system answers well, and the answer is no.
+# The file system works, and refuses.
 REFUSED = (
     *(errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR),
     *(errno.ENXIO, errno.ENODEV, errno.EINVAL, errno.EILSEQ),
@@ -52,7 +52,7 @@ def content(path: Path) -> bytes:
 
 
 def name_in(error: OSError) -> str:
-    """Returns the file's name in an error of the system's; "" where it has none."""
+    """Returns the file's name in an error of the system; "" if it has none."""
     # Some calls give the number of an open file, or bytes.
     name = error.filename
     return os.fsdecode(name) if isinstance(name, (str, bytes, os.PathLike)) else ""
@@ -63,7 +63,7 @@ def refusal(error: OSError, path: Path | None = None) -> Gpt2cliError:
 
     Args:
         error: the refusal.
-        path: what was read, where the error does not say.
+        path: what was read, if the error does not say.
     """
     where = shortened(name_in(error) or path or "it")
     reason = error.strerror or shortened(error)

@@ -1,4 +1,4 @@
-"""The tokens that are no pieces of words, as Hugging Face's files and ours name them."""
+"""The tokens that are not pieces of words, as Hugging Face's files and ours name them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Added:
         normalized: whether it is looked for after those that are not.
         rstrip: whether it takes the white space after it.
         single_word: whether it stands only where no letters touch it.
-        special: whether it steers, and is no part of what is said.
+        special: whether it steers, and is not part of the text.
     """
 
     text: str
@@ -50,7 +50,7 @@ class Added:
 
 @dataclasses.dataclass(frozen=True)
 class Specials:
-    """The tokens of a vocabulary that are no pieces of words.
+    """The tokens of a vocabulary that are not pieces of words.
 
     Attributes:
         added: those that are found as a whole, by number.
@@ -91,7 +91,7 @@ class Beside:
         """Reads the files beside an encoder.json, vocab.json or tokenizer.json.
 
         Raises:
-            BadDataError: a file is no JSON, or asks for what GPT-2 does not do.
+            BadDataError: a file is not JSON, or asks for what GPT-2 does not do.
             OSError: a file cannot be read.
         """
         self._where, folder = encoder, encoder.parent
@@ -127,7 +127,7 @@ class Beside:
             raise BadDataError(f"{shortened(where)}: added_tokens_decoder is not an object.")
         for number, facts in decoder.items():
             if not (number.isascii() and number.isdecimal()):
-                raise BadDataError(f"{shortened(where)}: {shortened(repr(number))} is no token.")
+                raise BadDataError(f"{shortened(where)}: {shortened(repr(number))} is not a token.")
             found.setdefault(check_number(int(number[:20]), where), token_of(facts, where))
         special = set(self._special())
         for text, number in self._listed.items():
@@ -203,7 +203,7 @@ class Beside:
 
 
 def read_any(path: Path) -> Json:
-    """Returns what a file of JSON says, or nothing where there is none."""
+    """Returns what a file of JSON says, or nothing if there is none."""
     return json_reader.read(path) if path.exists() else {}
 
 
@@ -228,7 +228,7 @@ def check_number(number: object, where: Path) -> int:
 
 
 def token_of(facts: object, where: Path) -> Added:
-    """Returns an added token as a file describes it; raises BadDataError where it does not."""
+    """Returns an added token as a file describes it; raises BadDataError if it does not."""
     if not isinstance(facts, dict):
         raise BadDataError(f"{shortened(where)}: {shortened(repr(facts))} is not an added token.")
     flags = {name: facts.get(name, False) is True for name in FLAGS}

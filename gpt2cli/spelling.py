@@ -1,4 +1,4 @@
-"""How a command line and its variables may be spelt, and what is meant where they are misspelt."""
+"""How a command line and its variables may be spelt, and what is meant if they are misspelt."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def plain(arguments: Sequence[str], config: type[Config]) -> list[str]:
 
 
 def spelt(name: str, value: str | None, truth: bool) -> list[str]:
-    """Returns an option as Typer reads it; `value` is None where none is given."""
+    """Returns an option as Typer reads it; `value` is None if none is given."""
     if value is None:
         return [name]
     if not truth:
@@ -132,7 +132,7 @@ def spelt(name: str, value: str | None, truth: bool) -> list[str]:
 
 
 def with_mode(arguments: Sequence[str]) -> list[str]:
-    """Returns a command line with its command in front, where `--mode` names it."""
+    """Returns a command line with its command in front, if `--mode` names it."""
     first, _, value = (arguments[0] if arguments else "").partition("=")
     if first != "--mode":
         return list(arguments)
@@ -224,7 +224,7 @@ def strange_variables(
         close = lacks or alike_names(name, known, 1)
         if close or name.startswith(begins):
             proposal = f" Did you mean {close[0]}?" if close else ""
-            yield f"{shortened(name)} is no variable of gpt2cli's and does nothing.{proposal}"
+            yield f"{shortened(name)} is not a gpt2cli variable and does nothing.{proposal}"
 
 
 def with_sources(message: str, command: str, given: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ class Vocabulary:
     Attributes:
         tokens: the number of each, in GPT-2's byte symbols; added ones too.
         pairs: the merges, the first to be made first.
-        specials: those that are no pieces of words.
+        specials: those that are not pieces of words.
         encoder: the content of an encoder.json that says so.
         merges: the content of a vocab.bpe that says so.
     """
@@ -74,7 +74,7 @@ def byte_symbols() -> dict[int, str]:
 def read(encoder: Path, merges: Path, rows: int | None = None) -> Vocabulary:
     """Returns the vocabulary of an encoder.json or vocab.json and its merges.
 
-    A tokenizer.json stands for both. What lies beside them is heeded: which tokens were added,
+    A tokenizer.json stands for both. What is beside them is heeded: which tokens were added,
     and which ends a text.
 
     Args:

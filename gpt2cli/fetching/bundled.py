@@ -16,7 +16,7 @@ def install(name: str, folder: Path, *, data: Path = DATA) -> Iterator[Record]:
 
     Args:
         name: one of pins.BUNDLED.
-        folder: where the model shall lie.
+        folder: where the model is to be.
         data: the folder of gpt2cli's package that holds the bundled models.
 
     Raises:

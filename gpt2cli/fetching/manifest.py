@@ -31,8 +31,8 @@ class Form:
     """One of the forms in which a file is good.
 
     Attributes:
-        size: bytes, or None where it is not known.
-        sha256: the hash in hexadecimal, or None where the file has no pin.
+        size: bytes, or None if it is not known.
+        sha256: the hash in hexadecimal, or None if the file has no pin.
     """
 
     size: int | None
@@ -55,12 +55,12 @@ class PinnedFile:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The sizes that a good file may have (bytes); empty where none is known."""
+        """The sizes that a good file may have (bytes); empty if none is known."""
         return tuple(form.size for form in self.forms if form.size is not None)
 
     @property
     def hashes(self) -> tuple[str, ...]:
-        """The SHA-256 that a good file may have; empty where the file has no pin."""
+        """The SHA-256 that a good file may have; empty if the file has no pin."""
         return tuple(form.sha256 for form in self.forms if form.sha256 is not None)
 
 
@@ -166,6 +166,6 @@ def pinned_file(name: str, facts: dict[str, Any]) -> PinnedFile:
 
 
 def address(host: str, model_name: str, file_name: str) -> str:
-    """Returns where a file of a model lies on a host or below a mirror's address."""
+    """Returns where a file of a model is on a host or below a mirror's address."""
     pattern = host if "{file}" in host else host.rstrip("/") + "/{model}/{file}"
     return pattern.replace("{model}", model_name).replace("{file}", file_name)

@@ -99,7 +99,7 @@ def inspect(
 def thorough_fault(
     model: Model, file: PinnedFile, path: Path, verify: bool, bars: bool
 ) -> Generator[Record, None, str]:
-    """Returns what is wrong with the bytes of a file that is there; ``""`` where they are right."""
+    """Returns what is wrong with the bytes of a file that is there; ``""`` if they are right."""
     if not file.hashes:
         return tensors.checksum_fault(model, file, path.parent / PREFIX) if verify else ""
     if not verify:
@@ -203,7 +203,7 @@ class Errand:
         if not failures:
             raise UsageError(f"No host is known for {self.model.name}: give --mirror URL.")
         first, *others = failures
-        # The others have been told above, all but the last in full.
+        # The notices above have named the others, all but the last in full.
         last = f"\nThe same file elsewhere: {shortened(others[-1], 200)}" if others else ""
         raise type(first)(f"{shortened(first, 270)}{last}")
 
@@ -221,7 +221,7 @@ class Errand:
                     return
                 part.discard()
                 if not retried:
-                    yield Notice(f"{place}: what came {fault}; it is fetched once more.")
+                    yield Notice(f"{place}: what came {fault}; it is fetched again.")
             raise BadDataError(f"{place}: twice what came {fault}. {final} was left as it was.")
         except Interrupted as interrupted:
             so_far = portion(part.size, max(file.sizes, default=None))
@@ -237,7 +237,7 @@ class Errand:
         return Transfer(self.session, url, part, file.sizes, pinned, self.patience).events()
 
     def _fault(self, file: PinnedFile, part: Part) -> str:
-        """Returns what is wrong with a file that has come; ``""`` where it is good."""
+        """Returns what is wrong with a file that has come; ``""`` if it is good."""
         if file.hashes:
             return verification.hash_fault(file, part.sha256)
         index = paths.index_file(self.folder / PREFIX)

@@ -17,18 +17,18 @@ from gpt2cli.files import atomic
 
 BLOCK_BYTES = 1 << 20
 MOST_SIDE_BYTES = 10_000
-# What a host may tell of a file and is told again: no more than this (characters), and printable.
+# A file's validator, sent back to its host: at most this long (characters), and printable.
 VALIDATOR = re.compile(r"[ -~]{1,200}")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a host said of the file whose part lies on disk.
+    """What a host said of the file whose part is on disk.
 
     Attributes:
         url: where it was asked for.
         validator: the ETag or Last-Modified that a later answer must have to continue it.
-        size: the whole file's size (bytes), where the host said it.
+        size: the whole file's size (bytes), if the host said it.
         ranges: False once the host has sent another range than the one it was asked for.
     """
 
@@ -42,9 +42,9 @@ class Part:
     """A file that is being fetched.
 
     Attributes:
-        path: where its bytes lie: the final name and `.part`.
+        path: where its bytes are: the final name and `.part`.
         size: how many of them have come (bytes).
-        origin: what the host said of it, or None where that is not known.
+        origin: what the host said of it, or None if that is not known.
     """
 
     def __init__(self, final: Path) -> None:
@@ -133,7 +133,7 @@ class Part:
 
 
 def read_origin(path: Path) -> Origin | None:
-    """Returns what an earlier run wrote down of a part, or None where it is not to be had."""
+    """Returns what an earlier run wrote down of a part, or None if it cannot be read."""
     try:
         origin = Origin(**json_reader.read(path, most=MOST_SIDE_BYTES))
     except (OSError, BadDataError, TypeError):

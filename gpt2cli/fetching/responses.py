@@ -59,7 +59,7 @@ def drop_redirects_body(response: requests.Response, **_: Any) -> None:
 def network_faults(url: str) -> Iterator[None]:
     """Within the block the network's failures become TransientError, or what else they mean.
 
-    The address is known to be one; where one that is none is met, a host has led to it.
+    The address is known to be one; if one that is not is met, a host has led to it.
     """
     url = shortened(url)
     try:
@@ -79,7 +79,7 @@ def network_faults(url: str) -> Iterator[None]:
     # Wrong addresses and schemes, and what urllib.parse raises of some, are ValueErrors.
     except ValueError as error:
         raise RefusedError(
-            f"{url} leads to something that is no address of HTTP's: {shortened(error)}. Another "
+            f"{url} leads to something that is not an HTTP address: {shortened(error)}. Another "
             "place can be named by --mirror URL."
         ) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
@@ -104,7 +104,7 @@ def read(response: requests.Response, size: int) -> bytes:
 
 
 def beginning(response: requests.Response) -> bytes:
-    """Returns a body's first bytes, fewer where it ends before or they come slowly.
+    """Returns a body's first bytes, fewer if it ends before or they come slowly.
 
     Raises:
         TransientError: the connection fails.
@@ -120,7 +120,7 @@ def beginning(response: requests.Response) -> bytes:
 
 
 def sample(response: requests.Response) -> bytes:
-    """Returns a body's first bytes, or nothing where they don't come, for a message."""
+    """Returns a body's first bytes, or nothing if they don't come, for a message."""
     try:
         return beginning(response)
     except TransientError:
@@ -143,7 +143,7 @@ def validator(response: requests.Response) -> str | None:
 
 
 def size(response: requests.Response) -> int | None:
-    """Returns how many bytes an answer says it has, or None where it does not say so."""
+    """Returns how many bytes an answer says it has, or None if it does not say so."""
     told = response.headers.get("Content-Length", "")
     return int(told) if SIZE.fullmatch(told) else None
 
@@ -154,7 +154,7 @@ def status(response: requests.Response) -> str:
 
 
 def retry_after(response: requests.Response) -> float | None:
-    """Returns the seconds that a host asks to wait, without a bound of urllib3's."""
+    """Returns the seconds that a host asks to wait, without urllib3's upper bound."""
     told = response.headers.get("Retry-After")
     try:
         asked = Retry().parse_retry_after(told) if told else None

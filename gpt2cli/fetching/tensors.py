@@ -36,12 +36,12 @@ def under_final_names(folder: Path, named: Mapping[str, Path]) -> Iterator[Path]
 
 
 def checksum_fault(model: Model, file: PinnedFile, prefix: Path) -> str:
-    """Returns what is wrong with a file that has no pin; ``""`` where it is good.
+    """Returns what is wrong with a file that has no pin; ``""`` if it is good.
 
     Args:
         model: the model that it belongs to.
         file: which of the model's files.
-        prefix: the checkpoint's prefix in the folder where the file lies, such as `model.ckpt`.
+        prefix: the checkpoint's prefix in the file's folder, such as `model.ckpt`.
     """
     if file.name == paths.index_file(prefix).name:
         return index_checksum_fault(model, prefix)
@@ -51,7 +51,7 @@ def checksum_fault(model: Model, file: PinnedFile, prefix: Path) -> str:
 
 
 def index_checksum_fault(model: Model, prefix: Path) -> str:
-    """Returns what is wrong with an index, its own checksums included; ``""`` where it is good."""
+    """Returns what is wrong with an index, its own checksums included; ``""`` if it is good."""
     try:
         return index_fault(model, paths.index_file(prefix))
     except BadDataError as error:
@@ -59,7 +59,7 @@ def index_checksum_fault(model: Model, prefix: Path) -> str:
 
 
 def data_checksum_fault(model: Model, prefix: Path) -> str:
-    """Returns which tensor of a checkpoint is damaged; ``""`` where all are good."""
+    """Returns which tensor of a checkpoint is damaged; ``""`` if all are good."""
     try:
         for _ in Reader(prefix).tensors(model.hparams.shapes()):
             pass

@@ -1,4 +1,4 @@
-"""One file over HTTP into its `.part`: resumed where it can be, tried again where that may help."""
+"""One file over HTTP into its `.part`: resumed where it can be, tried again if that may help."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Transfer:
         session: the connections to use.
         url: where the file is.
         part: where its bytes go.
-        sizes: the sizes that it may have (bytes); empty where none is known.
+        sizes: the sizes that it may have (bytes); empty if none is known.
         pinned: whether its hash is known, so that parts of any origin may be continued.
         patience: how long to go on.
     """
@@ -138,7 +138,7 @@ class Transfer:
             yield from self._body(response)
 
     def _range(self) -> dict[str, str]:
-        """Returns the headers that ask for what is missing, where asking so is safe."""
+        """Returns the headers that ask for what is missing, if asking so is safe."""
         origin = self.part.origin
         same = origin is not None and origin.url == self._origin().url
         if not self.part.size or (same and origin is not None and not origin.ranges):

@@ -52,7 +52,7 @@ class Hashing:
 
 
 def page_like(head: bytes) -> str:
-    """Returns what a file is by its first bytes, where that is no file of a model; else ``""``."""
+    """Returns what a file is by its first bytes, if no file of a model begins so; else ``""``."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return next((kind for sign, kind in PAGES.items() if text.startswith(sign)), "")
 
@@ -78,7 +78,7 @@ def sha256(path: Path) -> str:
 
 
 def hash_fault(file: PinnedFile, sha256: str) -> str:
-    """Returns how a hash differs from the pinned one; ``""`` where it does not, or none is."""
+    """Returns how a hash differs from the pinned one; ``""`` if it does not, or none is."""
     if not file.hashes or sha256 in file.hashes:
         return ""
     witness = "" if file.sure == "A" else " (known from a single public record)"
@@ -86,7 +86,7 @@ def hash_fault(file: PinnedFile, sha256: str) -> str:
 
 
 def content_fault(model: Model, file: PinnedFile, path: Path) -> str:
-    """Returns what is wrong with what a file without a pin holds; ``""`` where nothing is seen."""
+    """Returns what is wrong with what a file without a pin holds; ``""`` if nothing is seen."""
     try:
         if file.name == paths.HPARAMS:
             told: dict[str, object] = json_reader.read(path, most=SMALL_BYTES)
@@ -102,7 +102,7 @@ def content_fault(model: Model, file: PinnedFile, path: Path) -> str:
 
 
 def index_fault(model: Model, path: Path) -> str:
-    """Returns how the tensors in an index differ from the model's; ``""`` where they do not."""
+    """Returns how the tensors in an index differ from the model's; ``""`` if they do not."""
     entries, _ = bundle.read_index(path.with_suffix(""))
     found = {name: entry.shape for name, entry in entries.items()}
     wrong = [n for n, shape in model.hparams.shapes().items() if found.get(n) != shape]

@@ -48,7 +48,7 @@ def disk_errors(path: Path, safe: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # What is written aside is told by the name that it is to have.
+        # A file that is written aside is called by the name that it is to have.
         name = ASIDE.sub(r"\1", name_in(error) or str(path))
         reason = "It is a link" if is_link(error) else error.strerror or shortened(error)
         where = f"{shortened(name)}: {reason}."
@@ -154,7 +154,7 @@ def sync(path: Path) -> None:
 
 
 def link(source: Path, destination: Path) -> None:
-    """Gives a file a second name, or makes a copy where the file system has no such thing."""
+    """Gives a file a second name, or makes a copy if the file system has no such thing."""
     before("write", destination)
     destination.unlink(missing_ok=True)
     try:
@@ -175,7 +175,7 @@ def remove(path: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder with all that is in it, which may be missing; of a link, the link alone."""
+    """Removes a folder, which may be missing, with all that is in it; of a link, only the link."""
     if folder.is_symlink() or not folder.is_dir():
         if os.path.lexists(folder):
             remove(folder)
@@ -217,7 +217,7 @@ def remove_empty(folders: list[Path]) -> None:
 
 def existing(path: Path) -> Path:
     """Returns the path itself or the nearest folder above it that is there."""
-    # Not Path.exists, which raises where we may not look.
+    # Not Path.exists, which raises if we may not look.
     places = (path.absolute(), *path.absolute().parents)
     return next(place for place in places if os.path.exists(place))  # noqa: PTH110
 

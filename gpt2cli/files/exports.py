@@ -1,4 +1,4 @@
-"""Which files and folders gpt2cli has exported: they alone are replaced by another export."""
+"""Which files and folders gpt2cli has exported: another export replaces only those."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def foreign(path: Path) -> Path | None:
 
 
 def listed(folder: Path) -> frozenset[str]:
-    """Returns the files that were exported into a folder; none where it was not we."""
+    """Returns the files that were exported into a folder; none if gpt2cli did not export there."""
     try:
         mark: dict[str, Any] = json_reader.read(folder / MARK)
     except (FileNotFoundError, BadDataError):
@@ -65,7 +65,7 @@ def listed(folder: Path) -> frozenset[str]:
 
 
 def files(folder: Path) -> Iterator[str]:
-    """Yields the paths below a folder of all that is no folder; links are not followed.
+    """Yields the paths below a folder of all that are not folders; links are not followed.
 
     Raises:
         OSError: a folder cannot be read.
@@ -81,7 +81,7 @@ def files(folder: Path) -> Iterator[str]:
 
 
 def beginning(path: Path) -> bytes:
-    """Returns the first bytes of a file, unzipped where it is zipped."""
+    """Returns the first bytes of a file, unzipped if it is zipped."""
     with reading.opened(path) as file:
         found = file.read(LOOKED_AT_BYTES)
         if not found.startswith(GZIP):

@@ -42,14 +42,14 @@ def locked(path: Path, what: str, wait: Callable[[str], None] | None = None) -> 
     """Holds the lock on a file within the block; the operating system frees it if we die.
 
     Args:
-        path: the lock file; it is made where it is missing, and left there.
+        path: the lock file; it is made if it is missing, and left there.
         what: the thing that is locked, for the message.
         wait: called once with who holds the lock, and then waited for; without it a lock that
             another process holds is an error.
 
     Raises:
         BusyError: another process holds the lock.
-        OutputError: what has the file's name is no lock of ours.
+        OutputError: what has the file's name is not a lock of ours.
         OSError: the file cannot be made; a link is not followed.
     """
     with contextlib.ExitStack() as stack:
@@ -76,7 +76,7 @@ def locked(path: Path, what: str, wait: Callable[[str], None] | None = None) -> 
 
 
 def opened(path: Path) -> int:
-    """Returns the descriptor of a lock file, made where it is missing.
+    """Returns the descriptor of a lock file, made if it is missing.
 
     Raises:
         OutputError: a pipe or a device has its name.
@@ -110,10 +110,10 @@ def sign(file: int, path: Path) -> None:
     """Writes who holds the lock into its file, for others to name.
 
     Raises:
-        OutputError: it holds something else, which may be a file of the user's.
+        OutputError: it holds something else, which may be the user's file.
     """
     if owner(file) is None and os.fstat(file).st_size:
-        raise OutputError(f"{shortened(path)} is no lock of gpt2cli's. Give it another name.")
+        raise OutputError(f"{shortened(path)} is not a gpt2cli lock. Give it another name.")
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     signature = {"pid": os.getpid(), "host": platform.node(), "started": started}
     os.ftruncate(file, 0)
@@ -130,7 +130,7 @@ def holder(file: int) -> str:
 
 
 def owner(file: int) -> dict[str, Any] | None:
-    """Returns who has signed a lock file, or None where nobody has."""
+    """Returns who has signed a lock file, or None if nobody has."""
     try:
         found: dict[str, Any] = json_reader.parse(os.pread(file, MOST_BYTES, 0), "the lock")
     except BadDataError:

@@ -17,7 +17,7 @@ STEM = "gentext_"
 
 
 def check_file(path: Path, *, overwrite: bool) -> None:
-    """Raises OutputError where a file cannot be written, or exists and must not be replaced."""
+    """Raises OutputError if a file cannot be written, or exists and must not be replaced."""
     shown = shortened(path)
     with atomic.disk_errors(path):
         check_folder(path.parent)
@@ -30,18 +30,18 @@ def check_file(path: Path, *, overwrite: bool) -> None:
     if stat.S_ISDIR(mode):
         raise OutputError(f"{shown} is a folder. Give a file's name, or --folder.")
     if not stat.S_ISREG(mode):
-        raise OutputError(f"{shown} is no regular file, and is not replaced. Give another name.")
+        raise OutputError(f"{shown} is not a regular file, and is not replaced. Give another name.")
     if not overwrite:
         raise OutputError(f"{shown} exists. Give another name, or --overwrite to replace it.")
 
 
 def check_folder(folder: Path) -> None:
-    """Raises OutputError where no files can be put into a folder, made if it is missing."""
+    """Raises OutputError if no files can be put into a folder, made if it is missing."""
     nearest = atomic.existing(folder)
     shown = shortened(nearest)
     if not nearest.is_dir():
         inside = shortened(folder)
-        raise OutputError(f"{shown} is no folder, so nothing can be put into {inside}.")
+        raise OutputError(f"{shown} is not a folder, so nothing can be put into {inside}.")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(f"{shown} cannot be written to. Give a file in another folder.")
 

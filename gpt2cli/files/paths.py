@@ -1,4 +1,4 @@
-"""Which file lies where, in models/124M and in checkpoint/run1 alike."""
+"""Which file is where, in models/124M and in checkpoint/run1 alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COUNTER = "counter"
 # The weights that adapters are trained beside.
 BASE = "base"
 STATIC_FILES = (HPARAMS, ENCODER, MERGES)
-# What a model has besides whose tokens are not OpenAI's alone.
+# What a model has besides if its tokens are not only OpenAI's.
 TOKENS = "tokenizer_config.json"
 # Where a checkpoint is written before it is moved into the run folder.
 SAVING = ".saving"
@@ -59,20 +59,20 @@ def placed_name(name: str) -> str:
 
 
 def model_folder(model_dir: str, name: str) -> Path:
-    """Returns where a base model lies, or is to lie; OpenAI's have several names."""
+    """Returns where a base model is, or is to be; OpenAI's have several names."""
     folder = Path(model_dir) / name
     return folder if folder.exists() else Path(model_dir) / known_name(name)
 
 
 def base_model(model_dir: str, name: str) -> Path:
-    """Returns where the model lies that --model-name names, which may be a path too.
+    """Returns where the model is that --model-name names, which may be a path too.
 
     `./mine` is a folder here; `mine` is one in the folder of models, or else one here.
     """
     folder, path = Path(model_dir) / name, Path(name)
     if is_path(name):
         return folder if folder.exists() and not path.is_dir() else path
-    # A folder here that has the name of a model of OpenAI's by chance is not meant.
+    # A folder here that has the name of an OpenAI model by chance is not meant.
     meant = known_name(name) == name or any((path / file).exists() for file in MODEL_FILES)
     return (
         path if path.is_dir() and meant and not folder.exists() else model_folder(model_dir, name)
@@ -85,7 +85,7 @@ def is_path(name: str) -> bool:
 
 
 def run_folder(checkpoint_dir: str, name: str) -> Path:
-    """Returns where a run lies."""
+    """Returns where a run is."""
     return Path(checkpoint_dir) / name
 
 
@@ -129,7 +129,7 @@ def state(folder: Path, step: int) -> Path:
 
 
 def step_of(prefix: Path) -> int:
-    """Returns the step in a checkpoint's name; 0 where there is none, as in `model.ckpt`."""
+    """Returns the step in a checkpoint's name; 0 if there is none, as in `model.ckpt`."""
     match = re.fullmatch(r"model-(\d+)", prefix.name)
     return int(match[1]) if match else 0
 
@@ -177,10 +177,10 @@ def has_checkpoints(folder: Path) -> bool:
 
 
 def newest(folder: Path) -> Path | None:
-    """Returns the prefix that a folder's `checkpoint` file names, or None where it names none.
+    """Returns the prefix that a folder's `checkpoint` file names, or None if it names none.
 
     A path in the file that is not relative is taken by its last part, so that a folder that was
-    moved is still whole. The file names the newest checkpoint twice; where the two differ, it is
+    moved is still whole. The file names the newest checkpoint twice; if the two differ, it is
     damaged.
     """
     pointer = folder / POINTER

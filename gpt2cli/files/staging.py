@@ -23,9 +23,9 @@ def check_free(path: Path, *, overwrite: bool, spare: Iterable[Path]) -> None:
     """Checks that something may be put at a path.
 
     Args:
-        path: where it is to lie.
-        overwrite: whether it may replace what lies there.
-        spare: folders that must not be replaced, nor what they lie in.
+        path: where it is to be.
+        overwrite: whether it may replace what is there.
+        spare: folders that must not be replaced, nor the folders above them.
 
     Raises:
         OutputError: something is there that may not be replaced.
@@ -110,7 +110,7 @@ def clean_up(path: Path) -> None:
 def put(aside: Path, path: Path) -> None:
     """Moves a finished file or folder to its place; a power loss can't undo it.
 
-    Where the file system cannot exchange two names, an old folder is away for an instant.
+    If the file system cannot exchange two names, an old folder is away for an instant.
     """
     for inside in sorted(aside.rglob("*"), reverse=True):
         atomic.sync(inside)

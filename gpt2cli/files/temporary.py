@@ -34,7 +34,7 @@ def short(name: str) -> str:
 
 
 def names(path: Path, ending: str = PART) -> list[Path]:
-    """Returns what lies beside a path under names as `name_of` makes them."""
+    """Returns the files beside a path under names as `name_of` makes them."""
     # Not a pattern of the shell: `.out.*.part` would be `.out.gguf.7.part` too, of another one.
     name = re.compile(rf"\.{re.escape(short(path.name))}\.[0-9a-f]+{re.escape(ending)}")
     return sorted(entry for entry in path.parent.iterdir() if name.fullmatch(entry.name))

@@ -268,5 +268,5 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def shape_of(x: Tensor) -> list[Tensor]:
-    """Returns the lengths of a tensor's axes: numbers where the graph knows them, else tensors."""
+    """Returns the lengths of a tensor's axes: numbers if the graph knows them, else tensors."""
     return [tf.shape(x)[axis] if n is None else n for axis, n in enumerate(x.shape)]

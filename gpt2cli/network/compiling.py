@@ -13,7 +13,7 @@ from gpt2cli.hparams import WIDE
 from gpt2cli.network import xla_clusters
 from gpt2cli.runtime import devices
 
-# What TensorFlow raises where XLA knows an operation not, or lacks a piece of itself.
+# What TensorFlow raises if XLA does not know an operation, or lacks a piece of itself.
 COMPILE_ERRORS = (
     tf.errors.InvalidArgumentError,
     tf.errors.UnimplementedError,
@@ -22,7 +22,7 @@ COMPILE_ERRORS = (
     tf.errors.FailedPreconditionError,
     tf.errors.OutOfRangeError,
 )
-# The disk may be full where XLA keeps what it has compiled.
+# The disk on which XLA keeps what it has compiled may be full.
 CACHE_NAME = "xla_compile_cache"
 REASON_CHARACTERS = 200
 
@@ -31,7 +31,7 @@ class CompileMode(enum.Enum):
     """How a network is computed."""
 
     FULL = "one XLA program"
-    PARTIAL = "products by TensorFlow, what lies between them by XLA"
+    PARTIAL = "products by TensorFlow, what is between them by XLA"
     OFF = "without XLA"
 
 
@@ -61,7 +61,7 @@ def xla_failure() -> str:
 def error_summary(error: Any) -> str:
     """Returns the line of a TensorFlow error that says what is wrong, shortened.
 
-    Above it stands where in the graph it happened, and below it once more.
+    The lines above it say where in the graph it happened, and those below say it again.
     """
     lines = [line.strip() for line in str(error.message).splitlines()]
     said = [line for line in lines if line and not line.startswith(("File ", "[["))]

@@ -66,7 +66,7 @@ def _module(
 ) -> str:
     """Returns a module of one custom call, whose arguments and results have these shapes.
 
-    cuDNN names the axes of a result (batch, heads, time, head), and can lay them in memory as
+    cuDNN names the axes of a result (batch, heads, time, head), and can order them in memory as
     (batch, time, heads, head): then turning them back moves nothing.
     """
     arguments = [f"%a{number}" for number in range(len(given))]

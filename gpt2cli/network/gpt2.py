@@ -113,7 +113,7 @@ def embed(
     Args:
         weights: by OpenAI's names.
         tokens: int32 (batch, time), of static shape.
-        positions: int32, broadcast to (batch, time); where each token stands in its window.
+        positions: int32, broadcast to (batch, time): each token's position in its window.
             None: 0, 1, 2, …
         dropout: none outside training.
         precision: the type that matrices are multiplied in; norms and softmax stay float32.
@@ -192,7 +192,7 @@ def mlp(x: Tensor, weights: Weights) -> Tensor:
 def pick_weights(x: Tensor, weights: Weights, *names: str) -> Weights:
     """Returns the weights of some layers of a block, under the layers' names.
 
-    Matrices are as narrow as x, so that where they are kept for the way back it is in that form.
+    Matrices of a wider type than x are cast to x's: the backward pass then keeps them as such.
     """
     return {
         name: tf.cast(weight, x.dtype)

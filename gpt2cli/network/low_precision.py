@@ -2,7 +2,7 @@
 
 A matrix of (width, columns) is held as (columns, width): a product with few rows then reads it
 from one end to the other. In int8 each row has a scale of its own, by which it fills the type's
-range (weights alone; what they are multiplied with stays float32).
+range (only weights are int8; what they are multiplied with stays float32).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import numpy as np
 from gpt2cli.arrays import Array
 
 INT8_MOST = 127
-# What is no number has some of the low bits that a bfloat16 lacks, or none.
+# Rounding could turn a NaN's bits into those of infinity or zero, so NaN is set by itself.
 BFLOAT16_NAN = np.uint16(0x7FC0)
 
 

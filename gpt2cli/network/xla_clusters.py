@@ -1,9 +1,9 @@
 """XLA clusters: parts of a network that XLA compiles one by one, keeping only their inputs.
 
 Products of matrices are left to TensorFlow: on a CPU its own (oneDNN) are faster than XLA's, and on
-a GPU they are cuBLAS's, where XLA would compile hundreds of variants of each to choose among them.
-What stands between products and is marked as a cluster here becomes a small XLA program, compiled
-once for all layers. Outside of `clustering` a cluster is a plain function.
+a GPU they are cuBLAS's (XLA would compile hundreds of variants of each to choose among them). What
+stands between products and is marked as a cluster here becomes a small XLA program, compiled once
+for all layers. Outside of `clustering` a cluster is a plain function.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What XLA and Numba have compiled, kept in the user's cache folder: the next start is faster.
 
-Both trust what lies there, and run it. So each file is sealed by a checksum when a command
+Both trust what is there, and run it. So each file is sealed by a checksum when a command
 ends well enough to do so; what is not sealed, or damaged, is removed before either looks there.
 Wherever something is amiss with the folder, there is no cache, and nothing is said.
 """
@@ -35,14 +35,14 @@ PROGRAMS = (".pb", ".nbi", ".nbc")
 FOREIGN_WRITERS = stat.S_IWGRP | stat.S_IWOTH
 # More than a few models' programs take (bytes); beyond it the oldest go.
 MOST_BYTES = 256_000_000
-# A disk with less room gets no cache (bytes): XLA gives up where it cannot write.
+# A disk with less room gets no cache (bytes): XLA gives up if it cannot write.
 LEAST_FREE = 256_000_000
-# After this, a file that is not whole is no other process's work (seconds).
+# After this, an unfinished file is not the work of a running process (seconds).
 ABANDONED_SECONDS = 86_400
 
 
 def enable() -> Path | None:
-    """Lets TensorFlow keep what it compiles; returns where, or None where it will not be kept.
+    """Lets TensorFlow keep what it compiles; returns where, or None if it will not be kept.
 
     It must be called before TensorFlow loads. A folder that TF_XLA_FLAGS names is left to the user.
     """
@@ -75,7 +75,7 @@ def private_folder(name: str) -> Path | None:
         name: the folder's, among ours in the user's cache.
 
     Returns:
-        None where there can be none, others may write there, or the disk has no room.
+        None if there can be none, others may write there, or the disk has no room.
     """
     try:
         place = cache_home() / name
@@ -105,7 +105,7 @@ def compiled_programs(place: Path) -> Iterator[Path]:
 
 
 def make_private(place: Path) -> None:
-    """Makes a folder and those above it, for their user alone whatever the umask says.
+    """Makes a folder and those above it, only for their user, whatever the umask says.
 
     The one above may be of an earlier gpt2cli, which let the umask decide.
 
@@ -130,7 +130,7 @@ def is_private(folder: Path) -> bool:
 
 
 def cache_home() -> Path:
-    """Returns where all lies that is kept.
+    """Returns the folder of all that is kept.
 
     Raises:
         RuntimeError: the user has no home.
@@ -140,7 +140,7 @@ def cache_home() -> Path:
         base = Path.home() / ".cache"
         # Some users have a home that is not there; it is not ours to make.
         if not base.parent.is_dir():
-            raise RuntimeError(f"{base.parent} is no folder")
+            raise RuntimeError(f"{base.parent} is not a folder")
     return base / "gpt2cli"
 
 
@@ -155,7 +155,7 @@ def platform_hash() -> str:
 
 
 def cpu_flags() -> str:
-    """Returns what the processor can do, where Linux tells it."""
+    """Returns what the processor can do, if Linux says it."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next((line for line in lines if line.startswith(("flags", "Features"))), "")
@@ -193,7 +193,7 @@ def is_sealed(path: Path) -> bool:
 
 
 def seal(place: Path) -> None:
-    """Seals the programs that have come; where that cannot be done, they will not be used again."""
+    """Seals the programs that have come; if that cannot be done, they will not be used again."""
     with contextlib.suppress(OSError, BadDataError):
         for path in compiled_programs(place):
             mark = seal_of(path)

@@ -31,7 +31,7 @@ def configure(
     Args:
         device: auto, cpu or gpu.
         memory_limit: what may be taken of each GPU's memory (bytes); None: all.
-        precision: as asked for; float32 products are exact where just that was asked for.
+        precision: as asked for; float32 products are exact if just that was asked for.
 
     Raises:
         Gpt2cliError: a GPU was asked for, and TensorFlow sees none.
@@ -58,7 +58,7 @@ def configure(
 
 
 def device_count(variable: str) -> int:
-    """Returns how many devices an environment variable asks for; 1 where it does not."""
+    """Returns how many devices an environment variable asks for; 1 if it does not."""
     count = os.environ.get(variable, "1")
     return max(int(count), 1) if count.isascii() and count.isdecimal() else 1
 
@@ -112,7 +112,7 @@ def missing_gpu_reason() -> str:
 
 
 def driver_version() -> str:
-    """Returns what the NVIDIA driver says of itself; empty where it says nothing."""
+    """Returns what the NVIDIA driver says of itself; empty if it says nothing."""
     try:
         return NVIDIA_DRIVER.read_text(encoding="utf-8").splitlines()[0]
     except (OSError, IndexError):
@@ -125,7 +125,7 @@ def has_gpu() -> bool:
 
 
 def capability() -> tuple[int, int]:
-    """Returns the compute capability of the first GPU in use; (0, 0) where there is none."""
+    """Returns the compute capability of the first GPU in use; (0, 0) if there is none."""
     for gpu in tf.config.get_visible_devices("GPU")[:1]:
         details = tf.config.experimental.get_device_details(gpu)
         found: tuple[int, int] = details.get("compute_capability", (0, 0))

@@ -40,7 +40,7 @@ class Gpu:
         driver: the driver's version, as `580.65.06`.
         total: its memory (bytes).
         free: what of it no process holds (bytes).
-        capability: its compute capability, or None where the driver does not say.
+        capability: its compute capability, or None if the driver does not say.
     """
 
     uuid: str
@@ -59,7 +59,7 @@ def cores() -> int:
 
 
 def describe_gpus(gpus: int) -> str:
-    """Returns how so many GPUs, or none, are told to a person."""
+    """Returns a number of GPUs in words; without GPUs, the CPU."""
     return f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "the CPU"
 
 
@@ -79,7 +79,7 @@ def gpus_hidden() -> bool:
 
 
 def gpus() -> list[Gpu]:
-    """Returns the NVIDIA GPUs of this machine; none where nvidia-smi is missing or fails."""
+    """Returns the NVIDIA GPUs of this machine; none if nvidia-smi is missing or fails."""
     program = shutil.which(NVIDIA_SMI)
     return list(_gpus(program)) if program else []
 
@@ -91,7 +91,7 @@ def forget_gpus() -> None:
 
 @functools.cache
 def _gpus(program: str) -> tuple[Gpu, ...]:
-    # Only here, where there is a GPU: they would slow every start.
+    # Only if there is a GPU: they would slow every start.
     import csv
     import subprocess
 

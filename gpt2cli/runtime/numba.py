@@ -1,4 +1,4 @@
-"""Loops compiled to machine code by Numba, where the extra `fast` has brought it."""
+"""Loops compiled to machine code by Numba, if the extra `fast` has brought it."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def jit(**options: Any) -> Callable[[Loop], Loop]:
 
 
 def compile_in_background(loops: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
-    """Compiles loops for types of Numba's while other work is done.
+    """Compiles loops for Numba types while other work is done.
 
-    Signals are never taken by the thread that does so, if they are held where it is started.
+    The thread that does so never takes signals, if the thread that starts it holds them.
     """
 
     def compile_all() -> None:
@@ -78,7 +78,7 @@ def compile_in_background(loops: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
 def has_cache() -> bool:
     """Returns whether Numba has a folder to keep what it compiles, which is looked through.
 
-    It raises where it can make no file in its folder.
+    It raises if it can make no file in its folder.
     """
     if own := os.environ.get(CACHE):
         with contextlib.suppress(OSError):

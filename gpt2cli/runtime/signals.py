@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Means nothing to anybody else: so the thread that waits for signals calls the main one.
 WAKE_UP = signal.SIGURG
 STDERR = 2
-# How long a call into a library may keep a signal waiting where nothing can be lost.
+# How long a call into a library may keep a signal waiting if nothing can be lost.
 GRACE_SECONDS = 1.5
 # `timeout` sends its signal twice in a row, to its child and to the group: so soon it is the same.
 ECHO_SECONDS = 0.3
@@ -28,7 +28,7 @@ class Interrupted(BaseException):
 
     Attributes:
         signum: the signal's number.
-        message: what is safe and how to go on, where the command could say.
+        message: what is safe and how to go on, if the command could say.
     """
 
     def __init__(self, signum: int, message: str = STOPPED) -> None:
@@ -92,7 +92,7 @@ class Stop:
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
-        """Within the block a signal is looked at between two pieces of work alone."""
+        """Within the block a signal is looked at only between two pieces of work."""
         before, self._at_once = self._at_once, False
         try:
             yield
@@ -119,7 +119,7 @@ class Stop:
     def _insist(self, signum: int) -> None:
         threading.Event().wait(GRACE_SECONDS)
         if self.asked and self._at_once:
-            # What is told at the end is told by now.
+            # The command has printed its closing message by now, if it had ended.
             exit_now(signum, "" if self._ended else self._message)
 
 
@@ -150,7 +150,7 @@ def raise_on_signals() -> None:
     """From now on a signal raises Interrupted in the main thread; if it stays, the process ends.
 
     The main thread may be deep in a library, which may lose what is raised in it as well. Nothing
-    is lost where the process ends: what is half-written has no name by which it would be taken.
+    is lost if the process ends: what is half-written has no name by which it would be taken.
     """
     stop_listening()
     sys.unraisablehook = print_unraisable
@@ -194,7 +194,7 @@ def raise_if_interrupted() -> None:
 
 
 def print_unraisable(unraisable: Any) -> None:
-    """Prints what was raised where nobody can catch it, but for Interrupted."""
+    """Prints an exception that nobody can catch, but for Interrupted."""
     if not issubclass(unraisable.exc_type, Interrupted):
         sys.__unraisablehook__(unraisable)
 
@@ -229,7 +229,7 @@ def deferred() -> Iterator[Stop]:
 def listening(stop: Stop) -> Iterator[None]:
     """Within the block the Stop gets the signals, wherever the main thread is.
 
-    It may be deep in TensorFlow for seconds, where Python runs no handler: a thread waits for the
+    It may be deep in TensorFlow for seconds, while Python runs no handler: a thread waits for the
     signals. They are blocked in this thread and in all that it starts, so that TensorFlow's own
     threads don't take them. Outside the main thread signals are left alone.
     """

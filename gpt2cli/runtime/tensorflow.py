@@ -21,7 +21,7 @@ from gpt2cli.runtime import compile_cache, hardware
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3
 MAPPED_BYTES = 1 << 17
 # Where oneDNN's products are the fastest. TensorFlow takes them by itself only where the processor
-# has instructions for neural networks, but with AVX2 alone too they are 1.3 times as fast.
+# has instructions for neural networks, but with only AVX2 too they are 1.3 times as fast.
 XLA_FLAGS = "XLA_FLAGS"
 ONEDNN, ONEDNN_MACHINES = "TF_ENABLE_ONEDNN_OPTS", ("x86_64", "AMD64")
 
@@ -139,7 +139,7 @@ def captured_stderr() -> Iterator[None]:
         os.dup2(log.fileno(), 2)
         try:
             yield
-        # A signal is no failure.
+        # A signal is not a failure.
         except Exception:
             log.seek(0)
             os.write(saved, log.read())

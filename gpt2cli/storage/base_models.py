@@ -1,4 +1,4 @@
-"""The folder of a base model, as it lies here or as it came from elsewhere."""
+"""The folder of a base model, fetched by gpt2cli or brought from elsewhere."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def remedy(folder: Path) -> str:
         if len(place) <= paths.SHOWN_PATH and place.isprintable():
             return f"Fetch it with `gpt2cli download {folder.name}{place}`."
     return (
-        f"`gpt2cli download` fetches {', '.join(paths.FETCHED)}; another model must lie there, "
+        f"`gpt2cli download` fetches {', '.join(paths.FETCHED)}; another model must be there, "
         "or give the path of its folder."
     )
 
@@ -55,7 +55,7 @@ def opened(folder: Path) -> Path:
     """Returns where in a folder its files are: in a Hub cache they are a snapshot.
 
     Raises:
-        BadDataError: it holds a PEFT adapter, which is no model.
+        BadDataError: it holds a PEFT adapter, not a model.
     """
     place = snapshot(folder) or folder
     if (place / huggingface.ADAPTER).is_file() and not (place / paths.HPARAMS).exists():
@@ -69,7 +69,7 @@ def opened(folder: Path) -> Path:
 
 
 def snapshot(folder: Path) -> Path | None:
-    """Returns the snapshot in a folder of the Hub's cache, or None where it is no such folder.
+    """Returns the snapshot in a folder of the Hub's cache, or None if the folder is not one.
 
     That is the one of the branch `main`, or else the newest.
     """

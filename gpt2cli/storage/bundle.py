@@ -35,10 +35,10 @@ LONGEST_NAME_BYTES = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Where one tensor of a checkpoint lies.
+    """The place of one tensor of a checkpoint.
 
     Attributes:
-        dtype: NumPy's name of its type, or `type N` where it is none that a GPT-2 has.
+        dtype: NumPy's name of its type, or `type N` if no GPT-2 has that type.
         shape: its shape.
         shard: which data file holds it.
         offset: where it begins in that file (bytes).
@@ -179,7 +179,7 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def rank(entries: Mapping[str, Entry]) -> int:
-    """Returns the rank of the adapters that a checkpoint holds; 0 where it holds none."""
+    """Returns the rank of the adapters that a checkpoint holds; 0 if it holds none."""
     shapes = (entry.shape for name, entry in entries.items() if name.endswith(LORA_A))
     return next((shape[-1] for shape in shapes if shape), 0)
 
@@ -187,7 +187,7 @@ def rank(entries: Mapping[str, Entry]) -> int:
 def check(prefix: Path, hparams: HParams) -> None:
     """Checks that a checkpoint holds a GPT-2's weights whole; other tensors in it are left alone.
 
-    Where it holds adapters, the weights beside which they were trained must be there too.
+    If it holds adapters, the weights beside which they were trained must be there too.
 
     Raises:
         MissingInputError: a file of the checkpoint is missing.
@@ -210,7 +210,7 @@ def check(prefix: Path, hparams: HParams) -> None:
 
 
 def check_tensor(what: str, found: Entry, shape: tuple[int, ...], demanded_by: str) -> None:
-    """Raises BadDataError where a weight has another shape than it must, or is no float."""
+    """Raises BadDataError if a weight has another shape than it must, or is not a float."""
     if found.shape != shape:
         raise BadDataError(f"{what} is {found.dtype} {found.shape}; {demanded_by} demands {shape}.")
     if found.dtype not in FLOATS:

@@ -90,7 +90,7 @@ def result(waiting: deque[tuple[str, Future[Any]]]) -> tuple[str, Any]:
 
 
 def read_bytes(path: Path, entry: Entry) -> Any:
-    """Returns a tensor's bytes as they lie in its file, uint8; fewer where the file is cut."""
+    """Returns a tensor's bytes as its file has them, uint8; fewer if the file is cut short."""
     with reading.opened(path) as file:
         # What the file has not must not be made room for.
         there = max(os.fstat(file.fileno()).st_size - entry.offset, 0)
@@ -114,7 +114,7 @@ def single(array: Any) -> Any:
 
 
 def check_finite(array: Any, path: Path, name: str) -> None:
-    """Raises BadDataError where a tensor holds NaN or infinity.
+    """Raises BadDataError if a tensor holds NaN or infinity.
 
     One sum tells nearly always; it takes a small part of the time that reading takes.
     """

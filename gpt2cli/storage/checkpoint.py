@@ -20,7 +20,7 @@ from gpt2cli.storage.bundle_reader import Reader, check_finite, single
 def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """Yields the named tensors of a checkpoint, their checksums verified.
 
-    Tensors of every precision come as float32. Where the checkpoint holds adapters, weights come as
+    Tensors of every precision come as float32. If the checkpoint holds adapters, weights come as
     those that they were trained beside, each with its adapter merged into it. A checkpoint may be
     Hugging Face's safetensors, which have no checksums. TensorFlow is not needed.
 
@@ -47,7 +47,7 @@ def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
 
 
 def checked(array: Any, prefix: Path, name: str) -> Any:
-    """Returns a weight as float32; raises BadDataError where that is not finite any more."""
+    """Returns a weight as float32; raises BadDataError if it is not finite as such."""
     if array.dtype.name != "float64":
         return array
     array = single(array)

@@ -30,8 +30,8 @@ AROUND = re.compile(r"^(?:module\.|_orig_mod\.|model\.)*(?:transformer\.)?")
 BLOCK = re.compile(r"h\.(\d+)\.")
 HEAD, EMBEDDING = "lm_head.weight", "wte.weight"
 LEAVES = {"w": "weight", "g": "weight", "b": "bias"}
-# What OpenAI's GPT-2 is, where the config has a choice; the first is what a config means that
-# does not say.
+# What OpenAI's GPT-2 has, for each key of which the config has a choice; the first value is what
+# a config without the key means.
 ARCHITECTURE: dict[str, tuple[Any, ...]] = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
     "layer_norm_epsilon": (1e-5,),
@@ -69,7 +69,7 @@ def hparams(folder: Path) -> HParams:
 
     Raises:
         MissingInputError: the file that says it is missing.
-        BadDataError: it is no GPT-2, or one that is computed in another way than OpenAI's.
+        BadDataError: it is not a GPT-2, or one that is computed in another way than OpenAI's.
     """
     if not is_folder(folder):
         return read_hparams(folder / paths.HPARAMS)
@@ -122,7 +122,7 @@ def static_files(folder: Path, *, trained: bool = False) -> dict[str, bytes]:
     """Returns what a model folder of OpenAI's kind, or a run, holds beside the weights.
 
     Args:
-        folder: where the model lies, in whatever form.
+        folder: where the model is, in whatever form.
         trained: whether it is for a model that gpt2cli trains.
 
     Raises:
@@ -162,7 +162,7 @@ def weights(folder: Path) -> Path:
 
 
 def tensors(prefix: Path) -> dict[str, tuple[Path, Entry]]:
-    """Returns where each tensor lies, by its name without the prefix `transformer.`.
+    """Returns where each tensor is, by its name without the prefix `transformer.`.
 
     Raises:
         MissingInputError: a file is missing.
@@ -198,7 +198,7 @@ def shard_files(index: Path) -> list[Path]:
                 f"{shortened(index)}: {shortened(repr(name))} is not a file of weights beside it."
             )
     if not names:
-        raise BadDataError(f"{shortened(index)} has no weight_map, which says what lies where.")
+        raise BadDataError(f"{shortened(index)} has no weight_map, which names each weight's file.")
     return [index.with_name(name) for name in sorted(names)]
 
 

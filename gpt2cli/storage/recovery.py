@@ -28,7 +28,7 @@ class Intact:
     Attributes:
         prefix: its weights.
         hparams: the model's shape.
-        state: its state; None where gpt-2-simple wrote it.
+        state: its state; None if gpt-2-simple wrote it.
         damaged: newer checkpoints that are not whole, and why.
     """
 
@@ -105,7 +105,7 @@ def candidates(folder: Path) -> list[Path]:
 
 
 def verify(folder: Path, prefix: Path, *, resume: bool) -> State | None:
-    """Returns a checkpoint's state, its files checked; None where gpt-2-simple wrote it.
+    """Returns a checkpoint's state, its files checked; None if gpt-2-simple wrote it.
 
     Raises:
         UnfitError: its state is whole, but the run's other files are not those it belongs to.

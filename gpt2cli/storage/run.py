@@ -77,7 +77,7 @@ def prepare(folder: Path, source: Path) -> None:
 def place_base(folder: Path, prefix: Path) -> None:
     """Gives a run the weights that its adapters are trained beside, unless it has them already.
 
-    Where the file system can, they are the same files under a second name.
+    If the file system can, they are the same files under a second name.
     """
     base = folder / paths.BASE
     index, source = paths.index_file(base), paths.index_file(prefix)
@@ -182,8 +182,8 @@ def seal(folder: Path, aside: Path, state: State) -> None:
 def make_way(folder: Path, prefix: Path) -> None:
     """Removes the files in a new checkpoint's place, of a run that is overwritten or a lost save.
 
-    Where they are the newest checkpoint, they go on being it under other names until they are
-    replaced: `checkpoint` names something whole at every instant.
+    If they are the newest checkpoint, they stay so under other names until they are replaced:
+    `checkpoint` names an intact one at every instant.
     """
     step = paths.step_of(prefix)
     old = paths.files_by_step(folder).get(step, [])
@@ -218,7 +218,7 @@ def rotate(folder: Path, keep: int, spare: frozenset[int] = frozenset()) -> None
     """Removes a run's older checkpoints but the newest `keep` and those to spare.
 
     Files of steps beyond the newest are those of a run that was overwritten. What cannot be
-    removed stays: an old file too many is no reason to stop training.
+    removed stays: an old file too many does not stop training.
     """
     current = paths.newest(folder)
     newest = paths.step_of(current) if current else 0

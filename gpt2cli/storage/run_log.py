@@ -25,7 +25,7 @@ TAIL_BYTES = 1 << 16
 
 
 class Log:
-    """A run's log.jsonl; where it cannot be written, training goes on and the log has a gap."""
+    """A run's log.jsonl; if it cannot be written, training goes on and the log has a gap."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -49,13 +49,13 @@ class Log:
 
 
 def last_step(folder: Path) -> int:
-    """Returns the last step that a run's log tells of; 0 where it tells of none.
+    """Returns the last step in a run's log; 0 if it has none.
 
-    A line that a killed process did not finish is ended, so that the next one stands alone.
+    A line that a killed process did not finish is ended, so that the next one has its own.
     """
     path = folder / LOG
     tail = b""
-    # That the log cannot be written is told with its first record.
+    # If the log cannot be written, its first record reports that.
     with contextlib.suppress(OSError, BadDataError, OutputError):
         with reading.opened(path) as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL_BYTES))
@@ -71,7 +71,7 @@ class History:
     """A run's losses (nats per token) as its log tells them.
 
     Attributes:
-        steps: the steps that were told, ascending.
+        steps: the steps in the log, ascending.
         losses: their losses.
         averages: the moving averages at them.
         val_steps: the steps that were validated, ascending.
@@ -125,7 +125,7 @@ def write_config(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Returns the settings of a run's last invocation; none where they cannot be read."""
+    """Returns the settings of a run's last invocation; none if they cannot be read."""
     try:
         settings: dict[str, Any] = json_reader.read(folder / CONFIG)
     except (OSError, BadDataError):
@@ -150,7 +150,7 @@ def write_best(folder: Path, step: int, loss: float) -> None:
 
 
 def best_step(folder: Path) -> int | None:
-    """Returns the step with the lowest validation loss, or None where that is no trained step.
+    """Returns the step with the lowest validation loss, or None if there is no best.json.
 
     Raises:
         BadDataError: best.json is damaged.
@@ -165,7 +165,7 @@ def best_step(folder: Path) -> int | None:
         raise BadDataError(f"{error} Name a step by --checkpoint.") from error
     step = best.get("step")
     if type(step) is not int:
-        shown = f"{shortened(path)}: its step is {shortened(repr(step), 40)}, which is no number"
+        shown = f"{shortened(path)}: its step is {shortened(repr(step), 40)}, not a number"
         raise BadDataError(f"{shown}. Name a step by --checkpoint.")
     return step
 

@@ -51,7 +51,7 @@ def write(
 
 
 def read_header(path: Path) -> dict[str, Entry]:
-    """Returns where each tensor of a file lies.
+    """Returns where each tensor of a file is.
 
     Raises:
         MissingInputError: there is no such file, or it cannot be read.
@@ -127,7 +127,7 @@ def are_sizes(values: Any) -> bool:
 
 
 def check_places(entries: Mapping[str, Entry], begin: int, where: str) -> int:
-    """Returns where the last tensor ends; raises BadDataError where two overlap or leave a hole."""
+    """Returns where the last tensor ends; raises BadDataError if two overlap or leave a hole."""
     end = begin
     for name, found in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].size)):
         if found.offset != end:

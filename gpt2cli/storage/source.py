@@ -151,7 +151,7 @@ def load(
             before, source = source.prefix, (yield from find(names))
             if source.prefix == before:
                 raise
-        yield Notice(f"once more, from {source.prefix}")
+        yield Notice(f"again, from {source.prefix}")
     raise TryLaterError(f"{source.folder} changes faster than it can be read. Try again later.")
 
 

@@ -39,14 +39,14 @@ class State:
         optimizer: the optimiser whose state was saved.
         held_out: which windows the best validation loss is of.
         best_step: the step with the lowest loss of the validations that were due.
-        best_loss: that loss (nats per token), or None where nothing was validated.
+        best_loss: that loss (nats per token), or None if nothing was validated.
         since_best: validations that were due since then.
         val_step: the step that was validated last, or None.
-        val_loss: its loss (nats per token), where it is known.
-        end_step: a step at which training ended, and which was validated for that reason alone,
-            where its loss is lower than that of best_step; else 0.
+        val_loss: its loss (nats per token), if it is known.
+        end_step: a step at which training ended, and which was validated only for that reason,
+            if its loss is lower than that of best_step; else 0.
         end_loss: that loss (nats per token).
-        lora_rank: of the adapters that are trained; 0 where the weights themselves are.
+        lora_rank: of the adapters that are trained; 0 if the weights themselves are.
         lora_alpha: adapters count alpha / rank.
     """
 
@@ -75,7 +75,7 @@ class State:
         return self.loss_sum / self.loss_weight
 
     def after(self, loss: float, windows: int) -> State:
-        """Returns the state one step later, which had this loss and drew so many windows."""
+        """Returns the state one step later, which had this loss and drew `windows` windows."""
         return dataclasses.replace(
             self,
             step=self.step + 1,
@@ -93,11 +93,11 @@ class State:
 
     @property
     def own_loss(self) -> float | None:
-        """The validation loss of this very step (nats per token), where it is known."""
+        """The validation loss of this very step (nats per token), if it is known."""
         return self.val_loss if self.val_step == self.step else None
 
     def validated(self, loss: float, held_out: str, *, due: bool) -> State:
-        """Returns the state after a validation; losses are compared for the same windows alone.
+        """Returns the state after a validation; only losses of the same windows are compared.
 
         Args:
             loss: nats per token.

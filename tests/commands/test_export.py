@@ -95,7 +95,7 @@ def test_a_run_that_rotates_is_followed(place: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(command, "write", rotated)
     records = run("out", model_name=None, format="openai")
-    assert Notice("once more, from checkpoint/run1/model-3") in records
+    assert Notice("again, from checkpoint/run1/model-3") in records
     assert [prefix.name for prefix in found] == ["model-1", "model-3"]
     written, wanted = weights(Path("out/model.ckpt")), weights(Path("checkpoint/run1/model-3"))
     assert all(written[name].tobytes() == wanted[name].tobytes() for name in wanted)

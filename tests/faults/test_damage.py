@@ -304,4 +304,4 @@ def test_generate_is_not_led_astray_by_a_run_that_goes_on(
     monkeypatch.setattr(verb, "load_texts", rotated_away)
     lines = [str(record) for record in generate(GenerateConfig(length=3, seed=1, device="cpu"))]
     assert tries == [6, 8]
-    assert "once more, from checkpoint/run1/model-8" in lines
+    assert "again, from checkpoint/run1/model-8" in lines

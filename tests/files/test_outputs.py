@@ -78,7 +78,7 @@ def test_places_that_cannot_be_written_to_are_named(
     outputs.check_file(tmp_path / "a" / "b", overwrite=False)
     with pytest.raises(OutputError, match="is a folder"):
         outputs.check_file(tmp_path, overwrite=True)
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="is not a folder"):
         outputs.check_file(tmp_path / "file" / "below", overwrite=False)
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
     with pytest.raises(OutputError, match="cannot be written to"):
@@ -102,7 +102,7 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path(os.devnull)):
         for overwrite in (False, True):
-            with pytest.raises(OutputError, match=f"{path.name} is no regular file"):
+            with pytest.raises(OutputError, match=f"{path.name} is not a regular file"):
                 outputs.check_file(path, overwrite=overwrite)
 
 

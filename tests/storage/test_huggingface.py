@@ -187,7 +187,7 @@ def keep(*left_out: str, **changed: Any) -> Callable[[Path], None]:
         (lose("vocab.json"), MissingInputError, "vocab.json is missing"),
         (keep("ln_f.bias"), BadDataError, "lacks the weight ln_f.bias"),
         (keep(**{"ln_f.bias": np.zeros(3)}), BadDataError, r"float32 \(3,\)"),
-        (lambda f: (f / "config.json").write_text("<html>"), BadDataError, "is no JSON"),
+        (lambda f: (f / "config.json").write_text("<html>"), BadDataError, "is not JSON"),
         (lambda f: (f / "model.safetensors").write_text("x"), BadDataError, "safetensors"),
     ],
 )

@@ -64,11 +64,11 @@ def test_json_lines_hold_any_prompt(tmp_path: Path) -> None:
         ("p.txt", b"a\nb\xff\n", r"p\.txt, line 2: byte 2 of it \(0xff\) is not UTF-8 text"),
         ("p.txt", b"\n \n", r"p\.txt: no prompts in there"),
         ("p.txt", b"", r"p\.txt: no prompts in there"),
-        ("p.jsonl", b'{"prompt": "a"}\n{"prompt"\n', r"p\.jsonl, line 2 is no JSON"),
+        ("p.jsonl", b'{"prompt": "a"}\n{"prompt"\n', r"p\.jsonl, line 2 is not JSON"),
         ("p.jsonl", b'\n{"text": "a"}', r'line 2: not a record with a text in "prompt": {"text"'),
         ("p.jsonl", b'{"prompt": 3}', r"line 1: not a record"),
         ("p.jsonl", b'["prompt"]', r"line 1: not a record"),
-        ("p.jsonl", b"[" * 100_000, r"line 1 is no JSON that can be read: it nests too deep"),
+        ("p.jsonl", b"[" * 100_000, r"line 1 cannot be read as JSON: it nests too deep"),
         ("p.jsonl", b'{"prompt": "\\ud83d"}', r"line 1: the prompt holds U\+D83D, half a char"),
     ],
 )
@@ -118,7 +118,7 @@ def from_stdin(stdin: Any, options: str = "{}") -> str:
 def test_stdin_is_read_where_it_is_piped_and_nothing_else_is_given(tmp_path: Path) -> None:
     assert from_stdin({"input": "a\nb\n"}) == "['a', 'b']"
     assert from_stdin({"input": '\n{"prompt": "a"}\n{"prompt": "b\\n"}\n'}) == r"['a', 'b\n']"
-    assert from_stdin({"input": '{"prompt"}'}).startswith("BadDataError stdin, line 1 is no JSON")
+    assert from_stdin({"input": '{"prompt"}'}).startswith("BadDataError stdin, line 1 is not JSON")
     assert from_stdin({"input": "a"}, "{'prefix': ('x',)}") == "['x']"
     assert from_stdin({"input": "a"}, "{'prefix': ('x',), 'prompts': '-'}") == "['x', 'a']"
     assert from_stdin({"input": "a\nb\n"}, "{'prefix_file': '-'}") == r"['a\nb']"
