@@ -106,7 +106,7 @@ def members(folder: Path, prefix: Path) -> list[Path]:
 
 
 def written(folder: Path, prefix: Path, step: int) -> dict[str, IO[bytes]]:
-    """Returns the files that are another thing in the archive, where one checkpoint is alone."""
+    """Returns the files that differ in the archive, since it holds only one checkpoint."""
     files = {paths.POINTER: paths.pointer_text(prefix.name)}
     if step:
         files[paths.COUNTER] = f"{step}\n"

@@ -21,9 +21,9 @@ from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
 
 NORM_EPSILON = 1e-5
-# A disk with less than this is full, where a write was cut short.
+# If a write was cut short, a disk with less room than this is full.
 FULL_BELOW_BYTES = 1 << 20
-# Q8_0 quantises so many neighbours together.
+# How many neighbours Q8_0 quantises together.
 Q8_0_BLOCK = 32
 TENSOR_TYPES = {"float32": "F32", "float16": "F16", "q8_0": "Q8_0"}
 FILE_TYPES = {"float32": "ALL_F32", "float16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}

@@ -124,7 +124,7 @@ def card(model: Model, precision: str) -> str:
 
 
 def training(model: Model) -> Iterator[str]:
-    """Yields the card's lines on how the model was trained, where it was."""
+    """Yields the card's lines on how the model was trained, if it was."""
     state = model.state
     if state is None:
         return

@@ -23,13 +23,13 @@ class Model:
 
     Attributes:
         name: the base model that it is, or began with.
-        folder: where it lies.
+        folder: where it is.
         prefix: its checkpoint.
         hparams: its shape.
         vocabulary: its tokens and merges.
-        state: the state of the run's step, where gpt2cli trained it.
-        settings: those of the run's last invocation, where gpt2cli trained it.
-        advance: is told how many bytes of its weights were taken, and how many there are.
+        state: the state of the run's step, if gpt2cli trained it.
+        settings: those of the run's last invocation, if gpt2cli trained it.
+        advance: called with how many bytes of its weights were taken, and how many there are.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Model:
 
     @property
     def step(self) -> int:
-        """Steps that it was trained for; 0 where that is not known."""
+        """Steps that it was trained for; 0 if that is not known."""
         return paths.step_of(self.prefix)
 
     @property
@@ -86,5 +86,5 @@ class Model:
 
     @property
     def specials(self) -> Specials:
-        """The tokens that are no pieces of words."""
+        """The tokens that are not pieces of words."""
         return self.vocabulary.specials

@@ -16,7 +16,7 @@ CHECKPOINT = "model.ckpt"
 
 
 def write_openai(model: Model, folder: Path, config: ExportConfig) -> None:
-    """Writes the seven files, and one more where other tokens were added than OpenAI's.
+    """Writes the seven files, and one more if other tokens were added than OpenAI's.
 
     Raises:
         BadDataError: the checkpoint is damaged.

@@ -188,7 +188,7 @@ def draw(logits: Any, number: Any, *, temperature: Any, top_k: Any, top_p: Any, 
     best = tf.range(vocab) < tf.where(top_k > 0, top_k, vocab)  # (vocab,)
     ordered = tf.where(best, tf.sort(logits, axis=-1, direction="DESCENDING"), REMOVED)
     before = tf.cumsum(tf.nn.softmax(ordered), axis=-1, exclusive=True)  # (batch, vocab)
-    # Rounding may bring the sum beyond 1, where nothing is to be removed.
+    # Rounding may bring the sum beyond 1, even if nothing is to be removed.
     share = tf.where((top_p > 0) & (top_p < 1), top_p, 2.0)
     kept = tf.where((before < share) & best, ordered, float("inf"))
     lowest = tf.reduce_min(kept, axis=-1, keepdims=True)  # (batch, 1)
