@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -23,6 +22,7 @@ from gpt2cli.hparams import HParams, read_hparams
 from gpt2cli.storage import checkpoint
 from gpt2cli.text.tokenizer import Tokenizer
 from tests import models, oracle
+from tests.docs import pages
 from tests.interop.test_gpt_2_simple import gpt_2_simple
 from tests.text.test_tokenizer import TEXTS
 
@@ -161,18 +161,16 @@ def test_what_transformers_saves_comes_in(place: Path) -> None:
     assert len(str(ours)) > 60
 
 
-def readme_programs() -> list[str]:
-    """Returns the lines of Python in the README's section on export."""
-    readme = Path(__file__).parents[2] / "README.md"
-    section = readme.read_text(encoding="utf-8").split("### export\n")[1].split("\n### ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+def guide_programs() -> list[str]:
+    """Returns the programs in the guide to exports."""
+    return [program for _, program in pages.blocks(pages.page("export"), "python")]
 
 
 @needs("transformers")
 @needs("xllamacpp")
 @needs("gpt_2_simple")
-@pytest.mark.parametrize("program", readme_programs(), ids=lambda program: program.split()[1])
-def test_the_readmes_lines_open_every_format(program: str, place: Path) -> None:
+@pytest.mark.parametrize("program", guide_programs(), ids=lambda program: program.split()[1])
+def test_the_programs_of_the_guide_open_every_format(program: str, place: Path) -> None:
     destinations = {"transformers": "mine", "xllamacpp": "mine.gguf"}
     destinations |= {"gpt_2_simple": "models/mine", "tensorflow": "served/mine"}
     module = program.split()[1].strip(";")

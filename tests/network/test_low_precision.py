@@ -13,12 +13,12 @@ from gpt2cli.hparams import HParams, read_hparams
 from gpt2cli.network import rounding
 from gpt2cli.text.tokenizer import read_tokenizer
 from tests import models, oracle
+from tests.docs import pages
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
 HPARAMS = models.SMALL
 TINY = Path(gpt2cli.__file__).parent / "data" / "tiny"
-README = Path(__file__).parents[2] / "README.md"
 
 
 def logits(weights: Any, hparams: HParams, tokens: Any) -> Any:
@@ -89,7 +89,7 @@ def test_the_perplexity_of_tiny_in_int8_is_within_one_percent() -> None:
 
     hparams = read_hparams(TINY / "hparams.json")
     tokenizer = read_tokenizer(TINY / "encoder.json", TINY / "vocab.bpe")
-    text = README.read_text(encoding="utf-8").encode("ascii", "ignore").decode()
+    text = pages.everything().encode("ascii", "ignore").decode()
     tokens = np.array(tokenizer.encode(text)[: 16 * 128], np.int32)
     windows = np.concatenate([tokens.reshape(-1, 128), np.full((16, 1), -1, np.int32)], axis=1)
     scores = {}

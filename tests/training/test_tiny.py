@@ -16,16 +16,16 @@ from gpt2cli.hparams import read_hparams
 from gpt2cli.records import StepReport, Validation
 from gpt2cli.text import batches
 from gpt2cli.text.tokenizer import read_tokenizer
+from tests.docs import pages
 from tests.training.steps import loss_of
 
 TINY = Path(gpt2cli.__file__).parent / "data" / "tiny"
-README = Path(__file__).parents[2] / "README.md"
 STEPS = 200
 
 
 def fine_tuned(run_name: str, **options: Any) -> list[Any]:
     settings: dict[str, Any] = {
-        "dataset": (str(README),),
+        "dataset": (str(pages.DOCS),),
         "model_name": "tiny",
         "run_name": run_name,
         "seed": 1,
@@ -80,7 +80,7 @@ def test_bfloat16_follows_float32_over_200_steps() -> None:
 
     hparams = read_hparams(TINY / paths.HPARAMS)
     tokenizer = read_tokenizer(TINY / paths.ENCODER, TINY / paths.MERGES)
-    tokens = np.array(tokenizer.encode(README.read_text(encoding="utf-8")), np.uint16)
+    tokens = np.array(tokenizer.encode(pages.everything()), np.uint16)
     curves = []
     for precision in ("float32", "bfloat16"):
         weights = gpt2.to_variables(checkpoint.load(TINY / "model.ckpt", hparams.shapes()))

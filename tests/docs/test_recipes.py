@@ -1,10 +1,9 @@
-"""The recipes in the README for unattended runs: scripts that parse, units that systemd takes."""
+"""The recipes for unattended runs: scripts that parse, units that systemd takes."""
 
 from __future__ import annotations
 
 import configparser
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -13,14 +12,12 @@ from pathlib import Path
 import pytest
 
 from gpt2cli.errors import TryLaterError
-
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = README[README.index("## Unattended") : README.index("## Exit codes")]
+from tests.docs import pages
+from tests.docs.pages import ROOT
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+    return [content for _, content in pages.blocks(pages.page("unattended"), language)]
 
 
 def test_every_script_is_one() -> None:

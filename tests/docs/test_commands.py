@@ -1,6 +1,7 @@
-"""Every command line in the README runs, with `tiny` in place of OpenAI's models, or says why not.
+"""Every command line in the README and the guides runs, with `tiny` in place of OpenAI's models.
 
-What is long is made short by the environment, as the README says that every option can be.
+Those that do not run here are listed with the reason. What is long is made short by the environment,
+as the README says that every option can be.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,24 +18,28 @@ from pathlib import Path
 import pytest
 
 import gpt2cli
+from tests.docs import pages
 from tests.misbehaving_server import Server
 from tests.warm import Warm
 
-README = Path(__file__).parent.parent / "README.md"
 TINY = Path(gpt2cli.__file__).parent / "data" / "tiny"
 # By how they begin: commands that are not run here, and why.
 ELSEWHERE = {
-    "python3 -m venv .venv && . .venv/bin/activate && pip install '.[fa": "test_readme.py runs it",
+    "python3 -m venv .venv && . .venv/bin/activate && pip install '.[fa": "test_pages.py runs it",
     "python3 -m venv .venv && . .venv/bin/activate && pip install '.[dev,": ".ci/run does this",
     "pip install -e '.[dev,interop]'": ".ci/run does this, and it needs the network",
     "pip install '.[gpu]'": "gigabytes that need a GPU",
     "pytest -m gpu": "needs a GPU",
     "python -m tests.bench --gpu": "needs a GPU",
     "ruff check . &&": ".ci/run does this",
-    'pytest -m "not slow"': "it would run this test",
+    "pytest tests/": "it is a test",
+    "pytest  #": "it would run this test",
+    "pytest -m network": "needs the network",
+    "python -m tests.bench --quick": "takes minutes, and other programs' environments",
+    ".ci/run": "it would run this test",
     "export TF_CONFIG=": "several machines; tests/distributed does it on one",
     "gpt2cli finetune texts/ --multi-gpu --batch-size 16": "several machines, as above",
-    "#!/bin/bash\n#SBATCH": "SLURM; test_recipes.py looks at its syntax",
+    "#!/bin/bash\n#SBATCH": "SLURM; test_recipes.py runs it with a stand-in",
     "#!/bin/sh\ncd /mnt/work": "test_recipes.py runs it",
     "#!/bin/sh\n# nightly.sh": "test_recipes.py runs it",
     "docker build": "Docker",
@@ -60,7 +64,9 @@ for file in poems/a.txt more/deep/b.txt my-texts/c.txt texts/d.txt text.txt poem
 done
 # Long enough to be validated.
 for line in {1..80}; do cat text.txt; done >> my-texts/c.txt
-printf 'text,likes\\nThe cat sat on the mat.,3\\n' > tweets.csv
+printf 'text,likes\\n' > tweets.csv
+for line in {1..80}; do echo 'The cat sat on the mat beside the dog.,3'; done >> tweets.csv
+echo "The dog sat on the log." > held-out.txt
 printf '{"body": "The cat sat on the mat."}\\n' | gzip > posts.jsonl.gz
 printf 'The cat sat on the mat.\\n' | gzip > dump.gz
 printf 'The cat sat on the mat.\\n' > botchan.txt
@@ -71,9 +77,8 @@ gpt2cli export ../downloads/gpt2-medium --model-name 124M
 
 
 def commands() -> Iterator[str]:
-    """Yields every command line, and every whole script, in the README's order."""
-    text = README.read_text(encoding="utf-8")
-    for language, block in re.findall(r"^```(sh|console)\n(.*?)^```$", text, re.M | re.S):
+    """Yields every command line, and every whole script, in the order of the pages."""
+    for language, block in pages.blocks(pages.everything(), "sh|console"):
         if block.startswith("#!"):
             yield block
             continue
@@ -101,7 +106,7 @@ def write_pins(path: Path, url: str, models: tuple[str, ...]) -> dict[str, bytes
     return {f"{model}/{name}": data for model in models for name, data in content.items()}
 
 
-def test_each_command_that_is_not_run_is_in_the_readme_once() -> None:
+def test_each_command_that_is_not_run_is_on_the_pages_once() -> None:
     for begin in ELSEWHERE:
         assert [begin for command in commands() if command.startswith(begin)] == [begin]
 
@@ -111,7 +116,7 @@ def test_every_command_works(tmp_path: Path) -> None:
     place, programs = tmp_path / "work", tmp_path / "bin"
     place.mkdir()
     programs.mkdir()
-    shutil.copy(README, place)
+    shutil.copy(pages.README, place)
     shutil.copytree(TINY, place / "models" / "124M")
     run = [command for command in commands() if not is_elsewhere(command)]
     with Server({}) as server, Warm(programs):

@@ -1,25 +1,27 @@
-"""Rewrites the tables of options in the README from the code.
-
-    python -m tests.readme_options
-
-The tables stand between the heading `## Options` and the next one of its kind.
-"""
+"""The tables of options in gpt2cli/docs/options.md, made from the code."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from gpt2cli.application import COMMANDS
 from gpt2cli.config.shared import Shared
 from gpt2cli.options import Option, flag, options
 
-ROOT = Path(__file__).parent.parent
-SECTION = re.compile(r"(?<=^## Options\n).*?(?=^## )", re.MULTILINE | re.DOTALL)
 HEAD = "| option | default | |\n|---|---|---|"
+OPENING = """# Options
+
+Made from the code by `python -m tests.docs`; `gpt2cli COMMAND --help` shows the same.
+
+- Names are gpt-2-simple's, with `-` or `_` as you like: `--run-name` and `--run_name` are the same. So
+  are `--overwrite True` and `--overwrite`, and `--dataset FILE` and `FILE`.
+- Every option can come from the environment: `GPT2CLI_FINETUNE_STEPS=100` is `finetune --steps 100`. Of
+  a repeatable option, as in `GPT2CLI_GENERATE_PREFIX`, each line is a value.
+- `gpt2cli --install-completion` teaches your shell to complete them.
+
+## Every command"""
 WORDS = {int: "INT", float: "FLOAT", str: "TEXT"}
 
 
@@ -64,24 +66,10 @@ def table(config: type[Shared], without: set[str]) -> str:
     return "\n".join(rows)
 
 
-def tables() -> Iterator[str]:
-    """Yields the parts of the section."""
+def page() -> str:
+    """Returns the page of all options."""
     shared = {field.name for field, _, _ in options(Shared)}
-    yield "Of every command:"
-    yield table(Shared, set())
+    parts = [OPENING, table(Shared, set())]
     for command, config in COMMANDS.items():
-        yield f"### Options of {command}"
-        yield table(config, shared)
-
-
-def section() -> str:
-    """Returns what stands below the heading."""
-    return "\n" + "\n\n".join(tables()) + "\n\n"
-
-
-if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    if not SECTION.search(text):
-        raise SystemExit("README.md has no section `## Options`")
-    readme.write_text(SECTION.sub(lambda _: section(), text), encoding="utf-8")
+        parts += [f"## {command}", table(config, shared)]
+    return "\n\n".join(parts) + "\n"
