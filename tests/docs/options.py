@@ -15,10 +15,10 @@ OPENING = """# Options
 
 Made from the code by `python -m tests.docs`; `gpt2cli COMMAND --help` shows the same.
 
-- Names are gpt-2-simple's, with `-` or `_` as you like: `--run-name` and `--run_name` are the same. So
-  are `--overwrite True` and `--overwrite`, and `--dataset FILE` and `FILE`.
-- Every option can come from the environment: `GPT2CLI_FINETUNE_STEPS=100` is `finetune --steps 100`. Of
-  a repeatable option, as in `GPT2CLI_GENERATE_PREFIX`, each line is a value.
+- Names are gpt-2-simple's, with `-` or `_` as you like: `--run-name` and `--run_name` are the same.
+  So are `--overwrite True` and `--overwrite`, and `--dataset FILE` and `FILE`.
+- The environment can give every option: `GPT2CLI_FINETUNE_STEPS=100` means `finetune --steps 100`.
+  Of a repeatable option, as in `GPT2CLI_GENERATE_PREFIX`, each line is a value.
 - `gpt2cli --install-completion` teaches your shell to complete them.
 
 ## Every command"""

@@ -1,7 +1,7 @@
 """Every command line in the README and the guides runs, with `tiny` in place of OpenAI's models.
 
-Those that do not run here are listed with the reason. What is long is made short by the environment,
-as the README says that every option can be.
+Those that do not run here are listed with the reason. What is long is made short by the
+environment, as the README says that every option can be.
 """
 
 from __future__ import annotations
@@ -32,11 +32,8 @@ ELSEWHERE = {
     "pytest -m gpu": "needs a GPU",
     "python -m tests.bench --gpu": "needs a GPU",
     "ruff check . &&": ".ci/run does this",
-    "pytest tests/": "it is a test",
     "pytest  #": "it would run this test",
-    "pytest -m network": "needs the network",
     "python -m tests.bench --quick": "takes minutes, and other programs' environments",
-    ".ci/run": "it would run this test",
     "export TF_CONFIG=": "several machines; tests/distributed does it on one",
     "gpt2cli finetune texts/ --multi-gpu --batch-size 16": "several machines, as above",
     "#!/bin/bash\n#SBATCH": "SLURM; test_recipes.py runs it with a stand-in",

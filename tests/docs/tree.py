@@ -26,7 +26,7 @@ def floors() -> str:
 
 def tree() -> str:
     """Returns the tree of files, in the order of the floors."""
-    names = [name for names in reversed(FLOORS) for name in sorted(names, key=is_folder)]
+    names = [name for names in reversed(FLOORS) for name in sorted(names, key=in_order)]
     places = [PACKAGE / name if is_folder(name) else PACKAGE / f"{name}.py" for name in names]
     lines = ["gpt2cli/"]
     for place in places:
@@ -35,6 +35,11 @@ def tree() -> str:
     for name, phrase in FOLDERS.items():
         lines.append(row("", "└──" if name == last else "├──", f"{name}/", phrase))
     return "\n".join(lines) + "\n"
+
+
+def in_order(name: str) -> tuple[bool, str]:
+    """Returns what sorts a floor: its modules first, then its rooms."""
+    return is_folder(name), name
 
 
 def is_folder(name: str) -> bool:
