@@ -36,7 +36,7 @@ def main() -> None:
     """Runs the command line and exits with the code that tells how it went."""
     replace_closed_outputs()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Where the locale has no such character, a `?` is better than no text.
+        # If the locale has no such character, a `?` is better than no text.
         sys.stdout.reconfigure(errors="replace")
     try:
         raise_on_signals()
@@ -64,10 +64,10 @@ def run_command(arguments: list[str]) -> int:
 
 
 def code_of(error: OSError | SystemExit) -> int:
-    """Returns the exit code where the system refuses, or Typer ends the process itself.
+    """Returns the exit code if the system refuses, or Typer ends the process itself.
 
     Raises:
-        OSError: it is no refusal of the system's.
+        OSError: the system did not refuse.
     """
     # Typer answers a closed pipe by ending the process, with 1.
     cause = error.__context__ if isinstance(error, SystemExit) else error
@@ -75,15 +75,15 @@ def code_of(error: OSError | SystemExit) -> int:
         return int(error.code or 0)
     if isinstance(cause, BrokenPipeError):
         code = BROKEN_PIPE_EXIT_CODE
-    # Files that cannot be written are told elsewhere, by their names.
+    # Other code reports files that cannot be written, by their names.
     elif isinstance(cause, OSError) and cause.filename is None and cause.errno in FULL_DISK:
         code = refuse(DiskError(f"Cannot write to stdout: {cause.strerror}."))
     elif isinstance(cause, OSError) and cause.errno is not None:
-        # What is written is told by atomic.disk_errors: this is of something that is read.
+        # atomic.disk_errors reports what is written: this is about something that is read.
         return refuse(reading.refusal(cause))
     else:
         raise error
-    # What Python still holds for stdout must not fail once more at exit.
+    # What Python still holds for stdout must not fail again at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
     return code
 
@@ -130,7 +130,7 @@ def show(record: Record, settings: Shared) -> None:
 
 
 def deliver(text: str) -> None:
-    """Prints text on stdout, where it must arrive.
+    """Prints text on stdout; it must arrive.
 
     Raises:
         BrokenPipeError: nobody reads it any more.
@@ -141,17 +141,17 @@ def deliver(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        # What Python still holds for stdout must not fail once more at exit.
+        # What Python still holds for stdout must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
         raise DiskError(f"Cannot write to stdout: {error.strerror}.") from error
 
 
 def offer(text: str) -> None:
-    """Prints text on stdout, where somebody still reads it."""
+    """Prints text on stdout, if somebody still reads it."""
     try:
         print(text, end="", flush=True)
     except OSError:
-        # A closed pipe or a full disk must not end a training run, nor fail once more at exit.
+        # A closed pipe or a full disk must not end a training run, nor fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
 
 
@@ -165,7 +165,7 @@ def refuse(error: Exception) -> int:
 
 
 def say(line: str) -> None:
-    """Prints a line on stderr, where somebody still reads it."""
+    """Prints a line on stderr, if somebody still reads it."""
     try:
         print(message(line), file=sys.stderr, flush=True)
     except OSError:

@@ -84,7 +84,7 @@ def chosen_stride(config: EvaluateConfig, n_ctx: int) -> int:
 
 
 def check_any(tokens: Tokens, tokenizer: Tokenizer, name: str) -> None:
-    """Raises BadDataError where a text is nothing but borders of documents."""
+    """Raises BadDataError if a text is nothing but borders of documents."""
     if not (tokens != tokenizer.end_of_text).any():
         raise BadDataError(f"{name}: there is no token to judge. Give more text.")
 

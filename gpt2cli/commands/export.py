@@ -70,7 +70,7 @@ def export(config: ExportConfig) -> Iterator[Record]:
 
 
 def check_library(kind: str) -> None:
-    """Raises UsageError where a format's library is not installed."""
+    """Raises UsageError if a format's library is not installed."""
     library = LIBRARIES.get(kind)
     if library and find_spec(library) is None:
         raise UsageError(
@@ -143,7 +143,7 @@ def bar(config: ExportConfig) -> Iterator[Callable[[int, int], object]]:
 
 
 def state_of(prefix: Path) -> State | None:
-    """Returns the state of a checkpoint; None where gpt2cli did not train it.
+    """Returns the state of a checkpoint; None if gpt2cli did not train it.
 
     Raises:
         BadDataError: it is damaged, or was removed.

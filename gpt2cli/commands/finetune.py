@@ -57,7 +57,7 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
 
 
 def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
-    """Trains, alone or as one of several processes; yields what happens."""
+    """Trains in one process or as one of several; yields what happens."""
     setup.check_divisible(config.batch_size, together.size if together else 1)
     corpus, held_out = yield from find_texts(config)
     folder = paths.run_folder(config.checkpoint_dir, config.run)
@@ -191,7 +191,7 @@ def computed(job: Job) -> Iterator[Record]:
         yield Notice(f"device: {device}, {devices.describe_precision(config.precision)}")
         members = workers.gathered(config, job.together, job.line, lambda: stop.signum)
         yield from map(Notice, members.remarks(config))
-        # Where there are others, they are told first: see `loop.drive`.
+        # If there are other processes, they learn of the signal first: see `loop.drive`.
         with (
             stop.at_once(setup.what_is_safe(step)) if members.alone else contextlib.nullcontext(),
             out_of_memory.explained(config, memory.remedy(job.needed), "Nothing was changed."),
@@ -221,7 +221,7 @@ def prepared(config: FinetuneConfig, folder: Path, start: CheckpointSource) -> I
 
 
 def noted(records: Iterator[Record], folder: Path | None) -> Iterator[Record]:
-    """Yields records, and writes them into the run folder, where one is given."""
+    """Yields records, and writes them into the run folder, if one is given."""
     if folder is None:
         yield from records
         return

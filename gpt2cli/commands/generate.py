@@ -88,7 +88,7 @@ def delivered(
 
 
 def check_destination(config: GenerateConfig) -> None:
-    """Raises OutputError where the output cannot go where the config wants it."""
+    """Raises OutputError if the output cannot go where the config wants it."""
     if config.destination_path is not None:
         outputs.check_file(Path(config.destination_path), overwrite=config.overwrite)
     elif config.files:
@@ -144,7 +144,7 @@ def to_file(
 
 
 class Growth:
-    """Tells how far the samples are, where their text does not.
+    """Shows how far the samples are, if their text does not.
 
     Attributes:
         done: samples that have ended.
@@ -164,7 +164,7 @@ class Growth:
         self._meter.__exit__()
 
     def of(self, rows: list[Row], writer: Writer) -> Iterator[Iterator[Record]]:
-        """Lets rows grow to their ends; yields, whenever they have grown, what is to be told."""
+        """Lets rows grow to their ends; yields the progress whenever they have grown."""
         growing = writer.grow(rows)
         if not self.done:
             growing = self._meter.named(growing, COMPILING)

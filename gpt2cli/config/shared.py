@@ -122,7 +122,7 @@ class SourceOptions(RunOptions):
         """Checks what no single option shows.
 
         Raises:
-            UsageError: options contradict each other, or --checkpoint is no step.
+            UsageError: options contradict each other, or --checkpoint is not a step.
         """
         super().__post_init__()
         if self.model_name is not None and self.run_name is not None:

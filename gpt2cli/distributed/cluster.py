@@ -20,11 +20,11 @@ TF_CONFIG = "TF_CONFIG"
 JOBS = ("chief", "worker")
 # A name, an address, or one of IPv6 in brackets; and a port.
 ADDRESS = re.compile(r"(?P<host>[\w.-]+|\[[0-9A-Fa-f:.%\w]+\]):(?P<port>[0-9]{1,5})")
-# Options that may differ between workers: where things lie, and what is told.
+# Options that may differ between workers: where things are, and what is printed.
 OWN = {"dataset", "val_dataset", "model_name", "model_dir", "checkpoint_dir", "device"}
 OWN |= {"quiet", "verbose", "offline", "memory_check", "gpu_memory_limit", "wait_minutes"}
 SLURM = ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
-# More than a node has, where no GPU is to be given out.
+# More than a node has, for when no GPU is to be given out.
 MANY = 4096
 # The longest value that is compared as it is (characters).
 MOST_VALUE = 200
@@ -53,12 +53,12 @@ class Cluster:
         return len(self.addresses)
 
     def name(self, number: int) -> str:
-        """Returns how a worker is told to a person."""
+        """Returns how messages name a worker."""
         return f"worker {number} ({shortened(self.addresses[number], 80)})"
 
 
 def read(config: FinetuneConfig) -> Cluster | None:
-    """Returns the processes that are to train together, or None where this is the only one.
+    """Returns the processes that are to train together, or None if this is the only one.
 
     Raises:
         UsageError: the environment does not say it properly, or --multi-gpu is missing.
@@ -111,12 +111,12 @@ def jobs_of(facts: Any) -> dict[str, list[str]]:
         ValueError: they are not what they should be.
     """
     if not isinstance(facts, dict):
-        raise ValueError("it is no object")
+        raise ValueError("it is not an object")
     named = facts.get("cluster", {})
     if wrong := [name for name in facts if name.lower() == "cluster" != name]:
         raise ValueError(f"{shortened(wrong[0])!r} is written 'cluster'")
     if not isinstance(named, dict):
-        raise ValueError("its 'cluster' is no object")
+        raise ValueError("its 'cluster' is not an object")
     jobs = {name: places for name, places in named.items() if places}
     if not jobs and facts.get("task"):
         raise ValueError("it has a 'task', and no 'cluster' that it is of")
@@ -125,7 +125,7 @@ def jobs_of(facts: Any) -> dict[str, list[str]]:
             f"its jobs are {shortened(', '.join(jobs))}; {' and '.join(JOBS)} are known"
         )
     if wrong := [name for name, places in jobs.items() if not isinstance(places, list)]:
-        raise ValueError(f"its {wrong[0]!r} is no list of host:port")
+        raise ValueError(f"its {wrong[0]!r} is not a list of host:port")
     if len(jobs.get("chief", [])) > 1:
         raise ValueError("it has more than one chief")
     return jobs
@@ -143,7 +143,7 @@ def task_of(facts: dict[str, Any], jobs: dict[str, list[str]]) -> tuple[str, int
     kind, index = task.get("type"), task.get("index")
     if not isinstance(index, (int, str)) or not re.fullmatch(r"[0-9]+", str(index)):
         shown = shortened(json.dumps(index))
-        raise ValueError(f"the task's 'index' is {shown}, which is no number from 0")
+        raise ValueError(f"the task's 'index' is {shown}, which is not a number from 0")
     if not isinstance(kind, str) or int(index) >= len(jobs.get(kind, [])):
         raise ValueError(f"it names no task {shortened(index, 20)} of {shortened(repr(kind))}")
     return kind, int(index)
@@ -160,7 +160,7 @@ def host_and_port(address: object) -> tuple[str, int]:
         raise ValueError(f"{shortened(repr(address))} is not host:port")
     host = found["host"].strip("[]")
     try:
-        # What can be no name of a host is no OSError where it is asked for.
+        # Looking up what cannot be a host's name does not raise OSError.
         _ = ipaddress.ip_address(host) if found["host"] != host else host.encode("idna")
     except ValueError as error:
         raise ValueError(f"{shortened(repr(address))} is not host:port") from error
@@ -208,7 +208,7 @@ def facts(config: FinetuneConfig, **others: str) -> dict[str, str]:
 
 
 def brief(value: str) -> str:
-    """Returns a value, or its hash where it is long: what workers say to each other is bounded."""
+    """Returns a value, or its hash if it is long: what workers say to each other is bounded."""
     if len(value) <= MOST_VALUE:
         return value
     return f"SHA-256 {hashlib.sha256(value.encode(errors='surrogatepass')).hexdigest()}"

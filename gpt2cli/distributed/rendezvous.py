@@ -1,4 +1,4 @@
-"""Where workers meet before TensorFlow starts, compare what they train, and wait for each other."""
+"""The rendezvous of workers before TensorFlow starts: they compare what they train, and wait."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Line:
 def meet(cluster: Cluster, mine: Mapping[str, str], seed: int, minutes: float) -> Line:
     """Waits until all are here and agree on what they train; returns what connects them.
 
-    They speak at the address of the first one, where TensorFlow will listen afterwards.
+    They speak at the address of the chief, at which TensorFlow will listen afterwards.
 
     Raises:
         BadDataError: a worker has other options, or starts from or trains on something else.
@@ -175,7 +175,7 @@ def lead(cluster: Cluster, mine: Mapping[str, str], seed: int, deadline: float) 
 def greeting(
     hello: Mapping[str, Any] | None, cluster: Cluster, here: Mapping[int, socket.socket]
 ) -> tuple[int, dict[str, str] | None]:
-    """Returns the number and facts that a worker greets with; no facts where it is none of ours."""
+    """Returns the number and facts that a worker greets with; no facts if it is none of ours."""
     number, facts = (hello or {}).get("number"), (hello or {}).get("facts")
     # Somebody who knocks at every port, or who comes twice.
     if type(number) is not int or not 0 < number < cluster.size or number in here:
@@ -186,7 +186,7 @@ def greeting(
 
 
 def absent(cluster: Cluster, here: Mapping[int, socket.socket]) -> str:
-    """Returns what is to be told where some have not come."""
+    """Returns the message that some workers have not come."""
     missing = [cluster.name(n) for n in range(1, cluster.size) if n not in here]
     names = shortened(", ".join(missing), 300)
     return f"{names} did not come in time (--wait-minutes). Try again later."
@@ -201,7 +201,7 @@ def check(answer: Mapping[str, Any]) -> None:
 
 
 def gone(cluster: Cluster, number: int) -> str:
-    """Returns what is to be told of a worker that went away."""
+    """Returns the message that a worker went away."""
     return f"{cluster.name(number)} went away before training began. Try again later."
 
 
@@ -214,7 +214,7 @@ def tell(connections: Mapping[int, socket.socket], message: Mapping[str, Any]) -
 def difference(
     cluster: Cluster, number: int, ours: Mapping[str, str], theirs: Mapping[str, str]
 ) -> str:
-    """Returns in what a worker differs from the first one; empty where it does not."""
+    """Returns in what a worker differs from the first one; empty if it does not."""
     names = (name for name in ours if theirs.get(name) != ours[name])
     told = [
         f"{name} is {shortened(repr(theirs.get(name)), 60)}, not {shortened(repr(ours[name]), 60)}"

@@ -76,7 +76,7 @@ class Callers:
         return None, None
 
     def _has_line(self, connection: socket.socket) -> bool:
-        """Returns whether a whole line has come; hangs up where none will."""
+        """Returns whether a whole line has come; hangs up if none will."""
         connection.setblocking(False)
         try:
             begun = connection.recv(MOST_BYTES, socket.MSG_PEEK)
@@ -93,11 +93,11 @@ class Callers:
 
 
 def listening(cluster: Cluster) -> socket.socket:
-    """Returns a socket that listens at this worker's address, and at no other of the machine's.
+    """Returns a socket that listens at this worker's address, and at no other one.
 
     Raises:
         TryLaterError: it is in use.
-        UsageError: it is no address of this machine.
+        UsageError: this machine does not have that address.
     """
     host, port = host_and_port(cluster.addresses[cluster.number])
     fault: OSError = OSError("it has no address")
@@ -132,7 +132,7 @@ def places(cluster: Cluster, host: str, port: int) -> list[tuple[int, tuple[Any,
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     hosts = {host_and_port(address)[0] for address in cluster.addresses}
     inner = all(ipaddress.ip_address(str(f[4][0]).partition("%")[0]).is_loopback for f in found)
-    # Some systems know their own name as 127.0.1.1 alone, where no other machine would reach it.
+    # Some systems know their own name only as 127.0.1.1, which no other machine reaches.
     if inner and len(hosts) > 1 and host == socket.gethostname():
         return [(socket.AF_INET, ("", port))]
     return [(family, address) for family, _, _, _, address in found]
@@ -153,7 +153,7 @@ def sent(connection: socket.socket, message: Mapping[str, Any]) -> None:
 
 
 def received(connection: socket.socket, seconds: float) -> dict[str, Any] | None:
-    """Returns the line of JSON that comes; empty where it is none, or late; None: it hung up.
+    """Returns the line of JSON that comes; empty if it is none, or late; None: it hung up.
 
     Args:
         connection: where it comes from.

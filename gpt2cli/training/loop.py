@@ -60,7 +60,7 @@ def drive(
             raise
         yield from rescued(training)
         raise out_of_memory.refusal(error, config, memory.remedy(needed), training.safe) from error
-    # A validation alone is not worth a save where somebody wants to leave.
+    # Only a validation is not worth a save if a signal has asked to stop.
     waits = stop and training.state.step == began
     if team.leads and not training.is_saved and not waits:
         yield Saved(training.state.step, str(training.save()))
@@ -129,7 +129,7 @@ def is_report_due(config: FinetuneConfig, training: Session, stop: Stop) -> bool
 
 
 def rescued(training: Session) -> Iterator[Record]:
-    """Saves the steps that were whole when memory ran out, where no update was left half-way."""
+    """Saves the steps done when memory ran out, unless an update was left half-way."""
     if training.team.alone and training.is_intact:
         with contextlib.suppress(tf.errors.OpError):
             yield from training.reports()
@@ -179,14 +179,14 @@ def after_step(
 
 
 def out_of_time(config: FinetuneConfig, seconds: float) -> str | None:
-    """Returns that the time for training is over, or None where it is not."""
+    """Returns that the time for training is over, or None if it is not."""
     if 0 < config.max_minutes * 60 <= seconds:
         return f"{config.max_minutes:g} minutes are over."
     return None
 
 
 def no_gain(config: FinetuneConfig, state: State) -> str | None:
-    """Returns that patience is at its end, or None where it is not."""
+    """Returns that patience is at its end, or None if it is not."""
     if 0 < config.patience <= state.since_best:
         return (
             f"No gain in {state.since_best} validations; the best was step {state.best_step} "

@@ -19,13 +19,13 @@ from gpt2cli.text.batches import LEAST
 FLOAT_BYTES = 4
 # TensorFlow itself and the programs that XLA makes (bytes).
 PROGRAM_BYTES = 900_000_000
-# Rows of logits that are held at once, where memory is saved and where not, and how often over
+# Rows of logits held at once, with and without gradient checkpointing, and in how many copies
 # (network/loss.py).
 LOGIT_ROWS, MORE_LOGIT_ROWS, LOGIT_COPIES = 256, 1024, 2
 # What a block keeps for its way back, fitted to measured runs: hidden states of the embedding's
 # width for each position, and scores for each pair of positions, of which causality leaves half.
-# The pieces that a CPU computes (network/pieces.py) keep less, and most of it for one block alone;
-# what positions attend to is kept for all, save where memory is to be saved.
+# The pieces that a CPU computes (network/pieces.py) keep less, and most of it for only one block;
+# what positions attend to is kept for all, unless gradient checkpointing recomputes it.
 KEPT_STATES, KEPT_SCORES = 22, 1.2
 PIECES_STATES, PIECES_SCORES, PIECES_SHARES = 11, 2.0, 0.6
 # On a GPU, reckoned from what the graph keeps and not yet measured on a card. Numbers that a block
@@ -142,7 +142,7 @@ class Run:
         return width * narrow + FLOAT_BYTES * ((1 if self.rank else 2) * embeddings + gradients)
 
     def _blocks(self, rows: int) -> float:
-        """What all blocks keep for the way back of so many positions (numbers)."""
+        """What all blocks keep for the backward pass over `rows` positions (numbers)."""
         shape = self.hparams
         states, scores = rows * shape.n_embd, rows * self.window * shape.n_head
         kept, once = KEPT_STATES * states + KEPT_SCORES * scores, 0.0
@@ -157,7 +157,7 @@ class Run:
         return shape.n_layer * (kept + shares) + once
 
     def _update(self) -> float:
-        """What the gradients take, and the largest one once more (bytes)."""
+        """What the gradients take, and a copy of the largest one (bytes)."""
         largest = 0 if self.rank else self.hparams.n_vocab * self.hparams.n_embd
         return FLOAT_BYTES * ((self.trained if self.gathers else largest) + largest)
 
@@ -271,9 +271,9 @@ def of_gpu(config: ComputeOptions) -> str:
 
 
 def free_bytes(device: str, limit: int | None = None) -> float:
-    """Returns the memory that is free for a run: the GPU's where there is one, else the machine's.
+    """Returns the memory that is free for a run: the GPU's if there is one, else the machine's.
 
-    The machine's is less where a container's limit leaves less.
+    A container's limit can lower the machine's.
 
     Args:
         device: auto, cpu or gpu.

@@ -40,7 +40,7 @@ def load(
         state: says whether adapters are trained, and what random ones follow from.
         folder: the run folder, into which the weights go that adapters are trained beside.
         frozen: the type in which those weights are held.
-        writes: whether they are put there, or only read from where they lie.
+        writes: whether they are put there, or only read from where they are.
 
     Raises:
         BadDataError: a checkpoint is damaged.

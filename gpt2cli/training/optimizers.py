@@ -14,7 +14,7 @@ import tensorflow as tf
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 # Shazeer & Stern 2018, section 9: ε₁, d and the exponent of β₂.
 ADAFACTOR_EPSILON, ADAFACTOR_CLIP, ADAFACTOR_DECAY = 1e-30, 1.0, 0.8
-# Share of a vector's mean square below which a square is rounding alone: that of the keys' bias,
+# Share of a vector's mean square below which a square is only rounding: that of the keys' bias,
 # which would else be made as long as the others, and differ from machine to machine.
 ADAFACTOR_ROUNDING = 1e-10
 
@@ -56,7 +56,7 @@ class Optimizer:
             The operation that is done last, if there is any.
         """
         before: list[Any] = []
-        # The largest last: what is made of it finds room where all others have been.
+        # The largest last: its temporaries reuse the memory that all others have freed.
         for name in sorted(gradients, key=lambda name: gradients[name].shape.num_elements()):
             gradient = gradients[name]
             with tf.control_dependencies(before):

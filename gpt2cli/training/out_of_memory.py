@@ -35,7 +35,7 @@ def is_memory(error: tf.errors.OpError) -> bool:
 
 @contextlib.contextmanager
 def explained(config: ComputeOptions, remedy: str, safe: str = "") -> Iterator[None]:
-    """Within the block memory that runs out is told with what is safe and what would fit.
+    """Turns running out of memory in the block into an error: what is safe, what would fit.
 
     Args:
         config: the settings.
@@ -66,7 +66,7 @@ def refusal(
 
 
 def asked(message: str) -> float:
-    """Returns how much a message says was asked for (bytes); 0 where it does not say."""
+    """Returns how much a message says was asked for (bytes); 0 if it does not say."""
     if found := SHAPE.search(message):
         kind: Any = getattr(tf, {"float": "float32", "half": "float16"}.get(found[2], found[2]))
         lengths = [int(length) for length in found[1].split(",") if length]

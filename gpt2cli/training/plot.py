@@ -27,7 +27,7 @@ def draw(folder: Path) -> None:
 
 
 def figure(history: run_log.History, title: str) -> Any:
-    """Returns the picture of a run's history: a figure of matplotlib's.
+    """Returns the picture of a run's history: a matplotlib figure.
 
     Losses are in nats per token. The losses of single steps are faint, their average and the
     validation are not; the lowest validation is ringed.

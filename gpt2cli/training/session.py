@@ -45,7 +45,7 @@ class Session:
     def __init__(
         self, config: FinetuneConfig, start: CheckpointSource, state: State, data: Data, team: Team
     ) -> None:
-        """Loads the weights, and the optimiser's state where the run has one.
+        """Loads the weights, and the optimiser's state if the run has one.
 
         Args:
             config: the settings.
@@ -60,7 +60,7 @@ class Session:
         """
         self.state = state
         self.saved = start.step if start.step else None
-        # What the newest checkpoint's own state file holds, where it has one.
+        # What the newest checkpoint's own state file holds, if it has one.
         self._kept = state if start.state else None
         self._config, self._data = config, data
         self._folder = paths.run_folder(config.checkpoint_dir, config.run)
@@ -93,7 +93,7 @@ class Session:
         )
 
     def _loaded_trainer(self, start: CheckpointSource) -> Trainer:
-        """Returns what trains the weights, with the run's optimiser state where it has one."""
+        """Returns what trains the weights, with the run's optimiser state if it has one."""
         how = recipe(self._config, self.backend)
         trainer = self.team.trainer(self.weights, start.hparams, how)
         if start.state is None or start.state.optimizer != self._config.optimizer:
@@ -111,7 +111,7 @@ class Session:
 
     @property
     def runs_ahead(self) -> bool:
-        """Whether a step can be begun before the one before it is done: on a GPU, alone."""
+        """Whether a step can start before the previous one ends: on a GPU, in one process."""
         return self.backend.gpu and self.team.alone
 
     @property
@@ -149,7 +149,7 @@ class Session:
         return pending is not None
 
     def reports(self) -> list[StepReport]:
-        """Waits for the steps that were begun; returns what is to be told of each.
+        """Waits for the steps that were begun; returns a report of each.
 
         Raises:
             Gpt2cliError: a loss is not a finite number.
@@ -185,7 +185,7 @@ class Session:
 
     @contextlib.contextmanager
     def _joint(self) -> Iterator[None]:
-        """Within the block a process that is gone is told with what is safe."""
+        """Adds what is safe to the error if another process goes away within the block."""
         try:
             with self.team.together():
                 yield
@@ -277,7 +277,7 @@ class Session:
             atomic.remove(self._folder / run_log.BEST)
         # Before the one that it has named is removed.
         self.write_best()
-        # Whatever lies there before the first save of a new run is of the one it replaces.
+        # Whatever is there before the first save of a new run belongs to the one it replaces.
         keep = 1 if first else self._config.max_checkpoints
         run.rotate(self._folder, keep, frozenset({self.state.lowest[0]}))
         if first and not self.state.lora_rank:
@@ -285,7 +285,7 @@ class Session:
         return prefix
 
     def write_best(self) -> None:
-        """Writes best.json, where something was validated and there is a checkpoint."""
+        """Writes best.json, if something was validated and there is a checkpoint."""
         step, loss = self.state.lowest
         if loss is not None and self.saved is not None:
             run_log.write_best(self._folder, step, loss)

@@ -1,4 +1,4 @@
-"""What a run is about to do: where it is, when it ends, and what is told before it begins."""
+"""What a run is about to do: where it is, when it ends, and what it reports first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HASHED_BYTES = 1 << 24
 
 
 def last_step(config: FinetuneConfig, state: State, per_epoch: int) -> int | None:
-    """Returns the step at which training ends, or None where only a signal ends it."""
+    """Returns the step at which training ends, or None if only a signal ends it."""
     if config.until_step is not None:
         return config.until_step
     if config.epochs is not None:
@@ -42,7 +42,7 @@ def last_step(config: FinetuneConfig, state: State, per_epoch: int) -> int | Non
 def is_done(config: FinetuneConfig, start: CheckpointSource) -> bool:
     """Returns whether the run has all the steps that are asked for, and their validation.
 
-    It lacks that where it was stopped by a signal after its last step.
+    It lacks that if a signal stopped it after its last step.
     """
     if config.until_step is None or start.step < config.until_step:
         return False
@@ -83,7 +83,7 @@ def check_settings(config: FinetuneConfig, start: CheckpointSource, tokenizer: T
 
 
 def check_divisible(batch_size: int, count: int) -> None:
-    """Raises UsageError unless a micro-batch can be shared evenly by so many devices."""
+    """Raises UsageError unless a micro-batch can be shared evenly by `count` devices."""
     if batch_size % count:
         lower, upper = batch_size // count * count, (batch_size // count + 1) * count
         fits = f"{lower} or {upper}" if lower else str(upper)
@@ -111,7 +111,7 @@ def first_state(config: FinetuneConfig, start: CheckpointSource, name: str) -> S
 
 
 def adapters(config: FinetuneConfig, start: CheckpointSource) -> tuple[int, float]:
-    """Returns rank and alpha of the adapters to train; both 0 where the weights are trained.
+    """Returns rank and alpha of the adapters to train; both 0 if the weights are trained.
 
     Raises:
         BadDataError: the run's are others than those that are asked for.
@@ -138,7 +138,7 @@ def is_frugal(config: FinetuneConfig, state: State) -> bool:
 
 
 def origin(start: CheckpointSource) -> str:
-    """Returns a hash that is the same where training starts from the same weights at one step."""
+    """Returns a hash that is the same if training starts from the same weights at one step."""
     digest = hashlib.sha256(repr((start.step, start.hparams, start.state)).encode())
     if start.prefix is not None:
         index = paths.index_file(start.prefix)
@@ -157,7 +157,7 @@ def met(
 ) -> tuple[State, rendezvous.Line | None]:
     """Waits for the other processes; returns the state with the seed that all take, and the line.
 
-    Alone, it is the state as it is, and no line.
+    In a single process it is the state as it is, and no line.
 
     Raises:
         BadDataError: they are not about to train the same.

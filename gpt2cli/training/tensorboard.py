@@ -29,7 +29,7 @@ SCALAR, TEXT = described("scalars", 1), described("text", 2)
 
 
 class TensorBoardWriter:
-    """A run's events and its loss.png; where they cannot be written, training goes on."""
+    """A run's events and its loss.png; training goes on if they cannot be written."""
 
     def __init__(self, folder: Path) -> None:
         """Takes the run folder; an events file is made in it with the first record."""

@@ -24,7 +24,7 @@ from gpt2cli.training.step import Trainer
 
 # What processes can say to each other between steps: to go on, a signal's number, or enough.
 GO_ON, ENOUGH = 0, 65
-# What TensorFlow raises where another process, or the way to it, is gone.
+# What TensorFlow raises if another process, or the connection to it, is gone.
 LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -41,7 +41,7 @@ class Team:
 
     Attributes:
         size: how many they are.
-        alone: whether this process has them all.
+        `alone`: whether this process has them all.
         leads: whether this process tells, validates and writes.
     """
 
@@ -54,12 +54,12 @@ class Team:
         self._sums = tf.function(self._sums_graph)
 
     def remarks(self, config: FinetuneConfig) -> Iterator[str]:
-        """Yields a line on how the work is shared, where that was asked for."""
+        """Yields a line on how the work is shared, if --multi-gpu asked for it."""
         if self._strategy is not None:
             share = config.batch_size // self.size
             yield f"together: {self.size} devices, {share} of each micro-batch's windows on each"
         elif config.is_shared:
-            yield "--multi-gpu: there is one device alone; it trains as without."
+            yield "--multi-gpu: there is only one device; it trains as without."
 
     def trainer(self, weights: Weights, hparams: HParams, options: TrainingOptions) -> Trainer:
         """Returns what trains these variables, on all devices."""
@@ -91,7 +91,7 @@ class Team:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Within the block what TensorFlow says of a process that is gone is told as such.
+        """Turns TensorFlow's errors about a process that is gone into ones that say so.
 
         Raises:
             TryLaterError: a process is gone.
@@ -99,7 +99,7 @@ class Team:
         try:
             yield
         except tf.errors.OpError as error:
-            # A worker that came back too soon is told as other errors of these operations.
+            # These operations report a worker that came back too soon as other errors.
             lost = isinstance(error, LOST) or "ollective op" in error.message
             if self.alone or not lost:
                 raise
@@ -180,7 +180,7 @@ def joined() -> Any:
 
 
 def limit_joining() -> None:
-    """Lets TensorFlow give up soon where a process does not join that was there a moment ago.
+    """Lets TensorFlow give up soon if a process that was there a moment ago does not join.
 
     While it waits it holds Python's lock, so that nothing here could end it: no signal, no thread.
     By itself it waits an hour, and the first process even for those who never came.

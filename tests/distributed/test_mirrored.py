@@ -113,4 +113,4 @@ def test_a_batch_that_cannot_be_shared_is_refused_and_one_device_is_said(
     assert not list((tmp_path / "checkpoint" / "run1").glob("model-*"))
     done = cli(*command(), "--steps", 1, "--multi-gpu")
     assert done.returncode == 0, done.stderr
-    assert "--multi-gpu: there is one device alone; it trains as without." in done.stderr
+    assert "--multi-gpu: there is only one device; it trains as without." in done.stderr
