@@ -36,7 +36,7 @@ class Beams:
 
     @property
     def candidates(self) -> int:
-        """How many are looked at in each step: enough where each beam ends with one token alone."""
+        """How many are looked at in each step: enough if only one token ends each beam."""
         return 2 * self.count
 
 

@@ -133,7 +133,7 @@ class TokenWriter:
     def __init__(self, plan: Plan, decoder: Any, *, fixed: bool = True) -> None:
         """Takes what the rows have in common, and what continues their tokens.
 
-        Where the width of a batch is fixed, what continues them is compiled for the first alone.
+        If the width of a batch is fixed, what continues them is compiled only for the first one.
         """
         self._plan, self._decoder, self._fixed, self._width = plan, decoder, fixed, 0
 
@@ -169,7 +169,7 @@ class BeamWriter:
     def grow(self, rows: Sequence[Row]) -> Iterator[None]:
         """Lets each prompt's rows become its best texts, best first; yields after each step.
 
-        Where fewer texts than rows are found, the best one fills the others, and it is said.
+        If it finds fewer texts than rows, the best one fills the others, with a warning.
         """
         from gpt2cli.inference.beam_search import Group
         from gpt2cli.inference.streams import uniforms
@@ -198,7 +198,7 @@ class BeamWriter:
         few, self._few = self._few, 0
         told: list[str] = self._decoder.pop_warnings()
         if few:
-            told.append(f"The filters leave too few texts: {few} are the best one once more.")
+            told.append(f"The filters leave too few texts: {few} repeat the best one.")
         return told
 
     def _ended(self, tokens: list[int]) -> bool:

@@ -1,4 +1,4 @@
-"""The samples of a batch: what each continues, how it grows, and how it is told."""
+"""The samples of a batch: what each continues, how it grows, and how it is printed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def streams(self) -> bool:
-        """Whether text is told while it grows: as asked, else on a terminal, where it can be."""
+        """Whether text is printed while it grows: as asked, else on a terminal, if it can be."""
         config = self.config
         if config.stream is not None:
             return config.stream
@@ -133,15 +133,15 @@ class Telling:
         self._count, self._begun, self._shown = 0, False, 0
 
     def finished(self, row: Row) -> str:
-        """Returns all that is told of a sample that has ended."""
+        """Returns all that is printed of a sample that has ended."""
         if self._plan.config.format == "jsonl":
             return row.record(self._plan.seed)
         return "".join(self._pieces(row))
 
     def growing(self, rows: deque[Row]) -> Iterator[str]:
-        """Yields what can be told by now of samples that grow side by side, in their order.
+        """Yields what can be printed by now of samples that grow side by side, in their order.
 
-        Those that have been told to their ends are taken out of the rows.
+        Those that have been printed to their ends are taken out of the rows.
         """
         while rows:
             yield from self._pieces(rows[0])

@@ -14,7 +14,7 @@ class Choices:
         temperature: logits are divided by it; 0: the likeliest token is taken.
         repetition_penalty: logits of tokens in the text are divided by it if they are above 0,
             and multiplied if they are below (Keskar et al. 2019); 1: none.
-        no_repeat_ngram_size: no run of so many tokens comes twice (Paulus et al. 2017); 0: any.
+        no_repeat_ngram_size: no run of this many tokens comes twice (Paulus et al. 2017); 0: any.
         top_k: how many of the likeliest tokens are left; 0: all.
         top_p: the likeliest tokens that together reach this probability are left; 0: all.
         min_p: tokens of at least this share of the likeliest's probability are left; 0: all.

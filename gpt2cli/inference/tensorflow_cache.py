@@ -57,7 +57,7 @@ class CachedModel:
             finish: called with hidden (batch, time, embed), first (batch,), the newest slot and
                 the inputs that `prefill` and `step` are given.
             xla: whether XLA compiles it.
-            apart: whether products in half precision are TensorFlow's where it has the faster
+            apart: whether products in half precision are TensorFlow's if it has the faster
                 ones; those of few rows in float32 and int8 are faster within one program.
         """
         # A GPU is given a token's step as one launch.
@@ -92,7 +92,7 @@ class CachedModel:
     def prefill(self, rows: Sequence[Sequence[int]], *inputs: Any) -> Any:
         """Takes whole rows in, and returns what `finish` makes of their hidden states.
 
-        Where the cache has several times as many rows, each row fills as many of them.
+        If the cache has several times as many rows, each row fills as many of them.
         """
         place = prompt_size(max(map(len, rows)), self._hparams.n_ctx)
         self._place = place
@@ -209,7 +209,7 @@ class CachedModel:
         return cached_attention(query, keys, values, first, place)
 
     def _is_one_program(self) -> bool:
-        """Returns whether what is traced now becomes one program of XLA's."""
+        """Returns whether what is traced now becomes one XLA program."""
         return self.compiler.xla and not xla_clusters.is_clustering()
 
 

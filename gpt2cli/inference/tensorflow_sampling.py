@@ -31,7 +31,7 @@ class Sampling(Choices):
             logits: float32 (batch, vocab).
             uniform: float32 (batch,), a random number from 0 up to 1 for each row.
             history: int32 (batch, slots), the tokens before, aligned at their ends; NO_TOKEN
-                where there is none.
+                if there is none.
 
         Returns:
             int32 (batch,), and float32 (batch,) in nats: that of the logits, without filters.
@@ -53,7 +53,7 @@ def penalise(logits: Any, history: Any, penalty: float) -> Any:
 def remove_repeats(logits: Any, history: Any, size: int) -> Any:
     """(batch, vocab) → the same; tokens that would end a run of `size` seen before are removed.
 
-    Where none would be left, all are.
+    If none would be left, all are.
     """
     starts = history.shape[1] - size + 1
     if starts < 1:
@@ -70,7 +70,7 @@ def remove_repeats(logits: Any, history: Any, size: int) -> Any:
 def marked(tokens: Any, vocab: int) -> Any:
     """int32 (batch, count) → bool (batch, vocab): which tokens are among them."""
     batch, count = tokens.shape
-    # What is no token marks a column beyond the last, which is cut off.
+    # A NO_TOKEN marks a column beyond the last, which is cut off.
     columns = tf.where(tokens < 0, vocab, tokens)
     rows = tf.broadcast_to(tf.range(batch)[:, None], [batch, count])
     places = tf.stack([rows, columns], axis=-1)  # (batch, count, 2)

@@ -263,7 +263,7 @@ def test_beams_may_be_drawn(place: Path) -> None:
             )
         )
     )
-    assert "The filters leave too few texts: 2 are the best one once more." in map(str, records)
+    assert "The filters leave too few texts: 2 repeat the best one." in map(str, records)
 
 
 def test_contrastive_search_is_another_text_than_the_greedy_one(place: Path) -> None:

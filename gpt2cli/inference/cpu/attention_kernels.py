@@ -108,7 +108,7 @@ def attend_head(mixed: Any, number: Any, keys: Any, values: Any, found: Any) -> 
 
 @jit()
 def whole(count: Any) -> Any:
-    """Returns how many numbers the registers hold that so many need."""
+    """Returns `count`, rounded up to whole registers."""
     return (count + LANES - 1) // LANES * LANES
 
 

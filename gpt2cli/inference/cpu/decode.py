@@ -15,7 +15,7 @@ from gpt2cli.runtime import numba
 def means(
     precision: str, choices: Sequence[Any], *, many: bool = True
 ) -> tuple[Arithmetic, RowSampling]:
-    """Returns what computes and what chooses: by Numba where it is there, else by NumPy alone.
+    """Returns what computes and what chooses: Numba if it is installed, else only NumPy.
 
     Args:
         precision: in which weights are held: float32, or with Numba bfloat16, float16 or int8.

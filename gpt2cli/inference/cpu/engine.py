@@ -38,7 +38,7 @@ class TextsModel:
         self._seen = np.zeros(0, np.int64)
 
     def open(self, count: int, length: int) -> None:
-        """Makes room for so many texts, of which each has up to so many tokens."""
+        """Allocates the KV cache for `count` texts of up to `length` tokens each."""
         sizes = self._hparams
         slots = min(length, sizes.n_ctx)
         shape = count, sizes.n_head, slots, sizes.n_embd // sizes.n_head
@@ -51,7 +51,7 @@ class TextsModel:
             ]
         self._seen = np.zeros(count, np.int64)
 
-    # A model that has diverged is no cause for warnings.
+    # A model that has diverged must not cause warnings.
     @np.errstate(all="ignore")
     def begin(self, text: int, tokens: Sequence[int]) -> None:
         """Begins a text anew, by its number, with as many tokens as there is room for, or none."""

@@ -1,6 +1,6 @@
 """GPT-2's inner loops on a CPU, compiled by Numba: products with few rows, softmax, GELU, norm.
 
-Matrices lie by their columns, (columns, width), each read from one end to the other; narrow ones
+Matrices are stored by columns, (columns, width), each read from one end to the other; narrow ones
 are widened in registers. Half precision comes as its bits, which Numba's arrays have no type for.
 """
 
@@ -20,7 +20,7 @@ from gpt2cli.inference.cpu.matmul_tiles import (
 )
 from gpt2cli.runtime.numba import jit
 
-# Sums may be taken in any order and products fused with them; what is no number stays none.
+# Sums may be taken in any order and products fused with them; NaN stays NaN.
 SUMS = {"reassoc", "contract", "nsz"}
 # The types of the bits of half precision.
 FLOAT16_BITS, BFLOAT16_BITS = np.int16, np.uint16

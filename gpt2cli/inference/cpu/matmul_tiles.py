@@ -1,7 +1,7 @@
 """A tile of a product: some rows by some columns, whose sums stay in registers; built for LLVM.
 
 LLVM makes such a loop of Numba's own too, but none that calls for memory on its way. Sums are taken
-in the same order in tiles of every shape: a row has the same products alone and among others.
+in the same order in tiles of every shape: a row has the same products by itself and among others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ INDICES = ir.VectorType(NUMBER, LANES)
 
 
 def of_shape(high: int, wide: int) -> Any:
-    """Returns what multiplies so many rows by so many columns; for compiled loops alone."""
+    """Returns what multiplies `high` rows by `wide` columns; only for compiled loops."""
 
     @intrinsic  # type: ignore[untyped-decorator]
     def multiply(_context: Any, rows: Any, columns: Any, corner: Any, line: Any, found: Any) -> Any:
@@ -66,7 +66,7 @@ def of_shape(high: int, wide: int) -> Any:
                 Lying(context, builder, signature.args[3].dtype, array)
                 for array in cgutils.unpack_tuple(builder, arguments[3])
             )
-            # Where one column at a time is fast enough, memory gives the next one unasked.
+            # If one column at a time is fast enough, the hardware prefetches the next one.
             ahead = called(builder, right, wide, (row, left.shape[0], high)) if wide > 1 else None
             sums = added_up(builder, left.rows(row, high), right.rows(column, wide), ahead, right)
             for number, totals in enumerate(sums):
@@ -84,7 +84,7 @@ def of_shape(high: int, wide: int) -> Any:
 
 
 class Lying:
-    """An array of Numba's as it lies in memory, for code that is being built.
+    """A Numba array as it is in memory, for code that is being built.
 
     Attributes:
         kind: Numba's type of what it holds.
@@ -100,14 +100,14 @@ class Lying:
         self._held = context.get_value_type(kind.dtype)
 
     def item(self, *indices: Any) -> Any:
-        """Returns where an item lies, or the first of a row."""
+        """Returns the address of an item, or of the first one of a row."""
         at = self._begin
         for index, stride in zip(indices, self._strides, strict=False):
             at = self._builder.gep(at, [self._builder.mul(index, stride)])
         return self._builder.bitcast(at, self._held.as_pointer())
 
     def rows(self, first: Any, count: int) -> list[Any]:
-        """Returns where so many rows begin."""
+        """Returns where each of `count` rows begins."""
         return [self.item(self._builder.add(first, PLACE(number))) for number in range(count)]
 
 
@@ -124,11 +124,11 @@ def called(builder: Any, columns: Lying, wide: int, at: tuple[Any, Any, int]) ->
         at: the tile's first row, how many rows there are, and how many a tile has.
 
     Returns:
-        How many numbers of each column are called, and how far the first lies ahead.
+        How many numbers of each column to prefetch, and how far ahead the first one is.
     """
     depth, (row, many, high) = columns.shape[1], at
     steps, tiles = builder.udiv(depth, PLACE(LANES)), builder.udiv(many, PLACE(high))
-    # Rounded up: the last tile's may lie past the end.
+    # Rounded up: the last tile's may be past the end.
     each = builder.udiv(builder.add(steps, builder.sub(tiles, PLACE(1))), tiles)
     count = builder.mul(each, PLACE(LANES))
     before = builder.mul(builder.udiv(row, PLACE(high)), count)
@@ -144,7 +144,7 @@ def added_up(
         builder: what builds the code.
         lefts: where the rows begin.
         rights: where the columns begin.
-        ahead: how much of each column is called from memory, and how far it lies ahead; or None.
+        ahead: how much of each column to prefetch, and how far ahead it is; or None.
         columns: the array that they are of.
 
     Returns:
@@ -171,7 +171,7 @@ def vector(builder: Any, begin: Any, place: Any) -> Any:
     """Loads as many numbers from a place on as a register holds."""
     at = builder.gep(begin, [place])
     found = builder.load(builder.bitcast(at, ir.VectorType(at.type.pointee, LANES).as_pointer()))
-    # Rows begin wherever a number may lie.
+    # Rows begin wherever a number may be.
     found.align = 1
     return found
 
@@ -189,7 +189,7 @@ def widened(builder: Any, value: Any, kind: Any) -> Any:
 
 
 def prefetch(builder: Any, at: Any) -> None:
-    """Asks memory for what lies there, and does not wait for it; it need not be there."""
+    """Prefetches an address without waiting for it; nothing need be there."""
     address = builder.bitcast(at, BYTE.as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [address.type, NUMBER, NUMBER, NUMBER])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
@@ -211,5 +211,5 @@ def lanes_together(builder: Any, value: Any) -> Any:
     return lanes_together(builder, builder.fadd(*halves))
 
 
-# What a row alone is made of, and as many products as registers hold.
+# What a single row is made of, and as many products as registers hold.
 short_line, tile = of_shape(1, LINE_COLUMNS), of_shape(TILE_ROWS, TILE_COLUMNS)

@@ -1,4 +1,4 @@
-"""What GPT-2 computes with on a CPU where Numba is there: weights of any precision, many texts."""
+"""What GPT-2 computes with on a CPU with Numba: weights of any precision, many texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpt2cli.runtime.hardware import cores
 FEW_ROWS = 128
 # A shorter prompt is not worth another loop.
 LONG_PROMPT = 64
-# Rows that lie so many bytes apart, or a multiple, push each other out of the first cache.
+# Rows that are a multiple of this many bytes apart push each other out of the first cache.
 SAME_PLACE = 4096
 
 # What weights are held as, by precision.

@@ -11,7 +11,7 @@ from gpt2cli.inference.cpu.sampling import Logits, RowSampling
 
 
 class NativeSampling(RowSampling):
-    """How the next tokens of rows are chosen, where Numba is there."""
+    """How the next tokens of rows are chosen, if Numba is installed."""
 
     @np.errstate(all="ignore")
     def choose_all(

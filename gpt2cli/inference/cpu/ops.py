@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-# Queries are taken in blocks of so many, each against the keys up to its end.
+# Queries are taken in blocks of this size, each against the keys up to its end.
 QUERY_BLOCK = 256
 NORM_EPSILON = np.float32(1e-5)
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -32,7 +32,7 @@ class PlainMatrix:
     def __init__(self, rows: Array) -> None:
         """Takes (columns, width)."""
         columns, width = rows.shape
-        # A matrix that widens is read faster as it lies in the checkpoint.
+        # A matrix that widens is read faster as it is in the checkpoint.
         self._rows = np.ascontiguousarray(rows) if width > columns else rows
 
     def times(self, x: Array, bias: Array | None = None) -> Array:

@@ -1,4 +1,4 @@
-"""The filters of filters.py once more, in NumPy for one row: what one text on a CPU needs."""
+"""The filters of filters.py again, in NumPy for one row: what one text on a CPU needs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gpt2cli.inference.sampling import Choices
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 
 REMOVED = np.float32("-inf")
-# So many of the likeliest tokens are sorted first; all of them only where these do not suffice.
+# This number of the likeliest tokens is sorted first; all of them only where these do not suffice.
 FEW = 1024
-# So many shares are added up before any of them is looked at.
+# This number of shares is added up before any of them is looked at.
 SUMMED = 256
 
 
@@ -78,7 +78,7 @@ def penalise(logits: Logits, history: Sequence[int], penalty: float) -> Logits:
 def remove_repeats(logits: Logits, history: Sequence[int], size: int) -> Logits:
     """(vocab,) → the same; tokens that would end a run of `size` seen before are removed.
 
-    Where none would be left, all are.
+    If none would be left, all are.
     """
     if len(history) < size:
         return logits
@@ -132,7 +132,7 @@ def reaching(ranks: Logits, shares: Logits, p: float) -> Any:
 def draw(shares: Logits, uniform: float) -> int:
     """Returns the token in whose stretch of the cumulative sum of shares (vocab,) a number falls.
 
-    Its share is not 0. The sum is known after every so many shares first, then between two of them.
+    Its share is not 0. The sum is known after every SUMMED shares first, then between two of them.
     """
     starts = np.arange(0, shares.size, SUMMED)
     ends = np.cumsum(np.add.reduceat(shares, starts, dtype=np.float64))
