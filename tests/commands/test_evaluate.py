@@ -116,7 +116,9 @@ def test_the_result_is_a_line_for_people(cli: Run, place: Path) -> None:
     done = cli("evaluate", "text.txt", "--model-name", "small", "--no-xla")
     found = judged("text.txt")
     assert done.returncode == 0
-    assert done.stderr == "from models/small/model.ckpt\n"
+    # A slow machine says so while TensorFlow loads.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("loading TensorFlow")]
+    assert said == ["from models/small/model.ckpt"]
     assert done.stdout == (
         f"loss={found['loss']:.4f} perplexity={found['perplexity']:.2f} "
         f"bits_per_byte={found['bits_per_byte']:.4f} tokens={found['tokens']} bytes=78\n"
