@@ -149,6 +149,6 @@ def test_the_session_says_what_finetune_says(tmp_path: Path, cli: Run) -> None:
     done = cli(*shlex.split(train)[1:], env=os.environ | short)
     assert done.returncode == 0, done.stderr
     told = re.findall(r"^(?:tiny|from|corpus:) .*$", session, re.MULTILINE)
-    assert len(told) == 5
+    assert len(told) == 4
     for line in told[:3]:
         assert f"{line}\n" in done.stderr
