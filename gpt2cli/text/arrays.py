@@ -124,7 +124,7 @@ def tokens(file: IO[bytes], where: str, vocab: int) -> Iterator[bytes]:
         wrong = np.flatnonzero((found < 0) | (found >= vocab))
         if len(wrong):
             raise BadDataError(
-                f"{where}: {found[wrong[0]]} at {done + int(wrong[0])} is no token; "
+                f"{where}: {found[wrong[0]]} at {done + int(wrong[0])} is not a token; "
                 f"the vocabulary has {vocab:,}."
             )
         yield found.astype(TOKEN_TYPE).tobytes()

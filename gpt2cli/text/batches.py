@@ -14,7 +14,7 @@ from gpt2cli.errors import BadDataError
 Tokens: TypeAlias = npt.NDArray[np.uint16]
 Windows: TypeAlias = npt.NDArray[np.int32]
 
-# Stands beyond the end of a text that is shorter than a window; it is no token.
+# Stands beyond the end of a text that is shorter than a window; not a token.
 PADDING = -1
 # One token to see, and one to predict.
 LEAST = 2
@@ -110,7 +110,7 @@ def overlapping(
 
     The text begins behind an end-of-text token, so that its first token has one before it, too.
     A window goes on `stride` tokens behind the one before, and only its last `stride` tokens are
-    to be predicted: the others are context. End-of-text tokens are no text, and context alone.
+    to be predicted: the others are context. End-of-text tokens are not text, only context.
 
     Args:
         tokens: the text, uint16 (tokens,).
@@ -120,7 +120,7 @@ def overlapping(
 
     Yields:
         int32 (window,) what is seen, and int32 (window,) what follows each of them, which is
-        PADDING where it is not to be predicted.
+        PADDING at each token that is not to be predicted.
     """
     window = min(window, len(tokens))
     for start in range(0, max(len(tokens) - window, 0) + stride, stride):

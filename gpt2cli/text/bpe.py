@@ -29,7 +29,7 @@ class Words(dict[str, bytes]):
     Attributes:
         pairs: rank and joined token of each pair of tokens that may be joined.
         byte_tokens: the token of each byte.
-        code: struct's letter for a packed token, little-endian: 16 bits where they are enough.
+        code: struct's letter for a packed token, little-endian: 16 bits if they are enough.
         size: bytes of a packed token.
     """
 

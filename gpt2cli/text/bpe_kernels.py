@@ -10,7 +10,7 @@ from gpt2cli.runtime.numba import jit
 
 # What a character is, as words.WORDS tells them apart.
 OTHER, LETTER, NUMBER, SPACE = 0, 1, 2, 3
-# Longer words (bytes) are merged in Python, where a heap keeps them at n log n.
+# Longer words (bytes) are merged in Python, by a heap in n log n.
 LONGEST = 128
 # An empty place in the table of pairs, and the rank of a pair that is not in it.
 EMPTY, NEVER = np.int64(-1), np.int32(2**31 - 1)
@@ -60,7 +60,7 @@ def encode(content: Any, begin: Any, tables: Any, scratch: Any, tokens: Any) -> 
         tokens: int32 (at least bytes - begin,), the result.
 
     Returns:
-        How many tokens there are; where the word begins that is too long, or the end; its end.
+        The count of tokens; the begin of the word that is too long, or the end; its end.
     """
     classes, byte_tokens, keys, ranks, joined = tables
     count = 0

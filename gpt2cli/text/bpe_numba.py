@@ -18,7 +18,7 @@ CLASSES = {
     bpe_kernels.NUMBER: regex.compile(r"\p{N}+"),
     bpe_kernels.SPACE: regex.compile(r"\s+"),
 }
-# No more than one place in so many of the table of pairs is taken.
+# At most one place in this many of the table of pairs is taken.
 PLACES_EACH = 3
 
 
@@ -56,7 +56,7 @@ class NativeWords:
 @functools.cache
 def classes() -> Any:
     """Returns what each character is, uint8 (characters,)."""
-    # Half a surrogate pair is no character, and the library is none the wiser.
+    # Half a surrogate pair is not a character, and the library is none the wiser.
     points = np.arange(sys.maxunicode + 1, dtype="<u4")
     everything = points.tobytes().decode("utf-32-le", errors="surrogatepass")
     found = np.full(len(points), bpe_kernels.OTHER, np.uint8)

@@ -1,4 +1,4 @@
-"""Which encoding a text is in, by its bytes: what to propose where another was said."""
+"""Which encoding a text is in, by its bytes: what to propose if another was given."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ WORD = regex.compile(
 UTF8_CHARACTER = regex.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
-# A candidate is proposed where so much of what is not ASCII makes sense.
+# A candidate is proposed if this share of what is not ASCII makes sense.
 ENOUGH = 0.8
-# A text is UTF-8 where so many of its bytes beyond ASCII are whole characters of it.
+# A text is UTF-8 if this share of its bytes beyond ASCII are whole characters of it.
 USUAL = 0.9
 # How much of the text a proposal shows (characters).
 SHOWN = 40
@@ -108,7 +108,7 @@ def codec(encoding: str, first: bytes) -> str:
 
 
 def plain_characters(sample: bytes, name: str) -> int:
-    """Returns how much of a text in a wide encoding is ASCII; 0 where it is none."""
+    """Returns how much of a text in a wide encoding is ASCII; 0 for another encoding."""
     text = decoded(sample, name) or ""
     if not all(char.isprintable() or char.isspace() for char in text):
         return 0
@@ -116,7 +116,7 @@ def plain_characters(sample: bytes, name: str) -> int:
 
 
 def narrow(sample: bytes) -> str | None:
-    """Returns the encoding in which bytes make the most sense, or None where they make none."""
+    """Returns the encoding in which bytes make the most sense, or None if they make none."""
     scores = {name: sense(text) for name in NARROW if (text := decoded(sample, name)) is not None}
     best = max(scores, key=lambda name: scores[name], default=None)
     # Nobody wants a damaged UTF-8 text in another encoding.
@@ -127,7 +127,7 @@ def narrow(sample: bytes) -> str | None:
 
 
 def decoded(sample: bytes, name: str) -> str | None:
-    """Returns the text of bytes that may end inside a character; None where they are no text."""
+    """Returns the text of bytes that may end inside a character; None if they are not text."""
     try:
         return codecs.getincrementaldecoder(name)().decode(sample)
     except UnicodeError:
@@ -150,7 +150,7 @@ def sense(text: str) -> float:
 
 
 def likely(word: str, before: str, after: str) -> bool:
-    """Returns whether a run of letters is of one script, and its capitals where they belong."""
+    """Returns whether a run of letters is of one script, and its capitals in the usual places."""
     scripts = {
         unicodedata.name(char, "").split(" ")[0].split("-")[0] for char in word if char.isalpha()
     }

@@ -82,7 +82,7 @@ def find(
     Args:
         patterns: paths or globs; `-` is stdin. Pipes are read to their end.
         encoding: how text is written; some encodings have a NUL in every character.
-        own: folders of models and runs, which are no corpus unless one inside is named.
+        own: folders of models and runs, which are not corpus unless one inside is named.
 
     Raises:
         MissingInputError: a pattern names nothing, or a file that cannot be read.

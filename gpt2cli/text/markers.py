@@ -1,4 +1,4 @@
-"""Markers like `<|startoftext|>` in texts to continue, where a model has no such token."""
+"""Markers like `<|startoftext|>` in texts to continue that the model has no token for."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LOOKED_AT = 1 << 20
 def remarks(
     texts: Iterable[str], tokenizer: Tokenizer, trained: Tokens | None = None
 ) -> Iterator[str]:
-    """Yields a line for each marker that is no token of the model, nor in what it is trained on.
+    """Yields a line for each marker that is not a token of the model, nor in what it is trained on.
 
     gpt-2-simple writes `<|startoftext|>` before each row of a csv; gpt2cli and OpenAI don't, and a
-    model that never saw it takes it for so many letters.
+    model that never saw it takes it for plain letters.
     """
     seen = None if trained is None else trained[:LOOKED_AT].tobytes()
     for marker in dict.fromkeys(found for text in texts for found in MARKER.findall(text)):

@@ -20,7 +20,7 @@ BYTE_ORDER_MARK = "\ufeff"
 # All prompts are held at once.
 MOST_BYTES = 1 << 26
 CONVERT = "Convert it: iconv -f {} -t utf-8"
-# What Python makes of bytes on the command line that are no text (PEP 383).
+# What Python makes of bytes on the command line that are not text (PEP 383).
 ESCAPED_BYTES = range(0xDC80, 0xDD00)
 
 
@@ -29,7 +29,7 @@ def read_prompts(config: PromptOptions) -> list[str]:
 
     Raises:
         MissingInputError: a file cannot be read.
-        BadDataError: a line is no text, or no JSON with a prompt; says which.
+        BadDataError: a line is not text, or not JSON with a prompt; says which.
         UsageError: stdin is named twice.
     """
     if config.prefix_file in STDIN_NAMES and config.prompts in STDIN_NAMES:
@@ -50,10 +50,10 @@ def read_prompts(config: PromptOptions) -> list[str]:
 
 
 def check_prefixes(prefixes: Sequence[str]) -> None:
-    """Checks that texts from the command line, where bytes that are no text are kept, are text.
+    """Checks that texts from the command line, which keeps undecodable bytes, are text.
 
     Raises:
-        BadDataError: one of them is no UTF-8; says which.
+        BadDataError: one of them is not UTF-8; says which.
     """
     for number, text in enumerate(prefixes, start=1):
         which = f"--prefix, number {number} of {len(prefixes)}" if prefixes[1:] else "--prefix"
@@ -88,7 +88,7 @@ def whole(source: Source) -> str:
     """Returns a file's text, without the line break at its end.
 
     Raises:
-        BadDataError: it is no UTF-8; says in which line.
+        BadDataError: it is not UTF-8; says in which line.
     """
     text = text_of(source)
     return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n").removesuffix("\r")
@@ -97,11 +97,11 @@ def whole(source: Source) -> str:
 def prompts_in(source: Source) -> Iterator[str]:
     """Yields the prompts of a file, one a line; lines without a character are left out.
 
-    They are read as JSON in a .json and a .jsonl file, and from stdin or a pipe where they begin
+    They are read as JSON in a .json and a .jsonl file, and from stdin or a pipe if they begin
     with `{`.
 
     Raises:
-        BadDataError: a line is no text, or no JSON with a prompt; says which.
+        BadDataError: a line is not text, or not JSON with a prompt; says which.
     """
     text = normalized_line_ends(text_of(source))
     if source.kind == "json":
@@ -120,7 +120,7 @@ def text_of(source: Source) -> str:
     """Returns a file's text, without a byte order mark.
 
     Raises:
-        BadDataError: it is no UTF-8, and then says in which line; or it is too large.
+        BadDataError: it is not UTF-8, and then says in which line; or it is too large.
     """
     content = bytearray()
     for piece in read_bytes(source):

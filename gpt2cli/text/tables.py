@@ -96,7 +96,7 @@ def layout_of(source: Source, found: Iterable[str], options: CorpusOptions) -> L
     found_rows = (row for _, row in rows(source, itertools.chain(begin, rest), delimiter))
     first = first_of(found_rows, SNIFFED_ROWS, lambda row: sum(map(len, row)))
     if not first:
-        # An empty file among others is no reason to stop.
+        # An empty file among others does not stop the reading.
         return Layout(0, False, "1", delimiter)
     layout = text_column(source, first, options.csv_column, options.csv_header)
     return dataclasses.replace(layout, delimiter=delimiter, width=len(first[0]))

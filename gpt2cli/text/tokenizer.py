@@ -30,7 +30,7 @@ class Tokenizer:
 
     Attributes:
         vocab: the number of tokens in the vocabulary.
-        specials: the tokens that are no pieces of words.
+        specials: the tokens that are not pieces of words.
         end_of_text: the one that separates documents: `<|endoftext|>`, or the model's own.
         end: what that one reads in a text.
         ends: the tokens that end a sample.
@@ -78,7 +78,7 @@ class Tokenizer:
         self.is_compiled = False
 
     def compile(self) -> None:
-        """Lets compiled loops encode from now on, where Numba is there: it pays for long texts."""
+        """Lets compiled loops encode from now on, if Numba is there: it pays for long texts."""
         if numba.is_available() and not self.is_compiled:
             from gpt2cli.text.bpe_numba import NativeWords
 
@@ -123,7 +123,7 @@ class Tokenizer:
         return b"".join([known[token] for token in tokens if token < self.vocab])
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Returns the text that tokens stand for; bytes that are no text become U+FFFD."""
+        """Returns the text that tokens stand for; undecodable bytes become U+FFFD."""
         return self.decode_bytes(tokens).decode(errors="replace")
 
     def stream(self) -> Stream:
@@ -152,7 +152,7 @@ def bytes_of(symbols: str, values: dict[str, int]) -> bytes:
 
 
 def check_fits(tokenizer: Tokenizer, hparams: HParams) -> None:
-    """Raises BadDataError where a vocabulary has more tokens than the model."""
+    """Raises BadDataError if a vocabulary has more tokens than the model."""
     if tokenizer.vocab > hparams.n_vocab:
         raise BadDataError(
             f"The vocabulary has {tokenizer.vocab:,} tokens, and the model knows "

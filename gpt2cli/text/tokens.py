@@ -123,7 +123,7 @@ def chunks(
 
 
 def last_cut(text: str, added: AddedTokens) -> int:
-    """Returns the last place in a text where it can be cut without changing its tokens, or 0.
+    """Returns the last place in a text at which a cut does not change its tokens, or 0.
 
     Args:
         text: what more text may follow.

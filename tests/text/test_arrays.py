@@ -53,7 +53,7 @@ def test_a_number_that_is_no_token_is_named_with_its_place(
 ) -> None:
     monkeypatch.setattr(arrays, "READ_TOKENS", 2)
     np.savez(tmp_path / "a.npz", good=np.array([50256]), bad=np.array([1, 2, wrong]))
-    with pytest.raises(BadDataError, match=rf"a\.npz, bad: {wrong} at 2 is no token.*50,257"):
+    with pytest.raises(BadDataError, match=rf"a\.npz, bad: {wrong} at 2 is not a token.*50,257"):
         tokens(tmp_path / "a.npz")
 
 
