@@ -10,8 +10,8 @@ from typing import Any
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
 
-# From this embedding on, a CPU is faster in pieces (network/pieces.py): the products of narrower
-# networks take less time than what beginning each piece costs.
+# From this embedding on, a CPU is faster in clusters (network/xla_clusters.py): the products of
+# narrower networks take less time than what beginning each cluster costs.
 WIDE = 768
 # Far beyond every GPT-2; what takes this long to look at is a damaged file.
 MOST = {"n_layer": 1000, "n_embd": 1 << 20, "n_head": 1 << 20, "n_ctx": 1 << 26, "n_vocab": 1 << 26}

@@ -1,4 +1,4 @@
-"""Text cut into words and each merged to tokens, compiled by Numba: as words.py does in Python."""
+"""Text cut into words and each merged to tokens, compiled by Numba: as bpe.py does in Python."""
 
 from __future__ import annotations
 

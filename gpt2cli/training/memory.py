@@ -24,7 +24,7 @@ PROGRAM_BYTES = 900_000_000
 LOGIT_ROWS, MORE_LOGIT_ROWS, LOGIT_COPIES = 256, 1024, 2
 # What a block keeps for its way back, fitted to measured runs: hidden states of the embedding's
 # width for each position, and scores for each pair of positions, of which causality leaves half.
-# The pieces that a CPU computes (network/pieces.py) keep less, and most of it for only one block;
+# The pieces that a CPU computes (xla_clusters.py) keep less, and most of it for only one block;
 # what positions attend to is kept for all, unless gradient checkpointing recomputes it.
 KEPT_STATES, KEPT_SCORES = 22, 1.2
 PIECES_STATES, PIECES_SCORES, PIECES_SHARES = 11, 2.0, 0.6

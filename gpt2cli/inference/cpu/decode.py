@@ -32,7 +32,7 @@ def means(
 
 
 class TextsDecoder:
-    """Continues prompts token by token, as loop.Decoder does."""
+    """Continues prompts token by token, as tensorflow_engine.Decoder does."""
 
     def __init__(self, model: TextsModel, n_ctx: int, sampling: RowSampling) -> None:
         """Takes the model, its window, and how tokens are chosen."""

@@ -1,4 +1,4 @@
-"""The filters of filters.py again, in NumPy for one row: what one text on a CPU needs."""
+"""The filters of tensorflow_sampling.py in NumPy for one row: what one text on a CPU needs."""
 
 from __future__ import annotations
 

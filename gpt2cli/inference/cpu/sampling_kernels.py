@@ -13,7 +13,7 @@ from gpt2cli.runtime.numba import jit
 
 @jit(parallel=True)
 def draw_all(filtered: Any, uniforms: Any, tokens: Any) -> None:
-    """Draws a token from each row, as row_filters.draw does.
+    """Draws a token from each row, as sampling.draw does.
 
     Args:
         filtered: float32 (rows, vocab), logits; used up.
