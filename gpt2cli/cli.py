@@ -17,6 +17,7 @@ from gpt2cli.errors import DiskError, Gpt2cliError, UsageError, message
 from gpt2cli.files.atomic import FULL_DISK
 from gpt2cli.runtime.signals import (
     Interrupted,
+    leave,
     leave_on_signals,
     raise_on_signals,
     run_interruptible,
@@ -48,7 +49,7 @@ def main() -> None:
         leave_on_signals()
         say(f"gpt2cli: {interrupted.message}")
         code = 128 + interrupted.signum
-    sys.exit(code)
+    leave(code)
 
 
 def run_command(arguments: list[str]) -> int:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Means nothing to anybody else: so the thread that waits for signals calls the main one.
@@ -21,6 +21,8 @@ GRACE_SECONDS = 1.5
 # `timeout` sends its signal twice in a row, to its child and to the group: so soon it is the same.
 ECHO_SECONDS = 0.3
 STOPPED = "stopped"
+# Threads that may still compute when the command ends, after a signal: nobody waits for them.
+ABANDONED: list[threading.Thread] = []
 
 
 class Interrupted(BaseException):
@@ -197,6 +199,19 @@ def print_unraisable(unraisable: Any) -> None:
     """Prints an exception that nobody can catch, but for Interrupted."""
     if not issubclass(unraisable.exc_type, Interrupted):
         sys.__unraisablehook__(unraisable)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process; at once if a thread still computes that nobody waits for.
+
+    TensorFlow must not be taken down under such a thread.
+    """
+    if any(thread.is_alive() for thread in ABANDONED):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 @contextlib.contextmanager

@@ -68,7 +68,11 @@ def set_xla_flags() -> None:
 
     spec = importlib.util.find_spec("tensorflow")
     if spec is not None and spec.origin is not None:
-        version = re.findall(r"\d+", metadata.version("tensorflow"))
+        try:
+            version = re.findall(r"\d+", metadata.version("tensorflow"))
+        except metadata.PackageNotFoundError:
+            # It goes by another name, as AMD's own TensorFlow does: its flags are not known.
+            return
         os.environ[XLA_FLAGS] = xla_flags(
             os.environ, Path(spec.origin).parents[1], tuple(map(int, version[:2]))
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 import warnings
 from typing import Any
@@ -75,11 +76,16 @@ def byte_table() -> list[int]:
 def by_tensorflow(data: bytes | memoryview) -> int:
     """Returns the masked CRC-32C that TensorFlow writes at the end of a record of these bytes."""
     with LOADING:
-        tensorflow.load(verbose=False)
+        if "tensorflow" not in sys.modules:
+            tensorflow.load(verbose=False, keep_compiled=True)
     import tensorflow as tf
 
-    with tensorflow.memory_file() as file:
-        with tf.io.TFRecordWriter(f"/dev/fd/{file.fileno()}") as writer:
-            writer.write(bytes(data))
-        file.seek(-CRC_BYTES, os.SEEK_END)
-        return int.from_bytes(file.read(CRC_BYTES), "little")
+    try:
+        with tensorflow.memory_file() as file:
+            with tf.io.TFRecordWriter(f"/dev/fd/{file.fileno()}") as writer:
+                writer.write(bytes(data))
+            file.seek(-CRC_BYTES, os.SEEK_END)
+            return int.from_bytes(file.read(CRC_BYTES), "little")
+    # Not every system gives files in memory, nor shows them under /dev/fd.
+    except (OSError, tf.errors.OpError):
+        return mask(bytewise(data))

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpt2cli.runtime.numba import jit
 
-# What a character is, as words.WORDS tells them apart.
+# What a character is, as bpe.WORDS tells them apart.
 OTHER, LETTER, NUMBER, SPACE = 0, 1, 2, 3
 # Longer words (bytes) are merged in Python, by a heap in n log n.
 LONGEST = 128
@@ -80,7 +80,7 @@ def encode(content: Any, begin: Any, tables: Any, scratch: Any, tokens: Any) -> 
 
 @jit()
 def merge(scratch: Any, size: Any, keys: Any, ranks: Any, joined: Any) -> Any:
-    """Joins neighbours as words.merge does; returns how many tokens are left.
+    """Joins neighbours as bpe.merge does; returns how many tokens are left.
 
     Args:
         scratch: int32 (2, at least size): tokens, which are joined, and room for ranks.
@@ -119,7 +119,7 @@ def rank(keys: Any, ranks: Any, left: Any, right: Any) -> Any:
 
 @jit()
 def word_end(content: Any, begin: Any, classes: Any) -> Any:
-    """Returns where the word that begins at a place ends, as words.WORDS cuts them."""
+    """Returns where the word that begins at a place ends, as bpe.WORDS cuts them."""
     size = contraction(content, begin)
     if size:
         return begin + size

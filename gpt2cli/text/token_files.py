@@ -1,4 +1,4 @@
-"""Tokens → a token file, or a temporary one; both are mapped into memory."""
+"""Tokens → a token file, or a temporary one; both are mapped, a small one held in memory."""
 
 from __future__ import annotations
 

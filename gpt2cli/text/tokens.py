@@ -164,8 +164,12 @@ def encode_pieces(pieces: Iterable[str | bytes], tokenizer: Tokenizer) -> Iterat
         return
     waiting: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor(count) as pool:
-        for piece in pieces:
-            waiting.append(pool.submit(encode, piece))
-            yield waiting.popleft().result() if len(waiting) > count else b""
-        while waiting:
-            yield waiting.popleft().result()
+        try:
+            for piece in pieces:
+                waiting.append(pool.submit(encode, piece))
+                yield waiting.popleft().result() if len(waiting) > count else b""
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            # After a signal the pieces that no thread has begun are left.
+            pool.shutdown(wait=False, cancel_futures=True)

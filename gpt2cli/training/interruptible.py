@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import queue
-import sys
 import threading
 from collections.abc import Iterator
 from typing import TypeVar
 
-from gpt2cli.runtime.signals import Stop
+from gpt2cli.runtime.signals import ABANDONED, Stop
 
 Item = TypeVar("Item")
 # How often a signal is looked for.
@@ -48,7 +45,7 @@ def interruptible(work: Iterator[Item], stop: Stop) -> Iterator[Item]:
     finally:
         wanted.put(False)
         if stop:
-            atexit.register(leave_without, thread, stop)
+            ABANDONED.append(thread)
 
 
 def wait_for(made: queue.SimpleQueue[object], stop: Stop) -> object:
@@ -59,11 +56,3 @@ def wait_for(made: queue.SimpleQueue[object], stop: Stop) -> object:
         except queue.Empty:
             continue
     return END
-
-
-def leave_without(thread: threading.Thread, stop: Stop) -> None:
-    """Ends the process if a thread still works: TensorFlow must not be taken down under it."""
-    if thread.is_alive() and stop.signum is not None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(128 + stop.signum)

@@ -201,3 +201,21 @@ def test_a_message_of_what_is_safe_is_told_by_whatever_ends_the_block() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(20)
     assert caught.value.message == "Step 3 is saved."
+
+
+LEAVES = """
+import threading, time
+from gpt2cli.runtime import signals
+thread = threading.Thread(target=time.sleep, args=(60,))
+thread.start()
+print("said")
+signals.ABANDONED.append(thread)
+signals.leave(74)
+"""
+
+
+def test_the_exit_code_is_the_commands_whoever_still_computes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (74, "said\n")

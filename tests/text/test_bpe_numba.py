@@ -1,4 +1,4 @@
-"""Words by compiled loops against words.py, which tiktoken judges."""
+"""Words by compiled loops against bpe.py, which tiktoken judges."""
 
 from __future__ import annotations
 
