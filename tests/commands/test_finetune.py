@@ -525,6 +525,7 @@ def test_generated_text_goes_to_stdout_and_all_else_to_stderr(cli: Run, place: P
     assert done.stdout.startswith("======== SAMPLE 1 ========\nThe cat")
     assert re.search(r"^\[1 \| \d+\.\d\d\] loss=\d\.\d\d avg=\d\.\d\d$", done.stderr, re.MULTILINE)
     assert "saved step 2: checkpoint/run1/model-2" in done.stderr
-    assert "tensorflow" not in done.stderr.lower()
+    # A slow machine says that TensorFlow loads; TensorFlow itself says nothing.
+    assert "tensorflow" not in re.sub(r"loading TensorFlow.*", "", done.stderr).lower()
     quiet = cli("finetune", "text.txt", "--steps", 1, "-q", "--sample-every", 0)
     assert quiet.stderr == ""
