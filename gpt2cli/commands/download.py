@@ -24,7 +24,7 @@ def download(config: DownloadConfig) -> Iterator[Record]:
         if name not in manifest.BUNDLED:
             manifest.find(name)
     for name in names.values():
-        yield from models.fetch(
+        yield from models.fetch_pinned(
             name,
             config.model_dir,
             mirrors=config.mirror,

@@ -19,7 +19,7 @@ def fetch_base(folder: Path, *, offline: bool, quiet: bool) -> Iterator[Record]:
 
     Raises:
         MissingInputError: --offline or GPT2CLI_OFFLINE forbids to fetch it.
-        Gpt2cliError: as models.fetch does.
+        Gpt2cliError: as models.fetch_pinned does.
     """
     name = folder.name
     if not manifest.is_known(name):
@@ -31,4 +31,4 @@ def fetch_base(folder: Path, *, offline: bool, quiet: bool) -> Iterator[Record]:
             f"`gpt2cli download {name} --model-dir {folder.parent}` with a network."
         )
     bars = sys.stderr.isatty() and not quiet
-    yield from models.fetch(name, str(folder.parent), bars=bars)
+    yield from models.fetch_pinned(name, str(folder.parent), bars=bars)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt2cli import json_reader
 from gpt2cli.config.download import is_address
 from gpt2cli.errors import BadDataError, UsageError, shortened
 from gpt2cli.files.paths import known_name, placed_name
 from gpt2cli.hparams import HParams
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Digest
 
 # Names another file of the same form, for models of one's own on a host of one's own.
 PINS_VARIABLE = "GPT2CLI_PINS"
@@ -32,26 +36,40 @@ class Form:
 
     Attributes:
         size: bytes, or None if it is not known.
-        sha256: the hash in hexadecimal, or None if the file has no pin.
+        digest: the hash in hexadecimal, or None if the file has no pin.
     """
 
     size: int | None
-    sha256: str | None
+    digest: str | None
 
 
 @dataclass(frozen=True)
-class PinnedFile:
+class ModelFile:
     """What is known of one file of a model.
 
     Attributes:
         name: as in the model's folder and on the hosts.
         forms: the form that the hosts have, then others that are as good.
         sure: A, hashed and matched by an independent record; B, one public record; C, derived.
+        is_blob: whether its hash is the one that Git gives it, and not its SHA-256.
     """
 
     name: str
     forms: tuple[Form, ...]
     sure: str = "A"
+    is_blob: bool = False
+
+    def new_hash(self) -> Digest:
+        """Returns what hashes the file's bytes, none of which it has seen."""
+        if not self.is_blob:
+            return hashlib.sha256()
+        # As `git hash-object` does.
+        return hashlib.sha1(b"blob %d\0" % self.sizes[0], usedforsecurity=False)
+
+    @property
+    def hash_name(self) -> str:
+        """What the hash is called."""
+        return "Git hash" if self.is_blob else "SHA-256"
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -60,8 +78,8 @@ class PinnedFile:
 
     @property
     def hashes(self) -> tuple[str, ...]:
-        """The SHA-256 that a good file may have; empty if the file has no pin."""
-        return tuple(form.sha256 for form in self.forms if form.sha256 is not None)
+        """The hashes that a good file may have; empty if the file has no pin."""
+        return tuple(form.digest for form in self.forms if form.digest is not None)
 
 
 @dataclass(frozen=True)
@@ -69,15 +87,16 @@ class Model:
     """What is known of one model.
 
     Attributes:
-        name: such as 124M.
-        hparams: its architecture.
-        files: its files in the order in which they are fetched; `checkpoint` is the last.
+        name: such as 124M, or OWNER/NAME on the Hub.
+        hparams: its architecture; None: each of its files is known by its hash.
+        files: its files in the order in which they are fetched; without the last one, which is
+            `checkpoint` or `config.json`, no command takes the folder for a model.
         hosts: addresses to fetch from, in order, with `{model}` and `{file}` in them.
     """
 
     name: str
-    hparams: HParams
-    files: tuple[PinnedFile, ...]
+    hparams: HParams | None
+    files: tuple[ModelFile, ...]
     hosts: tuple[str, ...]
 
 
@@ -142,7 +161,7 @@ def model(name: str, known: dict[str, Any]) -> Model:
     return Model(
         name=name,
         hparams=HParams(**entry["hparams"]),
-        files=tuple(pinned_file(title, facts) for title, facts in entry["files"].items()),
+        files=tuple(model_file(title, facts) for title, facts in entry["files"].items()),
         hosts=tuple(hosts),
     )
 
@@ -153,16 +172,16 @@ def need(good: bool, what: str, value: object) -> None:
         raise ValueError(f"{what}: {shortened(value)!r}")
 
 
-def pinned_file(name: str, facts: dict[str, Any]) -> PinnedFile:
+def model_file(name: str, facts: dict[str, Any]) -> ModelFile:
     """Returns a file as the file of pins describes it; as `model`."""
     # It becomes a file's name beside others: nothing that leads elsewhere.
     need(bool(NAME.fullmatch(name)), "file name", name)
     forms = tuple(Form(f["size"], f["sha256"]) for f in (facts, *facts.get("also", [])))
-    for size, digest in ((form.size, form.sha256) for form in forms):
+    for size, digest in ((form.size, form.digest) for form in forms):
         need(size is None or (type(size) is int and 0 <= size <= MOST_BYTES), "size", size)
         sound = digest is None or (isinstance(digest, str) and SHA256.fullmatch(digest))
         need(bool(sound), "sha256", digest)
-    return PinnedFile(name, forms, str(facts.get("sure", "A")))
+    return ModelFile(name, forms, str(facts.get("sure", "A")))
 
 
 def address(host: str, model_name: str, file_name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,8 @@ from gpt2cli.errors import (
     shortened,
 )
 from gpt2cli.fetching import bundled, manifest, tensors, verification
-from gpt2cli.fetching.manifest import Model, PinnedFile
-from gpt2cli.fetching.partial_file import Part
+from gpt2cli.fetching.manifest import Model, ModelFile
+from gpt2cli.fetching.partial_file import PartialFile
 from gpt2cli.files import atomic, paths
 from gpt2cli.files.lock import BusyError, locked
 from gpt2cli.progress import Event, Received, amount, portion, told
@@ -26,15 +26,23 @@ from gpt2cli.records import Notice, Progress, Record
 from gpt2cli.runtime.signals import Interrupted
 
 if TYPE_CHECKING:
-    import requests
+    from gpt2cli.fetching.transfer import Connection
 
-    from gpt2cli.fetching.retries import Patience
-
-Faults = dict[PinnedFile, str]
+Faults = dict[ModelFile, str]
 PREFIX = "model.ckpt"
 
 
-def fetch(
+def plain_connection() -> Connection:
+    """Returns how hosts are asked that need to know nothing of us."""
+    # The libraries for the network take a while to load.
+    from gpt2cli.fetching.responses import new_session
+    from gpt2cli.fetching.retry_policy import retry_policy_from_environment
+    from gpt2cli.fetching.transfer import Connection
+
+    return Connection(session=new_session(), policy=retry_policy_from_environment())
+
+
+def fetch_pinned(
     name: str,
     model_dir: str,
     *,
@@ -42,7 +50,7 @@ def fetch(
     verify: bool = False,
     bars: bool = False,
 ) -> Iterator[Record]:
-    """Makes a model's folder complete; yields what happens, its name and size first.
+    """Makes the folder of one of OpenAI's models complete; yields what happens.
 
     What is there and good is left as it is, and then no network is needed.
 
@@ -64,15 +72,34 @@ def fetch(
     if name in manifest.BUNDLED:
         yield from bundled.install(name, folder)
         return
-    model = manifest.find(name)
-    faults = yield from inspect(model, folder, verify, bars)
+    yield from complete(manifest.find(name), folder, Asking(mirrors=mirrors, bars=bars), verify)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How to ask for the files of a model.
+
+    Attributes:
+        mirrors: addresses to ask before the model's own hosts.
+        bars: whether to draw bars on stderr.
+        connect: returns how hosts are asked; the libraries for the network take a while to load.
+    """
+
+    mirrors: tuple[str, ...] = ()
+    bars: bool = False
+    connect: Callable[[], Connection] = plain_connection
+
+
+def complete(model: Model, folder: Path, asking: Asking, verify: bool = False) -> Iterator[Record]:
+    """Makes a model's folder complete; raises as `fetch_pinned`."""
+    faults = yield from inspect(model, folder, verify, asking.bars)
     with ExitStack() as stack:
         if faults:
-            waited = yield from enter(stack, model, folder)
+            waited = yield from enter(stack, model.name, folder)
             if waited or not verify:
-                faults = yield from inspect(model, folder, verify, bars)
+                faults = yield from inspect(model, folder, verify, asking.bars)
         if faults:
-            yield from mend(model, folder, faults, mirrors, bars)
+            yield from repair(model, folder, faults, asking)
         else:
             good = "complete, every file verified" if verify else "already there"
             yield Progress(f"{model.name} is {good}: {folder}")
@@ -97,20 +124,22 @@ def inspect(
 
 
 def thorough_fault(
-    model: Model, file: PinnedFile, path: Path, verify: bool, bars: bool
+    model: Model, file: ModelFile, path: Path, verify: bool, bars: bool
 ) -> Generator[Record, None, str]:
     """Returns what is wrong with the bytes of a file that is there; ``""`` if they are right."""
     if not file.hashes:
         return tensors.checksum_fault(model, file, path.parent / PREFIX) if verify else ""
     if not verify:
-        return verification.hash_fault(file, verification.sha256(path))
-    hashing = verification.Hashing(path)
+        digest = file.new_hash()
+        digest.update(path.read_bytes())
+        return verification.hash_fault(file, digest.hexdigest())
+    hashing = verification.Hashing(file, path)
     total = path.stat().st_size
     yield from told((Received(n, total) for n in hashing), f"verifying {path}", bars)
-    return verification.hash_fault(file, hashing.sha256)
+    return verification.hash_fault(file, hashing.digest)
 
 
-def enter(stack: ExitStack, model: Model, folder: Path) -> Generator[Record, None, bool]:
+def enter(stack: ExitStack, name: str, folder: Path) -> Generator[Record, None, bool]:
     """Makes the folder and locks it until the stack ends; returns whether that took a wait."""
     with atomic.disk_errors(folder):
         stack.callback(atomic.remove_empty, atomic.make_folders(folder))
@@ -119,20 +148,14 @@ def enter(stack: ExitStack, model: Model, folder: Path) -> Generator[Record, Non
         with atomic.disk_errors(path):
             stack.enter_context(locked(path, what))
     except BusyError as busy:
-        yield Notice(f"{model.name} is being fetched by {busy.holder}; waiting for it.")
+        yield Notice(f"{name} is being fetched by {busy.holder}; waiting for it.")
         stack.enter_context(locked(path, what, wait=lambda _holder: None))
         return True
     return False
 
 
-def mend(
-    model: Model, folder: Path, faults: Faults, mirrors: tuple[str, ...], bars: bool
-) -> Iterator[Record]:
+def repair(model: Model, folder: Path, faults: Faults, asking: Asking) -> Iterator[Record]:
     """Fetches the files that are missing or wrong."""
-    # The libraries for the network take a while to load, and where all is there none is needed.
-    from gpt2cli.fetching.responses import new_session
-    from gpt2cli.fetching.retries import patience_from_environment
-
     size = sum(max(file.sizes, default=0) for file in faults)
     atomic.need_room(folder, size - sum(came(folder, file) for file in faults))
     files = "1 file" if len(faults) == 1 else f"{len(faults)} files"
@@ -140,12 +163,12 @@ def mend(
     for file, reason in faults.items():
         if reason != verification.MISSING:
             yield Notice(f"{folder / file.name} {reason}; it is fetched again.")
-    with new_session() as session:
-        errand = Errand(
-            model, folder, [*mirrors, *model.hosts], session, patience_from_environment(), bars
-        )
+    connection = asking.connect()
+    with connection.session:
+        hosts = [*asking.mirrors, *model.hosts]
+        fetcher = Fetcher(model, folder, hosts, connection, asking.bars)
         for file in faults:
-            yield from errand.bring(file)
+            yield from fetcher.bring(file)
     unpinned = [file.name for file in faults if not file.hashes]
     if unpinned:
         yield Notice(
@@ -155,33 +178,31 @@ def mend(
     yield Progress(f"{model.name} is complete: {folder}")
 
 
-def came(folder: Path, file: PinnedFile) -> int:
+def came(folder: Path, file: ModelFile) -> int:
     """Returns how much of a file has come before (bytes)."""
-    part = Part(folder / file.name).path
-    return part.stat().st_size if part.is_file() else 0
+    partial = PartialFile(folder / file.name).path
+    return partial.stat().st_size if partial.is_file() else 0
 
 
 @dataclass
-class Errand:
-    """The fetching of one model's files.
+class Fetcher:
+    """Fetches the files of one model.
 
     Attributes:
         model: which model.
         folder: where its files go.
         hosts: where to ask, in order; one that failed is asked last from then on.
-        session: the connections to use.
-        patience: how long to go on with a host that fails.
+        connection: how they are asked.
         bars: whether to draw bars.
     """
 
     model: Model
     folder: Path
     hosts: list[str]
-    session: requests.Session
-    patience: Patience
+    connection: Connection
     bars: bool
 
-    def bring(self, file: PinnedFile) -> Iterator[Record]:
+    def bring(self, file: ModelFile) -> Iterator[Record]:
         """Fetches one file from the first host that has it.
 
         Raises:
@@ -207,40 +228,40 @@ class Errand:
         last = f"\nThe same file elsewhere: {shortened(others[-1], 200)}" if others else ""
         raise type(first)(f"{shortened(first, 270)}{last}")
 
-    def _bring_from(self, host: str, file: PinnedFile) -> Iterator[Record]:
+    def _bring_from(self, host: str, file: ModelFile) -> Iterator[Record]:
         url = manifest.address(host, self.model.name, file.name)
         place = shortened(url)
         final = self.folder / file.name
-        part = Part(final)
+        partial = PartialFile(final, file.new_hash)
         try:
             for retried in (False, True):
-                yield from told(self._transfer(url, file, part), str(final), self.bars)
-                fault = self._fault(file, part)
+                yield from told(self._transfer(url, file, partial), str(final), self.bars)
+                fault = self._fault(file, partial)
                 if not fault:
-                    part.finish(final)
+                    partial.finish(final)
                     return
-                part.discard()
+                partial.discard()
                 if not retried:
                     yield Notice(f"{place}: what came {fault}; it is fetched again.")
             raise BadDataError(f"{place}: twice what came {fault}. {final} was left as it was.")
         except Interrupted as interrupted:
-            so_far = portion(part.size, max(file.sizes, default=None))
+            so_far = portion(partial.size, max(file.sizes, default=None))
             interrupted.message = f"stopped at {so_far} of {final}; run again to resume"
             raise
         finally:
-            part.leave()
+            partial.leave()
 
-    def _transfer(self, url: str, file: PinnedFile, part: Part) -> Iterator[Event]:
-        from gpt2cli.fetching.transfer import Transfer
+    def _transfer(self, url: str, file: ModelFile, partial: PartialFile) -> Iterator[Event]:
+        from gpt2cli.fetching.transfer import Transfer, Wanted
 
-        pinned = bool(file.hashes)
-        return Transfer(self.session, url, part, file.sizes, pinned, self.patience).events()
+        wanted = Wanted(url=url, sizes=file.sizes, pinned=bool(file.hashes))
+        return Transfer(self.connection, wanted, partial).events()
 
-    def _fault(self, file: PinnedFile, part: Part) -> str:
+    def _fault(self, file: ModelFile, partial: PartialFile) -> str:
         """Returns what is wrong with a file that has come; ``""`` if it is good."""
         if file.hashes:
-            return verification.hash_fault(file, part.sha256)
+            return verification.hash_fault(file, partial.digest)
         index = paths.index_file(self.folder / PREFIX)
-        named = {index.name: index, file.name: part.path}
+        named = {index.name: index, file.name: partial.path}
         with tensors.under_final_names(self.folder, named) as aside:
             return tensors.checksum_fault(self.model, file, aside / PREFIX)

@@ -6,14 +6,17 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError
 from gpt2cli.files import atomic
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Digest
 
 BLOCK_BYTES = 1 << 20
 MOST_SIDE_BYTES = 10_000
@@ -23,7 +26,7 @@ VALIDATOR = re.compile(r"[ -~]{1,200}")
 
 @dataclass(frozen=True)
 class Origin:
-    """What a host said of the file whose part is on disk.
+    """What a host said of the file that is on disk in part.
 
     Attributes:
         url: where it was asked for.
@@ -38,7 +41,7 @@ class Origin:
     ranges: bool = True
 
 
-class Part:
+class PartialFile:
     """A file that is being fetched.
 
     Attributes:
@@ -47,23 +50,25 @@ class Part:
         origin: what the host said of it, or None if that is not known.
     """
 
-    def __init__(self, final: Path) -> None:
+    def __init__(self, final: Path, new_hash: Callable[[], Digest] = hashlib.sha256) -> None:
+        """Takes the name that the file will have, and how it is hashed."""
         self.path = final.with_name(final.name + ".part")
         self.size = 0
         self.origin: Origin | None = None
         self._side = final.with_name(final.name + ".part.json")
-        self._hash = hashlib.sha256()
+        self._new_hash = new_hash
+        self._hash = new_hash()
         self._file: IO[bytes] | None = None
 
     @property
-    def sha256(self) -> str:
-        """The SHA-256 of the bytes that have come."""
+    def digest(self) -> str:
+        """The hash of the bytes that have come, in hexadecimal."""
         return self._hash.hexdigest()
 
     def reopen(self) -> Iterator[int]:
         """Takes up what an earlier run left and hashes it; yields how far that is (bytes)."""
         self.close()
-        self.size, self._hash = 0, hashlib.sha256()
+        self.size, self._hash = 0, self._new_hash()
         self.origin = read_origin(self._side)
         with atomic.disk_errors(self.path):
             self._file = self.path.open("a+b", buffering=0)
@@ -80,7 +85,7 @@ class Part:
             if self._file is None:
                 self._file = self.path.open("a+b", buffering=0)
             self._file.truncate(0)
-            self.size, self._hash = 0, hashlib.sha256()
+            self.size, self._hash = 0, self._new_hash()
             self.note(origin)
 
     def note(self, origin: Origin) -> None:
@@ -90,13 +95,13 @@ class Part:
             atomic.write_whole(self._side, json.dumps(asdict(origin)))
 
     def append(self, chunk: bytes) -> None:
-        """Adds bytes to the end, in the file and in the hash.
+        """Adds bytes to the end of the file, and to its hash.
 
         Raises:
             DiskError: the disk is full or fails.
         """
         if self._file is None:
-            raise ValueError("append to a part that is not open")
+            raise ValueError("append to a partial file that is not open")
         with atomic.disk_errors(self.path, safe="What has come is kept, for the next run."):
             rest = memoryview(chunk)
             while rest:
@@ -114,13 +119,13 @@ class Part:
     def discard(self) -> None:
         """Removes what has come."""
         self.close()
-        self.size, self.origin, self._hash = 0, None, hashlib.sha256()
+        self.size, self.origin, self._hash = 0, None, self._new_hash()
         for path in (self.path, self._side):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
     def leave(self) -> None:
-        """Closes the file; what has come stays, and where nothing has come nothing stays."""
+        """Closes the file; what has come stays, and if nothing has come, nothing stays."""
         self.close()
         if self.path.is_file() and not self.path.stat().st_size:
             self.discard()
@@ -133,7 +138,7 @@ class Part:
 
 
 def read_origin(path: Path) -> Origin | None:
-    """Returns what an earlier run wrote down of a part, or None if it cannot be read."""
+    """Returns what an earlier run wrote down of a partial file, or None if it cannot be read."""
     try:
         origin = Origin(**json_reader.read(path, most=MOST_SIDE_BYTES))
     except (OSError, BadDataError, TypeError):

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
@@ -17,13 +18,17 @@ from urllib3.util.retry import Retry
 from gpt2cli import __version__
 from gpt2cli.errors import RefusedError, shortened
 from gpt2cli.fetching.partial_file import VALIDATOR
-from gpt2cli.fetching.verification import HEAD_BYTES
+from gpt2cli.fetching.verification import HEAD_BYTES, page_like
 
+CHUNK_BYTES = 1 << 18
 HEAD_SECONDS = 1.0
+# Slower than this over a whole timeout counts as a connection that hangs (bytes a second).
+LEAST_SPEED = 10
 # A host that asks to wait longer need not say how long (seconds).
 LONGEST_ASKED_SECONDS = 1e6
 # Sizes have no more digits.
 SIZE = re.compile(r"[0-9]{1,15}")
+RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
 
 
 class TransientError(Exception):
@@ -36,6 +41,22 @@ class TransientError(Exception):
     def __init__(self, reason: str, after: float | None = None) -> None:
         super().__init__(reason)
         self.after = after or 0.0
+
+
+class Pace:
+    """Whether the bytes of a body come fast enough for the connection to be alive."""
+
+    def __init__(self, limit: float, size: int) -> None:
+        """Takes how long to bear slowness (seconds), and how much is there (bytes)."""
+        self._limit, self._mark, self._since = limit, size, time.monotonic()
+
+    def hangs(self, size: int) -> bool:
+        """Returns whether too little has come in the last period."""
+        if time.monotonic() - self._since <= self._limit:
+            return False
+        slow = size - self._mark < self._limit * LEAST_SPEED
+        self._mark, self._since = size, time.monotonic()
+        return slow
 
 
 def new_session() -> requests.Session:
@@ -53,6 +74,17 @@ def drop_redirects_body(response: requests.Response, **_: Any) -> None:
     if response.is_redirect and response.headers["Location"]:
         response.close()
         response.raw = io.BytesIO()
+
+
+def refuse_other_host(response: requests.Response, **_: Any) -> None:
+    """Raises RefusedError if an answer leads to another host; the other one is not asked."""
+    target = response.headers.get("Location", "") if response.is_redirect else ""
+    here, there = urlsplit(response.url), urlsplit(urljoin(response.url, target))
+    if (there.scheme, there.hostname, there.port) != (here.scheme, here.hostname, here.port):
+        raise RefusedError(
+            f"{shortened(response.url)} answered {status(response)} and leads to another host, "
+            f"{shortened(there.hostname)}, which is not asked. Nothing was written."
+        )
 
 
 @contextlib.contextmanager
@@ -146,6 +178,52 @@ def size(response: requests.Response) -> int | None:
     """Returns how many bytes an answer says it has, or None if it does not say so."""
     told = response.headers.get("Content-Length", "")
     return int(told) if SIZE.fullmatch(told) else None
+
+
+def content_range(response: requests.Response) -> tuple[int | None, int | None]:
+    """Returns at which byte a 206 begins, and how many the whole has, as far as it says so."""
+    said = response.headers.get("Content-Range", "")
+    match = RANGE.fullmatch(said.strip())
+    if match is None:
+        return None, None
+    return int(match[1]), None if match[3] == "*" else int(match[3])
+
+
+def refusal(response: requests.Response, place: str, came: str) -> RefusedError:
+    """Returns the error for an answer that is not the file."""
+    kind = shortened(response.headers.get("Content-Type", "no type given"), 40)
+    return RefusedError(
+        f"{place} answered {status(response)} ({kind}) with {came}. Another place can be named by "
+        "--mirror URL."
+    )
+
+
+def check_size(
+    response: requests.Response, place: str, size: int | None, sizes: tuple[int, ...]
+) -> None:
+    """Raises RefusedError if an answer says that it has another size than the file."""
+    if size is not None and sizes and size not in sizes:
+        wanted = " or ".join(f"{size:,}" for size in sizes[:3])
+        head = sample(response)
+        kind = page_like(head)
+        said = f": {kind}: {excerpt(head)}" if kind else ""
+        raise refusal(response, place, f"{size:,} bytes in place of {wanted}{said}")
+
+
+def checked_beginning(response: requests.Response, place: str) -> bytes:
+    """Returns a body's first bytes.
+
+    Raises:
+        RefusedError: it is encoded, or a page in place of the file.
+        TransientError: the connection fails.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise refusal(response, place, f"{shortened(encoding, 40)}-encoded bytes")
+    head = beginning(response)
+    if kind := page_like(head):
+        raise refusal(response, place, f"{kind}: {excerpt(head)}")
+    return head
 
 
 def status(response: requests.Response) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
-from gpt2cli.fetching.manifest import Model, PinnedFile
+from gpt2cli.fetching.manifest import Model, ModelFile
 from gpt2cli.fetching.verification import content_fault, index_fault
 from gpt2cli.files import atomic, paths
+from gpt2cli.hparams import HParams
 from gpt2cli.storage.bundle_reader import Reader
 
 CHECK_FOLDER = ".check"
@@ -35,7 +36,7 @@ def under_final_names(folder: Path, named: Mapping[str, Path]) -> Iterator[Path]
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def checksum_fault(model: Model, file: PinnedFile, prefix: Path) -> str:
+def checksum_fault(model: Model, file: ModelFile, prefix: Path) -> str:
     """Returns what is wrong with a file that has no pin; ``""`` if it is good.
 
     Args:
@@ -43,25 +44,25 @@ def checksum_fault(model: Model, file: PinnedFile, prefix: Path) -> str:
         file: which of the model's files.
         prefix: the checkpoint's prefix in the file's folder, such as `model.ckpt`.
     """
-    if file.name == paths.index_file(prefix).name:
-        return index_checksum_fault(model, prefix)
-    if file.name == paths.data_file(prefix).name:
-        return data_checksum_fault(model, prefix)
+    if model.hparams is not None and file.name == paths.index_file(prefix).name:
+        return index_checksum_fault(model.name, model.hparams, prefix)
+    if model.hparams is not None and file.name == paths.data_file(prefix).name:
+        return data_checksum_fault(model.hparams, prefix)
     return content_fault(model, file, prefix.with_name(file.name))
 
 
-def index_checksum_fault(model: Model, prefix: Path) -> str:
+def index_checksum_fault(name: str, hparams: HParams, prefix: Path) -> str:
     """Returns what is wrong with an index, its own checksums included; ``""`` if it is good."""
     try:
-        return index_fault(model, paths.index_file(prefix))
+        return index_fault(name, hparams, paths.index_file(prefix))
     except BadDataError as error:
         return f"is damaged: {shortened(error, 240)}"
 
 
-def data_checksum_fault(model: Model, prefix: Path) -> str:
+def data_checksum_fault(hparams: HParams, prefix: Path) -> str:
     """Returns which tensor of a checkpoint is damaged; ``""`` if all are good."""
     try:
-        for _ in Reader(prefix).tensors(model.hparams.shapes()):
+        for _ in Reader(prefix).tensors(hparams.shapes()):
             pass
     except (BadDataError, MissingInputError) as error:
         return f"is damaged: {shortened(error, 240)}"

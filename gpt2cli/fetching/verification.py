@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,8 +9,9 @@ from pathlib import Path
 
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, shortened
-from gpt2cli.fetching.manifest import Model, PinnedFile
+from gpt2cli.fetching.manifest import Model, ModelFile
 from gpt2cli.files import paths
+from gpt2cli.hparams import HParams
 from gpt2cli.storage import bundle
 
 MISSING = "is missing"
@@ -33,13 +33,13 @@ PAGES = {
 class Hashing:
     """The hashing of a file: iterate over it to do it, and see how far it is (bytes)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: ModelFile, path: Path) -> None:
         self._path = path
-        self._hash = hashlib.sha256()
+        self._hash = file.new_hash()
 
     @property
-    def sha256(self) -> str:
-        """The SHA-256 of what has been read."""
+    def digest(self) -> str:
+        """The hash of what has been read, in hexadecimal."""
         return self._hash.hexdigest()
 
     def __iter__(self) -> Iterator[int]:
@@ -57,7 +57,7 @@ def page_like(head: bytes) -> str:
     return next((kind for sign, kind in PAGES.items() if text.startswith(sign)), "")
 
 
-def quick_fault(model: Model, file: PinnedFile, path: Path) -> str:
+def quick_fault(model: Model, file: ModelFile, path: Path) -> str:
     """Returns what is wrong with a file as far as its size and first bytes tell; else ``""``."""
     if not path.is_file():
         return "is not a file" if path.exists() else MISSING
@@ -72,28 +72,26 @@ def quick_fault(model: Model, file: PinnedFile, path: Path) -> str:
     return "" if file.hashes else content_fault(model, file, path)
 
 
-def sha256(path: Path) -> str:
-    """Returns the SHA-256 of a small file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def hash_fault(file: PinnedFile, sha256: str) -> str:
-    """Returns how a hash differs from the pinned one; ``""`` if it does not, or none is."""
-    if not file.hashes or sha256 in file.hashes:
+def hash_fault(file: ModelFile, digest: str) -> str:
+    """Returns how a hash differs from the known one; ``""`` if it does not, or none is known."""
+    if not file.hashes or digest in file.hashes:
         return ""
     witness = "" if file.sure == "A" else " (known from a single public record)"
-    return f"has the SHA-256 {sha256} in place of {' or '.join(file.hashes[:2])}{witness}"
+    wanted = " or ".join(file.hashes[:2])
+    return f"has the {file.hash_name} {digest} in place of {wanted}{witness}"
 
 
-def content_fault(model: Model, file: PinnedFile, path: Path) -> str:
+def content_fault(model: Model, file: ModelFile, path: Path) -> str:
     """Returns what is wrong with what a file without a pin holds; ``""`` if nothing is seen."""
+    if model.hparams is None:
+        return ""
     try:
         if file.name == paths.HPARAMS:
             told: dict[str, object] = json_reader.read(path, most=SMALL_BYTES)
             same = told == asdict(model.hparams)
             return "" if same else f"does not hold {json.dumps(asdict(model.hparams))}"
         if file.name.endswith(".index"):
-            return index_fault(model, path)
+            return index_fault(model.name, model.hparams, path)
         if file.name.endswith(".meta"):
             return "" if whole_message(path.read_bytes()) else "is cut or no graph"
     except (ValueError, BadDataError) as error:
@@ -101,12 +99,12 @@ def content_fault(model: Model, file: PinnedFile, path: Path) -> str:
     return ""
 
 
-def index_fault(model: Model, path: Path) -> str:
+def index_fault(name: str, hparams: HParams, path: Path) -> str:
     """Returns how the tensors in an index differ from the model's; ``""`` if they do not."""
     entries, _ = bundle.read_index(path.with_suffix(""))
     found = {name: entry.shape for name, entry in entries.items()}
-    wrong = [n for n, shape in model.hparams.shapes().items() if found.get(n) != shape]
-    return f"is not of {model.name}: {wrong[0]} is {found.get(wrong[0])}" if wrong else ""
+    wrong = [n for n, shape in hparams.shapes().items() if found.get(n) != shape]
+    return f"is not of {name}: {wrong[0]} is {found.get(wrong[0])}" if wrong else ""
 
 
 def whole_message(content: bytes) -> bool:

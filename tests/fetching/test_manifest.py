@@ -27,6 +27,7 @@ def test_each_model_has_seven_files_and_checkpoint_comes_last(name: str) -> None
 def test_the_data_file_has_four_bytes_a_weight(name: str) -> None:
     model = manifest.find(name)
     data = next(file for file in model.files if file.name == DATA)
+    assert model.hparams is not None
     assert data.sizes == (4 * model.hparams.count(),)
 
 

@@ -45,7 +45,7 @@ class Place:
         self.pins = write_pins(folder / "pins.json", files, hosts=[server.url], unpinned=UNPINNED)
 
     def fetch(self, *, verify: bool = False, mirrors: tuple[str, ...] = ()) -> str:
-        records = models.fetch("small", str(self.models), verify=verify, mirrors=mirrors)
+        records = models.fetch_pinned("small", str(self.models), verify=verify, mirrors=mirrors)
         return "\n".join(str(record) for record in records)
 
 
@@ -139,6 +139,6 @@ def test_an_old_name_uses_the_folder_of_that_name_where_there_is_one(
     for name, content in place.files.items():
         place.server.files[f"124M/{name}"] = content
     (place.models / "117M").mkdir(parents=True)
-    list(models.fetch("117M", str(place.models)))
+    list(models.fetch_pinned("117M", str(place.models)))
     assert is_complete(place.models / "117M", place.files)
     assert not (place.models / "124M").exists()

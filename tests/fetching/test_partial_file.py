@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from gpt2cli.fetching.partial_file import Origin, Part
+from gpt2cli.fetching.partial_file import Origin, PartialFile
 
 ORIGIN = Origin("http://host/file", '"tag"', 6)
 
 
-def opened(path: Path) -> Part:
-    part = Part(path)
+def opened(path: Path) -> PartialFile:
+    part = PartialFile(path)
     for _ in part.reopen():
         pass
     return part
@@ -25,7 +25,7 @@ def test_a_part_taken_up_again_has_the_hash_of_the_whole(tmp_path: Path) -> None
     second = opened(tmp_path / "file")
     assert (second.size, second.origin) == (3, ORIGIN)
     second.append(b"def")
-    assert second.sha256 == hashlib.sha256(b"abcdef").hexdigest()
+    assert second.digest == hashlib.sha256(b"abcdef").hexdigest()
     second.finish(tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == b"abcdef"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -40,7 +40,7 @@ def test_a_part_that_is_empty_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_part_that_was_not_hashed_yet_is_not_taken_for_empty(tmp_path: Path) -> None:
     (tmp_path / "file.part").write_bytes(b"abc")
-    part = Part(tmp_path / "file")
+    part = PartialFile(tmp_path / "file")
     steps = part.reopen()
     next(steps)
     part.size = 0

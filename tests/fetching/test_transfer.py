@@ -9,17 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from requests import Session
 
 from gpt2cli.errors import RefusedError, TryLaterError, UsageError
-from gpt2cli.fetching.partial_file import Part
+from gpt2cli.fetching.partial_file import PartialFile
 from gpt2cli.fetching.responses import new_session
-from gpt2cli.fetching.retries import Patience, patience_from_environment
-from gpt2cli.fetching.transfer import Transfer
+from gpt2cli.fetching.retry_policy import RetryPolicy, retry_policy_from_environment
+from gpt2cli.fetching.transfer import Connection, Transfer, Wanted
 from tests import misbehaving_server as host
 from tests.misbehaving_server import Server
 
 CONTENT = bytes(range(256)) * 1000
-HASTE = Patience(wait_seconds=0, timeout_seconds=1)
+HASTE = RetryPolicy(wait_seconds=0, timeout_seconds=1)
 
 
 @pytest.fixture
@@ -28,20 +29,34 @@ def server() -> Iterator[Server]:
         yield running
 
 
+def transfer(
+    session: Session,
+    url: str,
+    partial: PartialFile,
+    *,
+    sizes: tuple[int, ...] = (len(CONTENT),),
+    pinned: bool = True,
+    policy: RetryPolicy = HASTE,
+) -> Transfer:
+    wanted = Wanted(url=url, sizes=sizes, pinned=pinned)
+    return Transfer(Connection(session=session, policy=policy), wanted, partial)
+
+
 def receive(
     server: Server,
     folder: Path,
     *,
     pinned: bool = True,
     sizes: tuple[int, ...] = (len(CONTENT),),
-    patience: Patience = HASTE,
+    policy: RetryPolicy = HASTE,
 ) -> list[str]:
     """Fetches the file into its part; returns the lines that were told."""
-    part = Part(folder / "file")
+    part = PartialFile(folder / "file")
     with new_session() as session:
-        transfer = Transfer(session, f"{server.url}/file", part, sizes, pinned, patience)
+        url = f"{server.url}/file"
+        begun = transfer(session, url, part, sizes=sizes, pinned=pinned, policy=policy)
         try:
-            return [str(event) for event in transfer.events()]
+            return [str(event) for event in begun.events()]
         finally:
             part.leave()
 
@@ -154,11 +169,12 @@ def test_the_wait_that_a_host_asks_for_is_kept(server: Server, tmp_path: Path) -
 
 def test_the_waits_between_tries_grow(server: Server, tmp_path: Path) -> None:
     server.always("file", host.status(500))
-    patience = Patience(retries=4, wait_seconds=0.01, timeout_seconds=1)
-    part = Part(tmp_path / "file")
+    policy = RetryPolicy(retries=4, wait_seconds=0.01, timeout_seconds=1)
+    part = PartialFile(tmp_path / "file")
     told = []
     with new_session() as session, pytest.raises(TryLaterError, match="Tries: 5"):
-        for event in Transfer(session, f"{server.url}/file", part, (), True, patience).events():
+        url = f"{server.url}/file"
+        for event in transfer(session, url, part, sizes=(), policy=policy).events():
             told.append(str(event))
     part.leave()
     assert [line.rpartition("trying again")[2] for line in told] == [
@@ -178,32 +194,32 @@ def test_a_connection_that_all_but_hangs_is_given_up(server: Server, tmp_path: P
 
     server.always("file", crawl)
     with pytest.raises(TryLaterError, match="hangs"):
-        receive(server, tmp_path, patience=Patience(0, 0, timeout_seconds=1))
+        receive(server, tmp_path, policy=RetryPolicy(retries=0, wait_seconds=0, timeout_seconds=1))
 
 
 def test_the_hash_covers_what_an_earlier_run_brought(server: Server, tmp_path: Path) -> None:
     stop_at(server, tmp_path, 100_000)
-    part = Part(tmp_path / "file")
+    part = PartialFile(tmp_path / "file")
     with new_session() as session:
         url = f"{server.url}/file"
-        for _ in Transfer(session, url, part, (len(CONTENT),), True, HASTE).events():
+        for _ in transfer(session, url, part).events():
             pass
     part.leave()
-    assert part.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert part.digest == hashlib.sha256(CONTENT).hexdigest()
 
 
-def test_patience_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_retry_policy_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPT2CLI_RETRY_SECONDS", "0.5")
     monkeypatch.setenv("GPT2CLI_TIMEOUT_SECONDS", "7")
-    assert patience_from_environment() == Patience(wait_seconds=0.5, timeout_seconds=7)
+    assert retry_policy_from_environment() == RetryPolicy(wait_seconds=0.5, timeout_seconds=7)
     for wrong in ("soon", "-1", "9" * 400, "nan", "\N{ARABIC-INDIC DIGIT TWO}"):
         monkeypatch.setenv("GPT2CLI_RETRY_SECONDS", wrong)
         with pytest.raises(UsageError, match="GPT2CLI_RETRY_SECONDS"):
-            patience_from_environment()
+            retry_policy_from_environment()
     monkeypatch.setenv("GPT2CLI_RETRY_SECONDS", "0")
     monkeypatch.setenv("GPT2CLI_TIMEOUT_SECONDS", "0")
     with pytest.raises(UsageError, match="GPT2CLI_TIMEOUT_SECONDS"):
-        patience_from_environment()
+        retry_policy_from_environment()
 
 
 @pytest.mark.parametrize(
@@ -247,7 +263,7 @@ def test_a_redirect_to_what_is_no_address_is_refused(
 ) -> None:
     server.always("file", host.redirect(target))
     with pytest.raises((RefusedError, TryLaterError)) as refusal:
-        receive(server, tmp_path, patience=Patience(0, 0, 1))
+        receive(server, tmp_path, policy=RetryPolicy(retries=0, wait_seconds=0, timeout_seconds=1))
     assert str(refusal.value).isprintable()
     if target.startswith(("file:", "http://[")):
         assert isinstance(refusal.value, RefusedError)
@@ -289,11 +305,11 @@ def test_a_password_in_an_address_is_sent_and_never_shown_or_kept(
         host.cut(1000)(handler, content)
 
     server.script("file", [note, host.status(503), host.status(404)])
-    part = Part(tmp_path / "file")
+    part = PartialFile(tmp_path / "file")
     url = f"{server.url}/file".replace("://", "://me:secret@")
     told = []
     with new_session() as session, pytest.raises(RefusedError) as refusal:
-        for event in Transfer(session, url, part, (len(CONTENT),), True, HASTE).events():
+        for event in transfer(session, url, part).events():
             told.append(str(event))
     part.leave()
     assert asked == ["Basic bWU6c2VjcmV0"]
@@ -303,8 +319,8 @@ def test_a_password_in_an_address_is_sent_and_never_shown_or_kept(
     assert "://…@127.0.0.1" in shown
     # And the part goes on where it was.
     server.asked.clear()
-    part = Part(tmp_path / "file")
+    part = PartialFile(tmp_path / "file")
     with new_session() as session:
-        list(Transfer(session, url, part, (len(CONTENT),), True, HASTE).events())
+        list(transfer(session, url, part).events())
     part.leave()
     assert server.asked == [("file", "bytes=1000-")]

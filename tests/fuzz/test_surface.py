@@ -21,10 +21,10 @@ from gpt2cli.distributed import cluster, rendezvous, wire
 from gpt2cli.distributed.cluster import Cluster
 from gpt2cli.errors import Gpt2cliError, RefusedError, UsageError
 from gpt2cli.fetching import manifest, responses
-from gpt2cli.fetching.partial_file import Part, read_origin
+from gpt2cli.fetching.partial_file import PartialFile, read_origin
 from gpt2cli.fetching.responses import TransientError, new_session
-from gpt2cli.fetching.retries import Patience
-from gpt2cli.fetching.transfer import Transfer
+from gpt2cli.fetching.retry_policy import RetryPolicy
+from gpt2cli.fetching.transfer import Connection, Transfer, Wanted
 from tests.fuzz.bounds import cases, refusals
 
 pytestmark = pytest.mark.fuzz
@@ -140,12 +140,14 @@ def test_whatever_bytes_a_host_answers_only_our_own_errors_come_out(
         thread = threading.Thread(target=answer)
         thread.start()
         url = f"http://me:secret@127.0.0.1:{server.getsockname()[1]}/file"
-        part = Part(folder / "fuzzed")
-        patience = Patience(retries=0, wait_seconds=0, timeout_seconds=1)
+        part = PartialFile(folder / "fuzzed")
+        policy = RetryPolicy(retries=0, wait_seconds=0, timeout_seconds=1)
+        wanted = Wanted(url=url, sizes=(10**6,), pinned=True)
         with new_session() as session:
             try:
                 with refusals():
-                    told = [*Transfer(session, url, part, (10**6,), True, patience).events()]
+                    connection = Connection(session=session, policy=policy)
+                    told = [*Transfer(connection, wanted, part).events()]
                     assert "secret" not in str(told)
             except TransientError as error:
                 pytest.fail(str(error))
