@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.errors import BadDataError, UsageError
-from gpt2cli.fetching.base import fetch_base
-from gpt2cli.files import paths
+from gpt2cli.fetching.base import find_weights
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime import tensorflow
-from gpt2cli.storage.source import CheckpointSource, SourceNames, find, load
+from gpt2cli.storage.source import CheckpointSource, load
 from gpt2cli.text import batches, documents, finding
 from gpt2cli.text.batches import Tokens
 from gpt2cli.text.token_files import Encoder
@@ -43,13 +42,7 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     corpus = finding.find(config.dataset, config.encoding, own)
     yield from corpus.remarks(all_skipped=config.verbose)
     yield from documents.remarks(corpus.files, config)
-    names = SourceNames(
-        model_name=config.model_name,
-        model_dir=config.model_dir,
-        run=paths.run_folder(config.checkpoint_dir, config.run),
-        checkpoint=config.checkpoint,
-    )
-    start = yield from find(names, partial(fetch_base, offline=config.offline, quiet=config.quiet))
+    names, start = yield from find_weights(config)
     tokenizer = read_tokenizer(*start.vocabulary, start.hparams.n_vocab)
     check_fits(tokenizer, start.hparams)
     stride = chosen_stride(config, start.hparams.n_ctx)

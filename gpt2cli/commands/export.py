@@ -12,7 +12,7 @@ from pathlib import Path
 from gpt2cli import vocabulary
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.errors import BadDataError, UsageError
-from gpt2cli.fetching.base import fetch_base
+from gpt2cli.fetching.base import find_weights
 from gpt2cli.files import atomic, paths
 from gpt2cli.files.staging import check_free, output, size_of
 from gpt2cli.formats import archive, gguf
@@ -24,7 +24,7 @@ from gpt2cli.records import Alert, Exported, Notice, Record
 from gpt2cli.runtime import tensorflow
 from gpt2cli.runtime.installation import install_command
 from gpt2cli.storage import run_log
-from gpt2cli.storage.source import CheckpointSource, SourceNames, find, load
+from gpt2cli.storage.source import CheckpointSource, load
 from gpt2cli.storage.state import State, read_state
 from gpt2cli.text.tokenizer import check_fits, read_tokenizer
 
@@ -48,13 +48,7 @@ def export(config: ExportConfig) -> Iterator[Record]:
     destination = Path(config.destination)
     check_library(config.kind)
     check_free(destination, overwrite=config.overwrite, spare=[Path.cwd()])
-    names = SourceNames(
-        model_name=config.model_name,
-        model_dir=config.model_dir,
-        run=paths.run_folder(config.checkpoint_dir, config.run),
-        checkpoint=config.checkpoint,
-    )
-    start = yield from find(names, partial(fetch_base, offline=config.offline, quiet=config.quiet))
+    names, start = yield from find_weights(config)
     check_free(destination, overwrite=config.overwrite, spare=[start.folder])
     check_model(config, start)
     yield from map(Alert, start.remarks())

@@ -11,14 +11,14 @@ from functools import partial
 from pathlib import Path
 
 from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
-from gpt2cli.fetching.base import fetch_base
-from gpt2cli.files import outputs, paths
+from gpt2cli.fetching.base import find_weights
+from gpt2cli.files import outputs
 from gpt2cli.inference.load import Writer, batches, load_texts, load_writer, needs_tensorflow
 from gpt2cli.inference.samples import Plan, Prompt, Row, Telling
 from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Progress, Record, Text
 from gpt2cli.runtime import tensorflow
-from gpt2cli.storage.source import SourceNames, find, load
+from gpt2cli.storage.source import load
 from gpt2cli.text import markers
 from gpt2cli.text.prompts import read_prompts, reads_stdin_unasked
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
@@ -41,13 +41,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
         # Whoever left a pipe open by mistake sees what is waited for.
         yield Progress("reading prompts from stdin")
     texts = read_prompts(config)
-    names = SourceNames(
-        model_name=config.model_name,
-        model_dir=config.model_dir,
-        run=paths.run_folder(config.checkpoint_dir, config.run),
-        checkpoint=config.checkpoint,
-    )
-    start = yield from find(names, partial(fetch_base, offline=config.offline, quiet=config.quiet))
+    names, start = yield from find_weights(config)
     tokenizer = read_tokenizer(*start.vocabulary, start.hparams.n_vocab)
     check_fits(tokenizer, start.hparams)
     yield from map(Alert, markers.remarks(texts, tokenizer))
