@@ -7,16 +7,22 @@ import importlib
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_origin
 
 import typer
 import typer.core
+import typer.models
 
 from gpt2cli import __version__, help_text, spelling
 from gpt2cli.errors import UsageError, shortened
 from gpt2cli.options import Option, options
 
 if TYPE_CHECKING:
+    # Remove when typer gives its own click another place to import from.
+    from typer._click.core import Command as ClickCommand
+    from typer._click.core import Context
+    from typer._click.formatting import HelpFormatter
+
     from gpt2cli.config.shared import Shared
 
 # Runs a command with its settings; returns the exit code.
@@ -68,15 +74,15 @@ class Program(typer.core.TyperGroup):
 
     perform: Perform
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Context) -> list[str]:
         """Returns the names of the commands."""
         return list(SUMMARIES)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: Context, cmd_name: str) -> ClickCommand | None:
         """Returns a command, or None if there is none of that name."""
         return typer_command(cmd_name, self.perform) if cmd_name in SUMMARIES else None
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Reads the arguments; returns those that are left.
 
         Raises:
@@ -87,7 +93,9 @@ class Program(typer.core.TyperGroup):
         typer.echo(ctx.get_help(), err=True)
         raise typer.Exit(UsageError.exit_code)
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, ClickCommand | None, list[str]]:
         """Returns the command that the arguments begin with.
 
         Raises:
@@ -100,24 +108,25 @@ class Program(typer.core.TyperGroup):
             + spelling.meant_command(args[0], SUMMARIES)
         )
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Writes the commands, and the options that need none."""
         with formatter.section("Commands"):
             formatter.write_dl(list(SUMMARIES.items()))
         with formatter.section("Options"):
-            formatter.write_dl([each.get_help_record(ctx) for each in self.get_params(ctx)])
+            records = (each.get_help_record(ctx) for each in self.get_params(ctx))
+            formatter.write_dl([record for record in records if record])
 
 
 class Command(typer.core.TyperCommand):
     """A command that takes gpt-2-simple's spellings, and names the variable that is wrong."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Reads the arguments; returns those that are left."""
         if not ctx.resilient_parsing:
             args = spelling.plain(args, COMMANDS[str(self.name)])
         return super().parse_args(ctx, args)
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Context) -> object:
         """Runs the command; returns its exit code.
 
         Raises:
@@ -129,7 +138,7 @@ class Command(typer.core.TyperCommand):
         except UsageError as error:
             raise UsageError(spelling.with_sources(str(error), str(self.name), given)) from error
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Writes the options in groups, then the examples."""
         for heading, rows in help_text.sections(COMMANDS[str(self.name)]):
             with formatter.section(heading):
@@ -139,7 +148,7 @@ class Command(typer.core.TyperCommand):
                 formatter.write(f"  {line}\n")
 
 
-def application(perform: Perform) -> Any:
+def application(perform: Perform) -> Program:
     """Returns the command line: a function of its arguments, which calls `perform`."""
     app = typer.Typer(
         name="gpt2cli",
@@ -154,7 +163,7 @@ def application(perform: Perform) -> Any:
         },
     )
     app.callback(epilog=EPILOG)(no_command)
-    made: Any = typer.main.get_command(app)
+    made = cast(Program, typer.main.get_command(app))
     made.perform = perform
     return made
 
@@ -183,11 +192,11 @@ def show_version() -> None:
     raise typer.Exit
 
 
-def typer_command(name: str, perform: Perform) -> Any:
+def typer_command(name: str, perform: Perform) -> ClickCommand:
     """Returns a command as Typer runs it; its options are the fields of its config."""
     config = COMMANDS[name]
 
-    def run(**values: Any) -> int:
+    def run(**values: object) -> int:
         fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return perform(name, config(**fields))
 
@@ -203,7 +212,7 @@ def typer_command(name: str, perform: Perform) -> Any:
     return typer.main.get_command(app)
 
 
-def parameter(field: dataclasses.Field[Any], rule: Option, kind: Any) -> inspect.Parameter:
+def parameter(field: dataclasses.Field[Any], rule: Option, kind: object) -> inspect.Parameter:
     """Returns a field as a parameter that Typer reads: its type, help, range, names, default."""
     default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
     described = (
@@ -222,14 +231,14 @@ def parameter(field: dataclasses.Field[Any], rule: Option, kind: Any) -> inspect
     )
 
 
-def typer_option(name: str, rule: Option, kind: Any) -> Any:
+def typer_option(name: str, rule: Option, kind: object) -> typer.models.OptionInfo:
     """Returns Typer's description of an option: its names, help, range and kind of value."""
     word = name.replace("_", "-")
     two_sided = bool in (kind, *get_args(kind))
     names = [f"--{word}/--no-{word}" if two_sided else f"--{word}"]
     if rule.short:
         names.append(rule.short)
-    return typer.Option(
+    described: typer.models.OptionInfo = typer.Option(
         *names,
         help=rule.help,
         min=rule.least,
@@ -238,6 +247,7 @@ def typer_option(name: str, rule: Option, kind: Any) -> Any:
         show_envvar=False,
         callback=each_line if get_origin(kind) is tuple else None,
     )
+    return described
 
 
 def each_line(

@@ -48,13 +48,13 @@ def sections(config: type[Config]) -> Iterator[tuple[str, list[Row]]]:
     yield from ((heading, rows) for heading, rows in found.items() if rows)
 
 
-def declared(owner: Any) -> Iterator[tuple[str, str]]:
+def declared(owner: type[Config]) -> Iterator[tuple[str, str]]:
     """Yields the names of the fields that a class itself declares, each with the class's group."""
     for name in vars(owner).get("__annotations__", {}):
         yield name, owner.group
 
 
-def spelling(field: dataclasses.Field[Any], rule: Option, kind: Any) -> str:
+def spelling(field: dataclasses.Field[Any], rule: Option, kind: object) -> str:
     """Returns an option as help shows it: its names, and what to give to it."""
     if rule.argument:
         return argument_metavar(field)
@@ -74,7 +74,7 @@ def argument_metavar(field: dataclasses.Field[Any]) -> str:
     return f"{word}..." if required else f"[{word.removesuffix('S')}]..."
 
 
-def metavar(kind: Any) -> str:
+def metavar(kind: object) -> str:
     """Returns what stands for an option's value: its choices, or the name of its type."""
     if get_origin(kind) is Literal:
         return "|".join(get_args(kind))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.reading import opened
@@ -21,6 +21,8 @@ POINTER_REASON = (
 )
 
 Kind = TypeVar("Kind")
+# A value of JSON; what it holds is to be checked before it is used.
+Json: TypeAlias = Any
 
 
 def read(path: Path, kind: type[Kind] = dict, *, most: int = 64 * MEGABYTE) -> Kind:  # type: ignore[assignment]
@@ -95,7 +97,7 @@ NAMES: dict[type, str] = {
 }
 
 
-def depth(value: Any) -> int:
+def depth(value: Json) -> int:
     """Returns how deep arrays and objects nest in a parsed value; a plain value has 0."""
     deepest, waiting = 0, [(value, 0)]
     while waiting:

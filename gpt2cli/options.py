@@ -76,7 +76,7 @@ def options(config: type[Config]) -> Iterator[tuple[dataclasses.Field[Any], Opti
                 yield fields[name], fields[name].metadata["option"], hints[name]
 
 
-def check_range(name: str, value: Any, rule: Option, kind: Any) -> None:
+def check_range(name: str, value: Any, rule: Option, kind: object) -> None:
     """Raises UsageError unless a value is within the option's range or choices."""
     if get_origin(kind) is Literal and value not in get_args(kind):
         raise UsageError(f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}.")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -132,7 +132,7 @@ class Count:
         """Takes what the bar or line begins with."""
         self._label, self._total, self._unit, self._quiet = label, total, unit, quiet
         self._told = time.monotonic()
-        self._bar: Any = None
+        self._bar: tqdm[NoReturn] | None = None
         if not quiet and sys.stderr.isatty():
             self._bar = tqdm(desc=label, total=total, unit=unit, leave=False, dynamic_ncols=True)
 
@@ -176,7 +176,7 @@ class Bar:
 
     def __init__(self, label: str) -> None:
         self._label = label
-        self._bar: Any = None
+        self._bar: tqdm[NoReturn] | None = None
 
     def advance(self, event: Received) -> Iterator[Record]:
         """Draws how far the file is; yields nothing."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
+from gpt2cli.json_reader import Json
 from gpt2cli.special_tokens import ENCODER, SETTINGS, Added, Beside, Specials, check_text
 from gpt2cli.tokenizer_json import converted
 
@@ -122,7 +123,7 @@ def as_json(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values).encode()
 
 
-def numbered(tokens: Any, where: Path) -> dict[str, int]:
+def numbered(tokens: Json, where: Path) -> dict[str, int]:
     """Returns the numbers of tokens, checked to be such.
 
     Raises:

@@ -31,9 +31,9 @@ def test_every_field_of_a_config_is_an_option_with_its_default(name: str) -> Non
     made = {each.name: each for each in typer_command(name, cli.perform).params}
     fields = {field.name: field for field, _, _ in options(COMMANDS[name])}
     assert made.keys() == fields.keys()
-    for parameter in made.values():
-        assert parameter.help
-        default = fields[parameter.name].default
+    for field, parameter in made.items():
+        assert vars(parameter)["help"]
+        default = fields[str(field)].default
         if isinstance(default, tuple):
             assert parameter.default == list(default)
         elif default is not dataclasses.MISSING:

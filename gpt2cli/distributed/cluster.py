@@ -14,6 +14,7 @@ from typing import Any
 from gpt2cli import __version__, json_reader
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, UsageError, shortened
+from gpt2cli.json_reader import Json
 from gpt2cli.runtime import tensorflow
 
 TF_CONFIG = "TF_CONFIG"
@@ -84,7 +85,7 @@ def parsed(text: str) -> Cluster | None:
         UsageError: it is malformed.
     """
     try:
-        facts: Any = json_reader.parse(text, "it", object)
+        facts: Json = json_reader.parse(text, "it", object)
         jobs = jobs_of(facts)
         if not jobs:
             return None
@@ -104,7 +105,7 @@ def parsed(text: str) -> Cluster | None:
     return Cluster(tuple(addresses), number)
 
 
-def jobs_of(facts: Any) -> dict[str, list[str]]:
+def jobs_of(facts: Json) -> dict[str, list[str]]:
     """Returns the addresses of each kind of worker that TF_CONFIG names.
 
     Raises:

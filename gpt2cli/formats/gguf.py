@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from gpt2cli.errors import UsageError
 from gpt2cli.files import atomic, exports
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
+
+if TYPE_CHECKING:
+    import gguf
 
 NORM_EPSILON = 1e-5
 # If a write was cut short, a disk with less room than this is full.
@@ -94,7 +97,7 @@ def numbered_errors(path: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def describe(writer: Any, model: Model, precision: str) -> None:
+def describe(writer: gguf.GGUFWriter, model: Model, precision: str) -> None:
     """Adds the architecture."""
     import gguf
 
@@ -114,7 +117,7 @@ def describe(writer: Any, model: Model, precision: str) -> None:
     writer.add_layer_norm_eps(NORM_EPSILON)
 
 
-def add_vocabulary(writer: Any, model: Model) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter, model: Model) -> None:
     """Adds tokens and merges; rows of the embedding that no token has get a name of their own."""
     import gguf
 
@@ -136,7 +139,7 @@ def add_vocabulary(writer: Any, model: Model) -> None:
     writer.add_add_bos_token(False)
 
 
-def kind_of(name: str, shape: tuple[int, ...], precision: str) -> Any:
+def kind_of(name: str, shape: tuple[int, ...], precision: str) -> gguf.GGMLQuantizationType:
     """Returns the type that a tensor is stored in: vectors and positions stay float32."""
     import gguf
 

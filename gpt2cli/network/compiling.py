@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.arrays import Tensor
 from gpt2cli.errors import shortened
 from gpt2cli.hparams import WIDE
 from gpt2cli.network import xla_clusters
@@ -58,7 +58,7 @@ def xla_failure() -> str:
     return ""
 
 
-def error_summary(error: Any) -> str:
+def error_summary(error: tf.errors.OpError) -> str:
     """Returns the line of a TensorFlow error that says what is wrong, shortened.
 
     The lines above it say where in the graph it happened, and those below say it again.
@@ -69,8 +69,8 @@ def error_summary(error: Any) -> str:
 
 
 def compile_function(
-    function: Callable[..., Any], mode: CompileMode, *, gpu: bool | None = None
-) -> Any:
+    function: Callable[..., Tensor], mode: CompileMode, *, gpu: bool | None = None
+) -> Callable[..., Tensor]:
     """Returns a TensorFlow function that computes what a Python function of tensors does.
 
     Args:
@@ -80,11 +80,14 @@ def compile_function(
     """
     gpu = devices.has_gpu() if gpu is None else gpu
 
-    def traced(*arguments: Any) -> Any:
+    def traced(*arguments: Tensor) -> Tensor:
         with xla_clusters.clustering(enabled=mode is CompileMode.PARTIAL, gpu=gpu):
             return function(*arguments)
 
-    return tf.function(traced, jit_compile=mode is CompileMode.FULL, autograph=False)
+    compiled: Callable[..., Tensor] = tf.function(
+        traced, jit_compile=mode is CompileMode.FULL, autograph=False
+    )
+    return compiled
 
 
 class Compiler:
@@ -100,7 +103,7 @@ class Compiler:
         self._mode = mode
         self._remarks: list[str] = []
 
-    def __call__(self, graph: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, graph: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Returns a function that computes what the graph does, faster.
 
         While it is traced, `xla` tells the graph how it is to be compiled.
@@ -110,7 +113,7 @@ class Compiler:
             False: compile_function(graph, CompileMode.OFF),
         }
 
-        def run(*arguments: Any) -> Any:
+        def run(*arguments: Tensor) -> Tensor:
             try:
                 return compiled[self.xla](*arguments)
             except tf.errors.OpError as error:

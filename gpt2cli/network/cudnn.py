@@ -13,6 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.arrays import DType
+
 FORWARD, BACKWARD = "__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"
 # The names of types in XLA's configuration, and in StableHLO.
 TYPES = {tf.bfloat16: ("BF16", "bf16"), tf.float16: ("F16", "f16")}
@@ -23,7 +25,7 @@ TURNED = (0, 2, 1, 3)
 Shape = tuple[int, int, int, int]
 
 
-def forward(shape: Shape, kind: Any) -> str:
+def forward(shape: Shape, kind: DType) -> str:
     """Returns StableHLO: query, key, value → what they attend to, and the softmax's statistics.
 
     Args:
@@ -35,7 +37,7 @@ def forward(shape: Shape, kind: Any) -> str:
     return _module(FORWARD, kind, sums, [shape] * 3, [shape, _statistics(shape)])
 
 
-def backward(shape: Shape, kind: Any) -> str:
+def backward(shape: Shape, kind: DType) -> str:
     """Returns StableHLO: query, key, value, statistics, upstream, result → three gradients.
 
     Args:
@@ -59,7 +61,7 @@ def _statistics(shape: Shape) -> tuple[int, ...]:
 
 def _module(
     target: str,
-    kind: Any,
+    kind: DType,
     sums: Mapping[str, Any],
     given: Sequence[tuple[int, ...]],
     results: Sequence[tuple[int, ...]],
@@ -109,7 +111,7 @@ def _turned(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in TURNED) if _is_wide(shape) else shape
 
 
-def _type(shape: Sequence[int], kind: Any) -> str:
+def _type(shape: Sequence[int], kind: DType) -> str:
     element = TYPES[kind][1] if _is_wide(shape) else "f32"
     return f"tensor<{'x'.join(map(str, shape))}x{element}>"
 
@@ -118,7 +120,7 @@ def _layout(axes: Sequence[int]) -> str:
     return f"dense<[{', '.join(map(str, axes))}]> : tensor<{len(axes)}xindex>"
 
 
-def _settings(shape: Sequence[int], kind: Any, sums: Mapping[str, Any]) -> str:
+def _settings(shape: Sequence[int], kind: DType, sums: Mapping[str, Any]) -> str:
     """Returns the call's configuration, as XLA reads it (GpuBackendConfig, backend_configs.proto).
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-from gpt2cli.arrays import Tensor
+from gpt2cli.arrays import DType, Tensor
 from gpt2cli.network import attention, compiling, cudnn, xla_clusters
 
 LEAST_CAPABILITY = (8, 0)
@@ -27,7 +27,7 @@ CONVENTION = 9
 MOST_ERROR = 0.02
 
 
-def unsupported_reason(kind: Any, head: int, capability: tuple[int, int]) -> str:
+def unsupported_reason(kind: DType, head: int, capability: tuple[int, int]) -> str:
     """Returns why cuDNN has no kernel for a type and a head's width on a card; empty: it has."""
     if kind not in cudnn.TYPES:
         return f"it has no {kind.name}"
@@ -113,7 +113,7 @@ def _call(tensors: Sequence[Tensor], module: str, results: Sequence[tuple[Any, A
     )
 
 
-def check_kernels(shape: cudnn.Shape, kind: Any) -> str:
+def check_kernels(shape: cudnn.Shape, kind: DType) -> str:
     """Computes once forward and back, by cuDNN and by plain products; returns what is wrong.
 
     The programs are those that training will use, so that nothing is compiled twice.

@@ -9,11 +9,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import tensorflow as tf
 
-from gpt2cli.arrays import Tensor, Weights
+from gpt2cli.arrays import DType, Tensor, Weights
 from gpt2cli.hparams import LORA_SCALE, HParams
 from gpt2cli.network import lora, low_precision, xla_clusters
 from gpt2cli.network.attention import Attend, causal, shape_of
@@ -106,7 +105,7 @@ def embed(
     positions: Tensor = None,
     *,
     dropout: Dropout = NO_DROPOUT,
-    precision: Any = tf.float32,
+    precision: DType = tf.float32,
 ) -> Tensor:
     """int32 (batch, time) → (batch, time, embed): what the first block sees.
 

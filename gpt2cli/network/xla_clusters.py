@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -139,7 +139,7 @@ def _column_sums(x: Tensor) -> Tensor:
     return tf.reduce_sum(tf.cast(x, tf.float32), axis=list(range(len(x.shape) - 1)))
 
 
-def with_dependencies(tensors: Any, others: Any) -> list[Tensor]:
+def with_dependencies(tensors: Iterable[Tensor], others: Tensor) -> list[Tensor]:
     """Returns the same tensors, but not before other tensors or operations are done.
 
     So TensorFlow neither computes from them too early, which takes memory, nor merges the result

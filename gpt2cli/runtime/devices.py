@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.arrays import DType
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.runtime import hardware
 from gpt2cli.runtime.hardware import AMD_GPUS, NO_DRIVER, NO_GPU, NVIDIA_DRIVER, WSL_GPUS
@@ -151,7 +151,7 @@ def describe_precision(asked: str) -> str:
     return f"{chosen} (its compute capability is {major}.{minor})"
 
 
-def frozen_dtype(asked: str) -> Any:
+def frozen_dtype(asked: str) -> DType:
     """Returns the type in which weights are held that are not trained.
 
     Half as wide as float32, unless just that was asked for.

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Means nothing to anybody else: so the thread that waits for signals calls the main one.
@@ -195,7 +195,7 @@ def raise_if_interrupted() -> None:
             stop.check()
 
 
-def print_unraisable(unraisable: Any) -> None:
+def print_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
     """Prints an exception that nobody can catch, but for Interrupted."""
     if not issubclass(unraisable.exc_type, Interrupted):
         sys.__unraisablehook__(unraisable)

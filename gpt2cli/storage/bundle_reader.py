@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gpt2cli import reading
+from gpt2cli.arrays import Array
 from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.files import paths
 from gpt2cli.runtime.hardware import cores
@@ -40,7 +40,7 @@ class Reader:
         self._prefix = prefix
         self.entries, self._shards = bundle.read_index(prefix)
 
-    def tensor(self, name: str) -> Any:
+    def tensor(self, name: str) -> Array:
         """Returns one tensor; half precision comes as float32.
 
         Raises:
@@ -66,14 +66,14 @@ class Reader:
         check_finite(array, path, name)
         return array
 
-    def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Array]]:
         """Yields named tensors in their order; the next ones are read meanwhile.
 
         Raises:
             BadDataError: the checkpoint is damaged or lacks a name.
         """
         threads = min(cores(), MOST_THREADS)
-        waiting: deque[tuple[str, Future[Any]]] = deque()
+        waiting: deque[tuple[str, Future[Array]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for name in names:
                 waiting.append((name, pool.submit(self.tensor, name)))
@@ -83,13 +83,13 @@ class Reader:
                 yield result(waiting)
 
 
-def result(waiting: deque[tuple[str, Future[Any]]]) -> tuple[str, Any]:
+def result(waiting: deque[tuple[str, Future[Array]]]) -> tuple[str, Array]:
     """Returns the first of those that are waited for, and takes it out."""
     name, future = waiting.popleft()
     return name, future.result()
 
 
-def read_bytes(path: Path, entry: Entry) -> Any:
+def read_bytes(path: Path, entry: Entry) -> Array:
     """Returns a tensor's bytes as its file has them, uint8; fewer if the file is cut short."""
     with reading.opened(path) as file:
         # What the file has not must not be made room for.
@@ -98,7 +98,7 @@ def read_bytes(path: Path, entry: Entry) -> Any:
         return np.fromfile(file, np.uint8, min(entry.size, there))
 
 
-def typed(content: Any, entry: Entry) -> Any:
+def typed(content: Array, entry: Entry) -> Array:
     """Returns bytes (uint8) as the tensor that they are; half precision comes as float32."""
     if entry.dtype == "bfloat16":
         # The upper half of a float32.
@@ -107,13 +107,13 @@ def typed(content: Any, entry: Entry) -> Any:
     return array.astype(np.float32) if entry.dtype == "float16" else array
 
 
-def single(array: Any) -> Any:
+def single(array: Array) -> Array:
     """Returns a tensor as float32; what that cannot hold becomes infinite."""
     with np.errstate(over="ignore"):
         return array.astype(np.float32, copy=False)
 
 
-def check_finite(array: Any, path: Path, name: str) -> None:
+def check_finite(array: Array, path: Path, name: str) -> None:
     """Raises BadDataError if a tensor holds NaN or infinity.
 
     One sum tells nearly always; it takes a small part of the time that reading takes.

@@ -67,12 +67,12 @@ def entry(number: int, shape: Iterable[int], offset: int, size: int, crc: int) -
     )
 
 
-def field(number: int, kind: int, value: Any) -> bytes:
+def field(number: int, kind: int, value: int | bytes) -> bytes:
     """Returns one field of a protocol buffer."""
     tag = varint(number << 3 | kind)
-    if kind == FIXED32:
-        return tag + struct.pack("<I", value)
-    return tag + (varint(value) if kind == VARINT else varint(len(value)) + value)
+    if isinstance(value, bytes):
+        return tag + varint(len(value)) + value
+    return tag + (struct.pack("<I", value) if kind == FIXED32 else varint(value))
 
 
 def varint(value: int) -> bytes:

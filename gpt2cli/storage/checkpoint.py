@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+from gpt2cli.arrays import Array, Tensor
 from gpt2cli.errors import BadDataError, MissingInputError
 from gpt2cli.files import atomic, paths
 from gpt2cli.hparams import LORA_A, LORA_B, LORA_SCALE
@@ -17,7 +17,7 @@ from gpt2cli.storage import huggingface
 from gpt2cli.storage.bundle_reader import Reader, check_finite, single
 
 
-def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Array]]:
     """Yields the named tensors of a checkpoint, their checksums verified.
 
     Tensors of every precision come as float32. If the checkpoint holds adapters, weights come as
@@ -46,7 +46,7 @@ def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
         raise BadDataError(f"{prefix} is damaged: {error}") from error
 
 
-def checked(array: Any, prefix: Path, name: str) -> Any:
+def checked(array: Array, prefix: Path, name: str) -> Array:
     """Returns a weight as float32; raises BadDataError if it is not finite as such."""
     if array.dtype.name != "float64":
         return array
@@ -65,15 +65,16 @@ def has_adapters(prefix: Path) -> bool:
     return LORA_SCALE in Reader(prefix).entries
 
 
-def merged(array: Any, reader: Reader, name: str) -> Any:
+def merged(array: Array, reader: Reader, name: str) -> Array:
     """Returns a weight with the adapter that a checkpoint holds for it, if there is one."""
     if name + LORA_A not in reader.entries:
         return array
     left, right, scale = (reader.tensor(n) for n in (name + LORA_A, name + LORA_B, LORA_SCALE))
-    return array + scale * (left @ right)
+    both: Array = array + scale * (left @ right)
+    return both
 
 
-def save_all(checkpoints: Mapping[Path, Mapping[str, Any]]) -> None:
+def save_all(checkpoints: Mapping[Path, Mapping[str, Tensor]]) -> None:
     """Writes checkpoints by their prefixes side by side, each as far as the disk itself.
 
     What is written of one goes to the disk while another is still being copied.
@@ -101,7 +102,7 @@ def save_all(checkpoints: Mapping[Path, Mapping[str, Any]]) -> None:
             pass
 
 
-def save(prefix: Path, tensors: Mapping[str, Any]) -> None:
+def save(prefix: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes named tensors as `PREFIX.index` and `PREFIX.data-00000-of-00001`.
 
     The names stand in the file as they are (OpenAI's kind of checkpoint, not an object graph).

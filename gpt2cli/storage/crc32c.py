@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import warnings
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def mask(crc: int) -> int:
 
 
 @functools.cache
-def library() -> Any:
+def library() -> ModuleType | None:
     """Returns google-crc32c if it is installed with its compiled part, else None."""
     with warnings.catch_warnings():
         # It warns if that part is missing.

@@ -11,11 +11,12 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from gpt2cli import json_reader
+from gpt2cli.arrays import Array
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.files import atomic
 from gpt2cli.storage import bundle, bundle_reader
@@ -88,14 +89,14 @@ def cut(where: str, size: int, needed: int) -> BadDataError:
     return BadDataError(f"{where} is cut: {size:,} bytes, and {needed:,} are needed.")
 
 
-def entry(name: str, facts: Any, start: int, where: str) -> Entry:
+def entry(name: str, facts: object, start: int, where: str) -> Entry:
     """Returns what the header says of one tensor.
 
     Raises:
         BadDataError: it says what cannot be.
     """
-    facts = facts if isinstance(facts, dict) else {}
-    shape, places, kind = (facts.get(key) for key in ("shape", "data_offsets", "dtype"))
+    found = facts if isinstance(facts, dict) else {}
+    shape, places, kind = found.get("shape"), found.get("data_offsets"), found.get("dtype")
     if (
         not are_sizes(shape)
         or not are_sizes(places)
@@ -117,7 +118,7 @@ def entry(name: str, facts: Any, start: int, where: str) -> Entry:
     return Entry(dtype, tuple(shape), 0, start + begin, end - begin)
 
 
-def are_sizes(values: Any) -> bool:
+def are_sizes(values: object) -> TypeGuard[list[int]]:
     """Returns whether these are a few whole numbers that can be lengths or places."""
     return (
         isinstance(values, list)
@@ -137,7 +138,7 @@ def check_places(entries: Mapping[str, Entry], begin: int, where: str) -> int:
     return end
 
 
-def read_tensor(path: Path, found: Entry) -> Any:
+def read_tensor(path: Path, found: Entry) -> Array:
     """Returns one tensor of a file, float32.
 
     Raises:

@@ -9,11 +9,11 @@ import json
 import math
 import typing
 from pathlib import Path
-from typing import Any
 
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.files import paths
+from gpt2cli.json_reader import Json
 
 FORMAT = 1
 AVERAGE_DECAY = 0.99
@@ -118,13 +118,13 @@ class State:
         return dataclasses.replace(judged, since_best=self.since_best + 1)
 
 
-def digest(record: dict[str, Any]) -> str:
+def digest(record: dict[str, Json]) -> str:
     """Returns the SHA-256 of a state file's content, its own hash left out."""
     rest = {key: value for key, value in record.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def read_record(folder: Path, step: int) -> dict[str, Any]:
+def read_record(folder: Path, step: int) -> dict[str, Json]:
     """Returns all that a step's state file says.
 
     Raises:
@@ -134,7 +134,7 @@ def read_record(folder: Path, step: int) -> dict[str, Any]:
     path = paths.state(folder, step)
     where = shortened(path)
     try:
-        record: dict[str, Any] = json_reader.parse(json_reader.content(path), "it")
+        record: dict[str, Json] = json_reader.parse(json_reader.content(path), "it")
     except BadDataError as error:
         raise BadDataError(f"{where} is damaged: {error}") from error
     if record.get("sha256") not in (None, digest(record)):
@@ -153,7 +153,7 @@ def read_record(folder: Path, step: int) -> dict[str, Any]:
     return record
 
 
-def check_files(path: Path, group: str, files: Any) -> None:
+def check_files(path: Path, group: str, files: Json) -> None:
     """Raises BadDataError unless these are the sizes and hashes of files by their names."""
     check_kind(path, group, files, dict)
     for name, facts in files.items():
@@ -166,7 +166,7 @@ def check_files(path: Path, group: str, files: Any) -> None:
             )
 
 
-def check_kind(path: Path, name: str, value: Any, *kinds: Any) -> None:
+def check_kind(path: Path, name: str, value: Json, *kinds: type) -> None:
     """Raises BadDataError unless a field's value is of one of the kinds, and no number too large.
 
     A whole number must not be negative, and one with a fraction must be finite.
@@ -186,7 +186,7 @@ def check_kind(path: Path, name: str, value: Any, *kinds: Any) -> None:
 
 
 @functools.cache
-def kinds_of_fields() -> dict[str, tuple[Any, ...]]:
+def kinds_of_fields() -> dict[str, tuple[type, ...]]:
     """Returns what each field of a state may hold."""
     hints = typing.get_type_hints(State)
     return {

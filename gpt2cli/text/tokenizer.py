@@ -80,7 +80,7 @@ class Tokenizer:
     def compile(self) -> None:
         """Lets compiled loops encode from now on, if Numba is there: it pays for long texts."""
         if numba.is_available() and not self.is_compiled:
-            from gpt2cli.text.bpe_numba import NativeWords
+            from gpt2cli.text.bpe_kernels import NativeWords
 
             self._encoder = NativeWords(self._words)
             self.is_compiled = True

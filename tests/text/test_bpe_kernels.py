@@ -10,7 +10,6 @@ import pytest
 
 from gpt2cli.text import bpe_kernels
 from gpt2cli.text.bpe import Words
-from gpt2cli.text.bpe_numba import NativeWords
 from gpt2cli.text.tokenizer import Tokenizer
 
 CHOICE = random.Random(0)
@@ -40,7 +39,7 @@ def words(tokenizer: Tokenizer) -> Words:
 
 
 def test_all_short_texts_of_few_characters_are_cut_alike(words: Words) -> None:
-    native = NativeWords(words)
+    native = bpe_kernels.NativeWords(words)
     for size in range(5):
         for some in itertools.product(["a", "'", "s", "1", " ", "\n", ".", "é"], repeat=size):
             text = "".join(some)
@@ -48,7 +47,7 @@ def test_all_short_texts_of_few_characters_are_cut_alike(words: Words) -> None:
 
 
 def test_random_texts_are_encoded_alike(words: Words) -> None:
-    native = NativeWords(words)
+    native = bpe_kernels.NativeWords(words)
     for size in (1, 3, 10, 100, 1000) * 40:
         text = "".join(CHOICE.choices(LETTERS + OTHERS, k=size))
         assert native.encode(text) == words.encode(text), repr(text)
@@ -58,7 +57,7 @@ def test_random_texts_are_encoded_alike(words: Words) -> None:
 
 
 def test_words_of_any_length_are_merged_alike(words: Words) -> None:
-    native, longest = NativeWords(words), bpe_kernels.LONGEST
+    native, longest = bpe_kernels.NativeWords(words), bpe_kernels.LONGEST
     for size in (*range(1, 40), longest - 1, longest, longest + 1, 3 * longest):
         for letters in ("a", "ab", "the", "é"):
             word = (letters * size)[:size]
@@ -70,9 +69,9 @@ def test_vocabularies_of_any_size_are_served() -> None:
     text = "It's 10 o'clock,\n\n  and all is well. " * 3
     for size in (257, 260, 400):
         own = Words(*small(size))
-        assert NativeWords(own).encode(text) == own.encode(text)
+        assert bpe_kernels.NativeWords(own).encode(text) == own.encode(text)
     wide = Words(own.pairs, own.byte_tokens, 1 << 17)
-    found = NativeWords(wide).encode(text)
+    found = bpe_kernels.NativeWords(wide).encode(text)
     assert found == wide.encode(text)
     assert len(found) == 2 * len(own.encode(text))
 
