@@ -34,6 +34,7 @@ SUMMARIES = {
     "generate": "Write text with a model.",
     "evaluate": "Judge how well a model predicts a text.",
     "export": "Write a model in another program's format.",
+    "tokens": "Show the tokens of a text.",
 }
 EPILOG = (
     "Every option of a command can come from the environment: GPT2CLI_FINETUNE_STEPS=100 is "

@@ -105,7 +105,8 @@ def depth(value: Json) -> int:
         deepest = max(deepest, level)
         if isinstance(found, (dict, list)) and level <= MOST_DEPTH:
             inner = found.values() if isinstance(found, dict) else found
-            waiting.extend((part, level + 1) for part in inner)
+            deepest = max(deepest, level + bool(found))
+            waiting += [(part, level + 1) for part in inner if isinstance(part, (dict, list))]
     return deepest
 
 

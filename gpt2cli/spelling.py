@@ -90,6 +90,7 @@ VERBS = {
     "evaluate": "eval perplexity ppl score test validate",
     "export": "convert save to",
     "download": "pull fetch get",
+    "tokens": "tokenize tokenise tokenizer encode decode count",
 }
 
 

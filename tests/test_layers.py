@@ -91,6 +91,8 @@ def test_functions_and_files_stay_within_the_walls() -> None:
         ["generate", "--destination-path", __file__, "--model-name", "tiny"],
         ["evaluate", "--help"],
         ["evaluate", "no-such-file.txt", "--model-name", "tiny"],
+        ["tokens", "--help"],
+        ["tokens", "Once upon a time"],
     ],
 )
 def test_tensorflow_is_not_loaded_for(arguments: list[str], tmp_path: Path) -> None:

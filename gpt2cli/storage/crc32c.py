@@ -14,8 +14,6 @@ import threading
 import warnings
 from types import ModuleType
 
-import numpy as np
-
 from gpt2cli.runtime import tensorflow
 
 POLYNOMIAL = 0x82F63B78
@@ -31,6 +29,9 @@ LOADING = threading.Lock()
 def masked(data: bytes | memoryview) -> int:
     """Returns the CRC-32C of bytes as checkpoints store it."""
     if (fast := library()) is not None:
+        # Loading it would slow the start of commands that read no weights.
+        import numpy as np
+
         return mask(int(fast.value(np.frombuffer(data, np.uint8))))
     return mask(bytewise(data)) if len(data) < SHORT_BYTES else by_tensorflow(data)
 

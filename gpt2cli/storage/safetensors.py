@@ -13,8 +13,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import numpy as np
-
 from gpt2cli import json_reader
 from gpt2cli.arrays import Array
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
@@ -37,6 +35,9 @@ def write(
     path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str, arrays: Iterable[Any]
 ) -> None:
     """Writes arrays of one type, in the order of their names and shapes, as they come."""
+    # Loading it would slow the start of commands that read no weights.
+    import numpy as np
+
     header: dict[str, Any] = {METADATA: {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():

@@ -9,8 +9,9 @@ import regex
 
 from gpt2cli.special_tokens import Added
 
-BLANK_END, BLANK_START = regex.compile(r"\p{White_Space}+$"), regex.compile(r"\p{White_Space}+")
-WORD = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")
+# Compiled when first needed, which few vocabularies do: that takes longer than to read some.
+BLANK_END, BLANK_START = r"\p{White_Space}+$", r"\p{White_Space}+"
+WORD = r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]"
 # Where a token begins and ends, and its number.
 Span = tuple[int, int, int]
 
@@ -72,14 +73,14 @@ def spans(
         start, stop = match.span()
         number, token = known[match[0]]
         if token.single_word and (
-            (start > begin and WORD.match(text[start - 1]))
-            or (stop < end and WORD.match(text[stop]))
+            (start > begin and regex.match(WORD, text[start - 1]))
+            or (stop < end and regex.match(WORD, text[stop]))
         ):
             continue
         if token.lstrip:
-            blank = BLANK_END.search(text, min(last, start), start)
+            blank = regex.search(BLANK_END, text, pos=min(last, start), endpos=start)
             start = max(last, blank.start() if blank else start)
-        if token.rstrip and (blank := BLANK_START.match(text, stop, end)):
+        if token.rstrip and (blank := regex.match(BLANK_START, text, pos=stop, endpos=end)):
             stop = blank.end()
         # What another one has taken as its white space leaves nothing of this one.
         if start < stop:

@@ -13,6 +13,7 @@ from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.config.export import ExportConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
+from gpt2cli.config.tokens import TokensConfig
 from gpt2cli.errors import UsageError
 
 COMMANDS: dict[Any, dict[str, Any]] = {
@@ -20,6 +21,7 @@ COMMANDS: dict[Any, dict[str, Any]] = {
     GenerateConfig: {},
     EvaluateConfig: {"dataset": ("text.txt",)},
     ExportConfig: {"destination": "out"},
+    TokensConfig: {},
 }
 LATIN1 = os.fsdecode(b"r\xe9")
 NO_COMPONENTS = [".", "..", "/tmp/run", "a/b", "run/", "../run", "x" * 256, "ü" * 128]

@@ -46,6 +46,10 @@ ROLES = [
     f"export PATH --format tar {SMALL} --overwrite",
     "export out --model-name PATH",
     "download tiny --model-dir PATH",
+    f"tokens --file PATH {SMALL}",
+    "tokens text --model-name PATH",
+    "tokens text --model-dir PATH",
+    "tokens text --checkpoint-dir . --run-name PATH",
 ]
 KINDS = [
     *("missing", "file", "folder", "link", "dangling", "loop", "pipe", "device", "forbidden"),
