@@ -72,7 +72,7 @@ def byte_symbols() -> dict[int, str]:
     }
 
 
-def read(encoder: Path, merges: Path, rows: int | None = None) -> Vocabulary:
+def read_vocabulary(encoder: Path, merges: Path, rows: int | None = None) -> Vocabulary:
     """Returns the vocabulary of an encoder.json or vocab.json and its merges.
 
     A tokenizer.json stands for both. What is beside them is heeded: which tokens were added,

@@ -35,7 +35,7 @@ def test_openais_files_come_out_byte_by_byte(as_pairs: bool, tmp_path: Path) -> 
         content["model"]["merges"] = [line.split() for line in content["model"]["merges"]]
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(content))
-    found = vocabulary.read(path, path)
+    found = vocabulary.read_vocabulary(path, path)
     assert found.encoder == (models.REAL_VOCABULARY / "encoder.json").read_bytes()
     assert found.merges == (models.REAL_VOCABULARY / "vocab.bpe").read_bytes()
 

@@ -58,7 +58,7 @@ def export(config: ExportConfig) -> Iterator[Record]:
         if config.kind in NEED_TENSORFLOW:
             with announced("loading TensorFlow", quiet=config.quiet):
                 tensorflow.load(verbose=config.verbose)
-        yield from load(names, start, partial(write, config, start, aside))
+        yield from load(names, start, partial(write_aside, config, start, aside))
         size = size_of(aside)
     yield Exported(config.destination, config.kind, config.precision, size)
 
@@ -82,9 +82,9 @@ def check_model(config: ExportConfig, start: CheckpointSource) -> None:
     rows = start.hparams.n_vocab
     check_fits(read_tokenizer(*start.vocabulary, rows), start.hparams)
     if config.kind == "gguf":
-        gguf.check(start.hparams, config.precision)
+        gguf.check_precision(start.hparams, config.precision)
     if config.kind == "tar":
-        archive.check(start.folder)
+        archive.check_packable(start.folder)
 
 
 def room(config: ExportConfig, start: CheckpointSource) -> int:
@@ -99,7 +99,7 @@ def room(config: ExportConfig, start: CheckpointSource) -> int:
     return int(start.hparams.count() * WEIGHT_BYTES[config.precision])
 
 
-def write(
+def write_aside(
     config: ExportConfig, start: CheckpointSource, aside: Path, prefix: Path, hparams: HParams
 ) -> None:
     """Writes a checkpoint aside, in the format asked for.
@@ -116,7 +116,7 @@ def write(
             folder=folder,
             prefix=prefix,
             hparams=hparams,
-            vocabulary=vocabulary.read(*start.vocabulary, hparams.n_vocab),
+            vocabulary=vocabulary.read_vocabulary(*start.vocabulary, hparams.n_vocab),
             state=state,
             settings=run_log.read_config(folder) if state else {},
             advance=advance,

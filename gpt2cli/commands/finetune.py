@@ -48,7 +48,7 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
         Gpt2cliError: of every kind; see errors.py.
     """
     config.check_device()
-    together = cluster.read(config)
+    together = cluster.read_cluster(config)
     if together is None or together.leads:
         yield from train(config, together)
         return

@@ -58,7 +58,7 @@ class Cluster:
         return f"worker {number} ({shortened(self.addresses[number], 80)})"
 
 
-def read(config: FinetuneConfig) -> Cluster | None:
+def read_cluster(config: FinetuneConfig) -> Cluster | None:
     """Returns the processes that are to train together, or None if this is the only one.
 
     Raises:

@@ -22,7 +22,7 @@ GZIP_LEVEL = 1
 MODE = 0o644
 
 
-def check(folder: Path) -> None:
+def check_packable(folder: Path) -> None:
     """Checks that a folder is of the kind that is packed.
 
     Raises:

@@ -42,7 +42,7 @@ PARTS = {
 EMBEDDINGS = {"model/wte": "token_embd.weight", "model/wpe": "position_embd.weight"}
 
 
-def check(hparams: HParams, precision: str) -> None:
+def check_precision(hparams: HParams, precision: str) -> None:
     """Checks that a model can be written in a precision.
 
     Raises:

@@ -61,7 +61,7 @@ def enable() -> Path | None:
 def prepare_folder(place: Path) -> bool:
     """Cleans a folder and has it sealed when the command ends; returns whether that can be."""
     try:
-        clean_up(place)
+        remove_untrusted(place)
     except OSError:
         return False
     atexit.register(seal, place)
@@ -162,7 +162,7 @@ def cpu_flags() -> str:
     return platform.processor()
 
 
-def clean_up(place: Path) -> None:
+def remove_untrusted(place: Path) -> None:
     """Removes what is not sealed or damaged, and the oldest of what is too much.
 
     Raises:

@@ -184,7 +184,7 @@ def rank(entries: Mapping[str, Entry]) -> int:
     return next((shape[-1] for shape in shapes if shape), 0)
 
 
-def check(prefix: Path, hparams: HParams) -> None:
+def check_weights(prefix: Path, hparams: HParams) -> None:
     """Checks that a checkpoint holds a GPT-2's weights whole; other tensors in it are left alone.
 
     If it holds adapters, the weights beside which they were trained must be there too.
@@ -196,7 +196,7 @@ def check(prefix: Path, hparams: HParams) -> None:
     entries, shards = read_index(prefix)
     shapes = hparams.shapes()
     if LORA_SCALE in entries:
-        check(paths.base(prefix), hparams)
+        check_weights(paths.base(prefix), hparams)
         shapes = hparams.lora_shapes(rank(entries))
     for name, shape in shapes.items():
         if name not in entries:

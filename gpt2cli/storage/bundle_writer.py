@@ -40,20 +40,20 @@ def write(
     with paths.data_file(prefix).open("wb") as file:
         for name, array in arrays:
             data = np.ascontiguousarray(array, "<f4").reshape(-1).view(np.uint8).data
-            entries[name] = entry(
+            entries[name] = entry_message(
                 NUMBERS["float32"], array.shape, file.tell(), len(data), crc32c.masked(data)
             )
             file.write(data)
         for name, (old, content) in raw.items():
             number = int(old.dtype.removeprefix("type "))
-            entries[name] = entry(number, old.shape, file.tell(), len(content), old.crc)
+            entries[name] = entry_message(number, old.shape, file.tell(), len(content), old.crc)
             file.write(content)
     # One data file, written by the first version of the format.
     header = field(1, VARINT, 1) + field(3, BYTES, field(1, VARINT, 1))
     atomic.write(paths.index_file(prefix), table({"": header, **entries}))
 
 
-def entry(number: int, shape: Iterable[int], offset: int, size: int, crc: int) -> bytes:
+def entry_message(number: int, shape: Iterable[int], offset: int, size: int, crc: int) -> bytes:
     """Returns a BundleEntryProto."""
     dims = b"".join(field(2, BYTES, field(1, VARINT, length)) for length in shape)
     return b"".join(

@@ -28,7 +28,7 @@ def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Array]]:
         BadDataError: the checkpoint is damaged or lacks a name.
     """
     if huggingface.is_weights(prefix):
-        yield from huggingface.load(prefix, names)
+        yield from huggingface.read_weights(prefix, names)
         return
     try:
         reader = Reader(prefix)

@@ -130,7 +130,7 @@ def static_files(folder: Path, *, trained: bool = False) -> dict[str, bytes]:
         BadDataError: a file is damaged, or of another kind than GPT-2's.
     """
     shape = hparams(folder)
-    found = vocabulary.read(*vocabulary_files(folder), shape.n_vocab)
+    found = vocabulary.read_vocabulary(*vocabulary_files(folder), shape.n_vocab)
     if trained:
         found = dataclasses.replace(found, specials=found.specials.trained())
     path = folder / paths.HPARAMS
@@ -254,7 +254,7 @@ def is_same(one: tuple[Path, Entry], other: tuple[Path, Entry]) -> bool:
     return True
 
 
-def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+def read_weights(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """Yields weights by OpenAI's names and in OpenAI's shapes, float32, one at a time.
 
     Raises:

@@ -120,14 +120,14 @@ def verify(folder: Path, prefix: Path, *, resume: bool) -> State | None:
             not paths.state(aside, step).exists()
             and not paths.index_file(paths.optimizer(aside, step)).exists()
         ):
-            bundle.check(prefix, hparams)
+            bundle.check_weights(prefix, hparams)
             bundle.check_sums(prefix)
             return None
         record = read_record(aside, step)
         check_static(folder, record)
         names = [name for name in record["files"] if resume or name.startswith("model-")]
         check_files(aside, {name: record["files"][name] for name in names})
-        bundle.check(prefix, hparams)
+        bundle.check_weights(prefix, hparams)
         return read_state(aside, step)
     except OSError as error:
         if error.errno in DAMAGE:

@@ -212,7 +212,7 @@ def from_prefix(prefix: Path | None, folder: Path) -> CheckpointSource:
         raise MissingInputError(f"There is no checkpoint {prefix or folder}.")
     else:
         hparams = read_hparams(folder / paths.HPARAMS)
-        bundle.check(prefix, hparams)
+        bundle.check_weights(prefix, hparams)
     return CheckpointSource(folder=folder, hparams=hparams, prefix=prefix, model_name=folder.name)
 
 

@@ -175,7 +175,7 @@ def read_tokenizer(
         MissingInputError: a file is missing.
         BadDataError: a file is damaged, or the two do not fit each other.
     """
-    found = vocabularies.read(encoder, merges, rows)
+    found = vocabularies.read_vocabulary(encoder, merges, rows)
     specials = found.specials.trained() if trained else found.specials
     try:
         return Tokenizer(found.tokens, found.pairs, found.fingerprint, specials)

@@ -84,7 +84,7 @@ def test_any_checkpoint_of_a_run_is_exported(place: Path) -> None:
 
 def test_a_run_that_rotates_is_followed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(1)
-    load = command.write
+    load = command.write_aside
     found: list[Path] = []
 
     def rotated(*arguments: Any) -> None:
@@ -93,7 +93,7 @@ def test_a_run_that_rotates_is_followed(place: Path, monkeypatch: pytest.MonkeyP
         found.append(arguments[-2])
         load(*arguments)
 
-    monkeypatch.setattr(command, "write", rotated)
+    monkeypatch.setattr(command, "write_aside", rotated)
     records = run("out", model_name=None, format="openai")
     assert Notice("again, from checkpoint/run1/model-3") in records
     assert [prefix.name for prefix in found] == ["model-1", "model-3"]
@@ -318,7 +318,7 @@ def test_an_export_that_fails_leaves_the_old_one(
     run("out")
     before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
     for error in (BadDataError("x"), KeyboardInterrupt()):
-        monkeypatch.setattr(command, "write", lambda *_, error=error: throw(error))
+        monkeypatch.setattr(command, "write_aside", lambda *_, error=error: throw(error))
         with pytest.raises(type(error)):
             run("out", overwrite=True)
     assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before

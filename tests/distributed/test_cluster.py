@@ -89,7 +89,7 @@ def test_a_malformed_tf_config_is_refused(
 ) -> None:
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UsageError) as refusal:
-        cluster.read(config(multi_gpu=True))
+        cluster.read_cluster(config(multi_gpu=True))
     assert wrong in str(refusal.value)
     assert str(refusal.value).isprintable()
     assert len(str(refusal.value)) < 500
@@ -99,12 +99,12 @@ def test_a_malformed_tf_config_is_refused(
 def test_workers_are_not_left_out_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", tf_config(worker=["a:1", "b:1"]))
     with pytest.raises(UsageError, match="names 2 workers: give --multi-gpu"):
-        cluster.read(config())
+        cluster.read_cluster(config())
     monkeypatch.setenv("TF_CONFIG", tf_config(worker=["a:1"]))
-    assert cluster.read(config()) is None
-    assert cluster.read(config(multi_gpu=True)) is None
+    assert cluster.read_cluster(config()) is None
+    assert cluster.read_cluster(config(multi_gpu=True)) is None
     monkeypatch.delenv("TF_CONFIG")
-    assert cluster.read(config(multi_gpu=True)) is None
+    assert cluster.read_cluster(config(multi_gpu=True)) is None
 
 
 def test_without_slurm_its_cluster_is_refused_before_tensorflow_loads(
@@ -135,7 +135,7 @@ def test_slurm_s_tensorflow_is_loaded_as_any_other(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, value)
     for options in ({}, {"xla": False, "lora_rank": 2}, {"use_memory_saving_gradients": True}):
         with pytest.raises(KeyboardInterrupt):
-            cluster.read(config(cluster="slurm", **options))
+            cluster.read_cluster(config(cluster="slurm", **options))
     assert [(each["frugal"], each["keep_compiled"]) for each in loaded] == [
         (False, True),
         (True, False),
@@ -148,7 +148,7 @@ def test_slurm_says_who_takes_part(monkeypatch: pytest.MonkeyPatch, tensorflow: 
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
     places = ("node08:8888", "node08:8889", "node09:8888", "node09:8889")
-    assert cluster.read(config(cluster="slurm")) == Cluster(places, 2)
+    assert cluster.read_cluster(config(cluster="slurm")) == Cluster(places, 2)
 
 
 def test_what_may_differ_is_not_compared() -> None:

@@ -135,4 +135,4 @@ def test_a_base_model_unpacks_to_where_models_lie(exported: Export, small_model:
     for name in names:
         assert (there / name).read_bytes() == (small_model / name).read_bytes()
     assert paths.newest(there) == there / "model.ckpt"
-    bundle.check(there / "model.ckpt", models.SMALL)
+    bundle.check_weights(there / "model.ckpt", models.SMALL)

@@ -33,7 +33,7 @@ def test_one_weight_is_held_beside_the_one_that_is_read(
 ) -> None:
     if kind == "gguf":
         pytest.importorskip("gguf", reason="needs the extra `export`")
-    files = vocabulary.read(small_model / "encoder.json", small_model / "vocab.bpe")
+    files = vocabulary.read_vocabulary(small_model / "encoder.json", small_model / "vocab.bpe")
     prefix = small_model / "model.ckpt"
     model = Watched("x", small_model, prefix, models.SMALL, files)
     module = importlib.import_module(f"gpt2cli.formats.{kind}")

@@ -95,7 +95,7 @@ def test_a_bit_that_flipped_in_what_numba_keeps_is_seen_before_it_is_loaded(home
         (inner / name).write_bytes(b"programm.")
         os.utime(inner / name, (1, 1))
     (inner / "new.nbc").write_bytes(b"not sealed.")
-    compile_cache.clean_up(place)
+    compile_cache.remove_untrusted(place)
     left = {path.name for path in inner.iterdir()}
     assert left == {"good.nbi", "good.nbi.sha256", "good.nbc", "good.nbc.sha256"}
 

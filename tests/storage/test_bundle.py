@@ -55,7 +55,7 @@ def copy_model(source: Path, folder: Path) -> Path:
 
 
 def test_a_whole_checkpoint_passes(small_model: Path) -> None:
-    bundle.check(small_model / "model.ckpt", models.SMALL)
+    bundle.check_weights(small_model / "model.ckpt", models.SMALL)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,9 @@ def test_a_checkpoint_of_another_shape_is_refused(
     change: dict[str, int], message: str, small_model: Path
 ) -> None:
     with pytest.raises(BadDataError, match=message):
-        bundle.check(small_model / "model.ckpt", dataclasses.replace(models.SMALL, **change))
+        bundle.check_weights(
+            small_model / "model.ckpt", dataclasses.replace(models.SMALL, **change)
+        )
 
 
 def test_a_checkpoint_of_whole_numbers_is_refused(tmp_path: Path, tensorflow: None) -> None:
@@ -78,13 +80,13 @@ def test_a_checkpoint_of_whole_numbers_is_refused(tmp_path: Path, tensorflow: No
     arrays["model/ln_f/g"] = np.ones(32, np.int32)
     checkpoint.save(tmp_path / "model", arrays)
     with pytest.raises(BadDataError, match="model/ln_f/g is int32"):
-        bundle.check(tmp_path / "model", models.SMALL)
+        bundle.check_weights(tmp_path / "model", models.SMALL)
 
 
 def test_other_tensors_in_a_checkpoint_do_not_matter(tmp_path: Path, tensorflow: None) -> None:
     arrays = models.random_arrays(models.SMALL)
     checkpoint.save(tmp_path / "model", arrays | {"model/wte/Adam": arrays["model/wte"]})
-    bundle.check(tmp_path / "model", models.SMALL)
+    bundle.check_weights(tmp_path / "model", models.SMALL)
 
 
 def test_a_data_file_that_is_cut_or_missing_is_named(small_model: Path, tmp_path: Path) -> None:
@@ -92,10 +94,10 @@ def test_a_data_file_that_is_cut_or_missing_is_named(small_model: Path, tmp_path
     data = prefix.with_name("model.ckpt.data-00000-of-00001")
     data.write_bytes(data.read_bytes()[:-1])
     with pytest.raises(BadDataError, match="data-00000-of-00001 is cut"):
-        bundle.check(prefix, models.SMALL)
+        bundle.check_weights(prefix, models.SMALL)
     data.unlink()
     with pytest.raises(MissingInputError, match="data-00000-of-00001 is missing"):
-        bundle.check(prefix, models.SMALL)
+        bundle.check_weights(prefix, models.SMALL)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>no such file</html>" * 10, bytes(500)])
@@ -121,12 +123,14 @@ def test_a_pointer_of_git_lfs_is_called_one(small_model: Path, tmp_path: Path) -
     for name in ("model.ckpt.data-00000-of-00001", "model.ckpt.index"):
         prefix.with_name(name).write_bytes(POINTER)
         with pytest.raises(BadDataError, match=f"{name} is a Git LFS pointer"):
-            bundle.check(prefix, models.SMALL)
+            bundle.check_weights(prefix, models.SMALL)
 
 
 def described(size: int, length: int, number: int = 1, shard: int = 0) -> bytes:
     """Returns what an index says of a vector."""
-    return bundle_writer.entry(number, [length], 0, size, 0) + bundle_writer.field(3, 0, shard)
+    return bundle_writer.entry_message(number, [length], 0, size, 0) + bundle_writer.field(
+        3, 0, shard
+    )
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def loaded(folder: Path) -> dict[str, Any]:
     start = source_of(GenerateConfig(model_name=str(folder)))
     assert start.prefix is not None
     assert start.hparams == models.MINI
-    return dict(huggingface.load(start.prefix, start.hparams.shapes()))
+    return dict(huggingface.read_weights(start.prefix, start.hparams.shapes()))
 
 
 def check_weights(folder: Path) -> None:
@@ -211,7 +211,7 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def same_weights(prefix: Path | None) -> bool:
     assert prefix is not None
-    found = dict(huggingface.load(prefix, foreign_models.shape().shapes()))
+    found = dict(huggingface.read_weights(prefix, foreign_models.shape().shapes()))
     wanted = models.random_arrays(foreign_models.shape())
     return all(np.array_equal(found[name], array) for name, array in wanted.items())
 
@@ -355,5 +355,5 @@ def test_weights_whose_sum_overflows_are_finite_all_the_same(foreign: Path) -> N
     foreign_models.write_weights(foreign / "model.safetensors", named)
     prefix = source_of(FOREIGN).prefix
     assert prefix is not None
-    found = dict(huggingface.load(prefix, ["model/ln_f/b"]))
+    found = dict(huggingface.read_weights(prefix, ["model/ln_f/b"]))
     assert found["model/ln_f/b"].max() == np.float32(3e38)
