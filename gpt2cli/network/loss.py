@@ -137,6 +137,11 @@ def cross_entropy(products: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return tf.where(targets >= 0, loss, 0.0), powers / total
 
 
+def seen_tokens(tokens: Tensor) -> Tensor:
+    """Returns the tokens that a model reads: a negative t, which does not count, stands for ~t."""
+    return tf.maximum(tokens, -1 - tokens)
+
+
 def row_blocks(rows: int, block_rows: int = BLOCK_ROWS) -> list[tuple[int, int]]:
     """Returns where each block of rows begins and ends."""
     size = max(block_rows, -(-rows // MOST_BLOCKS))

@@ -14,7 +14,8 @@ from gpt2cli.errors import BadDataError
 Tokens: TypeAlias = npt.NDArray[np.uint16]
 Windows: TypeAlias = npt.NDArray[np.int32]
 
-# Stands beyond the end of a text that is shorter than a window; not a token.
+# Stands beyond the end of a text that is shorter than a window; not a token. In a window a token t
+# that is read and not learned is held as ~t, which is negative too: neither counts in the loss.
 PADDING = -1
 # One token to see, and one to predict.
 LEAST = 2

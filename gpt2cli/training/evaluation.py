@@ -75,7 +75,7 @@ class Evaluator:
         """Returns the score over windows, each of which has one token to spare.
 
         Args:
-            windows: int32 (count, window + 1); negative tokens are padding and do not count.
+            windows: int32 (count, window + 1); negative tokens don't count, see `batches.PADDING`.
             batch_size: how many to take at once.
         """
         totals = Totals()
@@ -93,7 +93,7 @@ class Evaluator:
         """Returns the totals over one batch of windows.
 
         Args:
-            seen: int32 (batch, window); negative tokens are padding.
+            seen: int32 (batch, window).
             targets: int32 (batch, window), what follows each token; negative ones don't count.
         """
         losses, right = self._compiled(tf.constant(seen), tf.constant(targets))
@@ -101,7 +101,7 @@ class Evaluator:
         return Totals(nats, int(right), int(np.count_nonzero(np.asarray(targets) >= 0)))
 
     def _scores(self, seen: Any, targets: Any) -> tuple[Any, Any]:
-        x = gpt2.embed(self._weights, tf.maximum(seen, 0))  # (batch, window, embed)
+        x = gpt2.embed(self._weights, loss.seen_tokens(seen))  # (batch, window, embed)
         hidden = gpt2.hidden_states(self._weights, self._hparams, x)
         rows = tf.reshape(hidden, [-1, self._hparams.n_embd])  # (batch * window, embed)
         flat = tf.reshape(targets, [-1])  # (batch * window,)

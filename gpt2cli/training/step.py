@@ -87,7 +87,7 @@ class Trainer:
 
         Args:
             batches: int32 (micro-batches, batch, window + 1); their gradients are averaged.
-                Negative tokens are padding.
+                Negative tokens do not count in the loss, see `batches.PADDING`.
             rate: the learning rate.
             step: which step this is, from 1.
             seed: of the dropout.

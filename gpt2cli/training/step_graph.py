@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from gpt2cli.arrays import Tensor, Weights
 from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2, lora
+from gpt2cli.network import gpt2, lora, loss
 from gpt2cli.training import optimizers
 from gpt2cli.training.gradients import GradientCheckpointing, Gradients, StoredActivations
 from gpt2cli.training.loss_scale import LossScale
@@ -56,7 +56,7 @@ class StepGraph:
         """Trains on a micro-batch; returns its loss, and with the last one the gradient's norm.
 
         Args:
-            tokens: int32 (batch, window + 1); negative tokens are padding.
+            tokens: int32 (batch, window + 1); negative ones do not count, see `batches.PADDING`.
             rate: the learning rate, a scalar.
             step: float32, which step this is, from 1.
             seed: int32 (2,), of the dropout.
@@ -72,11 +72,11 @@ class StepGraph:
             gradients.update(sums)
             return list(sums.values()) if self._sums else []
 
-        loss = self._loss(tokens, seed, collect)
+        value = self._loss(tokens, seed, collect)
         if not last:
-            return self._all_reduce(loss) if self._all_reduce else loss, 0.0
+            return self._all_reduce(value) if self._all_reduce else value, 0.0
         if self._all_reduce:
-            loss, gradients = self._all_reduce((loss, gradients))
+            value, gradients = self._all_reduce((value, gradients))
         norm = tf.linalg.global_norm(list(gradients.values())) / self._multiple
 
         def update() -> list[Tensor]:
@@ -88,7 +88,7 @@ class StepGraph:
         with tf.control_dependencies([norm, count(self.begun, [norm])]):
             dynamic = self.scale.is_dynamic
             count(self.done, self.scale.update_if_finite(norm, update) if dynamic else update())
-        return loss, norm
+        return value, norm
 
     def _update_early(
         self, tokens: Tensor, rate: Tensor, step: Tensor, seed: Tensor, *, first: bool
@@ -108,14 +108,14 @@ class StepGraph:
             updates.extend(done)
             return halves + done
 
-        loss = self._loss(tokens, seed, update)
+        value = self._loss(tokens, seed, update)
         count(self.done, updates)
-        return loss, tf.sqrt(2 * tf.add_n(squares)) / self._multiple
+        return value, tf.sqrt(2 * tf.add_n(squares)) / self._multiple
 
     def _loss(
         self, tokens: Tensor, seed: Tensor, consume: Callable[[Gradients], list[Tensor]]
     ) -> Tensor:
-        inputs = tf.maximum(tokens[:, :-1], 0)  # (batch, window)
+        inputs = loss.seen_tokens(tokens[:, :-1])  # (batch, window)
         return self._gradients(inputs, tokens[:, 1:], seed, self.scale.value, consume)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,9 @@ def drawn(count: int, batch: int, hparams: HParams = TINY, seed: int = 0) -> Any
     return np.random.default_rng(seed).integers(0, hparams.n_vocab, shape).astype(np.int32)
 
 
-def numerical_gradient(arrays: dict[str, Any], tokens: Any, name: str) -> Any:
+def numerical_gradient(
+    arrays: dict[str, Any], tokens: Any, name: str, loss: Callable[..., float] = oracle.loss
+) -> Any:
     """Returns the gradient of the oracle's loss by central differences in double precision."""
     exact = {key: value.astype(np.float64) for key, value in arrays.items()}
     gradient = np.zeros_like(exact[name])
@@ -38,7 +41,7 @@ def numerical_gradient(arrays: dict[str, Any], tokens: Any, name: str) -> Any:
         losses = []
         for change in (1e-5, -1e-5):
             exact[name][place] += change
-            losses.append(oracle.loss(exact, TINY.n_head, tokens))
+            losses.append(loss(exact, TINY.n_head, tokens))
             exact[name][place] -= change
         gradient[place] = (losses[0] - losses[1]) / 2e-5
     return gradient
@@ -131,6 +134,25 @@ def test_padding_counts_in_no_loss_and_no_gradient() -> None:
         for name, weight in found[0].weights.items():
             if not name.endswith("c_attn/b"):
                 np.testing.assert_allclose(weight, other.weights[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_tokens_that_are_read_and_not_learned_count_as_context_only(recompute: bool) -> None:
+    arrays = models.random_arrays(TINY, deviation=0.5)
+    tokens = drawn(1, 1)[0, 0]
+    counts = np.array([True, False, False, True, True, False, True])
+    found = trainer(arrays, optimizer="sgd", recompute=recompute)
+    loss = loss_of(found, np.where(counts, tokens, ~tokens)[None, None], RATE, 1, 0)
+
+    def judged(weights: dict[str, Any], _n_head: int, tokens: Any) -> float:
+        shares = oracle.softmax(oracle.logits(weights, TINY.n_head, tokens[:-1]))
+        losses = -np.log(shares[np.arange(len(tokens) - 1), tokens[1:]])
+        return float(losses[counts[1:]].mean())
+
+    assert loss == pytest.approx(judged(arrays, TINY.n_head, tokens), abs=1e-5)
+    for name, weight in found.weights.items():
+        gradient = numerical_gradient(arrays, tokens, name, judged)
+        np.testing.assert_allclose(weight, arrays[name] - RATE * gradient, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
