@@ -13,7 +13,7 @@ import numpy as np
 from gpt2cli.config.finetune import DEFAULT_VAL_FRACTION
 from gpt2cli.errors import BadDataError
 from gpt2cli.records import Notice, Record
-from gpt2cli.text import batches
+from gpt2cli.text import batches, corpus_index
 from gpt2cli.text.batches import Tokens, Windows
 from gpt2cli.text.finding import CorpusFiles
 from gpt2cli.text.token_files import Encoder, open_tokens
@@ -167,7 +167,8 @@ def token_files(folder: Path) -> set[Path]:
 
 
 def remove_files(paths: Iterable[Path]) -> None:
-    """Removes token files; one that cannot be removed stays."""
+    """Removes token files and their indexes; one that cannot be removed stays."""
     for path in paths:
         with contextlib.suppress(OSError):
+            path.with_suffix(corpus_index.ENDING).unlink(missing_ok=True)
             path.unlink()
