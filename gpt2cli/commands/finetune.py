@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from gpt2cli.distributed.cluster import Cluster
 from gpt2cli.distributed.rendezvous import Line
 from gpt2cli.errors import DiskError, OutputError
 from gpt2cli.fetching.base import fetch_base
-from gpt2cli.files import paths
+from gpt2cli.files import paths, temporary
 from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Progress, Record, Sample, Stopped
 from gpt2cli.runtime import tensorflow
@@ -62,7 +61,7 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
     corpus, held_out = yield from find_texts(config)
     folder = paths.run_folder(config.checkpoint_dir, config.run)
     leads = together is None or together.leads
-    with run.owned(folder) if leads else private_folder() as place:
+    with run.owned(folder) if leads else temporary.private_folder() as place:
         start = yield from found_start(config, folder)
         if setup.is_done(config, start):
             setup.keep_best(folder, start)
@@ -203,13 +202,6 @@ def computed(job: Job) -> Iterator[Record]:
             yield Notice(f"computing: {training.backend.reason}")
         records = loop.drive(config, training, sampler, stop, job.needed)
         yield from noted(records, job.folder)
-
-
-@contextlib.contextmanager
-def private_folder() -> Iterator[Path]:
-    """Makes a folder for the text of a process that writes nothing in the run folder."""
-    with tempfile.TemporaryDirectory(prefix="gpt2cli-") as place:
-        yield Path(place)
 
 
 def prepared(config: FinetuneConfig, folder: Path, start: CheckpointSource) -> Iterator[Record]:

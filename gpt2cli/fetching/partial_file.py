@@ -113,7 +113,7 @@ class PartialFile:
         """Gives the file its final name, once and for all."""
         self.close()
         with atomic.disk_errors(final):
-            self._side.unlink(missing_ok=True)
+            atomic.remove(self._side)
             atomic.move(self.path, final)
 
     def discard(self) -> None:
@@ -122,7 +122,7 @@ class PartialFile:
         self.size, self.origin, self._hash = 0, None, self._new_hash()
         for path in (self.path, self._side):
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                atomic.remove(path)
 
     def leave(self) -> None:
         """Closes the file; what has come stays, and if nothing has come, nothing stays."""

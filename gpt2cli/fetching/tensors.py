@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -26,14 +25,15 @@ def under_final_names(folder: Path, named: Mapping[str, Path]) -> Iterator[Path]
     """
     aside = folder / CHECK_FOLDER
     with atomic.disk_errors(aside):
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
+        atomic.remove_folder(aside)
+        atomic.new_folder(aside)
         for name, path in named.items():
             (aside / name).symlink_to(path.absolute())
     try:
         yield aside
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            atomic.remove_folder(aside)
 
 
 def checksum_fault(model: Model, file: ModelFile, prefix: Path) -> str:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 PART = ".part"
@@ -71,3 +72,13 @@ def is_abandoned(aside: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """Makes a folder among the temporary files for the user alone; it goes when the block ends."""
+    # It would slow every start.
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="gpt2cli-") as place:
+        yield Path(place)

@@ -58,7 +58,6 @@ def write_weights(model: Model, prefix: Path) -> None:
         for name, found in entries.items()
         if not name.endswith(ATTRIBUTE)
     }
-    paths.data_file(prefix).unlink()
     named = ((variable_name(name), array) for name, array in model.weights())
     bundle_writer.write(prefix, named, raw)
 

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2cli.errors import BadDataError
+from gpt2cli.files import atomic
 from gpt2cli.reading import content
 from gpt2cli.runtime import hardware
 
@@ -172,16 +173,16 @@ def remove_untrusted(place: Path) -> None:
     for path in list(place.rglob("*")):
         # A pipe, a link or the like under a program's name.
         if path.suffix in PROGRAMS and not stat.S_ISREG(path.lstat().st_mode):
-            path.unlink()
+            atomic.remove(path)
     for path in sorted(compiled_programs(place), key=lambda path: -path.stat().st_mtime):
         kept += path.stat().st_size
         if kept > MOST_BYTES or not is_sealed(path):
-            path.unlink()
+            atomic.remove(path)
     for path in [path for path in place.rglob("*") if not path.is_dir()]:
         old = time.time() - path.stat().st_mtime > ABANDONED_SECONDS
         lonely = path.suffix == SEAL and not path.with_suffix("").exists()
         if lonely or (old and path.suffix not in (*PROGRAMS, SEAL)):
-            path.unlink()
+            atomic.remove(path)
 
 
 def is_sealed(path: Path) -> bool:

@@ -44,7 +44,7 @@ def owned(folder: Path) -> Iterator[None]:
                 # What was not there before, and nothing but the lock has come: it goes too.
                 now = {path.name for path in folder.iterdir()}
                 if lock_file.name not in there and now == there | {lock_file.name}:
-                    lock_file.unlink(missing_ok=True)
+                    atomic.remove(lock_file)
                 raise
     except BaseException:
         atomic.remove_empty(made)

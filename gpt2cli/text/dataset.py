@@ -12,6 +12,7 @@ import numpy as np
 
 from gpt2cli.config.finetune import DEFAULT_VAL_FRACTION
 from gpt2cli.errors import BadDataError
+from gpt2cli.files import atomic
 from gpt2cli.records import Notice, Record
 from gpt2cli.text import batches, corpus_index
 from gpt2cli.text.batches import Tokens, Windows
@@ -170,5 +171,5 @@ def remove_files(paths: Iterable[Path]) -> None:
     """Removes token files and their indexes; one that cannot be removed stays."""
     for path in paths:
         with contextlib.suppress(OSError):
-            path.with_suffix(corpus_index.ENDING).unlink(missing_ok=True)
-            path.unlink()
+            atomic.remove(path.with_suffix(corpus_index.ENDING))
+            atomic.remove(path)
