@@ -19,7 +19,8 @@ from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime import tensorflow
 from gpt2cli.storage.source import CheckpointSource, load
 from gpt2cli.text import batches, documents, finding
-from gpt2cli.text.batches import Tokens
+from gpt2cli.text.batches import Tokens, Windows
+from gpt2cli.text.loss_mask import LossMask
 from gpt2cli.text.token_files import Encoder
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 
@@ -48,7 +49,7 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     stride = chosen_stride(config, start.hparams.n_ctx)
     yield from map(Alert, start.remarks())
     encoder = Encoder(options=config, tokenizer=tokenizer, quiet=config.quiet)
-    tokens = yield from encoder.read_once(corpus)
+    tokens, mask = yield from encoder.read_once(corpus)
     batches.check_length(tokens, str(corpus))
     check_any(tokens, tokenizer, str(corpus))
     yield Notice(f"from {start.prefix}")
@@ -59,9 +60,11 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     with out_of_memory.explained(config, LEANER):
         with announced(f"loading {start.prefix}", quiet=config.quiet):
             judge = yield from load(names, start, partial(load_evaluator, config))
-        totals = yield from judged(config, judge, tokens, tokenizer.end_of_text, stride)
+        windows = batches.overlapping(tokens, tokenizer.end_of_text, judge.n_ctx, stride, mask)
+        length = len(tokens) if mask is None else mask.count(len(tokens))
+        totals = yield from judged(config, judge, windows, length)
     yield from map(Notice, judge.compiler.pop_warnings())
-    yield Text(told(config, start, totals, byte_count(tokens, tokenizer)))
+    yield Text(told(config, start, totals, byte_count(tokens, tokenizer, mask)))
 
 
 def chosen_stride(config: EvaluateConfig, n_ctx: int) -> int:
@@ -100,16 +103,25 @@ def load_evaluator(config: EvaluateConfig, prefix: Path, hparams: HParams) -> Ev
 
 
 def judged(
-    config: EvaluateConfig, judge: Evaluator, tokens: Tokens, end_of_text: int, stride: int
+    config: EvaluateConfig,
+    judge: Evaluator,
+    windows: Iterator[tuple[Windows, Windows]],
+    length: int,
 ) -> Generator[Record, None, Totals]:
-    """Yields now and then how far it is; returns the totals over all tokens but borders."""
+    """Yields now and then how far it is; returns the totals over the text.
+
+    Args:
+        config: the settings.
+        judge: what judges.
+        windows: what is seen, and what follows.
+        length: how many tokens are judged, about.
+    """
     from gpt2cli.training.evaluation import Totals
 
-    windows = batches.overlapping(tokens, end_of_text, judge.n_ctx, stride)
     several = iter(lambda: list(itertools.islice(windows, config.batch_size)), [])
     judging = (judge.judge(*batches.stacked(each, config.batch_size)) for each in several)
     totals = Totals()
-    with Count("judging", len(tokens), quiet=config.quiet, unit="tokens") as meter:
+    with Count("judging", length, quiet=config.quiet, unit="tokens") as meter:
         for batch in meter.named(judging, COMPILING):
             totals = totals.plus(batch)
             loss = f"loss={totals.score().loss:.4f}" if totals.count else ""
@@ -117,13 +129,14 @@ def judged(
     return totals
 
 
-def byte_count(tokens: Tokens, tokenizer: Tokenizer) -> int:
-    """Returns how many bytes the tokens stand for, without the borders of documents."""
+def byte_count(tokens: Tokens, tokenizer: Tokenizer, mask: LossMask | None) -> int:
+    """Returns how many bytes the tokens that count stand for, without the borders of documents."""
     import numpy as np
 
     lengths = np.array([len(tokenizer.decode_bytes([n])) for n in range(tokenizer.vocab)])
     lengths[tokenizer.end_of_text] = 0
-    counts = np.bincount(tokens, minlength=tokenizer.vocab)
+    counted = tokens if mask is None else tokens[mask.at(np.arange(len(tokens)))]
+    counts = np.bincount(counted, minlength=tokenizer.vocab)
     return int(counts @ lengths)
 
 

@@ -256,6 +256,10 @@ class CorpusOptions(Config):
         "Field of a JSON record that holds a text or a list of texts; a.b is b in a.",
         unset="text, else a field with a telling name",
     )
+    loss_on: Literal["assistant", "all"] = option(
+        "assistant",
+        "Tokens of a conversation that count in the loss: the assistant's, or all.",
+    )
 
     @property
     def delimiter(self) -> str | None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2cli.errors import BadDataError
+from gpt2cli.text.loss_mask import LossMask
 
 Tokens: TypeAlias = npt.NDArray[np.uint16]
 Windows: TypeAlias = npt.NDArray[np.int32]
@@ -39,7 +40,14 @@ def per_epoch(length: int, window: int) -> int:
     return max(length // window, 1)
 
 
-def windows(tokens: Tokens, seed: int, first: int, count: int, window: int) -> Windows:
+def windows(
+    tokens: Tokens,
+    seed: int,
+    first: int,
+    count: int,
+    window: int,
+    mask: LossMask | None = None,
+) -> Windows:
     """Returns training windows number `first` and following; each has one token to spare.
 
     A row's tokens but the last are what the model sees, and its tokens but the first are what it
@@ -53,12 +61,13 @@ def windows(tokens: Tokens, seed: int, first: int, count: int, window: int) -> W
         first: how many windows were drawn before.
         count: how many to draw.
         window: tokens to predict in each.
+        mask: which tokens count; None: all.
 
     Returns:
         int32 (count, window + 1).
     """
     if len(tokens) <= window:
-        return np.repeat(padded(tokens, window), count, axis=0)
+        return np.repeat(padded(tokens, window, mask), count, axis=0)
     whole = per_epoch(len(tokens), window)
     starts = []
     for number in range(first, first + count):
@@ -66,7 +75,13 @@ def windows(tokens: Tokens, seed: int, first: int, count: int, window: int) -> W
         shift, order = epoch_order(seed, epoch, whole, len(tokens))
         starts.append(shift + window * int(order[place]))
     places = np.array(starts)[:, None] + np.arange(window + 1)  # (count, window + 1)
-    return tokens[places % len(tokens)].astype(np.int32)
+    return taken(tokens, places % len(tokens), mask)
+
+
+def taken(tokens: Tokens, places: npt.NDArray[np.int64], mask: LossMask | None) -> Windows:
+    """Returns the tokens at these places, int32 in the same shape; ~t for t that do not count."""
+    found = tokens[places].astype(np.int32)
+    return found if mask is None else np.where(mask.at(places), found, ~found)
 
 
 @functools.lru_cache(maxsize=2)
@@ -81,7 +96,7 @@ def epoch_order(seed: int, epoch: int, count: int, length: int) -> tuple[int, np
     return shift, np.argsort(generator.random_raw(count), kind="stable")
 
 
-def spread(tokens: Tokens, count: int, window: int) -> Windows:
+def spread(tokens: Tokens, count: int, window: int, mask: LossMask | None = None) -> Windows:
     """Returns windows spread evenly over a text, always the same ones, to validate on.
 
     A text that fills no window is its only one, with PADDING behind it.
@@ -90,22 +105,22 @@ def spread(tokens: Tokens, count: int, window: int) -> Windows:
         int32 (at most count, window + 1).
     """
     if len(tokens) <= window:
-        return padded(tokens, window)
+        return padded(tokens, window, mask)
     available = (len(tokens) - 1) // window
     numbers = np.unique(np.linspace(0, available - 1, min(count, available)).round().astype(int))
     places = numbers[:, None] * window + np.arange(window + 1)  # (count, window + 1)
-    return tokens[places].astype(np.int32)
+    return taken(tokens, places, mask)
 
 
-def padded(tokens: Tokens, window: int) -> Windows:
+def padded(tokens: Tokens, window: int, mask: LossMask | None = None) -> Windows:
     """Returns a text that fills no window as one, int32 (1, window + 1), with PADDING behind it."""
     row = np.full((1, window + 1), PADDING, np.int32)
-    row[0, : len(tokens)] = tokens
+    row[0, : len(tokens)] = taken(tokens, np.arange(len(tokens)), mask)
     return row
 
 
 def overlapping(
-    tokens: Tokens, end_of_text: int, window: int, stride: int
+    tokens: Tokens, end_of_text: int, window: int, stride: int, mask: LossMask | None = None
 ) -> Iterator[tuple[Windows, Windows]]:
     """Yields windows over a whole text in which each token is to be predicted once.
 
@@ -118,6 +133,7 @@ def overlapping(
         end_of_text: the token between documents.
         window: tokens that are seen at once; a shorter text has one window, of its length.
         stride: from 1 to `window`.
+        mask: which tokens count; None: all.
 
     Yields:
         int32 (window,) what is seen, and int32 (window,) what follows each of them, which is
@@ -125,11 +141,12 @@ def overlapping(
     """
     window = min(window, len(tokens))
     for start in range(0, max(len(tokens) - window, 0) + stride, stride):
-        piece = tokens[max(start - 1, 0) : start + window].astype(np.int32)
+        places = np.arange(max(start - 1, 0), min(start + window, len(tokens)))
+        piece = taken(tokens, places, mask)
         piece = np.concatenate([[end_of_text], piece]) if start == 0 else piece
         row = np.full(window + 1, PADDING, np.int32)
         row[: len(piece)] = piece
-        targets = np.where(row[1:] == end_of_text, PADDING, row[1:])
+        targets = np.where((row[1:] < 0) | (row[1:] == end_of_text), PADDING, row[1:])
         if start:
             targets[: window - stride] = PADDING
         yield row[:-1], targets

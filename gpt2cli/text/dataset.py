@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,17 @@ import numpy as np
 from gpt2cli.config.finetune import DEFAULT_VAL_FRACTION
 from gpt2cli.errors import BadDataError
 from gpt2cli.files import atomic
-from gpt2cli.records import Notice, Record
+from gpt2cli.records import Alert, Notice, Record
 from gpt2cli.text import batches, corpus_index
 from gpt2cli.text.batches import Tokens, Windows
 from gpt2cli.text.finding import CorpusFiles
-from gpt2cli.text.token_files import Encoder, open_tokens
+from gpt2cli.text.loss_mask import LossMask
+from gpt2cli.text.token_files import Encoder, open_mask, open_tokens
 
 # Whole documents are held out if they come within this factor of what was asked for.
 TOLERANCE = 2.0
+# How many tokens are looked at together.
+AT_ONCE = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class Data:
         held_out: int32 (windows, window + 1) to validate on, or None. If the text is shorter than
             a window, batches.PADDING follows it.
         held_out_tokens: the length of the text that was held out.
+        mask: which tokens count in the loss; None: all.
+        has_conversations: whether there are conversations in the text.
     """
 
     tokens: Tokens
@@ -56,6 +61,8 @@ class Data:
     window: int
     held_out: Windows | None = None
     held_out_tokens: int = 0
+    mask: LossMask | None = None
+    has_conversations: bool = False
 
     @property
     def windows_per_epoch(self) -> int:
@@ -69,9 +76,24 @@ class Data:
             return ""
         return hashlib.sha256(self.held_out.tobytes()).hexdigest()[:16]
 
-    def with_held_out(self, text: Tokens, count: int) -> Data:
+    def remarks(self, end_of_text: int) -> Iterator[Record]:
+        """Yields what is trained on of conversations, and that some do not fit a window."""
+        total = len(self.tokens)
+        if self.mask is not None:
+            counted = self.mask.count(total)
+            yield Notice(f"loss on {counted:,} of {total:,} tokens: what the assistant says")
+        if self.has_conversations:
+            many, most = longer_documents(self.tokens, end_of_text, self.window)
+            if many:
+                yield Alert(
+                    f"{many:,} of the conversations {'are' if many > 1 else 'is'} longer than the "
+                    f"window, {self.window:,} tokens (the longest has {most:,}): never seen whole, "
+                    "but in parts. Raise --window if the model's n_ctx allows it, or cut them."
+                )
+
+    def with_held_out(self, text: Tokens, count: int, mask: LossMask | None = None) -> Data:
         """Returns it with a text to validate on, of which at most `count` windows are taken."""
-        windows = batches.spread(text, count, self.window)
+        windows = batches.spread(text, count, self.window, mask)
         return dataclasses.replace(self, held_out=windows, held_out_tokens=len(text))
 
 
@@ -83,7 +105,8 @@ def encode_dataset(
     The token files are in the run folder; those of other corpora are removed when all is done.
 
     Raises:
-        BadDataError: it is not text, or has fewer than two tokens; no new file is left then.
+        BadDataError: it is not text, or has fewer than two tokens, or none that count in the loss;
+            no new file is left then.
     """
     before = token_files(folder)
     try:
@@ -93,9 +116,18 @@ def encode_dataset(
             used.append((yield from encoder.token_file(validation.files, folder)))
         used.append((yield from encoder.token_file(corpus, folder)))
         name = used[-1].stem.removeprefix("tokens-")
-        dataset = Data(open_tokens(used[-1]), name, window)
+        dataset = Data(
+            open_tokens(used[-1]),
+            name,
+            window,
+            mask=open_mask(used[-1]),
+            has_conversations=encoder.has_conversations(corpus),
+        )
+        yield from dataset.remarks(encoder.tokenizer.end_of_text)
         if validation.files is not None:
-            dataset = dataset.with_held_out(open_tokens(used[0]), validation.windows)
+            held_out = open_tokens(used[0]), validation.windows, open_mask(used[0])
+            dataset = dataset.with_held_out(*held_out)
+            check_counted(dataset, str(validation.files))
         else:
             dataset = yield from split(dataset, validation, encoder.tokenizer.end_of_text)
     except BaseException:
@@ -136,7 +168,21 @@ def split(dataset: Data, validation: Validation, end_of_text: int) -> Generator[
     kept = dataclasses.replace(
         dataset, tokens=dataset.tokens[:place], name=f"{dataset.name}-{place}"
     )
-    return kept.with_held_out(dataset.tokens[place:], validation.windows)
+    mask = dataset.mask.after(place) if dataset.mask else None
+    kept = kept.with_held_out(dataset.tokens[place:], validation.windows, mask)
+    check_counted(kept, f"--val-fraction {fraction:g}")
+    return kept
+
+
+def check_counted(dataset: Data, what: str) -> None:
+    """Raises BadDataError unless both texts have tokens that count in the loss."""
+    if dataset.mask is not None and not dataset.mask.count(len(dataset.tokens)):
+        raise BadDataError(f"{what} leaves no answer to train on. Give more conversations.")
+    if dataset.held_out is not None and not (dataset.held_out[:, 1:] >= 0).any():
+        raise BadDataError(
+            f"{what}: the windows to validate on have no answer in them. Give more --val-batches, "
+            "another --val-dataset, or --val-fraction 0."
+        )
 
 
 def training_length(tokens: Tokens, fraction: float, end_of_text: int) -> int:
@@ -160,6 +206,18 @@ def training_length(tokens: Tokens, fraction: float, end_of_text: int) -> int:
     near = np.asarray(tokens[first - 1 : last])  # so that a document's end just before counts
     ends = np.flatnonzero(near == end_of_text) + first
     return int(ends[np.argmin(np.abs(ends - exact))]) if len(ends) else exact
+
+
+def longer_documents(tokens: Tokens, end_of_text: int, window: int) -> tuple[int, int]:
+    """Returns how many documents have more tokens than a window, and how many the longest has."""
+    last, many, most = -1, 0, 0
+    for start in range(0, len(tokens), AT_ONCE):
+        ends = np.flatnonzero(tokens[start : start + AT_ONCE] == end_of_text) + start
+        lengths = np.diff(ends, prepend=last)
+        if len(ends):
+            many += int((lengths > window).sum())
+            last, most = int(ends[-1]), max(most, int(lengths.max()))
+    return many, most
 
 
 def token_files(folder: Path) -> set[Path]:

@@ -1,4 +1,4 @@
-"""Files of every format → documents, each of which is a text or an array of tokens."""
+"""Files of every format → documents: texts, arrays of tokens, conversations."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import shortened
 from gpt2cli.records import Notice
-from gpt2cli.text import arrays, records, tables
+from gpt2cli.text import arrays, conversations, records, tables
+from gpt2cli.text.chat_template import Conversation
 from gpt2cli.text.decoding import read_text
-from gpt2cli.text.sources import ARRAYS, ReadingState, Source
+from gpt2cli.text.sources import ARRAYS, RECORDS, ReadingState, Source
 
-# A document's text in pieces (str), or its tokens (bytes, 16 bits each, little-endian).
-Document = Iterable[str] | Iterable[bytes]
+# A document's text in pieces (str), its tokens (bytes, 16 bits each, little-endian), or messages.
+Document = Iterable[str] | Iterable[bytes] | Conversation
 TABLES = frozenset({"csv", "tsv"})
-RECORDS = frozenset({"json", "jsonl"})
 # How much of the first text a remark shows (characters).
 SHOWN = 60
 
@@ -40,6 +40,8 @@ def documents(
         yield from arrays.documents(source, vocab, state)
     elif source.kind in TABLES:
         yield from zip(tables.documents(source, options, state))
+    elif conversations.are_in(source, options):
+        yield from conversations.documents(source, options, state)
     elif source.kind in RECORDS:
         yield from zip(records.documents(source, options, state))
     else:
@@ -55,13 +57,21 @@ def remarks(files: Iterable[Source], options: CorpusOptions) -> Iterator[Notice]
     found: dict[str, list[tuple[Source, str]]] = {}
     for source in files:
         if source.kind in TABLES | RECORDS:
-            room = tables if source.kind in TABLES else records
-            taken, first = room.description(source, options)
+            taken, first = description(source, options)
             found.setdefault(taken, []).append((source, shortened(first, SHOWN)))
     for taken, alike in found.items():
         (source, first), more = alike[0], len(alike) - 1
         begins = f"; the first begins: {first}" if first else ""
         yield Notice(f"{source}{f' and {more} more' if more else ''}: {taken}{begins}")
+
+
+def description(source: Source, options: CorpusOptions) -> tuple[str, str]:
+    """Returns what is taken of a table or of records, and the first text."""
+    if source.kind in TABLES:
+        return tables.description(source, options)
+    if conversations.are_in(source, options):
+        return conversations.description(source, options)
+    return records.description(source, options)
 
 
 def relevant_options(files: Iterable[Source], options: CorpusOptions) -> tuple[object, ...]:

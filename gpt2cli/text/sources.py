@@ -32,6 +32,7 @@ KINDS = {
     ".npz": "npz",
 }
 ARRAYS = frozenset({"npy", "npz"})
+RECORDS = frozenset({"json", "jsonl"})
 # Fields of records and columns of tables that hold the text, in whatever file; the surest first.
 TEXT_NAMES = (
     *("text", "texts", "content", "contents", "body", "selftext", "lyrics", "poem", "poems"),

@@ -20,11 +20,12 @@ from gpt2cli.errors import BadDataError
 from gpt2cli.files import atomic
 from gpt2cli.progress import Received, told
 from gpt2cli.records import Notice, Record
-from gpt2cli.text import batches
+from gpt2cli.text import batches, chat_template, conversations
 from gpt2cli.text.arrays import TOKEN_TYPE
 from gpt2cli.text.batches import Tokens
 from gpt2cli.text.documents import relevant_options
 from gpt2cli.text.finding import CorpusFiles
+from gpt2cli.text.loss_mask import LossMask, MaskBuilder
 from gpt2cli.text.sources import READ_BYTES, ReadingState, read_errors, temporary_file_errors
 from gpt2cli.text.tokenizer import Tokenizer
 from gpt2cli.text.tokens import encode_corpus
@@ -33,6 +34,8 @@ from gpt2cli.text.tokens import encode_corpus
 MOST_TOKENS = 1 << 16
 # Behind its tokens a token file has their SHA-256.
 DIGEST_BYTES = hashlib.sha256().digest_size
+# In the name of a token file with a loss mask: a bit a token, between its tokens and the digest.
+MASKED = ".masked"
 # A corpus smaller than this is encoded without a line of progress (bytes).
 WORTH_A_BAR = 4_000_000
 # Tokens that are read once are held in memory up to this size (bytes).
@@ -64,14 +67,27 @@ class Encoder:
         """Returns the name of a corpus's token file: the same for what gives the same tokens."""
         facts = self.tokenizer.fingerprint, relevant_options(corpus.files, self.options)
         whole = hashlib.sha256(repr(facts).encode())
+        if self.has_conversations(corpus):
+            # What they are written as.
+            whole.update(chat_template.CHAT_TEMPLATE.encode())
         for source in corpus.files:
             with read_errors(source), source.open() as file:
                 digest = hashed(iter(partial(file.read, READ_BYTES), b""))
             whole.update(f"{source.kind} {source.gzipped} ".encode() + digest)
-        return f"tokens-{whole.hexdigest()[:16]}.u16"
+        return f"tokens-{whole.hexdigest()[:16]}{MASKED if self.has_mask(corpus) else ''}.u16"
 
-    def write(self, corpus: CorpusFiles, file: IO[bytes]) -> Iterator[Record]:
-        """Writes a corpus's tokens, and yields how far it is.
+    def has_conversations(self, corpus: CorpusFiles) -> bool:
+        """Returns whether a corpus has conversations among its files."""
+        return any(conversations.are_in(source, self.options) for source in corpus.files)
+
+    def has_mask(self, corpus: CorpusFiles) -> bool:
+        """Returns whether some tokens of a corpus do not count in the loss."""
+        return self.options.loss_on == "assistant" and self.has_conversations(corpus)
+
+    def write(
+        self, corpus: CorpusFiles, file: IO[bytes], mask: MaskBuilder | None = None
+    ) -> Iterator[Record]:
+        """Writes a corpus's tokens, and yields how far it is; the mask takes those that count.
 
         Raises:
             BadDataError: a file is not what its name or the options say; says where.
@@ -79,7 +95,7 @@ class Encoder:
         size, state = corpus.size(), ReadingState()
 
         def written() -> Generator[Received, None, None]:
-            for packed in encode_corpus(corpus, self.options, self.tokenizer, state):
+            for packed in encode_corpus(corpus, self.options, self.tokenizer, state, mask):
                 file.write(packed)
                 yield Received(state.done, size)
 
@@ -95,26 +111,31 @@ class Encoder:
                 "became \\n; --keep-line-ends keeps them"
             )
 
-    def read_once(self, corpus: CorpusFiles) -> Generator[Record, None, Tokens]:
-        """Yields how far it is; returns a corpus's tokens, and leaves no file.
+    def read_once(
+        self, corpus: CorpusFiles
+    ) -> Generator[Record, None, tuple[Tokens, LossMask | None]]:
+        """Yields how far it is; returns a corpus's tokens and which count; leaves no file.
 
-        More than HELD_BYTES of them are in an unnamed temporary file.
+        More than HELD_BYTES of tokens are in an unnamed temporary file.
 
         Raises:
             BadDataError: a file is not what its name or the options say; says where.
             DiskError: the folder for temporary files has no room.
         """
+        builder = MaskBuilder() if self.has_mask(corpus) else None
         with (
             temporary_file_errors(f"the tokens of {corpus}"),
             tempfile.SpooledTemporaryFile(HELD_BYTES) as file,
         ):
-            yield from self.write(corpus, file)
+            yield from self.write(corpus, file, builder)
+            mask = LossMask(np.frombuffer(builder.packed(), np.uint8)) if builder else None
             size = file.tell()
             if size > HELD_BYTES:
+                shape = (size // TOKEN_TYPE.itemsize,)
                 # What is mapped stays readable when the file is closed.
-                return np.memmap(file, TOKEN_TYPE, mode="r", shape=(size // TOKEN_TYPE.itemsize,))
+                return np.memmap(file, TOKEN_TYPE, mode="r", shape=shape), mask
             file.seek(0)
-            return np.frombuffer(file.read(), TOKEN_TYPE)
+            return np.frombuffer(file.read(), TOKEN_TYPE), mask
 
     def token_file(self, corpus: CorpusFiles, folder: Path) -> Generator[Record, None, Path]:
         """Yields how far it is; returns a corpus's token file, which is written unless it is there.
@@ -128,8 +149,10 @@ class Encoder:
             yield Notice(f"{path} is damaged; the text is encoded again.")
         if damaged or not path.exists():
             with atomic.disk_errors(path), atomic.whole_file(path) as aside:
+                mask = MaskBuilder() if self.has_mask(corpus) else None
                 with aside.open("wb") as file:
-                    yield from self.write(corpus, file)
+                    yield from self.write(corpus, file, mask)
+                    file.write(mask.packed() if mask else b"")
                 append_digest(aside)
                 batches.check_length(open_tokens(aside), str(corpus))
         return path
@@ -137,10 +160,29 @@ class Encoder:
 
 def open_tokens(path: Path) -> Tokens:
     """Returns a token file as uint16 (tokens,), mapped into memory."""
-    count = (path.stat().st_size - DIGEST_BYTES) // TOKEN_TYPE.itemsize
+    count = token_count(path)
     if count <= 0:
         return np.empty(0, TOKEN_TYPE)
     return np.memmap(path, TOKEN_TYPE, mode="r", shape=(count,))
+
+
+def open_mask(path: Path) -> LossMask | None:
+    """Returns which of a token file's tokens count in the loss, mapped; None: all do."""
+    if MASKED not in path.name:
+        return None
+    start = token_count(path) * TOKEN_TYPE.itemsize
+    size = path.stat().st_size - DIGEST_BYTES - start
+    return LossMask(np.memmap(path, np.uint8, mode="r", offset=start, shape=(size,)))
+
+
+def token_count(path: Path) -> int:
+    """Returns how many tokens a token file has."""
+    size = path.stat().st_size - DIGEST_BYTES
+    if MASKED not in path.name:
+        return size // TOKEN_TYPE.itemsize
+    # Eight tokens and their bits take 17 bytes.
+    eights, rest = divmod(size, 8 * TOKEN_TYPE.itemsize + 1)
+    return 8 * eights + max(rest - 1, 0) // TOKEN_TYPE.itemsize
 
 
 def append_digest(path: Path) -> None:

@@ -13,9 +13,12 @@ import regex
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
 from gpt2cli.runtime.hardware import cores
+from gpt2cli.text import chat_template
 from gpt2cli.text.added import AddedTokens
+from gpt2cli.text.chat_template import Conversation
 from gpt2cli.text.documents import Document, documents
 from gpt2cli.text.finding import CorpusFiles
+from gpt2cli.text.loss_mask import MaskBuilder
 from gpt2cli.text.sources import ReadingState
 from gpt2cli.text.tokenizer import Tokenizer
 
@@ -35,9 +38,16 @@ MOST_WORD = 1 << 24
 # How far back from a chunk's end a place to cut is looked for first (characters).
 NEAR_END = 1000
 
+# What is encoded at once: text, tokens already, or a whole conversation.
+Piece = str | bytes | Conversation
+
 
 def encode_corpus(
-    corpus: CorpusFiles, options: CorpusOptions, tokenizer: Tokenizer, state: ReadingState
+    corpus: CorpusFiles,
+    options: CorpusOptions,
+    tokenizer: Tokenizer,
+    state: ReadingState,
+    mask: MaskBuilder | None = None,
 ) -> Iterator[bytes]:
     """Yields each document's tokens in pieces, each document followed by the end-of-text token.
 
@@ -49,6 +59,7 @@ def encode_corpus(
         options: how they are read.
         tokenizer: what encodes them.
         state: takes note of how much has been read and what was changed.
+        mask: takes note of which tokens count: of a conversation only the assistant's.
 
     Raises:
         BadDataError: a file is not what its name or the options say; says where.
@@ -61,18 +72,24 @@ def encode_corpus(
     pieces = chunks(with_ends(found, tokenizer), tokenizer.added, state)
     if corpus.size() >= WORTH_COMPILING:
         tokenizer.compile()
-    return encode_pieces(pieces, tokenizer)
+    for tokens, flags in encode_pieces(pieces, tokenizer):
+        if mask is not None:
+            mask.add(flags or b"\1" * (len(tokens) // 2))
+        yield tokens
 
 
-def with_ends(found: Iterable[Document], tokenizer: Tokenizer) -> Iterator[str | bytes]:
+def with_ends(found: Iterable[Document], tokenizer: Tokenizer) -> Iterator[Piece]:
     """Yields the pieces of all documents, with the end of text after each that is not empty.
 
-    A document that ends with it already gets no second one.
+    A document that ends with it already gets no second one. A conversation is one piece.
     """
     end, size = tokenizer.end, len(tokenizer.end)
     packed_end = tokenizer.pack([tokenizer.end_of_text])
     for document in found:
         text, tokens = "", b""
+        if isinstance(document, Conversation):
+            yield document
+            continue
         for piece in document:
             if isinstance(piece, str):
                 # A piece may be shorter than the end of text.
@@ -84,12 +101,10 @@ def with_ends(found: Iterable[Document], tokenizer: Tokenizer) -> Iterator[str |
             yield end
 
 
-def chunks(
-    pieces: Iterable[str | bytes], added: AddedTokens, state: ReadingState
-) -> Iterator[str | bytes]:
+def chunks(pieces: Iterable[Piece], added: AddedTokens, state: ReadingState) -> Iterator[Piece]:
     """Yields the same text cut between words, in chunks of a size that is quick to encode.
 
-    Pieces of bytes are tokens already and are passed on.
+    Tokens and conversations are passed on.
 
     Args:
         pieces: text and tokens.
@@ -102,7 +117,7 @@ def chunks(
     held: list[str] = []
     size, wanted = 0, CHUNK
     for piece in pieces:
-        if isinstance(piece, bytes):
+        if not isinstance(piece, str):
             yield from filter(None, ["".join(held)])
             yield piece
             held, size = [], 0
@@ -149,27 +164,42 @@ def last_cut(text: str, added: AddedTokens) -> int:
     return 0
 
 
-def encode_pieces(pieces: Iterable[str | bytes], tokenizer: Tokenizer) -> Iterator[bytes]:
-    """Yields the packed tokens of each piece, in order; pieces of bytes are tokens already.
+def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Iterator[tuple[bytes, bytes]]:
+    """Yields the packed tokens of each piece, in order, and of a conversation which ones count.
 
     Compiled loops run in threads, one a core; without Numba this thread encodes.
     """
 
-    def encode(piece: str | bytes) -> bytes:
-        return tokenizer.encode_packed(piece, special=True) if isinstance(piece, str) else piece
+    def encode(piece: Piece) -> tuple[bytes, bytes]:
+        if isinstance(piece, bytes):
+            return piece, b""
+        if isinstance(piece, str):
+            return tokenizer.encode_packed(piece, special=True), b""
+        return encode_conversation(piece, tokenizer)
 
     count = min(cores(), MOST_THREADS)
     if not tokenizer.is_compiled or count == 1:
         yield from map(encode, pieces)
         return
-    waiting: deque[Future[bytes]] = deque()
+    waiting: deque[Future[tuple[bytes, bytes]]] = deque()
     with ThreadPoolExecutor(count) as pool:
         try:
             for piece in pieces:
                 waiting.append(pool.submit(encode, piece))
-                yield waiting.popleft().result() if len(waiting) > count else b""
+                yield waiting.popleft().result() if len(waiting) > count else (b"", b"")
             while waiting:
                 yield waiting.popleft().result()
         finally:
             # After a signal the pieces that no thread has begun are left.
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def encode_conversation(conversation: Conversation, tokenizer: Tokenizer) -> tuple[bytes, bytes]:
+    """Returns a conversation's packed tokens, and a byte for each: 1 if the assistant writes it."""
+    tokens, flags = b"", b""
+    written = chat_template.parts(conversation.messages, tokenizer.end)
+    for answers, same in itertools.groupby(written, lambda part: part.answers):
+        packed = tokenizer.encode_packed("".join(part.text for part in same), special=True)
+        tokens += packed
+        flags += bytes([answers]) * (len(packed) // 2)
+    return tokens, flags

@@ -138,6 +138,7 @@ class Session:
             self.state.windows + len(self._launched) * self._count,
             self._count,
             self._data.window,
+            self._data.mask,
         ).reshape(config.accumulate_gradients, config.batch_size, self._data.window + 1)
         rate = self._schedule(step)
         with self._joint():

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.text import documents, encodings, finding
+from gpt2cli.text.chat_template import Conversation
 from gpt2cli.text.prompts import read_prompts
 from gpt2cli.text.sources import ReadingState
 from tests.fuzz.bounds import cases, refusals
@@ -29,7 +30,8 @@ DELIMITERS = (None, ",", ";", "\t", "|")
 # What a table, JSON or a text is made of.
 PARTS = st.sampled_from(
     [*',;|\t\n\r"\\[]{}:\0é\u2028\ufeff', "\r\n", '""', "sep=;", "text", '"text"', "id", "1",
-     "null", '{"text": "a"}', "[" * 40, "1" * 5000, "NaN", "\ud83d", "x" * 200]
+     "null", '{"text": "a"}', "[" * 40, "1" * 5000, "NaN", "\ud83d", "x" * 200,
+     '{"messages": [{"role": "user", "content": "a"}]}', '"messages"', '"role"', '"content"']
 )  # fmt: skip
 JUNK = st.lists(PARTS, max_size=30).map(lambda parts: "".join(parts).encode("utf-8", "replace"))
 CONTENT = JUNK | st.binary(max_size=300) | st.text(max_size=100).map(
@@ -58,6 +60,9 @@ def read(path: Path, **options: Any) -> None:
         for source in finding.find([str(path)], settings.encoding).files:
             list(documents.remarks([source], settings))
             for document in documents.documents(source, settings, 300, ReadingState()):
+                if isinstance(document, Conversation):
+                    assert document.messages
+                    continue
                 for piece in document:
                     ends = settings.keep_line_ends or isinstance(piece, bytes) or "\r" not in piece
                     assert ends, piece

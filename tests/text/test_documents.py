@@ -13,6 +13,7 @@ import pytest
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
 from gpt2cli.text import documents, sources
+from gpt2cli.text.chat_template import Conversation
 from gpt2cli.text.sources import ReadingState, Source
 
 POEM = "床前明月光、疑是地上霜。\n舉頭望明月、低頭思故鄉。\n"
@@ -22,7 +23,8 @@ def texts(path: Path, **options: Any) -> list[str]:
     """Returns the text of each document of a file."""
     settings = CorpusOptions(dataset=(), **options)
     found = documents.documents(Source(path), settings, 50257, ReadingState())
-    return ["".join(piece for piece in each if isinstance(piece, str)) for each in found]
+    plain = [each for each in found if not isinstance(each, Conversation)]
+    return ["".join(piece for piece in each if isinstance(piece, str)) for each in plain]
 
 
 @pytest.mark.parametrize("size", [4, 1 << 20])
@@ -141,7 +143,8 @@ def converted(path: Path, **options: Any) -> tuple[list[str], bool]:
     state = ReadingState()
     settings = CorpusOptions(dataset=(), **options)
     found = documents.documents(Source(path), settings, 50257, state)
-    return ["".join(map(str, each)) for each in found], bool(state.converted)
+    plain = [each for each in found if not isinstance(each, Conversation)]
+    return ["".join(map(str, each)) for each in plain], bool(state.converted)
 
 
 @pytest.mark.parametrize("size", [1, 3, 1 << 20])
