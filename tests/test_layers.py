@@ -20,7 +20,7 @@ FLOORS = [
     {"json_reader"},
     {"special_tokens"},
     {"tokenizer_json"},
-    {"options", "hparams", "vocabulary", "progress"},
+    {"options", "hparams", "vocabulary", "progress", "chat_template"},
     {"files"},
     {"runtime"},
     {"config", "spelling", "help_text"},

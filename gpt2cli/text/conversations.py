@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from gpt2cli.chat_template import NAMES, ROLES, Conversation, Message
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
 from gpt2cli.text import records
-from gpt2cli.text.chat_template import NAMES, ROLES, Conversation, Message
 from gpt2cli.text.encodings import normalized_line_ends
 from gpt2cli.text.sources import RECORDS, ReadingState, Source
 

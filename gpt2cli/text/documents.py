@@ -5,11 +5,11 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable, Iterator
 
+from gpt2cli.chat_template import Conversation
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import shortened
 from gpt2cli.records import Notice
 from gpt2cli.text import arrays, conversations, records, tables
-from gpt2cli.text.chat_template import Conversation
 from gpt2cli.text.decoding import read_text
 from gpt2cli.text.sources import ARRAYS, RECORDS, ReadingState, Source
 

@@ -15,12 +15,13 @@ from typing import IO
 
 import numpy as np
 
+from gpt2cli import chat_template
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
 from gpt2cli.files import atomic
 from gpt2cli.progress import Received, told
 from gpt2cli.records import Notice, Record
-from gpt2cli.text import batches, chat_template, conversations
+from gpt2cli.text import batches, conversations
 from gpt2cli.text.arrays import TOKEN_TYPE
 from gpt2cli.text.batches import Tokens
 from gpt2cli.text.documents import relevant_options

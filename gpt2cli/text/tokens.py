@@ -10,12 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import regex
 
+from gpt2cli import chat_template
+from gpt2cli.chat_template import Conversation
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
 from gpt2cli.runtime.hardware import cores
-from gpt2cli.text import chat_template
 from gpt2cli.text.added import AddedTokens
-from gpt2cli.text.chat_template import Conversation
 from gpt2cli.text.documents import Document, documents
 from gpt2cli.text.finding import CorpusFiles
 from gpt2cli.text.loss_mask import MaskBuilder

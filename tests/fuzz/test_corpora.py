@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt2cli.chat_template import Conversation
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.text import documents, encodings, finding
-from gpt2cli.text.chat_template import Conversation
 from gpt2cli.text.prompts import read_prompts
 from gpt2cli.text.sources import ReadingState
 from tests.fuzz.bounds import cases, refusals

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpt2cli import chat_template
+from gpt2cli.chat_template import Conversation, Message
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
-from gpt2cli.text import chat_template, conversations, documents, finding, token_files, tokens
-from gpt2cli.text.chat_template import Conversation, Message
+from gpt2cli.text import conversations, documents, finding, token_files, tokens
 from gpt2cli.text.loss_mask import LossMask, MaskBuilder
 from gpt2cli.text.sources import ReadingState, Source
 from gpt2cli.text.tokenizer import Tokenizer

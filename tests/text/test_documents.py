@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from gpt2cli.chat_template import Conversation
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
 from gpt2cli.text import documents, sources
-from gpt2cli.text.chat_template import Conversation
 from gpt2cli.text.sources import ReadingState, Source
 
 POEM = "床前明月光、疑是地上霜。\n舉頭望明月、低頭思故鄉。\n"
