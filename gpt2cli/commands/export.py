@@ -118,6 +118,7 @@ def write_aside(
             hparams=hparams,
             vocabulary=vocabulary.read_vocabulary(*start.vocabulary, hparams.n_vocab),
             state=state,
+            chat_template=start.chat_template,
             settings=run_log.read_config(folder) if state else {},
             advance=advance,
         )

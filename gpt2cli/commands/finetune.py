@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpt2cli.chat_template import CHAT_TEMPLATE
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.distributed import cluster
 from gpt2cli.distributed.cluster import Cluster
@@ -78,7 +79,8 @@ def train(config: FinetuneConfig, together: Cluster | None) -> Iterator[Record]:
             encoder, corpus, validation, place or folder, window
         )
         yield from map(Alert, markers.remarks([config.sample_prefix], tokenizer, encoded.tokens))
-        state = setup.first_state(config, start, encoded.name)
+        template = CHAT_TEMPLATE if encoded.has_conversations else start.chat_template
+        state = setup.first_state(config, start, encoded.name, template)
         state, line = setup.met(together, config, start, state, encoded)
         yield from map(Alert, start.remarks())
         if leads:

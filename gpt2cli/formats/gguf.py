@@ -137,6 +137,8 @@ def add_vocabulary(writer: gguf.GGUFWriter, model: Model) -> None:
     for add, number in zip(names, specials.ends, strict=False):
         add(number)
     writer.add_add_bos_token(False)
+    if model.chat_template:
+        writer.add_chat_template(model.chat_template)
 
 
 def kind_of(name: str, shape: tuple[int, ...], precision: str) -> gguf.GGMLQuantizationType:

@@ -105,6 +105,7 @@ def tokenizer_config(model: Model) -> dict[str, Any]:
         **dict.fromkeys(("bos_token", "unk_token"), settings["eos_token"]),
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
+        **({"chat_template": model.chat_template} if model.chat_template else {}),
     }
 
 

@@ -30,6 +30,7 @@ class Model:
         state: the state of the run's step, if gpt2cli trained it.
         settings: those of the run's last invocation, if gpt2cli trained it.
         advance: called with how many bytes of its weights were taken, and how many there are.
+        chat_template: how it knows conversations, in Jinja; or empty.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Model:
     state: State | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     advance: Callable[[int, int], object] = lambda done, total: None
+    chat_template: str = ""
 
     def weights(self) -> Iterator[tuple[str, Any]]:
         """Yields the weights by OpenAI's names, float32, one at a time.

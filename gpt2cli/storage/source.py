@@ -10,12 +10,14 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from gpt2cli.chat_template import CHAT_TEMPLATE
 from gpt2cli.config.shared import BEST, LATEST
 from gpt2cli.errors import BadDataError, MissingInputError, TryLaterError
 from gpt2cli.files import paths
 from gpt2cli.hparams import HParams, read_hparams
 from gpt2cli.reading import UnreadableError
 from gpt2cli.records import Notice, Record
+from gpt2cli.special_tokens import read_any
 from gpt2cli.storage import bundle, huggingface, run_log
 from gpt2cli.storage.base_models import first_file, opened, present
 from gpt2cli.storage.recovery import TRIES, Intact, newest_intact, verify
@@ -79,6 +81,18 @@ class CheckpointSource:
     def vocabulary(self) -> tuple[Path, Path]:
         """The files with its tokens and its merges."""
         return huggingface.vocabulary_files(self.folder)
+
+    @property
+    def chat_template(self) -> str:
+        """How it knows conversations, in Jinja: CHAT_TEMPLATE; or empty if it knows none.
+
+        Raises:
+            BadDataError: the folder's tokenizer_config.json is damaged.
+        """
+        if self.state is not None:
+            return self.state.chat_template
+        known = read_any(self.folder / paths.TOKENS).get("chat_template")
+        return CHAT_TEMPLATE if known == CHAT_TEMPLATE else ""
 
 
 def find(

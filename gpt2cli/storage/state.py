@@ -11,6 +11,7 @@ import typing
 from pathlib import Path
 
 from gpt2cli import json_reader
+from gpt2cli.chat_template import CHAT_TEMPLATE
 from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.files import paths
 from gpt2cli.json_reader import Json
@@ -48,6 +49,7 @@ class State:
         end_loss: that loss (nats per token).
         lora_rank: of the adapters that are trained; 0 if the weights themselves are.
         lora_alpha: adapters count alpha / rank.
+        chat_template: how conversations are written that it was trained on, in Jinja; or empty.
     """
 
     step: int
@@ -68,6 +70,7 @@ class State:
     end_loss: float | None = None
     lora_rank: int = 0
     lora_alpha: float = 0.0
+    chat_template: str = ""
 
     @property
     def average(self) -> float:
@@ -212,4 +215,10 @@ def read_state(folder: Path, step: int) -> State:
             fields[field.name] = record[field.name]
         elif field.default is dataclasses.MISSING:
             raise BadDataError(f"{shortened(path)} is damaged: it lacks {field.name}.")
+    if fields.get("chat_template", "") not in ("", CHAT_TEMPLATE):
+        raise UnfitError(
+            f"{shortened(path)} has a chat template that this gpt2cli does not know: "
+            f"{shortened(fields['chat_template'], 60)}. Upgrade gpt2cli, or give another "
+            "--run-name."
+        )
     return State(**fields)

@@ -92,8 +92,16 @@ def check_divisible(batch_size: int, count: int) -> None:
         )
 
 
-def first_state(config: FinetuneConfig, start: CheckpointSource, name: str) -> State:
+def first_state(
+    config: FinetuneConfig, start: CheckpointSource, name: str, chat_template: str
+) -> State:
     """Returns where the run is: as it was saved, or at its beginning; a new corpus begins anew.
+
+    Args:
+        config: the settings.
+        start: where the weights come from.
+        name: identifies the corpus.
+        chat_template: how the run knows conversations, in Jinja; or empty.
 
     Raises:
         BadDataError: the run's adapters are others than those that are asked for.
@@ -103,7 +111,12 @@ def first_state(config: FinetuneConfig, start: CheckpointSource, name: str) -> S
     seed = state.seed if config.seed is None else config.seed
     rank, alpha = adapters(config, start)
     state = dataclasses.replace(
-        state, seed=seed, optimizer=config.optimizer, lora_rank=rank, lora_alpha=alpha
+        state,
+        seed=seed,
+        optimizer=config.optimizer,
+        lora_rank=rank,
+        lora_alpha=alpha,
+        chat_template=chat_template,
     )
     if state.corpus == name:
         return state
