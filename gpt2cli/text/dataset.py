@@ -76,6 +76,10 @@ class Data:
             return ""
         return hashlib.sha256(self.held_out.tobytes()).hexdigest()[:16]
 
+    def windows(self, seed: int, first: int, count: int) -> Windows:
+        """Returns the windows to train on from number `first` on; see `batches.windows`."""
+        return batches.windows(self.tokens, seed, first, count, self.window, self.mask)
+
     def remarks(self, end_of_text: int) -> Iterator[Record]:
         """Yields what is trained on of conversations, and that some do not fit a window."""
         total = len(self.tokens)

@@ -19,7 +19,6 @@ from gpt2cli.runtime.signals import Stop
 from gpt2cli.storage import checkpoint, run, run_log
 from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.storage.state import State
-from gpt2cli.text import batches
 from gpt2cli.text.dataset import Data
 from gpt2cli.training import model, setup
 from gpt2cli.training.backend import Backend, choose_backend
@@ -132,13 +131,8 @@ class Session:
         config, step = self._config, self.launched + 1
         if not self._launched:
             self._launched_at = time.monotonic()
-        drawn = batches.windows(
-            self._data.tokens,
-            self.state.seed,
-            self.state.windows + len(self._launched) * self._count,
-            self._count,
-            self._data.window,
-            self._data.mask,
+        drawn = self._data.windows(
+            self.state.seed, self.state.windows + len(self._launched) * self._count, self._count
         ).reshape(config.accumulate_gradients, config.batch_size, self._data.window + 1)
         rate = self._schedule(step)
         with self._joint():
