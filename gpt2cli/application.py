@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Perform = Callable[[str, "Shared"], int]
 
 SUMMARIES = {
-    "download": "Fetch OpenAI's GPT-2 models.",
+    "download": "Fetch GPT-2 models, OpenAI's and others from the Hub.",
     "finetune": "Train a model on your text.",
     "generate": "Write text with a model.",
     "evaluate": "Judge how well a model predicts a text.",

@@ -22,12 +22,16 @@ class Server:
     Attributes:
         files: content by path, such as `small/hparams.json`.
         asked: the path and Range of each request, in order.
+        authorized: the path and Authorization of each request that had one, in order.
+        headers: what every good answer has besides.
         bytes_per_second: the speed of good answers; None: as fast as it goes.
     """
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
         self.asked: list[tuple[str, str | None]] = []
+        self.authorized: list[tuple[str, str]] = []
+        self.headers: dict[str, str] = {}
         self.bytes_per_second: float | None = None
         self._scripts: dict[str, Iterator[Behaviour]] = {}
         self._http = QuietServer(("127.0.0.1", 0), Handler)
@@ -49,6 +53,10 @@ class Server:
 
     def next(self, path: str) -> Behaviour:
         return next(self._scripts.get(path, iter(())), good)
+
+    def missing(self, path: str) -> Behaviour:
+        """Returns how a path is answered that there is nothing at."""
+        return status(404, body=b"<html>nothing here</html>")
 
     def count(self, path: str) -> int:
         return sum(asked == path for asked, _ in self.asked)
@@ -97,24 +105,31 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.lstrip("/")
         self.owner.asked.append((path, self.headers.get("Range")))
+        if token := self.headers.get("Authorization"):
+            self.owner.authorized.append((path, token))
         if path not in self.owner.files:
-            status(404, body=b"<html>nothing here</html>")(self, b"")
+            self.owner.missing(path)(self, b"")
             return
         try:
             self.owner.next(path)(self, self.owner.files[path])
         except OSError:
             self.close_connection = True
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def begin(self, code: int, length: int | None, **headers: str) -> None:
         self.send_response(code)
         if length is not None:
             self.send_header("Content-Length", str(length))
-        for name, value in headers.items():
+        for name, value in {**self.owner.headers, **headers}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
 
     def send(self, body: bytes) -> None:
         speed = self.owner.bytes_per_second
+        if self.command == "HEAD":
+            return
         if speed is None:
             self.wfile.write(body)
             return

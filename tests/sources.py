@@ -12,6 +12,7 @@ from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.shared import SourceOptions
 from gpt2cli.errors import MissingInputError
 from gpt2cli.files import paths
+from gpt2cli.files.hub_names import HubName
 from gpt2cli.records import Record
 from gpt2cli.storage.source import CheckpointSource, Fetch, SourceNames, find
 from gpt2cli.storage.training_source import find_for_training
@@ -46,7 +47,7 @@ def fetched_for(config: FinetuneConfig | SourceOptions) -> list[Path]:
     """Returns the folders of base models that a command would fetch; nothing is fetched."""
     folders: list[Path] = []
 
-    def fetch(folder: Path) -> Iterator[Record]:
+    def fetch(folder: Path, hub: HubName | None) -> Iterator[Record]:
         folders.append(folder)
         yield from ()
 

@@ -6,28 +6,51 @@ import sys
 from collections.abc import Iterator
 
 from gpt2cli.config.download import DownloadConfig
-from gpt2cli.fetching import manifest, models
+from gpt2cli.errors import UsageError
+from gpt2cli.fetching import manifest
+from gpt2cli.fetching.base import fetch_model
+from gpt2cli.fetching.listing import as_json, as_lines, listed_models
+from gpt2cli.files.hub_names import parse_hub_name
 from gpt2cli.files.paths import placed_name
-from gpt2cli.records import Record
+from gpt2cli.records import Record, Text
 
 
 def download(config: DownloadConfig) -> Iterator[Record]:
-    """Makes each model's folder complete; yields what happens.
+    """Makes each model's folder complete, or lists the models; yields what happens.
 
     Raises:
         UsageError: no model has one of the names; nothing has been fetched then.
         Gpt2cliError: a model cannot be fetched; those before it are complete.
     """
-    # 117M and 124M are the same model.
-    names = {manifest.true_name(name): placed_name(name) for name in config.models}
-    for name in names:
-        if name not in manifest.BUNDLED:
-            manifest.find(name)
-    for name in names.values():
-        yield from models.fetch_pinned(
+    if config.list:
+        shown = as_json if config.format == "jsonl" else as_lines
+        yield Text(shown(listed_models(config.model_dir)))
+        return
+    for name in chosen_names(config.models):
+        yield from fetch_model(
             name,
             config.model_dir,
             mirrors=config.mirror,
             verify=config.verify,
             bars=sys.stderr.isatty() and not config.quiet,
         )
+
+
+def chosen_names(given: tuple[str, ...]) -> list[str]:
+    """Returns the models to fetch, each once.
+
+    Raises:
+        UsageError: no model has one of the names.
+    """
+    # 117M and 124M are the same model.
+    names: dict[str, str] = {}
+    for name in given:
+        if (hub := parse_hub_name(name)) is not None:
+            other = names.setdefault(str(hub), hub.full)
+            if other != hub.full:
+                raise UsageError(f"{other} and {hub.full} are one model; give one revision of it.")
+            continue
+        if manifest.true_name(name) not in manifest.BUNDLED:
+            manifest.find(name)
+        names[manifest.true_name(name)] = placed_name(name)
+    return list(names.values())

@@ -14,6 +14,7 @@ from gpt2cli.config.export import ExportConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.fetching.base import find_weights
 from gpt2cli.files import atomic, paths
+from gpt2cli.files.hub_names import model_label
 from gpt2cli.files.staging import check_free, output, size_of
 from gpt2cli.formats import archive, gguf
 from gpt2cli.formats.model import Model
@@ -112,7 +113,7 @@ def write_aside(
     state = state_of(prefix)
     with bar(config) as advance:
         model = Model(
-            name=Path(start.model_name).name,
+            name=model_label(start.model_name),
             folder=folder,
             prefix=prefix,
             hparams=hparams,

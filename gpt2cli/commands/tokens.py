@@ -12,6 +12,7 @@ from gpt2cli.config.tokens import TokensConfig
 from gpt2cli.errors import MissingInputError, UsageError
 from gpt2cli.fetching.manifest import BUNDLED, DATA
 from gpt2cli.files import paths
+from gpt2cli.files.hub_names import HubName
 from gpt2cli.records import Notice, Record, Text
 from gpt2cli.storage import huggingface
 from gpt2cli.storage.source import CheckpointSource, find_base
@@ -90,12 +91,12 @@ def vocabulary_source(config: TokensConfig) -> Generator[Record, None, Checkpoin
     return CheckpointSource(folder=folder, hparams=shape, prefix=None, model_name=folder.name)
 
 
-def fetch_missing(config: TokensConfig, folder: Path) -> Iterator[Record]:
+def fetch_missing(config: TokensConfig, folder: Path, hub: HubName | None) -> Iterator[Record]:
     """Fetches a base model; raises as `fetch_base` does."""
     # Loading it would slow the start of a command whose model is there.
     from gpt2cli.fetching.base import fetch_base
 
-    yield from fetch_base(folder, offline=config.offline, quiet=config.quiet)
+    yield from fetch_base(folder, hub, offline=config.offline, quiet=config.quiet)
 
 
 def model_folders(model_dir: Path) -> Iterator[Path]:

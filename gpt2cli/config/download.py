@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from gpt2cli.config.shared import DEFAULT_MODEL, Shared
 from gpt2cli.errors import UsageError, shortened
@@ -14,33 +15,43 @@ MOST_ADDRESS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadConfig(Shared):
-    """Fetch OpenAI's GPT-2 models, checked and resumable.
+    """Fetch GPT-2 models, OpenAI's and others from the Hugging Face Hub, checked and resumable.
 
     Files that are there and intact are not fetched again. GPT2CLI_TIMEOUT_SECONDS (30) says how
     long to wait for a host, GPT2CLI_RETRY_SECONDS (1) before the second try; later waits grow.
+    HF_TOKEN is sent to the Hub, which HF_ENDPOINT may name, and to no other host.
 
     Examples:
         gpt2cli download 355M
+        gpt2cli download dbmdz/german-gpt2
+        gpt2cli download --list
         gpt2cli download 124M --mirror https://models.example.org/gpt-2
     """
 
     group = "Source"
     models: tuple[str, ...] = argument(
-        "124M, 355M, 774M, 1558M, or tiny, which comes with gpt2cli and needs no network.",
+        "124M, 355M, 774M, 1558M; tiny, which comes with gpt2cli; or OWNER/NAME[@REVISION], a "
+        "GPT-2 from the Hub in safetensors.",
         default=(DEFAULT_MODEL,),
     )
     mirror: tuple[str, ...] = option(
         (), "Address that has MODEL/FILE, to try before the default hosts (repeatable)."
     )
     verify: bool = option(False, "Hashes the files that are there, and fetches damaged ones again.")
+    list: bool = option(
+        False, "Lists the models and how much of each is in --model-dir; fetches none."
+    )
+    format: Literal["text", "jsonl"] = option("text", "Format of the list.")
 
     def __post_init__(self) -> None:
-        """Checks the mirrors' addresses.
+        """Checks what no single option shows.
 
         Raises:
-            UsageError: one of them is not an HTTP address.
+            UsageError: a mirror is not an HTTP address, or nothing is listed.
         """
         super().__post_init__()
+        if self.format != "text" and not self.list:
+            raise UsageError("--format is that of --list; give both.")
         for url in self.mirror:
             if not is_address(url):
                 raise UsageError(

@@ -206,7 +206,8 @@ class FinetuneConfig(
     group = "Model and run"
     model_name: str | None = option(
         None,
-        "Base model, in OpenAI's or Hugging Face's format: a folder in --model-dir, or a path.",
+        "Base model, in OpenAI's or Hugging Face's format: a folder in --model-dir, a path, or "
+        "OWNER/NAME on the Hub.",
         unset=f"the run's own, else {DEFAULT_MODEL}",
     )
     restore_from: str = option(

@@ -112,7 +112,9 @@ class SourceOptions(RunOptions):
 
     group = "Model and run"
     model_name: str | None = option(
-        None, "Base model to read instead of a run: a folder in --model-dir, or a path."
+        None,
+        "Base model to read instead of a run: a folder in --model-dir, a path, or OWNER/NAME on "
+        "the Hub.",
     )
     checkpoint: str = option(
         "latest", "Checkpoint of the run: latest, best (lowest validation loss), or a step."

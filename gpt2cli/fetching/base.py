@@ -11,7 +11,9 @@ from pathlib import Path
 from gpt2cli.config.shared import SourceOptions
 from gpt2cli.errors import MissingInputError
 from gpt2cli.fetching import manifest, models
+from gpt2cli.fetching.hub import fetch_hub
 from gpt2cli.files import paths
+from gpt2cli.files.hub_names import HubName, parse_hub_name
 from gpt2cli.records import Record
 from gpt2cli.storage.source import CheckpointSource, SourceNames, find
 
@@ -36,15 +38,23 @@ def find_weights(
     return names, (yield from find(names, fetch))
 
 
-def fetch_base(folder: Path, *, offline: bool, quiet: bool) -> Iterator[Record]:
+def fetch_base(
+    folder: Path, hub: HubName | None, *, offline: bool, quiet: bool
+) -> Iterator[Record]:
     """Fetches the base model that belongs into a folder, if its name is known.
+
+    Args:
+        folder: where the model is to be.
+        hub: its name on the Hub, if it comes from there.
+        offline: whether --offline is given.
+        quiet: whether to draw no bars.
 
     Raises:
         MissingInputError: --offline or GPT2CLI_OFFLINE forbids to fetch it.
-        Gpt2cliError: as models.fetch_pinned does.
+        Gpt2cliError: as models.fetch_pinned and hub.fetch_hub do.
     """
-    name = folder.name
-    if not manifest.is_known(name):
+    name = hub.full if hub else folder.name
+    if hub is None and not manifest.is_known(name):
         return
     forbidden = offline or os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0")
     if forbidden and name not in manifest.BUNDLED:
@@ -52,5 +62,30 @@ def fetch_base(folder: Path, *, offline: bool, quiet: bool) -> Iterator[Record]:
             f"There is no model {folder}, and fetching it is forbidden (--offline). Run "
             f"`gpt2cli download {name} --model-dir {folder.parent}` with a network."
         )
-    bars = sys.stderr.isatty() and not quiet
-    yield from models.fetch_pinned(name, str(folder.parent), bars=bars)
+    yield from fetch_model(name, str(folder.parent), bars=sys.stderr.isatty() and not quiet)
+
+
+def fetch_model(
+    name: str,
+    model_dir: str,
+    *,
+    mirrors: tuple[str, ...] = (),
+    verify: bool = False,
+    bars: bool = False,
+) -> Iterator[Record]:
+    """Makes a model's folder complete, be it OpenAI's or one from the Hub; yields what happens.
+
+    Args:
+        name: as parse_hub_name or manifest.is_known takes it.
+        model_dir: the folder that holds the base models.
+        mirrors: addresses below which MODEL/FILE is looked for, before the model's own hosts.
+        verify: whether to hash again what is there.
+        bars: whether to draw bars on stderr; otherwise a line comes now and then.
+
+    Raises:
+        Gpt2cliError: as models.fetch_pinned and hub.fetch_hub do.
+    """
+    if (hub := parse_hub_name(name)) is None:
+        yield from models.fetch_pinned(name, model_dir, mirrors=mirrors, verify=verify, bars=bars)
+        return
+    yield from fetch_hub(hub, model_dir, mirrors=mirrors, verify=verify, bars=bars)

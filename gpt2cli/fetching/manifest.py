@@ -121,7 +121,10 @@ def find(name: str) -> Model:
     wanted = true_name(name)
     if wanted not in known["models"]:
         names = shortened(", ".join([*known["models"], *BUNDLED]))
-        raise UsageError(f"There is no model '{shortened(name)}' to fetch; there are {names}.")
+        raise UsageError(
+            f"There is no model '{shortened(name)}' to fetch; there are {names}, and OWNER/NAME "
+            "for one from the Hub."
+        )
     try:
         return model(wanted, known)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

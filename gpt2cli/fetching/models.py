@@ -194,6 +194,7 @@ class Fetcher:
         hosts: where to ask, in order; one that failed is asked last from then on.
         connection: how they are asked.
         bars: whether to draw bars.
+        shown: the folder that messages name, if it is not the one.
     """
 
     model: Model
@@ -201,6 +202,7 @@ class Fetcher:
     hosts: list[str]
     connection: Connection
     bars: bool
+    shown: str | None = None
 
     def bring(self, file: ModelFile) -> Iterator[Record]:
         """Fetches one file from the first host that has it.
@@ -224,18 +226,21 @@ class Fetcher:
         if not failures:
             raise UsageError(f"No host is known for {self.model.name}: give --mirror URL.")
         first, *others = failures
+        if not others:
+            raise first
         # The notices above have named the others, all but the last in full.
-        last = f"\nThe same file elsewhere: {shortened(others[-1], 200)}" if others else ""
-        raise type(first)(f"{shortened(first, 270)}{last}")
+        last = f"The same file elsewhere: {shortened(others[-1], 200)}"
+        raise type(first)(f"{shortened(first, 270)}\n{last}")
 
     def _bring_from(self, host: str, file: ModelFile) -> Iterator[Record]:
         url = manifest.address(host, self.model.name, file.name)
         place = shortened(url)
         final = self.folder / file.name
+        label = f"{self.shown or self.folder}/{file.name}"
         partial = PartialFile(final, file.new_hash)
         try:
             for retried in (False, True):
-                yield from told(self._transfer(url, file, partial), str(final), self.bars)
+                yield from told(self._transfer(url, file, partial), label, self.bars)
                 fault = self._fault(file, partial)
                 if not fault:
                     partial.finish(final)
@@ -243,10 +248,10 @@ class Fetcher:
                 partial.discard()
                 if not retried:
                     yield Notice(f"{place}: what came {fault}; it is fetched again.")
-            raise BadDataError(f"{place}: twice what came {fault}. {final} was left as it was.")
+            raise BadDataError(f"{place}: twice what came {fault}. {label} was left as it was.")
         except Interrupted as interrupted:
             so_far = portion(partial.size, max(file.sizes, default=None))
-            interrupted.message = f"stopped at {so_far} of {final}; run again to resume"
+            interrupted.message = f"stopped at {so_far} of {label}; run again to resume"
             raise
         finally:
             partial.leave()

@@ -117,7 +117,8 @@ def as_json(values: dict[str, Any], indent: int | None = 2) -> str:
 def card(model: Model, precision: str) -> str:
     """Returns the model card: what it was trained from and how, and nothing private."""
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
-    if base := HUB_NAMES.get(model.name):
+    base = HUB_NAMES.get(model.name, model.name)
+    if "/" in base:
         lines += [f"base_model: {base}"]
     lines += ["tags:", "- gpt2", "- gpt2cli", "---", "", f"# {model.title}", ""]
     lines += [f"{model.hparams.count():,} weights in {precision}, exported by gpt2cli.", ""]

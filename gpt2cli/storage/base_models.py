@@ -7,6 +7,7 @@ from pathlib import Path
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.files import paths
+from gpt2cli.files.hub_names import model_label
 from gpt2cli.storage import huggingface
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
@@ -41,13 +42,14 @@ def present(folder: Path) -> Path:
 
 def remedy(folder: Path) -> str:
     """Returns how a model that is not there can be had."""
-    if folder.name in paths.FETCHED:
+    name = model_label(folder.name)
+    if folder.name in paths.FETCHED or "/" in name:
         place = "" if folder.parent == Path("models") else f" --model-dir {folder.parent}"
         if len(place) <= paths.SHOWN_PATH and place.isprintable():
-            return f"Fetch it with `gpt2cli download {folder.name}{place}`."
+            return f"Fetch it with `gpt2cli download {name}{place}`."
     return (
-        f"`gpt2cli download` fetches {', '.join(paths.FETCHED)}; another model must be there, "
-        "or give the path of its folder."
+        f"`gpt2cli download` fetches {', '.join(paths.FETCHED)}, and OWNER/NAME from the Hub; "
+        "another model must be there, or give the path of its folder."
     )
 
 

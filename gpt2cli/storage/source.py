@@ -14,18 +14,21 @@ from gpt2cli.chat_template import CHAT_TEMPLATE
 from gpt2cli.config.shared import BEST, LATEST
 from gpt2cli.errors import BadDataError, MissingInputError, TryLaterError
 from gpt2cli.files import paths
+from gpt2cli.files.hub_names import HubName, meant_hub_name, model_label
 from gpt2cli.hparams import HParams, read_hparams
 from gpt2cli.reading import UnreadableError
 from gpt2cli.records import Notice, Record
 from gpt2cli.special_tokens import read_any
 from gpt2cli.storage import bundle, huggingface, run_log
 from gpt2cli.storage.base_models import first_file, opened, present
+from gpt2cli.storage.hub_models import check_revision, hub_folder
 from gpt2cli.storage.recovery import TRIES, Intact, newest_intact, verify
 from gpt2cli.storage.state import State
 
 Loaded = TypeVar("Loaded")
-# Fetches the base model whose folder it is given, if it knows the name.
-Fetch = Callable[[Path], Iterator[Record]]
+# Fetches the base model that belongs into a folder, if it knows the folder's name, or the one
+# that has this name on the Hub.
+Fetch = Callable[[Path, HubName | None], Iterator[Record]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,14 +131,17 @@ def find_base(
         MissingInputError: there is no such model, or a file of it is missing.
         BadDataError: it is something else, is damaged, or does not fit its hparams.json.
     """
-    folder = paths.base_model(model_dir, name)
-    needed = first_file(folder) if with_weights else folder / paths.HPARAMS
+    hub = meant_hub_name(model_dir, name)
+    folder = hub_folder(model_dir, hub) if hub else paths.base_model(model_dir, name)
+    needed = first_file(folder) if with_weights or hub else folder / paths.HPARAMS
     # A path is not fetched, nor is what is outside the folder of models.
-    named = not paths.is_path(name) and folder.parent == Path(model_dir)
+    named = (hub is not None or not paths.is_path(name)) and folder.parent == Path(model_dir)
     if fetch is not None and named and not needed.exists():
-        yield from fetch(folder)
+        yield from fetch(folder, hub)
     place = present(folder)
-    title = model_title(folder, name)
+    if hub is not None:
+        check_revision(place, hub)
+    title = str(hub) if hub else model_title(folder, name)
     if with_weights:
         return dataclasses.replace(from_path(place), model_name=title)
     shape = huggingface.hparams(place)
@@ -198,7 +204,9 @@ def why_no_best(folder: Path, step: int | None) -> str:
 def model_title(folder: Path, name: str) -> str:
     """Returns what to call a model that a command line names by this name, or by a path."""
     known = paths.known_name(name)
-    return known if folder.name == known else Path(name).name or folder.resolve().name
+    if folder.name == known:
+        return model_label(known)
+    return model_label(Path(name).name) or folder.resolve().name
 
 
 def from_path(path: Path) -> CheckpointSource:

@@ -9,6 +9,7 @@ from pathlib import Path
 from gpt2cli.config.shared import DEFAULT_MODEL
 from gpt2cli.errors import BadDataError, OutputError
 from gpt2cli.files import paths
+from gpt2cli.files.hub_names import model_label
 from gpt2cli.records import Record
 from gpt2cli.storage import huggingface
 from gpt2cli.storage.source import (
@@ -62,8 +63,9 @@ def check_same_base(existing: CheckpointSource, name: str | None) -> None:
     """Raises BadDataError if --model-name asks for another base model than the run has."""
     if name is None or existing.state is None:
         return
-    name = Path(paths.known_name(name)).name
-    if paths.known_name(name) != paths.known_name(existing.model_name):
+    # The path of a folder that is gone may look like a name on the Hub.
+    labels = {paths.known_name(model_label(each)) for each in (name, Path(name).name)}
+    if paths.known_name(existing.model_name) not in labels:
         raise BadDataError(
             f"The run {existing.folder} was trained from {existing.model_name}, not from {name}. "
             "Give another --run-name for the other model."

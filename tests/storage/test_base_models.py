@@ -40,7 +40,7 @@ def test_every_name_of_a_model_leads_to_it(true: str, name: str) -> None:
     assert again == [needed]
 
 
-@pytest.mark.parametrize("name", ["distilgpt2", "gpt2-german", "distilbert/distilgpt2", "125M"])
+@pytest.mark.parametrize("name", ["gpt2-german", "./here/gpt2", "125M"])
 def test_a_model_that_cannot_be_fetched_gets_no_command_to_fetch_it(name: str) -> None:
     with pytest.raises(MissingInputError) as caught:
         source_of(GenerateConfig(model_name=name))

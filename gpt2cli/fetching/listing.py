@@ -1,0 +1,113 @@
+"""Which models can be fetched, and how much of each is here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from gpt2cli import reading
+from gpt2cli.fetching import manifest
+from gpt2cli.fetching.hub_record import read_hub_record
+from gpt2cli.fetching.manifest import DATA, Form, ModelFile
+from gpt2cli.fetching.partial_file import PartialFile
+from gpt2cli.files import paths
+from gpt2cli.files.hub_names import parse_hub_name
+from gpt2cli.progress import amount, portion
+from gpt2cli.storage.hub_models import RECORD
+
+Source = Literal["bundled", "openai", "hub"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A model that can be fetched, or that was.
+
+    Attributes:
+        name: as `download` takes it.
+        source: where it comes from.
+        folder: where it is, or is to be.
+        bytes: the size of all its files, as far as it is known.
+        bytes_here: how many of them are here.
+        state: whether all its files are here, by their sizes; they are not hashed.
+        revision: the branch, tag or commit of the Hub that it was fetched as.
+        commit: what that was then.
+    """
+
+    name: str
+    source: Source
+    folder: str
+    bytes: int
+    bytes_here: int
+    state: Literal["complete", "partial", "missing"]
+    revision: str | None = None
+    commit: str | None = None
+
+
+def listed_models(model_dir: str) -> Iterator[Listed]:
+    """Yields OpenAI's models, then those from the Hub that are in a folder of models.
+
+    Raises:
+        BadDataError: a hub.json is damaged.
+    """
+    for name in manifest.read()[0]["models"]:
+        folder = paths.model_folder(model_dir, name)
+        yield listed(name, "openai", folder, manifest.find(name).files)
+    for name in manifest.BUNDLED:
+        sizes = {path.name: path.stat().st_size for path in (DATA / name).glob("*")}
+        files = [ModelFile(each, (Form(size, None),)) for each, size in sizes.items()]
+        yield listed(name, "bundled", paths.model_folder(model_dir, name), files)
+    for path in sorted(Path(model_dir).glob(f"*/{RECORD}")):
+        hub = parse_hub_name(path.parent.name)
+        record = read_hub_record(path.parent, hub) if hub else None
+        if record is not None:
+            known = listed(str(hub), "hub", path.parent, record.files)
+            yield dataclasses.replace(known, revision=record.revision, commit=record.commit)
+
+
+def listed(name: str, source: Source, folder: Path, files: Iterable[ModelFile]) -> Listed:
+    """Returns what is to be shown of a model."""
+    here, whole = 0, True
+    for file in files:
+        path = folder / file.name
+        size = size_of(path)
+        here += size or size_of(PartialFile(path).path) or 0
+        whole = whole and (size in file.sizes if file.sizes else size is not None)
+    return Listed(
+        name=name,
+        source=source,
+        folder=str(folder),
+        bytes=sum(max(file.sizes, default=0) for file in files),
+        bytes_here=here,
+        state="complete" if whole else "partial" if here else "missing",
+    )
+
+
+def size_of(path: Path) -> int | None:
+    """Returns the size of a file (bytes), or None if there is none."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError as error:
+        raise reading.refusal(error, path) from error
+
+
+def as_lines(models: Iterable[Listed]) -> str:
+    """Returns a table for people: a line for each model."""
+    rows = [("MODEL", "SIZE", "HERE", "FOLDER")]
+    for model in models:
+        here = portion(model.bytes_here, model.bytes) if model.state == "partial" else model.state
+        where = model.folder if model.bytes_here else "-"
+        at = f" ({model.revision}, {str(model.commit)[:12]})" if model.commit else ""
+        rows.append((model.name, amount(model.bytes), here, f"{where}{at}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "".join(
+        f"{name:<{widths[0]}}  {size:>{widths[1]}}  {here:<{widths[2]}}  {where}\n"
+        for name, size, here, where in rows
+    )
+
+
+def as_json(models: Iterable[Listed]) -> str:
+    """Returns a JSON object for each model, on a line each."""
+    return "".join(json.dumps(dataclasses.asdict(model)) + "\n" for model in models)

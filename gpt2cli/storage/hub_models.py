@@ -1,0 +1,84 @@
+"""Models of the Hub on this machine: fetched by gpt2cli, or in transformers' cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gpt2cli import json_reader
+from gpt2cli.errors import BadDataError, shortened
+from gpt2cli.files.hub_names import COMMIT, OWNED, HubName
+from gpt2cli.storage import huggingface
+from gpt2cli.vocabulary import TOKENIZER
+
+# What is written beside a model: its commit, and the sizes and hashes of its files.
+RECORD = "hub.json"
+MOST_RECORD_BYTES = 1_000_000
+LONGEST_REF_BYTES = 200
+
+
+def hub_folder(model_dir: str, hub: HubName) -> Path:
+    """Returns where a model of the Hub is, or is to be: in --model-dir, or transformers' cache."""
+    folder = hub.folder(model_dir)
+    if (folder / huggingface.CONFIG).exists():
+        return folder
+    return cached_snapshot(hub) or folder
+
+
+def check_revision(folder: Path, hub: HubName) -> None:
+    """Checks that a folder holds the revision that is asked for.
+
+    Raises:
+        BadDataError: it holds another one, or does not say which.
+    """
+    if hub.revision is None or folder.parent.name == "snapshots":
+        return
+    path = folder / RECORD
+    facts: dict[str, object] = {}
+    if path.exists():
+        facts = json_reader.read(path, most=MOST_RECORD_BYTES)
+    revision, commit = str(facts.get("revision", "")), str(facts.get("commit", ""))
+    if not hub.is_revision(revision, commit):
+        held = f"revision {shortened(revision, 60)} (commit {shortened(commit, 40)})"
+        raise BadDataError(
+            f"{shortened(folder)} holds {held if revision else 'an unknown revision'}, not "
+            f"{hub.revision}. Nothing was changed. Move the folder away, or give another "
+            f"--model-dir, and run `gpt2cli download {hub.full}`."
+        )
+
+
+def cache_folder() -> Path:
+    """Returns where transformers keeps what it has fetched from the Hub."""
+    if given := os.environ.get("HF_HUB_CACHE"):
+        return Path(given).expanduser()
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{caches}/huggingface"
+    return Path(home).expanduser() / "hub"
+
+
+def cached_snapshot(hub: HubName) -> Path | None:
+    """Returns the whole snapshot of a model in transformers' cache, or None."""
+    names = [f"{hub.owner}--{hub.name}", *(short for short in OWNED if OWNED[short] == str(hub))]
+    for name in names:
+        root = cache_folder() / f"models--{name}"
+        ref = root / "refs" / hub.wanted
+        commit = hub.wanted
+        if ref.is_file():
+            commit = json_reader.content(ref, LONGEST_REF_BYTES).decode(errors="replace").strip()
+        place = root / "snapshots" / commit
+        if COMMIT.fullmatch(commit) and is_whole(place):
+            return place
+    return None
+
+
+def is_whole(folder: Path) -> bool:
+    """Returns whether a folder has every file that a GPT-2 needs, as far as names tell."""
+    tokens = (folder / huggingface.VOCABULARY, folder / huggingface.MERGES)
+    if not (folder / huggingface.CONFIG).is_file():
+        return False
+    if not (folder / TOKENIZER).is_file() and not all(path.is_file() for path in tokens):
+        return False
+    index = folder / huggingface.SHARDS
+    if (folder / huggingface.WEIGHTS).is_file() or not index.is_file():
+        return (folder / huggingface.WEIGHTS).is_file()
+    return all(path.is_file() for path in huggingface.shard_files(index))
