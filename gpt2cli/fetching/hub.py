@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from gpt2cli.errors import BadDataError, MissingInputError, OutputError, shortened
 from gpt2cli.fetching.hub_record import HubRecord, read_hub_record
 from gpt2cli.fetching.models import Asking, Fetcher, complete, enter
-from gpt2cli.files import atomic
+from gpt2cli.files import atomic, temporary
 from gpt2cli.files.hub_names import HubName
 from gpt2cli.progress import amount
 from gpt2cli.records import Progress, Record
@@ -93,8 +92,7 @@ def begin(
     from gpt2cli.fetching.hub_api import ask_hub, endpoint
 
     yield Progress(f"asking {shortened(endpoint())} for {hub.full}")
-    with tempfile.TemporaryDirectory(prefix="gpt2cli-") as place, connection.session:
-        aside = Path(place)
+    with temporary.private_folder() as aside, connection.session:
         try:
             record = yield from ask_hub(hub, connection, aside)
             model = record.model(endpoint())
