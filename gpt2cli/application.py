@@ -198,6 +198,7 @@ def typer_command(name: str, perform: Perform) -> ClickCommand:
     config = COMMANDS[name]
 
     def run(**values: object) -> int:
+        """Runs the command with its options by their fields' names; returns the exit code."""
         fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return perform(name, config(**fields))
 

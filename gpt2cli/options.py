@@ -24,6 +24,7 @@ class Option:
     """
 
     help: str
+    _: dataclasses.KW_ONLY
     least: float | None = None
     most: float | None = None
     short: str | None = None

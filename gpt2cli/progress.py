@@ -109,6 +109,7 @@ def announced(line: str, *, quiet: bool = False) -> Iterator[Callable[[str], Non
         return
 
     def say() -> None:
+        """Writes the newest line with its seconds until the block has ended."""
         began, seconds = time.monotonic(), LONG_SECONDS
         while not done.wait(seconds):
             seconds = LINE_SECONDS

@@ -138,7 +138,7 @@ class Stopped(Record):
         return self.message
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample(Record):
     """What the model writes in the middle of training.
 
@@ -169,7 +169,7 @@ class Text(Record):
         return self.text
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Exported(Record):
     """A model that is complete on disk in another program's format.
 

@@ -27,7 +27,7 @@ MOST_NUMBER = 1 << 31
 Json = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Added:
     """A token that is found in a text as a whole, before the text is cut into words.
 
@@ -48,7 +48,7 @@ class Added:
     special: bool = True
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Specials:
     """The tokens of a vocabulary that are not pieces of words.
 
@@ -66,7 +66,7 @@ class Specials:
     def are_openais(self) -> bool:
         """Whether there is nothing but `<|endoftext|>`, as in OpenAI's models."""
         only = dataclasses.replace(self.added[self.end], normalized=False, special=True)
-        alone = len(self.added) == 1 and only == Added(END_OF_TEXT)
+        alone = len(self.added) == 1 and only == Added(text=END_OF_TEXT)
         return alone and self.ends == (self.end,)
 
     def trained(self) -> Specials:
@@ -133,13 +133,15 @@ class Beside:
         for text, number in self._listed.items():
             where = self._where.with_name(ADDED)
             token = Added(
-                check_text(text, where), normalized=text not in special, special=text in special
+                text=check_text(text, where),
+                normalized=text not in special,
+                special=text in special,
             )
             if text:
                 found.setdefault(check_number(number, where), token)
         for text in (*special, END_OF_TEXT):
             if text in tokens:
-                found.setdefault(tokens[text], Added(text))
+                found.setdefault(tokens[text], Added(text=text))
         return {number: token for number, token in found.items() if token.text}
 
     def specials(
@@ -169,8 +171,8 @@ class Beside:
                 f"among its {len(tokens):,}, and no other is named. Name it as eos_token in "
                 f"{SETTINGS} beside it."
             )
-        whole = {**added} if end in added else {**added, end: Added(by_number[end])}
-        return Specials(whole, end, ends or (end,))
+        whole = {**added} if end in added else {**added, end: Added(text=by_number[end])}
+        return Specials(added=whole, end=end, ends=ends or (end,))
 
     def _ends(self) -> list[int]:
         """Returns the tokens that end a sample, as the first file says that names some."""
@@ -232,4 +234,4 @@ def token_of(facts: object, where: Path) -> Added:
     if not isinstance(facts, dict):
         raise BadDataError(f"{shortened(where)}: {shortened(repr(facts))} is not an added token.")
     flags = {name: facts.get(name, False) is True for name in FLAGS}
-    return Added(check_text(facts.get("content"), where), **flags)
+    return Added(text=check_text(facts.get("content"), where), **flags)

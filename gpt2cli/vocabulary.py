@@ -23,7 +23,7 @@ VERSION_LINE = "#version: 0.2"
 MOST_BYTES = 64_000_000
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Vocabulary:
     """What a folder's files say of its tokens.
 
@@ -110,11 +110,11 @@ def read_vocabulary(encoder: Path, merges: Path, rows: int | None = None) -> Voc
         where = shortened(error.filename or encoder)
         raise MissingInputError(f"{where} cannot be read: {error.strerror}.") from error
     return Vocabulary(
-        listed,
-        pairs,
-        specials,
-        raw[0] if raw[0] and listed == tokens else as_json(listed),
-        raw[1] or "\n".join([VERSION_LINE, *map(" ".join, pairs), ""]).encode(),
+        tokens=listed,
+        pairs=pairs,
+        specials=specials,
+        encoder=raw[0] if raw[0] and listed == tokens else as_json(listed),
+        merges=raw[1] or "\n".join([VERSION_LINE, *map(" ".join, pairs), ""]).encode(),
     )
 
 

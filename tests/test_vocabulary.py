@@ -103,7 +103,7 @@ def test_an_added_token_is_one_token_whatever_file_names_it(kind: str, tmp_path:
     folder = foreign_models.write(tmp_path / "m", 260, weights=False, **START_IS_ADDED[kind])
     tokenizer = tokenizer_in(folder)
     assert tokenizer.encode(f"{START}the", special=True) == [259, 257]
-    assert tokenizer.specials.added[259] == Added(START)
+    assert tokenizer.specials.added[259] == Added(text=START)
     assert tokenizer.decode([259]) == START
 
 

@@ -61,7 +61,7 @@ def export(config: ExportConfig) -> Iterator[Record]:
                 tensorflow.load(verbose=config.verbose)
         yield from load(names, start, partial(write_aside, config, start, aside))
         size = size_of(aside)
-    yield Exported(config.destination, config.kind, config.precision, size)
+    yield Exported(path=config.destination, kind=config.kind, precision=config.precision, size=size)
 
 
 def check_library(kind: str) -> None:

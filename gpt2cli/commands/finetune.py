@@ -281,7 +281,7 @@ class Sampler:
         if stop:
             return
         samples = [
-            Sample(state.step, number, self._prefix + row.text)
+            Sample(step=state.step, number=number, text=self._prefix + row.text)
             for number, row in enumerate(rows, start=1)
         ]
         yield from map(Notice, self._decoder.pop_warnings())

@@ -72,6 +72,7 @@ def files(folder: Path) -> Iterator[str]:
     """
 
     def refuse(error: OSError) -> None:
+        """Raises what `os.walk` would pass over."""
         raise error
 
     for place, folders, names in os.walk(folder, onerror=refuse):

@@ -17,7 +17,7 @@ from gpt2cli.vocabulary import Vocabulary
 WEIGHT_BYTES = 4
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
     """A model that is to be written in another program's format.
 

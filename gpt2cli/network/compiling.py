@@ -81,6 +81,7 @@ def compile_function(
     gpu = devices.has_gpu() if gpu is None else gpu
 
     def traced(*arguments: Tensor) -> Tensor:
+        """Is the function, in clusters of XLA's or without them."""
         with xla_clusters.clustering(enabled=mode is CompileMode.PARTIAL, gpu=gpu):
             return function(*arguments)
 
@@ -114,6 +115,7 @@ class Compiler:
         }
 
         def run(*arguments: Tensor) -> Tensor:
+            """Calls the graph as compiled; without XLA from the first failure on."""
             try:
                 return compiled[self.xla](*arguments)
             except tf.errors.OpError as error:

@@ -161,9 +161,11 @@ def attn(x: Tensor, weights: Weights, n_head: int, attend: Attend) -> Tensor:
     """(batch, time, embed) → the same, each from the positions before it; without c_proj's bias."""
 
     def mix(x: Tensor, weights: Weights) -> Tensor:
+        """(batch, time, embed) → (batch, time, 3 * embed), the product of c_attn."""
         return conv1d(norm(x, weights, "ln_1"), weights, "attn/c_attn")
 
     def project(x: Tensor, weights: Weights) -> Tensor:
+        """(batch, time, embed) → the same, the product of c_proj."""
         return conv1d(x, weights, "attn/c_proj")
 
     mixed = xla_clusters.recompute(mix, x, pick_weights(x, weights, "ln_1", "attn/c_attn/w"))
@@ -176,9 +178,11 @@ def mlp(x: Tensor, weights: Weights) -> Tensor:
     """(batch, time, embed) → the same, each position for itself; without c_proj's bias."""
 
     def widen(x: Tensor, weights: Weights) -> Tensor:
+        """(batch, time, embed) → (batch, time, 4 * embed), the product of c_fc."""
         return conv1d(norm(x, weights, "ln_2"), weights, "mlp/c_fc")
 
     def narrowed(x: Tensor, weights: Weights) -> Tensor:
+        """(batch, time, 4 * embed) → (batch, time, embed), the product of c_proj."""
         return conv1d(gelu(x, weights["mlp/c_fc/b"]), weights, "mlp/c_proj")
 
     wide = xla_clusters.recompute(widen, x, pick_weights(x, weights, "ln_2", "mlp/c_fc/w"))

@@ -33,7 +33,7 @@ MOST_INDEX_BYTES, MOST_SHARDS, MOST_DIMENSIONS, FARTHEST = 1 << 26, 10_000, 8, 1
 LONGEST_NAME_BYTES = 4096
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
     """The place of one tensor of a checkpoint.
 
@@ -99,7 +99,14 @@ def entry(value: bytes) -> Entry:
     dtype = TYPES.get(number, f"type {number}")
     if dtype in TYPE_BYTES and size != element_count(shape) * TYPE_BYTES[dtype]:
         raise ValueError("a tensor's bytes are not those of its type and shape")
-    return Entry(dtype, shape, shard, offset, size, int.from_bytes(crc, "little"))
+    return Entry(
+        dtype=dtype,
+        shape=shape,
+        shard=shard,
+        offset=offset,
+        size=size,
+        crc=int.from_bytes(crc, "little"),
+    )
 
 
 def table_items(table: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -93,6 +93,7 @@ def save_all(checkpoints: Mapping[Path, Mapping[str, Tensor]]) -> None:
         atomic.before("write", prefix)
 
     def write(prefix: Path) -> None:
+        """Writes one checkpoint, and waits until the disk has its tensors."""
         save(prefix, held[prefix])
         with paths.data_file(prefix).open("rb") as file:
             os.fsync(file.fileno())

@@ -21,7 +21,7 @@ DAMAGED = ".damaged"
 TRIES = 20
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Intact:
     """A checkpoint of a run whose files are all as they were written.
 
@@ -78,7 +78,7 @@ def first_intact(folder: Path, *, resume: bool) -> tuple[Intact | None, dict[Pat
         try:
             state = verify(folder, prefix, resume=resume)
             hparams = read_hparams(folder / paths.HPARAMS)
-            return Intact(prefix, hparams, state, damaged), damaged
+            return Intact(prefix=prefix, hparams=hparams, state=state, damaged=damaged), damaged
         except (UnfitError, UnreadableError):
             raise
         except (BadDataError, MissingInputError) as error:

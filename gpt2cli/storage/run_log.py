@@ -66,7 +66,7 @@ def last_step(folder: Path) -> int:
     return int(steps[-1]) if steps else 0
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class History:
     """A run's losses (nats per token) as its log tells them.
 

@@ -116,7 +116,7 @@ def entry(name: str, facts: object, start: int, where: str) -> Entry:
             f"{where}: {shortened(name)} has {end - begin:,} bytes, and its type and shape "
             f"{needed:,}."
         )
-    return Entry(dtype, tuple(shape), 0, start + begin, end - begin)
+    return Entry(dtype=dtype, shape=tuple(shape), shard=0, offset=start + begin, size=end - begin)
 
 
 def are_sizes(values: object) -> TypeGuard[list[int]]:

@@ -25,7 +25,7 @@ class UnfitError(BadDataError):
     """The run is whole, but not for this gpt2cli or not with these files; no older step is."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class State:
     """What a step's checkpoint holds beside weights and optimiser state.
 

@@ -41,7 +41,7 @@ class Validation:
     windows: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
     """The tokens that a run trains and is validated on.
 
@@ -121,9 +121,9 @@ def encode_dataset(
         used.append((yield from encoder.token_file(corpus, folder)))
         name = used[-1].stem.removeprefix("tokens-")
         dataset = Data(
-            open_tokens(used[-1]),
-            name,
-            window,
+            tokens=open_tokens(used[-1]),
+            name=name,
+            window=window,
             mask=open_mask(used[-1]),
             has_conversations=encoder.has_conversations(corpus),
         )

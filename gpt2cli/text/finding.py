@@ -90,7 +90,9 @@ def find(
     """
     patterns = tuple(patterns)
     folders = (each for each in own if each and os.path.isdir(each))  # noqa: PTH112
-    search = Search(encoding, tuple(Path(os.path.realpath(folder)) for folder in folders))
+    search = Search(
+        encoding=encoding, own=tuple(Path(os.path.realpath(folder)) for folder in folders)
+    )
     for pattern in patterns:
         search.add(pattern)
     found = CorpusFiles(tuple(search.files), tuple(search.skipped))
@@ -103,7 +105,7 @@ def find(
     return found
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
     """A search for the files of a corpus, by `find`'s arguments, which collects `CorpusFiles`."""
 

@@ -38,7 +38,7 @@ Rows = Sequence[Sequence[str]]
 Part = TypeVar("Part")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
     """Where the text is in a csv.
 
@@ -97,7 +97,7 @@ def layout_of(source: Source, found: Iterable[str], options: CorpusOptions) -> L
     first = first_of(found_rows, SNIFFED_ROWS, lambda row: sum(map(len, row)))
     if not first:
         # An empty file among others does not stop the reading.
-        return Layout(0, False, "1", delimiter)
+        return Layout(column=0, header=False, name="1", delimiter=delimiter)
     layout = text_column(source, first, options.csv_column, options.csv_header)
     return dataclasses.replace(layout, delimiter=delimiter, width=len(first[0]))
 
@@ -163,10 +163,12 @@ def text_column(source: Source, first: Rows, column: str | None, header: bool | 
         guess = wordiest(first[1:] or first)
         found = looks_like_header(first, guess) if header is None else header
         place = named_as_text(names, first[1:], guess) if found else wordiest(first)
-        return Layout(place, found, name_shown(names[place]) if found else str(place + 1))
+        return Layout(
+            column=place, header=found, name=name_shown(names[place]) if found else str(place + 1)
+        )
     # A number is a number, even if a cell of the first row happens to be it.
     if column in names and header is not False and (header or not column.isdecimal()):
-        return Layout(names.index(column), True, name_shown(column))
+        return Layout(column=names.index(column), header=True, name=name_shown(column))
     number = int(column) if column.isdecimal() and len(column) < 10 else 0
     if not 1 <= number <= len(names):
         there = shortened(", ".join(map(repr, names)))
@@ -175,7 +177,11 @@ def text_column(source: Source, first: Rows, column: str | None, header: bool | 
             "Give --csv-column one of them, or a number from 1."
         )
     found = looks_like_header(first, number - 1) if header is None else header
-    return Layout(number - 1, found, name_shown(names[number - 1]) if found else str(number))
+    return Layout(
+        column=number - 1,
+        header=found,
+        name=name_shown(names[number - 1]) if found else str(number),
+    )
 
 
 def name_shown(name: str) -> str:

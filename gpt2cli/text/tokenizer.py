@@ -57,7 +57,7 @@ class Tokenizer:
         values = {symbol: byte for byte, symbol in symbols.items()}
         if specials is None:
             end = tokens[END_OF_TEXT]
-            specials = Specials({end: Added(END_OF_TEXT)}, end, (end,))
+            specials = Specials(added={end: Added(text=END_OF_TEXT)}, end=end, ends=(end,))
         self.vocab = len(tokens)
         self.specials = specials
         self.end_of_text, self.ends = specials.end, frozenset(specials.ends)

@@ -107,7 +107,9 @@ def first_state(
         BadDataError: the run's adapters are others than those that are asked for.
         UsageError: --lora-alpha is given without --lora-rank.
     """
-    state = start.state or State(start.step, secrets.randbits(SEED_BITS), start.model_name)
+    state = start.state or State(
+        step=start.step, seed=secrets.randbits(SEED_BITS), model_name=start.model_name
+    )
     seed = state.seed if config.seed is None else config.seed
     rank, alpha = adapters(config, start)
     state = dataclasses.replace(

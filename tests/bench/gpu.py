@@ -31,8 +31,8 @@ from tests.bench.processes import PEERS, Values
 
 SHAPES = {
     "124M": models.GPT2_124M,
-    "774M": HParams(50257, 1024, 1280, 20, 36),
-    "1558M": HParams(50257, 1024, 1600, 25, 48),
+    "774M": HParams(n_vocab=50257, n_ctx=1024, n_embd=1280, n_head=20, n_layer=36),
+    "1558M": HParams(n_vocab=50257, n_ctx=1024, n_embd=1600, n_head=25, n_layer=48),
 }
 STEPS, LENGTH, SAMPLES = 40, 200, 3
 SENTENCES = 27_000

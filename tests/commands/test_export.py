@@ -65,7 +65,7 @@ def test_what_was_written_is_told(place: Path) -> None:
     assert records[0] == Notice("from models/small/model.ckpt")
     files = [path for path in Path("out").iterdir() if path.name != exports.MARK]
     size = sum(path.stat().st_size for path in files)
-    assert records[1:] == [Exported("out", "openai", "float32", size)]
+    assert records[1:] == [Exported(path="out", kind="openai", precision="float32", size=size)]
     assert str(records[1]) == "exported out: openai, float32, 0.1 MB"
 
 

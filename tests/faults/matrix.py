@@ -90,7 +90,7 @@ class Scene:
 
     def save(self, step: int, seed: int) -> None:
         """Saves the model's weights as a step, in pieces, so that half of a file can be there."""
-        state = State(step, seed, "model")
+        state = State(step=step, seed=seed, model_name="model")
 
         def write(weights: Path, optimizer: Path) -> None:
             for suffix in (".data-00000-of-00001", ".index"):

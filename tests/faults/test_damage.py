@@ -67,7 +67,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, mini_model: Path) -> Pat
             checkpoint.save(weights, models.random_arrays(models.MINI, seed=step))
             checkpoint.save(optimizer, models.random_arrays(models.MINI, seed=step + 100))
 
-        run.commit(folder, State(step, 1, "small"), write)
+        run.commit(folder, State(step=step, seed=1, model_name="small"), write)
     return folder
 
 
@@ -297,7 +297,7 @@ def test_generate_is_not_led_astray_by_a_run_that_goes_on(
                     for prefix in (weights, optimizer):
                         checkpoint.save(prefix, models.random_arrays(models.MINI))
 
-                run.commit(folder, State(step, 1, "small"), write)
+                run.commit(folder, State(step=step, seed=1, model_name="small"), write)
                 run.rotate(folder, 2)
         return load_texts(plan, prefix, hparams)
 

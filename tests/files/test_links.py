@@ -41,7 +41,7 @@ def save(folder: Path, step: int) -> None:
             for suffix in (".index", ".data-00000-of-00001"):
                 atomic.write(prefix.with_name(prefix.name + suffix), f"{step}")
 
-    run.commit(folder, State(step, 1, "small"), write)
+    run.commit(folder, State(step=step, seed=1, model_name="small"), write)
 
 
 def untouched(documents: Path) -> bool:

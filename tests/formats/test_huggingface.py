@@ -77,11 +77,26 @@ def test_the_folder_holds_config_and_vocabulary(exported: Export, small_model: P
 def test_the_card_says_how_it_was_trained_and_nothing_private(tmp_path: Path) -> None:
     state = State(step=1200, seed=1, model_name="355M").after(2.0, 5)
     state = dataclasses.replace(state, best_step=1000, best_loss=1.5, val_step=1201, val_loss=1.75)
-    words = vocabulary.Vocabulary({}, [], Specials({}, 0, (0,)), b"{}", b"")
+    words = vocabulary.Vocabulary(
+        tokens={},
+        pairs=[],
+        specials=Specials(added={}, end=0, ends=(0,)),
+        encoder=b"{}",
+        merges=b"",
+    )
     model = Model(
-        "355M", tmp_path, tmp_path / "model-1201", models.SMALL, words, state,
-        {"learning_rate": 1e-4, "dataset": ["/home/ada/diary.txt"], "checkpoint_dir": "/home/ada"},
-    )  # fmt: skip
+        name="355M",
+        folder=tmp_path,
+        prefix=tmp_path / "model-1201",
+        hparams=models.SMALL,
+        vocabulary=words,
+        state=state,
+        settings={
+            "learning_rate": 1e-4,
+            "dataset": ["/home/ada/diary.txt"],
+            "checkpoint_dir": "/home/ada",
+        },
+    )
     card = huggingface.card(model, "float32")
     assert "base_model: openai-community/gpt2-medium\n" in card
     assert "# GPT-2 355M, fine-tuned for 1,201 steps\n" in card

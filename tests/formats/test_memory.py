@@ -35,7 +35,9 @@ def test_one_weight_is_held_beside_the_one_that_is_read(
         pytest.importorskip("gguf", reason="needs the extra `export`")
     files = vocabulary.read_vocabulary(small_model / "encoder.json", small_model / "vocab.bpe")
     prefix = small_model / "model.ckpt"
-    model = Watched("x", small_model, prefix, models.SMALL, files)
+    model = Watched(
+        name="x", folder=small_model, prefix=prefix, hparams=models.SMALL, vocabulary=files
+    )
     module = importlib.import_module(f"gpt2cli.formats.{kind}")
     getattr(module, f"write_{kind}")(
         model, tmp_path / "out", ExportConfig(destination="out", model_name="x")

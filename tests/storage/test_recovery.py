@@ -26,7 +26,7 @@ def folder(tmp_path: Path, mini_model: Path) -> Path:
             for prefix in (weights, optimizer):
                 checkpoint.save(prefix, models.random_arrays(models.MINI, seed=step))
 
-        run.commit(place, State(step, 1, "small"), write)
+        run.commit(place, State(step=step, seed=1, model_name="small"), write)
     return place
 
 

@@ -146,8 +146,9 @@ def test_a_run_keeps_the_added_tokens_and_ends_of_its_model(tmp_path: Path) -> N
     run.prepare(folder, source)
     specials = read_tokenizer(folder / "encoder.json", folder / "vocab.bpe").specials
     assert specials.added == {
-        258: Added("<|endoftext|>"), 259: Added("New York", normalized=True, special=False)
-    }  # fmt: skip
+        258: Added(text="<|endoftext|>"),
+        259: Added(text="New York", normalized=True, special=False),
+    }
     # It is trained on documents with <|endoftext|> between them, and ends where they do.
     assert (specials.end, specials.ends) == (258, (46, 258))
     commit(folder, 5)

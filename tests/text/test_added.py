@@ -36,9 +36,9 @@ PIECES = [
 
 
 def tokenizer_of(added: dict[int, Added]) -> Tokenizer:
-    numbers = {END: Added(END_OF_TEXT), **added}
+    numbers = {END: Added(text=END_OF_TEXT), **added}
     tokens = TOKENS | {f"added {number}": number for number in added}
-    return Tokenizer(tokens, MERGES, "", Specials(numbers, END, (END,)))
+    return Tokenizer(tokens, MERGES, "", Specials(added=numbers, end=END, ends=(END,)))
 
 
 def drawn(draw: random.Random) -> dict[int, Added]:
@@ -46,7 +46,7 @@ def drawn(draw: random.Random) -> dict[int, Added]:
     texts = draw.sample(TEXTS, draw.randrange(1, 4))
     return {
         END + 1 + place: Added(
-            text, **{flag: draw.random() < 0.3 for flag in FLAGS}, special=draw.random() < 0.5
+            text=text, **{flag: draw.random() < 0.3 for flag in FLAGS}, special=draw.random() < 0.5
         )
         for place, text in enumerate(texts)
     }
@@ -57,7 +57,7 @@ def text_of(draw: random.Random, longest: int) -> str:
 
 
 def test_they_are_one_token_each_and_give_their_text_back() -> None:
-    tokenizer = tokenizer_of({END + 1: Added(START)})
+    tokenizer = tokenizer_of({END + 1: Added(text=START)})
     text = f"{START}the{END_OF_TEXT}"
     assert tokenizer.encode(text, special=True) == [END + 1, END - 1, END]
     assert tokenizer.decode([END + 1, END - 1, END]) == text
@@ -76,10 +76,9 @@ def test_they_stand_where_the_library_finds_them() -> None:
             flags = {flag: getattr(token, flag) for flag in FLAGS}
             judge.add_tokens([library.AddedToken(token.text, **flags)])
         numbers = {judge.token_to_id(token.text): token for token in added.values()}
-        tokenizer = Tokenizer(
-            TOKENS | {f"added {n}": n for n in numbers if n > END},
-            MERGES, "", Specials({END: Added(END_OF_TEXT), **numbers}, END, (END,)),
-        )  # fmt: skip
+        specials = Specials(added={END: Added(text=END_OF_TEXT), **numbers}, end=END, ends=(END,))
+        names = TOKENS | {f"added {n}": n for n in numbers if n > END}
+        tokenizer = Tokenizer(names, MERGES, "", specials)
         for _ in range(20):
             text = text_of(draw, 9)
             found = tokenizer.encode(text, special=True)
@@ -113,7 +112,7 @@ def test_a_text_is_never_cut_where_its_tokens_would_change() -> None:
 
 
 def test_a_corpus_of_nothing_but_added_tokens_is_cut() -> None:
-    added = AddedTokens({0: Added(START)})
+    added = AddedTokens({0: Added(text=START)})
     assert corpus.last_cut(START * 100, added) == len(START) * 99
 
 

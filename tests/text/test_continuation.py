@@ -107,7 +107,9 @@ def test_a_half_that_stays_one_is_written_at_the_end(tokenizer: Tokenizer) -> No
 
 
 def with_ends(*ends: int) -> Tokenizer:
-    specials = Specials({END: Added(END_OF_TEXT), END + 1: Added("</s>")}, END, ends)
+    specials = Specials(
+        added={END: Added(text=END_OF_TEXT), END + 1: Added(text="</s>")}, end=END, ends=ends
+    )
     return Tokenizer(TOKENS | {"</s>": END + 1}, MERGES, "", specials)
 
 

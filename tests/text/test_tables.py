@@ -49,12 +49,18 @@ def test_a_header_is_found_where_the_first_row_is_of_another_kind(
 
 def test_a_column_is_found_by_name_or_number() -> None:
     text = "id,body\n1,Good morning.\n"
-    assert layout(text, "body") == tables.Layout(1, True, "'body'", width=2)
-    assert layout(text, "2") == tables.Layout(1, True, "'body'", width=2)
-    assert layout(text, "2", header=False) == tables.Layout(1, False, "2", width=2)
-    assert layout(text) == tables.Layout(1, True, "'body'", width=2)
-    assert layout("2,Good morning.\n" * 3, "2") == tables.Layout(1, False, "2", width=2)
-    assert layout("2,1\n" * 3, "1", header=True) == tables.Layout(1, True, "'1'", width=2)
+    assert layout(text, "body") == tables.Layout(column=1, header=True, name="'body'", width=2)
+    assert layout(text, "2") == tables.Layout(column=1, header=True, name="'body'", width=2)
+    assert layout(text, "2", header=False) == tables.Layout(
+        column=1, header=False, name="2", width=2
+    )
+    assert layout(text) == tables.Layout(column=1, header=True, name="'body'", width=2)
+    assert layout("2,Good morning.\n" * 3, "2") == tables.Layout(
+        column=1, header=False, name="2", width=2
+    )
+    assert layout("2,1\n" * 3, "1", header=True) == tables.Layout(
+        column=1, header=True, name="'1'", width=2
+    )
     assert str(layout(text, "body")) == "the first row is a header, the text is column 'body' of 2"
 
 

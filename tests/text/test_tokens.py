@@ -18,7 +18,7 @@ from gpt2cli.text.sources import ReadingState
 from gpt2cli.text.tokenizer import Tokenizer
 from tests import models
 
-ADDED = AddedTokens({50256: Added(END_OF_TEXT)})
+ADDED = AddedTokens({50256: Added(text=END_OF_TEXT)})
 VERSES = "Shall I compare thee to a summer's day?\n\n\n  Thou art more lovely…\tand\r\n" * 40
 LANGUAGES = {
     "verses": VERSES,

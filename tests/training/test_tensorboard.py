@@ -20,7 +20,7 @@ RECORDS: list[Record] = [
     Validation(0, 0.1, 3.5, 33.1, 0.25),
     StepReport(1, 0.5, 3.0, 3.0, 1e-4, 0.5, 100.0),
     StepReport(2, 0.9, 2.0, 2.5, 2e-4, 0.25, 200.0),
-    Sample(2, 1, "Once upon a time — 桜"),
+    Sample(step=2, number=1, text="Once upon a time — 桜"),
     Validation(2, 1.0, 2.25, 9.49, 0.5),
     Saved(2, "checkpoint/run1/model-2"),
 ]
