@@ -241,13 +241,11 @@ class Sampler:
         training: Session,
         tokenizer: Tokenizer,
     ) -> None:
-        from gpt2cli.inference.tensorflow_engine import Decoder
-        from gpt2cli.inference.tensorflow_sampling import Sampling
+        from gpt2cli.inference.tensorflow_engine import TensorFlowEngine
 
         self._config, self._training, self._tokenizer = config, training, tokenizer
         self._folder = paths.run_folder(config.checkpoint_dir, config.run)
-        sampling = Sampling(SAMPLE_TEMPERATURE)
-        self._decoder = Decoder(training.weights, start.hparams, sampling, xla=config.xla)
+        self._engine = TensorFlowEngine(training.weights, start.hparams, xla=config.xla)
         kept = config.keep_line_ends
         self._prefix = config.sample_prefix if kept else normalized_line_ends(config.sample_prefix)
         prefix = tokenizer.encode(self._prefix, special=True)
@@ -262,14 +260,16 @@ class Sampler:
 
         After a signal there are none.
         """
-        from gpt2cli.inference.streams import uniforms
+        from gpt2cli.inference import decode
+        from gpt2cli.inference.sampling import SamplingParams
 
         config, state = self._config, self._training.state
         count, length = config.sample_num, config.sample_length
-        draws = [uniforms(state.seed, state.step, number) for number in range(count)]
+        params = SamplingParams(temperature=SAMPLE_TEMPERATURE)
+        streams = [decode.random_stream(state.seed, state.step, n) for n in range(count)]
         rows = [Continuation(self._tokenizer, length) for _ in range(count)]
         with Count("sampling", length, quiet=config.quiet, unit="tokens") as meter:
-            tokens = self._decoder.tokens([self._prompt] * count, draws, length)
+            tokens = decode.tokens(self._engine, params, [self._prompt] * count, streams, length)
             work = meter.named(interruptible(tokens, stop), COMPILING)
             for done, chosen in enumerate(work, 1):
                 for row, token in zip(rows, chosen.tokens, strict=True):
@@ -284,7 +284,7 @@ class Sampler:
             Sample(step=state.step, number=number, text=self._prefix + row.text)
             for number, row in enumerate(rows, start=1)
         ]
-        yield from map(Notice, self._decoder.pop_warnings())
+        yield from map(Notice, self._engine.pop_warnings())
         try:
             run_log.write_samples(self._folder, state.step, "".join(map(str, samples)))
         except (DiskError, OutputError) as error:

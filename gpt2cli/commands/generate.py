@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
 import secrets
 import sys
 from collections import deque
@@ -13,18 +15,53 @@ from pathlib import Path
 from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
 from gpt2cli.fetching.base import find_weights
 from gpt2cli.files import outputs
-from gpt2cli.inference.load import Writer, batches, load_texts, load_writer, needs_tensorflow
-from gpt2cli.inference.samples import Plan, Prompt, Row, Telling
+from gpt2cli.inference.beam_search import BeamParams
+from gpt2cli.inference.engine import Engine
+from gpt2cli.inference.load import EngineParams, load_engine
+from gpt2cli.inference.samples import Printer, Prompt, Sample
+from gpt2cli.inference.sampling import SamplingParams
+from gpt2cli.inference.writer import Writer
 from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Progress, Record, Text
 from gpt2cli.runtime import tensorflow
-from gpt2cli.storage.source import load
+from gpt2cli.storage.source import CheckpointSource, SourceNames, load
 from gpt2cli.text import markers
 from gpt2cli.text.prompts import read_prompts, reads_stdin_unasked
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 
 SEED_BITS = 32
 LEANER = "Try a lower --batch-size, or --precision bfloat16."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be written, and with what.
+
+    Attributes:
+        config: the settings.
+        prompts: what is continued.
+        tokenizer: the model's.
+        writer: lets samples grow.
+    """
+
+    config: GenerateConfig
+    prompts: list[Prompt]
+    tokenizer: Tokenizer
+    writer: Writer
+
+    def batches(self, first: int = 0) -> Iterator[list[Sample]]:
+        """Yields the samples that grow at once, in order; each prompt's begin with a number."""
+        config = self.config
+        numbers = range(first, first + config.nsamples)
+        pairs = ((prompt, number) for prompt in self.prompts for number in numbers)
+        size = config.batch_size * (config.nsamples if config.search == "beams" else 1)
+        prefix = config.include_prefix
+        while several := list(itertools.islice(pairs, size)):
+            yield [Sample(*pair, self.tokenizer, include_prefix=prefix) for pair in several]
+
+    def printer(self) -> Printer:
+        """Returns what makes text of samples."""
+        return Printer(self.config.sample_delim, jsonl=self.config.format == "jsonl")
 
 
 def generate(config: GenerateConfig) -> Iterator[Record]:
@@ -37,48 +74,101 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     """
     config.check_device()
     check_destination(config)
-    if reads_stdin_unasked(config):
+    if reads_stdin_unasked(config.prefix, config.prefix_file, config.prompts):
         # Whoever left a pipe open by mistake sees what is waited for.
         yield Progress("reading prompts from stdin")
-    texts = read_prompts(config)
-    names, start = yield from find_weights(config)
-    tokenizer = read_tokenizer(*start.vocabulary, start.hparams.n_vocab)
-    check_fits(tokenizer, start.hparams)
+    texts = read_prompts(
+        prefixes=config.prefix,
+        prefix_file=config.prefix_file,
+        prompts=config.prompts,
+        keep_line_ends=config.keep_line_ends,
+    )
+    names, source = yield from find_weights(config)
+    tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
+    check_fits(tokenizer, source.hparams)
     yield from map(Alert, markers.remarks(texts, tokenizer))
-    prompts = yield from encoded(texts, tokenizer, start.hparams.n_ctx)
-    seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
-    yield from map(Alert, start.remarks())
-    yield Notice(f"from {start.prefix}, seed {seed}")
-    width = min(config.batch_size, config.nsamples * len(prompts))
-    longest = max((len(prompt.tokens) for prompt in prompts), default=1)
-    plan = Plan(config, tokenizer, start.hparams.n_ctx, seed, width, longest)
+    prompts = yield from encoded(texts, tokenizer, config, n_ctx=source.hparams.n_ctx)
+    yield from map(Alert, source.remarks())
+    yield Notice(f"from {source.prefix}, seed {prompts[0].seed}")
     with contextlib.ExitStack() as stack:
-        prepare = load_writer if needs_tensorflow(plan) else load_texts
-        if prepare is load_writer:
-            with announced(f"loading {start.prefix}", quiet=config.quiet):
-                tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
-            from gpt2cli.training import out_of_memory
+        engine = yield from engine_of(config, names, source, prompts, stack)
+        writer = Writer(
+            engine,
+            tokenizer,
+            params=sampling_params(config),
+            beams=beam_params(config) if config.search == "beams" else None,
+            alpha=config.penalty_alpha,
+        )
+        job = Job(config=config, prompts=prompts, tokenizer=tokenizer, writer=writer)
+        yield from delivered(job)
 
-            stack.enter_context(out_of_memory.explained(config, LEANER))
-        with announced(f"loading {start.prefix}", quiet=config.quiet):
-            writer = yield from load(names, start, partial(prepare, plan))
-        yield from delivered(config, plan, writer, prompts)
+
+def engine_of(
+    config: GenerateConfig,
+    names: SourceNames,
+    source: CheckpointSource,
+    prompts: list[Prompt],
+    stack: contextlib.ExitStack,
+) -> Generator[Record, None, Engine]:
+    """Returns the model, loaded; until the stack ends, memory that runs out is explained."""
+    params = EngineParams(
+        device=config.device,
+        precision=config.precision,
+        gpu_bytes=config.gpu_bytes,
+        xla=config.xla,
+    )
+    line = f"loading {source.prefix}"
+    if params.needs_tensorflow:
+        with announced(line, quiet=config.quiet):
+            tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
+        from gpt2cli.training import out_of_memory
+
+        stack.enter_context(out_of_memory.explained(config, LEANER))
+    # A prompt is taken in but for its last token.
+    longest = max(len(prompt.tokens) for prompt in prompts)
+    rows = min(config.batch_size, config.nsamples * len(prompts))
+    many_rows = rows > 1 or longest > 2 or config.search != "tokens"
+    read = partial(load_engine, params=params, many_rows=many_rows)
+    with announced(line, quiet=config.quiet):
+        return (yield from load(names, source, read))
 
 
-def delivered(
-    config: GenerateConfig, plan: Plan, writer: Writer, prompts: list[Prompt]
-) -> Iterator[Record]:
-    """Writes the samples to where the config wants them."""
+def sampling_params(config: GenerateConfig) -> SamplingParams:
+    """Returns how the next token is chosen."""
+    return SamplingParams(
+        temperature=config.temperature,
+        repetition_penalty=config.repetition_penalty,
+        no_repeat_ngram_size=config.no_repeat_ngram_size,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        min_p=config.min_p,
+        typical_p=config.typical_p,
+    )
+
+
+def beam_params(config: GenerateConfig) -> BeamParams:
+    """Returns how beams are followed."""
+    return BeamParams(
+        count=config.num_beams,
+        sample=config.beam_sample,
+        length_penalty=config.length_penalty,
+        early_stopping=config.early_stopping,
+    )
+
+
+def delivered(job: Job) -> Iterator[Record]:
+    """Writes the samples to where they are wanted."""
+    config = job.config
     if config.destination_path is not None:
-        yield from to_file(Path(config.destination_path), plan, writer, prompts, 0)
+        yield from to_file(job, Path(config.destination_path))
     elif config.files:
         folder = Path(config.folder or DEFAULT_FOLDER)
         outputs.clean_up(folder)
         ending = ".jsonl" if config.format == "jsonl" else ".txt"
         for number, path in enumerate(outputs.names(folder, config.files, ending)):
-            yield from to_file(path, plan, writer, prompts, number)
+            yield from to_file(job, path, first=number * config.nsamples)
     else:
-        yield from to_stdout(plan, writer, prompts)
+        yield from to_stdout(job)
 
 
 def check_destination(config: GenerateConfig) -> None:
@@ -90,50 +180,56 @@ def check_destination(config: GenerateConfig) -> None:
 
 
 def encoded(
-    texts: list[str], tokenizer: Tokenizer, n_ctx: int
+    texts: list[str], tokenizer: Tokenizer, config: GenerateConfig, *, n_ctx: int
 ) -> Generator[Record, None, list[Prompt]]:
-    """Returns the texts as tokens that fit the window; yields a line where one has to be cut.
+    """Returns the texts as prompts that fit the window; yields a line for each that is cut.
 
     Raises:
         BadDataError: a text holds half a character.
     """
     prompts = []
+    seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
     for number, text in enumerate(texts):
         tokens = tokenizer.encode(text, special=True) or [tokenizer.end_of_text]
         if len(tokens) > n_ctx:
             cut = len(tokens) - n_ctx
             yield Alert(f"prefix {number + 1}: {cut} tokens are cut from its left.")
-        prompts.append(Prompt(number, text, tokens[-n_ctx:]))
+            tokens = tokens[-n_ctx:]
+        prompt = Prompt(
+            number=number,
+            text=text,
+            tokens=tokens,
+            length=config.length or max(n_ctx - len(tokens), 1),
+            stops=config.stops,
+            ignore_end=config.ignore_eos,
+            seed=seed,
+        )
+        prompts.append(prompt)
     return prompts
 
 
-def to_stdout(plan: Plan, writer: Writer, prompts: list[Prompt]) -> Iterator[Record]:
+def to_stdout(job: Job) -> Iterator[Record]:
     """Yields each sample as one text once it has ended, or all in pieces as they are certain."""
-    telling, shown = Telling(plan), sys.stdout.isatty() or plan.streams
-    with Growth(plan, prompts, shown=shown) as growth:
-        for rows in batches(plan, prompts, 0):
-            untold = deque(rows)
-            for told in growth.of(rows, writer):
-                yield from told
-                if plan.streams:
-                    yield from map(Text, telling.growing(untold))
-            for row in untold:
-                yield Text(telling.finished(row))
+    printer, streams = job.printer(), job.config.streams(terminal=sys.stdout.isatty())
+    with Growth(job, shown=streams or sys.stdout.isatty()) as growth:
+        for samples in job.batches():
+            waiting = deque(samples)
+            for progress in growth.of(samples):
+                yield from progress
+                if streams:
+                    yield from map(Text, printer.growing(waiting))
+            for sample in waiting:
+                yield Text(printer.finished(sample))
 
 
-def to_file(
-    path: Path, plan: Plan, writer: Writer, prompts: list[Prompt], number: int
-) -> Iterator[Record]:
-    """Writes all samples to a file; the number is that of the file, from 0, and makes others."""
-    telling = Telling(plan)
-    with (
-        outputs.written(path, overwrite=plan.config.overwrite) as aside,
-        Growth(plan, prompts) as growth,
-    ):
-        for rows in batches(plan, prompts, number * plan.config.nsamples):
-            for told in growth.of(rows, writer):
-                yield from told
-            outputs.add(aside, "".join(map(telling.finished, rows)))
+def to_file(job: Job, path: Path, *, first: int = 0) -> Iterator[Record]:
+    """Writes all samples to a file; they are numbered from `first` on."""
+    printer = job.printer()
+    with outputs.written(path, overwrite=job.config.overwrite) as aside, Growth(job) as growth:
+        for samples in job.batches(first):
+            for progress in growth.of(samples):
+                yield from progress
+            outputs.add(aside, "".join(map(printer.finished, samples)))
     yield Notice(f"{growth.done} sample{'s' if growth.done > 1 else ''} in {path}")
 
 
@@ -144,10 +240,11 @@ class Growth:
         done: samples that have ended.
     """
 
-    def __init__(self, plan: Plan, prompts: list[Prompt], *, shown: bool = False) -> None:
+    def __init__(self, job: Job, *, shown: bool = False) -> None:
         """Takes what is written, and whether its text is shown while it is."""
-        self.done, quiet = 0, plan.config.quiet or shown
-        total = len(prompts) * plan.config.nsamples
+        self.done, self._writer = 0, job.writer
+        total = len(job.prompts) * job.config.nsamples
+        quiet = job.config.quiet or shown
         self._meter = Count("writing", total, quiet=quiet, unit="samples")
 
     def __enter__(self) -> Growth:
@@ -157,15 +254,15 @@ class Growth:
     def __exit__(self, *_: object) -> None:
         self._meter.__exit__()
 
-    def of(self, rows: list[Row], writer: Writer) -> Iterator[Iterator[Record]]:
-        """Lets rows grow to their ends; yields the progress whenever they have grown."""
-        growing = writer.grow(rows)
+    def of(self, samples: list[Sample]) -> Iterator[Iterator[Record]]:
+        """Lets samples grow to their ends; yields the progress whenever they have grown."""
+        growing = self._writer.grow(samples)
         if not self.done:
             growing = self._meter.named(growing, COMPILING)
         for tokens, _ in enumerate(growing, 1):
             yield self._meter.advance(self.done, f"token {tokens:,}")
-        self.done += len(rows)
+        self.done += len(samples)
         yield self._meter.advance(self.done)
-        if remarks := writer.pop_warnings():
+        if warnings := self._writer.pop_warnings():
             self._meter.make_room()
-            yield map(Notice, remarks)
+            yield map(Notice, warnings)

@@ -203,6 +203,12 @@ class GenerateConfig(
         """How many files are written to a folder; 0: none."""
         return (self.nfiles or 1) if self.folder or self.nfiles else 0
 
+    def streams(self, *, terminal: bool) -> bool:
+        """Whether text is printed while it grows: as asked, else on a terminal, if it can be."""
+        if self.stream is not None:
+            return self.stream
+        return terminal and self.format == "text" and self.search != "beams"
+
     @property
     def search(self) -> Literal["tokens", "beams", "contrast"]:
         """The search that finds the text."""

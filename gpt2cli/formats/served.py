@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.arrays import Tensor
 from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2
+from gpt2cli.network import gpt2, logit_filters
 from gpt2cli.network.attention import Attend, attend, over_heads, shape_of
+from gpt2cli.network.logit_filters import keep_top_k, keep_top_p
 
 ROWS = tf.TensorSpec([None, None], tf.int32)
 EACH = tf.TensorSpec([None], tf.int32)
 WHOLE = tf.TensorSpec([], tf.int32)
 REAL = tf.TensorSpec([], tf.float32)
-REMOVED = float("-inf")
+# Temperature, top-k and top-p.
+Limits = tuple[Tensor, Tensor, Tensor]
 # Keys and values of each layer, (batch, heads, slots, head).
-Cache = list[tuple[Any, Any]]
+Cache = list[tuple[Tensor, Tensor]]
 
 
 class Served(tf.Module):  # type: ignore[misc]
@@ -45,7 +47,7 @@ class Served(tf.Module):  # type: ignore[misc]
             self._generate_graph, input_signature=[ROWS, EACH, WHOLE, REAL, WHOLE, REAL, WHOLE]
         )
 
-    def _logits_graph(self, tokens: Any, lengths: Any) -> dict[str, Any]:
+    def _logits_graph(self, tokens: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Returns the scores of the token that follows each row.
 
         Args:
@@ -65,14 +67,14 @@ class Served(tf.Module):  # type: ignore[misc]
 
     def _generate_graph(  # noqa: PLR0913
         self,
-        tokens: Any,
-        lengths: Any,
-        length: Any,
-        temperature: Any,
-        top_k: Any,
-        top_p: Any,
-        seed: Any,
-    ) -> dict[str, Any]:
+        tokens: Tensor,
+        lengths: Tensor,
+        length: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+        seed: Tensor,
+    ) -> dict[str, Tensor]:
         """Returns what follows each row.
 
         Args:
@@ -87,7 +89,7 @@ class Served(tf.Module):  # type: ignore[misc]
         Returns:
             tokens: int32 (batch, length); after the end of a text comes nothing but its token.
         """
-        choose = partial(self._choose, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        choose = partial(self._choose, limits=(temperature, top_k, top_p), seed=seed)
         time = tf.shape(tokens)[1]
         self._check(lengths, time, self._hparams.n_ctx - length)
         first = time - lengths
@@ -95,10 +97,10 @@ class Served(tf.Module):  # type: ignore[misc]
         chosen = choose(logits, 0)
         everything = tf.fill([tf.shape(tokens)[0], length], self._ends[0])
 
-        def unfinished(number: Any, chosen: Any, *_: Any) -> Any:
+        def unfinished(number: Tensor, chosen: Tensor, *_: Tensor) -> Tensor:
             return (number < length) & tf.reduce_any(~self._ended(chosen))
 
-        def advance(number: Any, chosen: Any, written: Any, cache: Cache) -> Any:
+        def advance(number: Tensor, chosen: Tensor, written: Tensor, cache: Cache) -> Tensor:
             written = tf.where(tf.range(length)[None, :] == number, chosen[:, None], written)
             logits, cache = self._step(chosen, first, time + number, cache)
             chosen = tf.where(self._ended(chosen), chosen, choose(logits, number + 1))
@@ -107,22 +109,22 @@ class Served(tf.Module):  # type: ignore[misc]
         loop = (tf.constant(0), chosen, everything, cache)
         return {"tokens": tf.while_loop(unfinished, advance, loop)[2]}
 
-    def _check(self, lengths: Any, time: Any, most: Any) -> None:
+    def _check(self, lengths: Tensor, time: Tensor, most: Tensor) -> None:
         tf.debugging.assert_greater(lengths, 0, "lengths must be at least 1")
         tf.debugging.assert_less_equal(lengths, time, "lengths must not exceed the tokens given")
         window = f"a row and what follows it must fit {self._hparams.n_ctx} tokens"
         tf.debugging.assert_less_equal(lengths, most, window)
         tf.debugging.assert_less_equal(most, self._hparams.n_ctx, window)
 
-    def _known(self) -> dict[str, Any]:
+    def _known(self) -> dict[str, Tensor]:
         return {name: tf.ensure_shape(self.weights[name], s) for name, s in self._shapes.items()}
 
-    def _hidden(self, tokens: Any, positions: Any, attends: Sequence[Attend]) -> Any:
+    def _hidden(self, tokens: Tensor, positions: Tensor, attends: Sequence[Attend]) -> Tensor:
         weights = self._known()
         x = gpt2.embed(weights, tokens, positions)  # (batch, time, embed)
         return gpt2.hidden_states(weights, self._hparams, x, attends=attends)
 
-    def _prefill(self, tokens: Any, first: Any, length: Any) -> tuple[Any, Cache]:
+    def _prefill(self, tokens: Tensor, first: Tensor, length: Tensor) -> tuple[Tensor, Cache]:
         """Returns the logits of the first new token, and the cache with room for all of them.
 
         The rows are moved to the right, so that all of them end at the same slot.
@@ -140,14 +142,14 @@ class Served(tf.Module):  # type: ignore[misc]
         padded = [(tf.pad(key, room), tf.pad(value, room)) for key, value in cache]
         return gpt2.logits(self._known(), hidden[:, -1]), padded
 
-    def _step(self, chosen: Any, first: Any, place: Any, cache: Cache) -> tuple[Any, Cache]:
+    def _step(self, chosen: Tensor, first: Tensor, place: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """Returns the logits of the next token, and the cache with one more slot filled."""
         slots = tf.range(tf.shape(cache[0][0])[2])
         seen = (slots[None, :] >= first[:, None]) & (slots[None, :] <= place)  # (batch, slots)
         here = (slots == place)[:, None]  # (slots, 1)
         new: Cache = []
 
-        def recall(pair: tuple[Any, Any], query: Any, key: Any, value: Any) -> Any:
+        def recall(pair: tuple[Tensor, Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             key, value = tf.where(here, key, pair[0]), tf.where(here, value, pair[1])
             return self._keep(query, key, value, seen=seen[:, None, None], cache=new)
 
@@ -155,42 +157,25 @@ class Served(tf.Module):  # type: ignore[misc]
         hidden = self._hidden(chosen[:, None], (place - first)[:, None], attends)
         return gpt2.logits(self._known(), hidden[:, -1]), new
 
-    def _ended(self, chosen: Any) -> Any:
+    def _ended(self, chosen: Tensor) -> Tensor:
         return tf.reduce_any(chosen[:, None] == self._ends, axis=-1)  # (batch,)
 
     @staticmethod
-    def _keep(query: Any, key: Any, value: Any, *, seen: Any, cache: Cache) -> Any:
+    def _keep(query: Tensor, key: Tensor, value: Tensor, *, seen: Tensor, cache: Cache) -> Tensor:
         cache.append((key, value))
         return attend(query, key, value, seen)
 
-    def _choose(self, logits: Any, number: Any, **options: Any) -> Any:
+    def _choose(self, logits: Tensor, number: Tensor, *, limits: Limits, seed: Tensor) -> Tensor:
+        """Returns each row's next token, int32 (batch,); the number is of tokens before."""
+        temperature, top_k, top_p = limits
+
+        def draw() -> Tensor:
+            batch, vocab = shape_of(logits)
+            left = keep_top_k(logits / temperature, tf.where(top_k > 0, top_k, vocab))
+            # No sum of probabilities reaches 2, so that all are left.
+            left = keep_top_p(left, tf.where((top_p > 0) & (top_p < 1), top_p, 2.0))
+            uniforms = tf.random.stateless_uniform([batch], [seed, number])
+            return logit_filters.draw(tf.nn.softmax(left), uniforms)
+
         likeliest = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        drawn: Callable[[], Any] = partial(draw, logits, number, **options)
-        return tf.cond(options["temperature"] > 0, drawn, lambda: likeliest)
-
-
-def draw(logits: Any, number: Any, *, temperature: Any, top_k: Any, top_p: Any, seed: Any) -> Any:
-    """Returns a random next token for each row: temperature, then top-k, then top-p.
-
-    Args:
-        logits: float32 (batch, vocab).
-        number: int32, how many tokens were drawn before.
-        temperature: float32, above 0.
-        top_k: int32; 0: all.
-        top_p: float32; 0: all.
-        seed: int32.
-
-    Returns:
-        int32 (batch,).
-    """
-    logits = logits / temperature
-    vocab = shape_of(logits)[-1]
-    best = tf.range(vocab) < tf.where(top_k > 0, top_k, vocab)  # (vocab,)
-    ordered = tf.where(best, tf.sort(logits, axis=-1, direction="DESCENDING"), REMOVED)
-    before = tf.cumsum(tf.nn.softmax(ordered), axis=-1, exclusive=True)  # (batch, vocab)
-    # Rounding may bring the sum beyond 1, even if nothing is to be removed.
-    share = tf.where((top_p > 0) & (top_p < 1), top_p, 2.0)
-    kept = tf.where((before < share) & best, ordered, float("inf"))
-    lowest = tf.reduce_min(kept, axis=-1, keepdims=True)  # (batch, 1)
-    left = tf.where(logits >= lowest, logits, REMOVED)
-    return tf.random.stateless_categorical(left, 1, [seed, number], tf.int32)[:, 0]
+        return tf.cond(temperature > 0, draw, lambda: likeliest)

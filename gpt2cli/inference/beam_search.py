@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
-import tensorflow as tf
+import numpy as np
 
-from gpt2cli.hparams import HParams
-from gpt2cli.inference.streams import Row, newer_half
-from gpt2cli.inference.tensorflow_cache import CachedModel
-from gpt2cli.inference.tensorflow_engine import History
-from gpt2cli.inference.tensorflow_sampling import REMOVED, Sampling, draw
+from gpt2cli.arrays import Array
+from gpt2cli.inference.decode import newer_half
+from gpt2cli.inference.engine import Candidates, Engine, History, Row
+from gpt2cli.inference.sampling import SamplingParams
 
+REMOVED = float("-inf")
 # Says whether a text that consists of these new tokens has come to its end.
 Ended = Callable[[list[int]], bool]
 
 
-@dataclasses.dataclass(frozen=True)
-class Beams:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BeamParams:
     """How beams are followed.
 
     Attributes:
@@ -61,17 +60,19 @@ class Group:
     """The beams of one prompt.
 
     Attributes:
+        beams: how they are followed.
+        length: how many tokens they may have.
         running: the beams that are followed.
         parents: which beam each of them continues.
         done: whether the search is at its end.
     """
 
-    def __init__(self, beams: Beams, length: int, ended: Ended) -> None:
+    def __init__(self, beams: BeamParams, length: int, ended: Ended) -> None:
         """Takes how far it may go (tokens), and what ends a beam before."""
         self.running = [Beam([], [], 0.0 if n == 0 else REMOVED) for n in range(beams.count)]
         self.parents = list(range(beams.count))
         self.done = False
-        self._beams, self._length, self._ended = beams, length, ended
+        self.beams, self.length, self._ended = beams, length, ended
         self._finished: list[Beam] = []
 
     def advance(self, candidates: Sequence[tuple[int, int, float, float]]) -> None:
@@ -84,7 +85,7 @@ class Group:
         running: list[Beam] = []
         parents: list[int] = []
         lost: list[tuple[Beam, int]] = []
-        count = self._beams.count
+        count = self.beams.count
         for rank, (parent, token, total, log_probability) in enumerate(candidates):
             if len(running) == count:
                 break
@@ -107,7 +108,7 @@ class Group:
         self.running, self.parents = running, parents
         self.done = self._settled(max(candidate[2] for candidate in candidates))
         left = any(beam.total > REMOVED for beam in running)
-        if not self.done and (len(running[0].tokens) == self._length or not left):
+        if not self.done and (len(running[0].tokens) == self.length or not left):
             for beam in running:
                 self._finish(beam)
             self.done = True
@@ -121,149 +122,85 @@ class Group:
             return
         score = self._score(beam.total, len(beam.tokens))
         self._finished.append(dataclasses.replace(beam, score=score))
-        self._finished = self.best(self._beams.count)
+        self._finished = self.best(self.beams.count)
 
     def _score(self, total: float, length: int) -> float:
-        return float(total / length**self._beams.length_penalty)
+        return float(total / length**self.beams.length_penalty)
 
     def _settled(self, highest: float) -> bool:
         """Returns whether no running beam can be better than those that have ended."""
-        if len(self._finished) < self._beams.count:
+        if len(self._finished) < self.beams.count:
             return False
-        if self._beams.early_stopping:
+        if self.beams.early_stopping:
             return True
         reach = self._score(highest, len(self.running[0].tokens))
         return self._finished[-1].score >= reach
 
 
-class BeamDecoder:
-    """Continues prompts by beam search.
-
-    Attributes:
-        model: the model over its cache.
-        beams: how many beams there are, and how they are followed.
-    """
-
-    def __init__(
-        self,
-        weights: Mapping[str, Any],
-        hparams: HParams,
-        sampling: Sampling,
-        beams: Beams,
-        *,
-        xla: bool = True,
-    ) -> None:
-        """Takes the model, what filters candidates, how many beams, and whether XLA compiles."""
-        self.model = CachedModel(weights, hparams, self._finish, xla=xla)
-        self._n_ctx, self._sampling, self.beams = hparams.n_ctx, sampling, beams
-
-    def search(
-        self,
-        prompts: Sequence[Row],
-        draws: Sequence[Iterator[float]],
-        groups: Sequence[Group],
-        length: int,
-    ) -> Iterator[None]:
-        """Lets each prompt's beams go on until they are all done; yields after each step.
-
-        Args:
-            prompts: a row's tokens each, from 1 to n_ctx of them.
-            draws: each prompt's random numbers.
-            groups: each prompt's beams, which this advances.
-            length: the most tokens that any of the groups may have.
-        """
-        count = self.beams.count
-        rows = [list(prompt) for prompt in prompts]
-        copies = [row for row in rows for _ in range(count)]
-        self.model.make_room(len(copies), max(map(len, rows)), length)
-        looks_back = self._sampling.looks_back
-        history = History(copies, length, self.model.slots, wanted=looks_back)
-        newest: list[int] = []
-        parents: list[int] = []
-        for number in range(length):
-            inputs = (self._totals(groups), self._uniforms(draws), history.tensor())
-            if number == 0 or max(map(len, rows)) > self._n_ctx:
-                rows = [newer_half(row, self._n_ctx) for row in rows]
-                found = self.model.prefill(rows, *inputs)
-                rows = copies if number == 0 else rows
-            else:
-                found = self.model.step(newest, *inputs, parents=parents)
-            self._advance(groups, [each.numpy() for each in found])
-            newest = [beam.tokens[-1] for group in groups for beam in group.running]
-            parents = [n * count + p for n, group in enumerate(groups) for p in group.parents]
-            rows = [[*rows[p], token] for p, token in zip(parents, newest, strict=True)]
-            history.add(newest, parents)
-            yield
-            if all(group.done for group in groups):
-                return
-
-    def pop_warnings(self) -> list[str]:
-        """Returns a line for each thing that went otherwise than asked, once."""
-        return self.model.compiler.pop_warnings()
-
-    def _totals(self, groups: Sequence[Group]) -> Any:
-        totals = [[beam.total for beam in group.running] for group in groups]
-        return tf.constant(totals, tf.float32)
-
-    def _uniforms(self, draws: Sequence[Iterator[float]]) -> Any:
-        """Returns as many random numbers as there are candidates, float32 (prompts, candidates)."""
-        count = self.beams.candidates if self.beams.sample else 0
-        return tf.constant([[next(row) for _ in range(count)] for row in draws], tf.float32)
-
-    def _advance(self, groups: Sequence[Group], found: Sequence[Any]) -> None:
-        vocab = self.model.vocab
-        for group, places, totals, own in zip(groups, *(f.tolist() for f in found), strict=True):
-            if not group.done:
-                pairs = (divmod(place, vocab) for place in places)
-                zipped = zip(pairs, totals, own, strict=True)
-                group.advance([(parent, token, t, o) for (parent, token), t, o in zipped])
-
-    def _finish(
-        self, hidden: Any, _first: Any, _place: Any, totals: Any, uniform: Any, history: Any
-    ) -> tuple[Any, Any, Any]:
-        """Returns each prompt's candidates, best first.
-
-        Args:
-            hidden: (rows, time, embed); of a prompt one row, or as many as it has beams.
-            totals: float32 (prompts, beams), the log-probability of each beam so far.
-            uniform: float32 (prompts, candidates), random numbers; (prompts, 0) for the likeliest.
-            history: int32 (prompts * beams, slots), the tokens before.
-
-        Returns:
-            int32 (prompts, candidates): beam * vocab + token; float32 of that shape: the sum of
-            log-probabilities; float32 of that shape: the token's own log-probability.
-        """
-        prompts, beams = totals.shape
-        own = tf.nn.log_softmax(self.model.logits(hidden[:, -1]))  # (rows, vocab)
-        own = tf.repeat(own, prompts * beams // own.shape[0], axis=0)  # (prompts * beams, vocab)
-        look = self._sampling.filtered if self.beams.sample else self._sampling.without_repeats
-        sums = look(own, history) + tf.reshape(totals, [-1, 1])
-        sums = tf.reshape(sums, [prompts, -1])  # (prompts, beams * vocab)
-        count = min(self.beams.candidates, sums.shape[1])
-        if uniform.shape[1]:
-            drawn, there = draw_several(tf.nn.softmax(sums), uniform)  # (prompts, candidates)
-            totals = tf.where(there, tf.gather(sums, drawn, batch_dims=1), REMOVED)
-            best, order = tf.math.top_k(totals, self.beams.candidates)
-            places = tf.gather(drawn, order, batch_dims=1)
-        else:
-            best, places = tf.math.top_k(sums, count)
-        return places, best, tf.gather(tf.reshape(own, [prompts, -1]), places, batch_dims=1)
-
-
-def draw_several(shares: Any, uniform: Any) -> tuple[Any, Any]:
-    """Returns columns that are drawn one after the other, none of them twice.
+def search(
+    engine: Engine,
+    params: SamplingParams,
+    *,
+    prompts: Sequence[Row],
+    streams: Sequence[Iterator[float]],
+    groups: Sequence[Group],
+) -> Iterator[None]:
+    """Lets each prompt's beams go on until they are all done; yields after each step.
 
     Args:
-        shares: float32 (batch, columns).
-        uniform: float32 (batch, count), from 0 up to 1.
-
-    Returns:
-        int32 (batch, count), and bool (batch, count): whether there was anything left to draw.
+        engine: computes the candidates.
+        params: what filters them; all of it only if they are drawn.
+        prompts: a row's tokens each, from 1 to n_ctx of them.
+        streams: each prompt's random numbers.
+        groups: each prompt's beams, all of the same kind, which this advances.
     """
-    columns = tf.range(shares.shape[1])[None, :]
-    drawn, there = [], []
-    for number in range(uniform.shape[1]):
-        drawn.append(draw(shares, uniform[:, number]))
-        there.append(tf.gather(shares, drawn[-1], batch_dims=1) > 0)
-        shares = tf.where(columns == drawn[-1][:, None], 0.0, shares)
-    return tf.stack(drawn, axis=1), tf.stack(there, axis=1)
+    beams, sizes = groups[0].beams, engine.hparams
+    length = max(group.length for group in groups)
+    rows = [list(prompt) for prompt in prompts for _ in range(beams.count)]
+    engine.make_room(len(rows), max(map(len, rows)), length)
+    history = History(rows, length, wanted=params.looks_back)
+    parents: list[int] = []
+    for number in range(length):
+        if number == 0:
+            hidden = engine.prefill(prompts)
+        elif max(map(len, rows)) > sizes.n_ctx:
+            rows = [newer_half(row, sizes.n_ctx) for row in rows]
+            hidden = engine.prefill(rows)
+        else:
+            hidden = engine.step([row[-1] for row in rows], parents)
+        candidates = engine.beam_candidates(
+            hidden,
+            params,
+            beams.candidates,
+            totals=totals_of(groups),
+            uniforms=uniforms_of(streams, beams),
+            history=history,
+        )
+        advance(groups, candidates, sizes.n_vocab)
+        newest = [beam.tokens[-1] for group in groups for beam in group.running]
+        parents = [n * beams.count + p for n, group in enumerate(groups) for p in group.parents]
+        rows = [[*rows[p], token] for p, token in zip(parents, newest, strict=True)]
+        history.add(newest, parents)
+        yield
+        if all(group.done for group in groups):
+            return
+
+
+def totals_of(groups: Sequence[Group]) -> Array:
+    """Returns the log-probability of each beam so far, float32 (prompts, beams)."""
+    return np.array([[beam.total for beam in group.running] for group in groups], np.float32)
+
+
+def uniforms_of(streams: Sequence[Iterator[float]], beams: BeamParams) -> Array:
+    """Returns as many random numbers as candidates are drawn, float32 (prompts, candidates)."""
+    count = beams.candidates if beams.sample else 0
+    return np.array([[next(stream) for _ in range(count)] for stream in streams], np.float32)
+
+
+def advance(groups: Sequence[Group], found: Candidates, vocab: int) -> None:
+    """Lets each group that is not done go on with its candidates."""
+    columns = found.tokens, found.scores, found.log_probabilities
+    for group, places, totals, own in zip(groups, *(c.tolist() for c in columns), strict=True):
+        if not group.done:
+            zipped = zip((divmod(place, vocab) for place in places), totals, own, strict=True)
+            group.advance([(parent, token, total, o) for (parent, token), total, o in zipped])

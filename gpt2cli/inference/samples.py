@@ -4,89 +4,68 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
 
-from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.text.continuation import Continuation
 from gpt2cli.text.tokenizer import Tokenizer
 
 DIGITS = 6
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A text to continue.
+    """A text to continue, and what ends its samples.
 
     Attributes:
         number: its place among the prompts, from 0.
         text: as it was given.
         tokens: what the model sees of it; at least one.
+        length: how many tokens a sample may have.
+        stops: texts before which a sample ends.
+        ignore_end: whether a sample goes on beyond the end-of-text token.
+        seed: what random numbers follow from.
     """
 
     number: int
     text: str
     tokens: list[int]
+    length: int
+    stops: tuple[str, ...] = ()
+    ignore_end: bool = False
+    seed: int = 0
+
+    def ends(self, tokens: list[int], tokenizer: Tokenizer) -> bool:
+        """Returns whether new tokens hold a stop text, or end with a token that ends texts."""
+        if tokens[-1] in tokenizer.ends and not self.ignore_end:
+            return True
+        text = tokenizer.decode(tokens) if self.stops else ""
+        return any(stop in text for stop in self.stops)
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What all rows have in common.
-
-    Attributes:
-        config: the settings.
-        tokenizer: what makes text of tokens.
-        n_ctx: the window.
-        seed: what random numbers follow from.
-        width: how many texts grow at once at most.
-        longest: how many tokens the longest prompt has.
-    """
-
-    config: GenerateConfig
-    tokenizer: Tokenizer
-    n_ctx: int
-    seed: int
-    width: int = 1
-    longest: int = 1
-
-    @property
-    def streams(self) -> bool:
-        """Whether text is printed while it grows: as asked, else on a terminal, if it can be."""
-        config = self.config
-        if config.stream is not None:
-            return config.stream
-        whole = config.format == "jsonl" or config.search == "beams"
-        return not whole and sys.stdout.isatty()
-
-    def length(self, prompt: Prompt) -> int:
-        """Returns how many tokens a sample of a prompt may have."""
-        return self.config.length or max(self.n_ctx - len(prompt.tokens), 1)
-
-
-class Row:
+class Sample:
     """A sample as it grows.
 
     Attributes:
         prompt: what it continues.
-        sample: its place among the prompt's samples, from 0.
+        number: its place among the prompt's samples, from 0.
         new: what the model has written.
         log_probabilities: of each of its tokens (nats).
         seconds: how long it took, once it has ended.
     """
 
-    def __init__(self, prompt: Prompt, sample: int, plan: Plan) -> None:
-        self.prompt, self.sample = prompt, sample
+    def __init__(
+        self, prompt: Prompt, number: int, tokenizer: Tokenizer, *, include_prefix: bool = True
+    ) -> None:
+        """Takes what it continues, and whether that is a part of its text."""
+        self.prompt, self.number = prompt, number
         self.new = Continuation(
-            plan.tokenizer,
-            plan.length(prompt),
-            stops=plan.config.stops,
-            ignore_end=plan.config.ignore_eos,
+            tokenizer, prompt.length, stops=prompt.stops, ignore_end=prompt.ignore_end
         )
         self.log_probabilities: list[float] = []
         self.seconds = 0.0
-        self._prefix = prompt.text if plan.config.include_prefix else ""
+        self._prefix = prompt.text if include_prefix else ""
         self._began = time.monotonic()
 
     @property
@@ -106,60 +85,58 @@ class Row:
             self.log_probabilities.append(log_probability)
             self.seconds = time.monotonic() - self._began
 
-    def record(self, seed: int) -> str:
-        """Returns a line of JSON that tells all about the sample."""
+    def record(self) -> str:
+        """Returns a line of JSON with all that is known of the sample."""
         count = len(self.new.tokens)
         fields = {
             "prompt": self.prompt.text,
-            "sample": self.sample,
+            "sample": self.number,
             "text": self.whole,
             "tokens": self.new.tokens,
             "log_probabilities": [round(value, DIGITS) for value in self.log_probabilities],
             "log_probability": round(sum(self.log_probabilities), DIGITS),
             "finish_reason": self.new.reason,
-            "seed": seed,
+            "seed": self.prompt.seed,
             "seconds": round(self.seconds, DIGITS),
             "tokens_per_second": round(count / self.seconds, 3) if self.seconds else 0.0,
         }
         return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
-class Telling:
-    """Samples told one after the other, with what stands between them."""
+class Printer:
+    """Samples as text or JSON, one after the other, with what stands between them."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        # Samples told to their ends; whether the next has begun, and its characters told so far.
+    def __init__(self, delimiter: str, *, jsonl: bool) -> None:
+        self._delimiter, self._jsonl = delimiter, jsonl
+        # Samples printed to their ends; whether the next has begun, and its characters so far.
         self._count, self._begun, self._shown = 0, False, 0
 
-    def finished(self, row: Row) -> str:
+    def finished(self, sample: Sample) -> str:
         """Returns all that is printed of a sample that has ended."""
-        if self._plan.config.format == "jsonl":
-            return row.record(self._plan.seed)
-        return "".join(self._pieces(row))
+        return sample.record() if self._jsonl else "".join(self._pieces(sample))
 
-    def growing(self, rows: deque[Row]) -> Iterator[str]:
+    def growing(self, samples: deque[Sample]) -> Iterator[str]:
         """Yields what can be printed by now of samples that grow side by side, in their order.
 
-        Those that have been printed to their ends are taken out of the rows.
+        Those that have been printed to their ends are taken out.
         """
-        while rows:
-            yield from self._pieces(rows[0])
-            if not rows[0].new.done:
+        while samples:
+            yield from self._pieces(samples[0])
+            if not samples[0].new.done:
                 return
-            rows.popleft()
+            samples.popleft()
 
-    def _pieces(self, row: Row) -> Iterator[str]:
-        text = row.whole if row.new.done else row.certain
+    def _pieces(self, sample: Sample) -> Iterator[str]:
+        text = sample.whole if sample.new.done else sample.certain
         new = text[self._shown :]
-        if not self._begun and (new or row.new.done):
+        if not self._begun and (new or sample.new.done):
             self._begun = True
             if self._count:
-                yield self._plan.config.sample_delim
+                yield self._delimiter
         self._shown = len(text)
         if new:
             yield new
-        if row.new.done:
+        if sample.new.done:
             if not text.endswith("\n"):
                 yield "\n"
             self._count, self._begun, self._shown = self._count + 1, False, 0

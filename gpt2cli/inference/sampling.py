@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from gpt2cli.arrays import Array, Tensor
+
+# Logits (…, vocab): NumPy's of one row, or TensorFlow's of a batch.
+Scores = TypeVar("Scores", Array, Tensor)
 
 
-@dataclasses.dataclass(frozen=True)
-class Choices:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingParams:
     """How the next token is chosen; the filters work in this order.
 
     Attributes:
@@ -29,31 +35,50 @@ class Choices:
     top_p: float = 0.0
     min_p: float = 0.0
     typical_p: float = 1.0
-    # The module whose functions filter: those of a batch in TensorFlow, or of a row in NumPy.
-    filters: ClassVar[Any] = None
 
     @property
     def looks_back(self) -> bool:
-        """Whether it needs to know the tokens before."""
+        """Whether the tokens before have to be known."""
         return self.repetition_penalty != 1 or self.no_repeat_ngram_size > 0
 
-    def filtered(self, logits: Any, history: Any) -> Any:
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Filters(Generic[Scores]):
+    """One implementation of the filters; each takes logits and returns what it leaves of them.
+
+    Attributes:
+        penalise: the repetition penalty, from the tokens before.
+        remove_repeats: no run of tokens twice, from the tokens before.
+        keep_top_k: takes k.
+        keep_top_p: takes p.
+        keep_min_p: takes p.
+        keep_typical_p: takes p.
+    """
+
+    penalise: Callable[[Scores, Scores, float], Scores]
+    remove_repeats: Callable[[Scores, Scores, int], Scores]
+    keep_top_k: Callable[[Scores, int], Scores]
+    keep_top_p: Callable[[Scores, float], Scores]
+    keep_min_p: Callable[[Scores, float], Scores]
+    keep_typical_p: Callable[[Scores, float], Scores]
+
+    def filtered(self, logits: Scores, history: Scores, params: SamplingParams) -> Scores:
         """Returns logits (…, vocab) after every filter; the temperature must not be 0."""
-        logits = self.without_repeats(logits / self.temperature, history)
-        if 0 < self.top_k < logits.shape[-1]:
-            logits = self.filters.keep_top_k(logits, self.top_k)
-        if 0 < self.top_p < 1:
-            logits = self.filters.keep_top_p(logits, self.top_p)
-        if self.min_p > 0:
-            logits = self.filters.keep_min_p(logits, self.min_p)
-        if self.typical_p < 1:
-            logits = self.filters.keep_typical_p(logits, self.typical_p)
+        logits = self.without_repeats(logits / params.temperature, history, params)
+        if 0 < params.top_k < logits.shape[-1]:
+            logits = self.keep_top_k(logits, params.top_k)
+        if 0 < params.top_p < 1:
+            logits = self.keep_top_p(logits, params.top_p)
+        if params.min_p > 0:
+            logits = self.keep_min_p(logits, params.min_p)
+        if params.typical_p < 1:
+            logits = self.keep_typical_p(logits, params.typical_p)
         return logits
 
-    def without_repeats(self, logits: Any, history: Any) -> Any:
+    def without_repeats(self, logits: Scores, history: Scores, params: SamplingParams) -> Scores:
         """Returns logits (…, vocab) after the two filters that look back."""
-        if self.repetition_penalty != 1:
-            logits = self.filters.penalise(logits, history, self.repetition_penalty)
-        if self.no_repeat_ngram_size:
-            logits = self.filters.remove_repeats(logits, history, self.no_repeat_ngram_size)
+        if params.repetition_penalty != 1:
+            logits = self.penalise(logits, history, params.repetition_penalty)
+        if params.no_repeat_ngram_size:
+            logits = self.remove_repeats(logits, history, params.no_repeat_ngram_size)
         return logits

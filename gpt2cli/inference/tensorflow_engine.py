@@ -1,101 +1,213 @@
-"""Prompts in, tokens out, one at a time: drawn or likeliest, with a window that slides."""
+"""TensorFlow's engine: for GPUs, and for CPUs without Numba.
+
+The rows of a batch are aligned at their ends: shorter ones are padded on the left. A slot is a
+place in the padded window; `first` is each row's first slot that holds a token.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
 
+from gpt2cli.arrays import Array, Logits, Tensor, Weights
 from gpt2cli.hparams import HParams
-from gpt2cli.inference.streams import Chosen, Row, newer_half
-from gpt2cli.inference.tensorflow_cache import SLOT_STEP, CachedModel
-from gpt2cli.inference.tensorflow_sampling import NO_TOKEN, Sampling
-from gpt2cli.network import xla_clusters
+from gpt2cli.inference import tensorflow_cache, tensorflow_sampling
+from gpt2cli.inference.engine import NO_TOKEN, Candidates, Chosen, Hidden, History, Row
+from gpt2cli.inference.sampling import SamplingParams
+from gpt2cli.inference.tensorflow_cache import Pair
+from gpt2cli.network import gpt2, low_precision, xla_clusters
+from gpt2cli.network.attention import Attend
+from gpt2cli.network.compiling import CompileMode, Compiler, best_compile_mode
+from gpt2cli.runtime import devices
+
+# Logits and other tensors → what the engine returns of them.
+Head = Callable[..., Tensor]
 
 
-class History:
-    """The tokens so far of each row, for the filters that look back.
-
-    They are aligned at their ends; the size is fixed, and one of few.
-    """
-
-    def __init__(
-        self, prompts: Sequence[Row], length: int, least: int, *, wanted: bool = True
-    ) -> None:
-        """Takes the prompts, how many tokens are to come, and the least size.
-
-        Unless it is wanted, it is empty.
-        """
-        longest = max(least, max(map(len, prompts)) + length)
-        size = -(-longest // SLOT_STEP) * SLOT_STEP if wanted else 0
-        self.tokens = np.full((len(prompts), size), NO_TOKEN, np.int32)
-        if wanted:
-            for row, prompt in zip(self.tokens, prompts, strict=True):
-                row[size - len(prompt) :] = prompt
-
-    def add(self, newest: Sequence[int], parents: Any = None) -> None:
-        """Adds a token to each row, after it has become a copy of the parent that is given."""
-        if parents is not None:
-            self.tokens = self.tokens[parents]
-        if self.tokens.shape[1]:
-            self.tokens[:, :-1] = self.tokens[:, 1:].copy()
-            self.tokens[:, -1] = newest
-
-    def tensor(self) -> Any:
-        """Returns it as int32 (batch, slots)."""
-        return tf.constant(self.tokens)
-
-
-class Decoder:
-    """Continues prompts token by token, each drawn or the likeliest.
+class TensorFlowEngine:
+    """The compiled prefill, step and heads over one model's weights, and their KV cache.
 
     Attributes:
-        model: the model over its cache.
+        hparams: the model's shape.
+        compiler: what compiles it; it says if XLA failed.
     """
 
-    def __init__(
-        self, weights: Mapping[str, Any], hparams: HParams, sampling: Sampling, *, xla: bool = True
-    ) -> None:
-        """Takes the model, how tokens are chosen, and whether XLA compiles it."""
-        self.model = CachedModel(weights, hparams, self._finish, xla=xla, apart=True)
-        self._n_ctx, self._sampling = hparams.n_ctx, sampling
+    fixed_rows = True
 
-    def tokens(
-        self, prompts: Sequence[Row], draws: Sequence[Iterator[float]], length: int
-    ) -> Iterator[Chosen]:
-        """Yields each row's next token, `length` times.
+    def __init__(self, weights: Weights, hparams: HParams, *, xla: bool = True) -> None:
+        """Takes the model, its matrices in any precision, and whether XLA compiles it."""
+        # Products in half precision are faster as TensorFlow's; those of few rows in float32 and
+        # int8 within one program, and a GPU is given a token's step as one launch.
+        split = low_precision.is_half(weights) and not devices.has_gpu()
+        mode = best_compile_mode(xla=xla, width=hparams.n_embd) if split else CompileMode.FULL
+        self.compiler = Compiler(xla=xla, mode=mode)
+        self.hparams, self._weights = hparams, weights
+        self._cache: list[Pair] = []
+        self._slots, self._history_slots = 0, 0
+        self._prefill, self._prefill_whole, self._step = (
+            self.compiler(graph)
+            for graph in (self._prefill_graph, self._prefill_whole_graph, self._step_graph)
+        )
+        self._heads: dict[tuple[object, ...], Callable[..., Tensor]] = {}
 
-        A row that has filled the window goes on from its newer half, which is computed anew.
+    def make_room(self, rows: int, longest: int, length: int) -> None:
+        """Makes a cache for rows of up to `longest` tokens and `length` more, unless one fits."""
+        slots = tensorflow_cache.slots_for(longest, length, self.hparams.n_ctx)
+        if not self._cache or self._rows != rows or self._slots < slots:
+            self._slots = slots
+            self._cache = tensorflow_cache.make_cache(self.hparams, rows, slots)
 
-        Args:
-            prompts: a row's tokens each, from 1 to n_ctx of them.
-            draws: each row's random numbers.
-            length: tokens to yield a row.
-        """
-        rows = [list(prompt) for prompt in prompts]
-        self.model.make_room(len(rows), max(map(len, rows)), length)
-        looks_back = self._sampling.looks_back
-        history = History(prompts, length, self.model.slots, wanted=looks_back)
-        for number in range(length):
-            uniform = tf.constant([next(row) for row in draws], tf.float32)
-            if number == 0 or max(map(len, rows)) > self._n_ctx:
-                rows = [newer_half(row, self._n_ctx) for row in rows]
-                found = self.model.prefill(rows, uniform, history.tensor())
-            else:
-                newest = [row[-1] for row in rows]
-                found = self.model.step(newest, uniform, history.tensor())
-            chosen = Chosen(found[0].numpy().tolist(), found[1].numpy().tolist())
-            for row, token in zip(rows, chosen.tokens, strict=True):
-                row.append(token)
-            history.add(chosen.tokens)
-            yield chosen
+    def prefill(self, rows: Sequence[Row]) -> Hidden:
+        """Takes whole rows in; returns (rows of the cache, embed), of each row's last token."""
+        return tf.repeat(self._take_in(rows, self._prefill), self._rows // len(rows), axis=0)
+
+    def hidden_states(self, rows: Sequence[Row]) -> list[Array]:
+        """Takes whole rows in as `prefill`; returns each row's (tokens, embed), float32."""
+        hidden = self._take_in(rows, self._prefill_whole).numpy()  # (rows, time, embed)
+        return [states[-len(row) :] for states, row in zip(hidden, rows, strict=True)]
+
+    def step(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> Hidden:
+        """Takes a token a row in; returns (rows, embed)."""
+        newest = tf.constant(tokens, tf.int32)[:, None]
+        come_from = None if parents is None else tf.constant(parents, tf.int32)
+        place = tf.constant(self._place)
+        self._place += 1
+        return self._step(newest, self._first, place, come_from, self._cache)
+
+    def logits(self, hidden: Hidden) -> Logits:
+        """(rows, embed) → (rows, vocab): the scores of the tokens that may follow."""
+        return np.asarray(self._head(tf.identity)(hidden))
+
+    def choose(
+        self, hidden: Hidden, params: SamplingParams, uniforms: Sequence[float], history: History
+    ) -> Chosen:
+        """Returns each row's next token: the likeliest, or drawn by a number from 0 up to 1."""
+        head = self._head(tensorflow_sampling.choose, params)
+        tokens, nats = head(hidden, tf.constant(uniforms, tf.float32), self._before(history))
+        return Chosen(tokens.numpy().tolist(), nats.numpy().tolist())
+
+    def likeliest(
+        self, hidden: Hidden, params: SamplingParams, count: int, history: History
+    ) -> Candidates:
+        """Returns each row's likeliest tokens that are no repeats."""
+        head = self._head(tensorflow_sampling.likeliest, params, count)
+        return as_candidates(head(hidden, self._before(history)))
+
+    def beam_candidates(
+        self,
+        hidden: Hidden,
+        params: SamplingParams,
+        count: int,
+        *,
+        totals: Array,
+        uniforms: Array,
+        history: History,
+    ) -> Candidates:
+        """Returns the best continuations of each prompt's beams."""
+        head = self._head(tensorflow_sampling.beam_candidates, params, count)
+        return as_candidates(head(hidden, totals, uniforms, self._before(history)))
 
     def pop_warnings(self) -> list[str]:
         """Returns a line for each thing that went otherwise than asked, once."""
-        return self.model.compiler.pop_warnings()
+        return self.compiler.pop_warnings()
 
-    def _finish(self, hidden: Any, _first: Any, _place: Any, uniform: Any, history: Any) -> Any:
-        choose = xla_clusters.cluster(self._sampling.choose)
-        return choose(self.model.logits(hidden[:, -1]), uniform, history)
+    @property
+    def _rows(self) -> int:
+        return int(self._cache[0][0].shape[0])
+
+    def _take_in(self, rows: Sequence[Row], prefill: Callable[..., Tensor]) -> Tensor:
+        """Fills the cache from whole rows, padded on the left; returns what the prefill does."""
+        place = tensorflow_cache.prompt_size(max(map(len, rows)), self.hparams.n_ctx)
+        first = tf.constant([place - len(row) for row in rows], tf.int32)
+        tokens = tf.constant([[0] * (place - len(row)) + list(row) for row in rows], tf.int32)
+        self._place, self._first = place, tf.repeat(first, self._rows // len(rows))
+        return prefill(tokens, first, self._cache)
+
+    def _head(self, head: Head, *settings: object) -> Callable[..., Tensor]:
+        """Returns what computes logits and a head of them in one program: (hidden, *tensors)."""
+        key = head, *settings
+        if key not in self._heads:
+
+            def graph(hidden: Tensor, *tensors: Tensor) -> Tensor:
+                compiled = xla_clusters.cluster(partial(head, *settings))
+                return compiled(gpt2.logits(self._weights, hidden), *tensors)
+
+            self._heads[key] = self.compiler(graph)
+        return self._heads[key]
+
+    def _before(self, history: History) -> Tensor:
+        """Returns a history as int32 (rows, slots); slots grow only, lest programs be many."""
+        missing = self._history_slots - history.tokens.shape[1]
+        self._history_slots = max(self._history_slots, history.tokens.shape[1])
+        if missing <= 0 or not history.tokens.shape[1]:
+            return tf.constant(history.tokens)
+        padding = [[0, 0], [missing, 0]]
+        return tf.constant(np.pad(history.tokens, padding, constant_values=NO_TOKEN))
+
+    def _prefill_graph(self, tokens: Tensor, first: Tensor, cache: list[Pair]) -> Tensor:
+        """Fills the cache from whole rows; returns (rows, embed), of the last tokens."""
+        return self._prefill_whole_graph(tokens, first, cache)[:, -1]
+
+    def _prefill_whole_graph(self, tokens: Tensor, first: Tensor, cache: list[Pair]) -> Tensor:
+        """Fills the cache from whole rows; returns (rows, time, embed).
+
+        Args:
+            tokens: int32 (rows, time), padded on the left.
+            first: int32 (rows,).
+            cache: of `rows` rows, or of a multiple of them.
+        """
+        positions = tf.maximum(tf.range(tokens.shape[1])[None, :] - first[:, None], 0)
+        return self._hidden(tokens, positions, partial(tensorflow_cache.fill, first=first), cache)
+
+    def _step_graph(
+        self, tokens: Tensor, first: Tensor, place: Tensor, parents: Tensor, cache: list[Pair]
+    ) -> Tensor:
+        """Adds one token a row to the cache; returns (rows, embed).
+
+        Args:
+            tokens: int32 (rows, 1).
+            first: int32 (rows,).
+            place: int32, the slot of the new tokens.
+            parents: int32 (rows,), the row that each row goes on from; None: its own.
+            cache: of `rows` rows.
+        """
+        one_program = self.compiler.xla and not xla_clusters.is_clustering()
+        extend = partial(
+            tensorflow_cache.extend,
+            first=first,
+            place=place,
+            parents=parents,
+            one_program=one_program,
+        )
+        return self._hidden(tokens, (place - first)[:, None], extend, cache)[:, -1]
+
+    def _hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        attention: Callable[[Pair], Attend],
+        cache: list[Pair],
+    ) -> Tensor:
+        """Returns the last hidden states, (rows, time, embed).
+
+        The block is a function of its weights and its part of the cache, so that it is traced
+        once and not once for each layer.
+        """
+
+        def block(x: Tensor, weights: Weights, pair: Pair) -> Tensor:
+            return gpt2.block(x, weights, self.hparams.n_head, attention(pair))
+
+        traced = tf.function(block, autograph=False)
+        x = gpt2.embed(self._weights, tokens, positions)  # (rows, time, embed)
+        for layer, pair in enumerate(cache):
+            x = traced(x, gpt2.block_weights(self._weights, layer), pair)
+        return gpt2.norm(x, self._weights, "model/ln_f")
+
+
+def as_candidates(found: Sequence[Tensor]) -> Candidates:
+    """Returns the tensors that a head has returned as candidates."""
+    tokens, scores, log_probabilities = (tensor.numpy() for tensor in found)
+    return Candidates(tokens=tokens, scores=scores, log_probabilities=log_probabilities)

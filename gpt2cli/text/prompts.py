@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gpt2cli import json_reader
-from gpt2cli.config.generate import PromptOptions
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.text import encodings, records
 from gpt2cli.text.encodings import normalized_line_ends
@@ -24,29 +23,42 @@ CONVERT = "Convert it: iconv -f {} -t utf-8"
 ESCAPED_BYTES = range(0xDC80, 0xDD00)
 
 
-def read_prompts(config: PromptOptions) -> list[str]:
+def read_prompts(
+    *,
+    prefixes: Sequence[str],
+    prefix_file: str | None,
+    prompts: str | None,
+    keep_line_ends: bool = False,
+) -> list[str]:
     """Returns every text to continue, in the order of the options; one that is empty for none.
+
+    Args:
+        prefixes: texts from the command line.
+        prefix_file: a file that holds one text; `-`: stdin.
+        prompts: a file of texts; `-`: stdin, which is also read if it is piped and nothing is
+            given.
+        keep_line_ends: whether carriage returns stay.
 
     Raises:
         MissingInputError: a file cannot be read.
         BadDataError: a line is not text, or not JSON with a prompt; says which.
         UsageError: stdin is named twice.
     """
-    if config.prefix_file in STDIN_NAMES and config.prompts in STDIN_NAMES:
+    if prefix_file in STDIN_NAMES and prompts in STDIN_NAMES:
         raise UsageError("--prefix-file - and --prompts - contradict each other; give one of them.")
-    check_prefixes(config.prefix)
-    found = list(config.prefix)
-    if config.prefix_file is not None:
-        found.append(whole(source_of(config.prefix_file)))
-    if config.prompts is not None:
-        source = source_of(config.prompts)
+    check_prefixes(prefixes)
+    found = list(prefixes)
+    if prefix_file is not None:
+        found.append(whole(source_of(prefix_file)))
+    if prompts is not None:
+        source = source_of(prompts)
         several = list(prompts_in(source))
         if not several:
             raise BadDataError(f"{source}: no prompts in there. Give one a line.")
         found += several
-    elif reads_stdin_unasked(config):
+    elif reads_stdin_unasked(prefixes, prefix_file):
         found += prompts_in(source_of(STDIN))
-    return [text if config.keep_line_ends else normalized_line_ends(text) for text in found] or [""]
+    return [text if keep_line_ends else normalized_line_ends(text) for text in found] or [""]
 
 
 def check_prefixes(prefixes: Sequence[str]) -> None:
@@ -69,9 +81,9 @@ def check_prefixes(prefixes: Sequence[str]) -> None:
             ) from error
 
 
-def reads_stdin_unasked(config: PromptOptions) -> bool:
+def reads_stdin_unasked(prefixes: Sequence[str], *files: str | None) -> bool:
     """Returns whether stdin is read because it is piped and no text is given."""
-    given = config.prefix or config.prefix_file is not None or config.prompts is not None
+    given = prefixes or any(file is not None for file in files)
     return not given and stdin_is_piped()
 
 

@@ -1,47 +1,55 @@
-"""GPT-2 for texts that grow on a CPU, without TensorFlow: each at a place of its own, no padding.
+"""The CPU's engine, without TensorFlow: each row has a place of its own, and no padding.
 
-A token multiplies each matrix by one row a text. That is bound by memory, and XLA's products reach
+A token multiplies each matrix by a row or a few. That is bound by memory, and XLA's products reach
 about half of its speed. Besides, TensorFlow need not be loaded, and nothing is traced.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
+from gpt2cli.arrays import Array, Logits
 from gpt2cli.hparams import HParams
-from gpt2cli.inference.cpu.ops import Arithmetic, Array
+from gpt2cli.inference.cpu import ops, sampling
+from gpt2cli.inference.engine import Candidates, Chosen, History, Row
+from gpt2cli.inference.sampling import SamplingParams
 
 EMBEDDING = "model/wte"
 
 
-class TextsModel:
-    """The weights of a model, and the keys and values of the texts that it has seen."""
+class CPUEngine:
+    """The weights of a model, and the KV cache of the rows that it has seen.
+
+    Attributes:
+        hparams: the model's shape.
+    """
+
+    fixed_rows = False
 
     def __init__(
-        self, weights: Iterable[tuple[str, Any]], hparams: HParams, arithmetic: Arithmetic
+        self, weights: Iterable[tuple[str, Array]], hparams: HParams, precision: str = "float32"
     ) -> None:
-        """Takes named weights, float32, the model's shape, and what multiplies."""
-        self._hparams, self._arithmetic = hparams, arithmetic
+        """Takes named weights, float32, and the precision in which matrices are stored."""
+        self.hparams = hparams
         self._matrices, self._vectors = {}, {}
         for name, array in weights:
             if name == EMBEDDING:
-                self._matrices[name] = arithmetic.matrix(array)
+                self._matrices[name] = ops.Matrix(array, precision)
             elif array.ndim == 3:
-                self._matrices[name] = arithmetic.matrix(array[0].T)
+                self._matrices[name] = ops.Matrix(array[0].T, precision)
             else:
                 # Compiled loops are made for arrays that may be written to.
                 self._vectors[name] = np.require(np.squeeze(array), np.float32, ["C", "W"])
+        # Keys and values of each layer, (rows, heads, slots, head).
         self._cache: list[tuple[Array, Array]] = []
-        self._seen = np.zeros(0, np.int64)
 
-    def open(self, count: int, length: int) -> None:
-        """Allocates the KV cache for `count` texts of up to `length` tokens each."""
-        sizes = self._hparams
-        slots = min(length, sizes.n_ctx)
-        shape = count, sizes.n_head, slots, sizes.n_embd // sizes.n_head
+    def make_room(self, rows: int, longest: int, length: int) -> None:
+        """Makes an empty cache for rows of up to `longest` tokens and `length` more."""
+        sizes = self.hparams
+        slots = min(longest + length, sizes.n_ctx)
+        shape = rows, sizes.n_head, slots, sizes.n_embd // sizes.n_head
         if not self._cache or self._cache[0][0].shape != shape:
             # What was there goes before its successor comes.
             self._cache = []
@@ -49,75 +57,152 @@ class TextsModel:
                 (np.empty(shape, np.float32), np.empty(shape, np.float32))
                 for _ in range(sizes.n_layer)
             ]
-        self._seen = np.zeros(count, np.int64)
+        # The tokens whose keys and values are in the cache, and how many each row has.
+        self._tokens, self._seen = np.zeros((rows, slots), np.int64), np.zeros(rows, np.int64)
 
-    # A model that has diverged must not cause warnings.
+    def prefill(self, rows: Sequence[Row]) -> Array:
+        """Takes whole rows in; returns (rows of the cache, embed), of each row's last token.
+
+        What the cache holds already is not computed again.
+        """
+        copies = len(self._seen) // len(rows)
+        filled: dict[tuple[int, ...], int] = {}
+        for number, row in enumerate(row for row in rows for _ in range(copies)):
+            before = tuple(row[:-1])
+            if np.array_equal(self._tokens[number, : self._seen[number]], before):
+                continue
+            if before in filled:
+                self._copy({number: filled[before]})
+            else:
+                self._fill(number, before, whole=False)
+            filled[before] = number
+        return self.step([row[-1] for row in rows for _ in range(copies)])
+
+    def hidden_states(self, rows: Sequence[Row]) -> list[Array]:
+        """Takes whole rows in as `prefill`; returns each row's (tokens, embed), float32."""
+        found, copies = [], len(self._seen) // len(rows)
+        for number, row in enumerate(rows):
+            found.append(self._fill(number * copies, row, whole=True))
+            same = range(number * copies + 1, (number + 1) * copies)
+            self._copy(dict.fromkeys(same, number * copies))
+        return found
+
+    # A model that has diverged is no cause for warnings.
     @np.errstate(all="ignore")
-    def begin(self, text: int, tokens: Sequence[int]) -> None:
-        """Begins a text anew, by its number, with as many tokens as there is room for, or none."""
-        self._seen[text] = len(tokens)
-        if not tokens:
-            return
-        x = self._embed(tokens, np.arange(len(tokens)))
-        for layer, pair in enumerate(self._cache):
-            mixed, keys, values = self._mixed(x, layer), pair[0][text], pair[1][text]
-            keep(mixed, keys, values)
-            # Of the last layer only keys and values are needed.
-            if layer < len(self._cache) - 1:
-                x = self._rest(x, self._arithmetic.attend_prompt(mixed, keys, values), layer)
-
-    def copy(self, source: int, text: int) -> None:
-        """Lets a text go on from where another is."""
-        end = self._seen[source]
-        for pair in self._cache:
-            for held in pair:
-                held[text, :, :end] = held[source, :, :end]
-        self._seen[text] = end
-
-    @np.errstate(all="ignore")
-    def step(self, tokens: Sequence[int]) -> Array:
-        """Goes on by a token each text; returns float32 (texts, vocab): what may follow."""
-        x = self._embed(tokens, self._seen)
+    def step(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> Array:
+        """Takes a token a row in; returns (rows, embed)."""
+        if parents is not None:
+            self._copy({row: parent for row, parent in enumerate(parents) if row != parent})
+        x = self._embed(tokens, self._seen)  # (rows, embed)
         for layer, pair in enumerate(self._cache):
             mixed = self._mixed(x, layer)
-            x = self._rest(x, self._arithmetic.attend_newest(mixed, *pair, self._seen), layer)
+            x = self._rest(x, ops.attend_newest(mixed, *pair, self._seen), layer)
+        self._tokens[range(len(tokens)), self._seen] = tokens
         self._seen += 1
-        return self._matrices[EMBEDDING].times(self._norm(x, "model/ln_f"))
+        return self._norm(x, "model/ln_f")
 
-    def _embed(self, tokens: Sequence[int], positions: Any) -> Array:
+    @np.errstate(all="ignore")
+    def logits(self, hidden: Array) -> Logits:
+        """(rows, embed) → (rows, vocab): the scores of the tokens that may follow."""
+        return self._matrices[EMBEDDING].times(hidden)
+
+    def choose(
+        self, hidden: Array, params: SamplingParams, uniforms: Sequence[float], history: History
+    ) -> Chosen:
+        """Returns each row's next token: the likeliest, or drawn by a number from 0 up to 1."""
+        return sampling.choose(params, self.logits(hidden), uniforms, history)
+
+    def likeliest(
+        self, hidden: Array, params: SamplingParams, count: int, history: History
+    ) -> Candidates:
+        """Returns each row's likeliest tokens that are no repeats."""
+        return sampling.likeliest(params, count, self.logits(hidden), history)
+
+    def beam_candidates(
+        self,
+        hidden: Array,
+        params: SamplingParams,
+        count: int,
+        *,
+        totals: Array,
+        uniforms: Array,
+        history: History,
+    ) -> Candidates:
+        """Returns the best continuations of each prompt's beams."""
+        logits = self.logits(hidden)
+        return sampling.beam_candidates(params, count, logits, totals, uniforms, history)
+
+    def pop_warnings(self) -> list[str]:
+        """Returns no lines: nothing can go otherwise than asked."""
+        return []
+
+    @np.errstate(all="ignore")
+    def _fill(self, number: int, tokens: Row, *, whole: bool) -> Array:
+        """Begins a row anew with tokens; returns their hidden states if wanted, (time, embed)."""
+        self._tokens[number, : len(tokens)], self._seen[number] = tokens, len(tokens)
+        x = self._embed(tokens, np.arange(len(tokens)))  # (time, embed)
+        for layer, pair in enumerate(self._cache if tokens else ()):
+            mixed, keys, values = self._mixed(x, layer), pair[0][number], pair[1][number]
+            keep(mixed, keys, values)
+            # Of the last layer only keys and values are needed.
+            if whole or layer < len(self._cache) - 1:
+                x = self._rest(x, ops.attend_prompt(mixed, keys, values), layer)
+        return self._norm(x, "model/ln_f") if whole else x
+
+    def _copy(self, parents: dict[int, int]) -> None:
+        """Makes rows copies of their parents, all at once; what they share is left as it is."""
+        tokens, seen = self._tokens.copy(), self._seen.copy()
+        moved = []
+        for row, parent in parents.items():
+            common = shared(tokens[row, : seen[row]], tokens[parent, : seen[parent]])
+            moved.append((row, parent, slice(common, seen[parent])))
+            self._tokens[row], self._seen[row] = tokens[parent], seen[parent]
+        for array in (array for pair in self._cache for array in pair):
+            new = [array[parent, :, part].copy() for _, parent, part in moved]
+            for (row, _, part), slots in zip(moved, new, strict=True):
+                array[row, :, part] = slots
+
+    def _embed(self, tokens: Row, positions: Array) -> Array:
         places = self._vectors["model/wpe"][positions]
         return np.asarray(self._matrices[EMBEDDING].rows(tokens) + places)
 
     def _mixed(self, x: Array, layer: int) -> Array:
-        """(time, embed) → (time, 3 * embed): queries, keys and values."""
+        """(rows, embed) → (rows, 3 * embed): queries, keys and values."""
         place = f"model/h{layer}/"
         return self._dense(self._norm(x, place + "ln_1"), place + "attn/c_attn")
 
     def _rest(self, x: Array, attended: Array, layer: int) -> Array:
-        """Returns what a layer makes of its input and of what this attends to; (time, embed)."""
+        """Returns a layer's output from its input and what attention found in it; (rows, embed)."""
         place = f"model/h{layer}/"
         x = x + self._dense(attended, place + "attn/c_proj")
-        wide = self._dense(self._norm(x, place + "ln_2"), place + "mlp/c_fc")
-        x += self._dense(self._arithmetic.gelu(wide), place + "mlp/c_proj")
+        expanded = self._dense(self._norm(x, place + "ln_2"), place + "mlp/c_fc")
+        x += self._dense(ops.gelu(expanded), place + "mlp/c_proj")
         return x
 
     def _dense(self, x: Array, name: str) -> Array:
-        """(time, width) → (time, columns)."""
+        """(rows, width) → (rows, columns)."""
         return self._matrices[f"{name}/w"].times(x, self._vectors[f"{name}/b"])
 
     def _norm(self, x: Array, name: str) -> Array:
         """Normalises the last axis to mean 0 and variance 1, then scales and shifts it."""
-        return self._arithmetic.norm(x, self._vectors[f"{name}/g"], self._vectors[f"{name}/b"])
+        return ops.norm(x, self._vectors[f"{name}/g"], self._vectors[f"{name}/b"])
 
 
 def keep(mixed: Array, keys: Array, values: Array) -> None:
-    """Begins a text's keys and values.
+    """Begins a row's keys and values.
 
     Args:
-        mixed: (time, 3 * embed), of a text from its beginning: queries, keys and values.
+        mixed: (time, 3 * embed), of a row from its beginning: queries, keys and values.
         keys: (heads, slots, head), which are set.
         values: like keys.
     """
     heads, _, head = keys.shape
     _, key, value = mixed.reshape(-1, 3, heads, head).transpose(1, 2, 0, 3)
     keys[:, : len(mixed)], values[:, : len(mixed)] = key, value
+
+
+def shared(left: Array, right: Array) -> int:
+    """Returns how many tokens two rows have in common from their beginning on."""
+    both = min(len(left), len(right))
+    differs = left[:both] != right[:both]
+    return int(differs.argmax()) if differs.any() else both

@@ -62,7 +62,7 @@ def power(x: Any) -> Any:
 
 
 @jit(parallel=True)
-def one_row(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
+def gemv(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
     """Multiplies a row by a matrix, at the speed at which memory gives it.
 
     Args:
@@ -80,7 +80,7 @@ def one_row(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
 
 
 @jit(parallel=True)
-def few_rows(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
+def skinny_gemm(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
     """Multiplies some dozens of rows by a matrix, which is read once.
 
     Args:

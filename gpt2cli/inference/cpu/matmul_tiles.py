@@ -1,6 +1,6 @@
 """A tile of a product: some rows by some columns, whose sums stay in registers; built for LLVM.
 
-LLVM makes such a loop of Numba's own too, but none that calls for memory on its way. Sums are taken
+LLVM makes such a loop of Numba's own too, but none that prefetches on its way. Sums are taken
 in the same order in tiles of every shape: a row has the same products by itself and among others.
 """
 
@@ -58,17 +58,21 @@ def of_shape(high: int, wide: int) -> Any:
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             left, right, into = (
-                Lying(context, builder, signature.args[number], arguments[number])
+                ArrayView(context, builder, signature.args[number], arguments[number])
                 for number in (0, 1, 4)
             )
             row, column = cgutils.unpack_tuple(builder, arguments[2])
             factors, shifts = (
-                Lying(context, builder, signature.args[3].dtype, array)
+                ArrayView(context, builder, signature.args[3].dtype, array)
                 for array in cgutils.unpack_tuple(builder, arguments[3])
             )
             # If one column at a time is fast enough, the hardware prefetches the next one.
-            ahead = called(builder, right, wide, (row, left.shape[0], high)) if wide > 1 else None
-            sums = added_up(builder, left.rows(row, high), right.rows(column, wide), ahead, right)
+            ahead = (
+                prefetch_plan(builder, right, wide, (row, left.shape[0], high)) if wide > 1 else None
+            )
+            sums = dot_products(
+                builder, left.rows(row, high), right.rows(column, wide), ahead, right
+            )
             for number, totals in enumerate(sums):
                 for place, total in enumerate(totals):
                     at = builder.add(column, PLACE(place))
@@ -83,7 +87,7 @@ def of_shape(high: int, wide: int) -> Any:
     return multiply
 
 
-class Lying:
+class ArrayView:
     """A Numba array as it is in memory, for code that is being built.
 
     Attributes:
@@ -111,8 +115,10 @@ class Lying:
         return [self.item(self._builder.add(first, PLACE(number))) for number in range(count)]
 
 
-def called(builder: Any, columns: Lying, wide: int, at: tuple[Any, Any, int]) -> tuple[Any, Any]:
-    """Builds which part of the next columns is called from memory while these are multiplied.
+def prefetch_plan(
+    builder: Any, columns: ArrayView, wide: int, at: tuple[Any, Any, int]
+) -> tuple[Any, Any]:
+    """Builds which part of the next columns is prefetched while these are multiplied.
 
     All rows that meet the same columns share in it evenly, so that memory is never idle and never
     waited for.
@@ -135,8 +141,12 @@ def called(builder: Any, columns: Lying, wide: int, at: tuple[Any, Any, int]) ->
     return count, builder.add(builder.mul(depth, PLACE(wide)), before)
 
 
-def added_up(
-    builder: Any, lefts: list[Any], rights: list[Any], ahead: tuple[Any, Any] | None, columns: Lying
+def dot_products(
+    builder: Any,
+    lefts: list[Any],
+    rights: list[Any],
+    ahead: tuple[Any, Any] | None,
+    columns: ArrayView,
 ) -> Any:
     """Builds the sums of the products of rows and columns.
 
@@ -164,7 +174,7 @@ def added_up(
                 product = builder.fmul(numbers, weights, flags=FUSED)
                 total = builder.fadd(builder.load(sums[row][number]), product, flags=FUSED)
                 builder.store(total, sums[row][number])
-    return [[lanes_together(builder, builder.load(each)) for each in line] for line in sums]
+    return [[horizontal_sum(builder, builder.load(each)) for each in line] for line in sums]
 
 
 def vector(builder: Any, begin: Any, place: Any) -> Any:
@@ -196,7 +206,7 @@ def prefetch(builder: Any, at: Any) -> None:
     builder.call(function, [address, *SOON])
 
 
-def lanes_together(builder: Any, value: Any) -> Any:
+def horizontal_sum(builder: Any, value: Any) -> Any:
     """Adds up the numbers of a vector: its halves, and theirs, until there is one."""
     lanes = value.type.count
     if lanes == 1:
@@ -208,7 +218,7 @@ def lanes_together(builder: Any, value: Any) -> Any:
         )
         for begin in (0, lanes // 2)
     ]
-    return lanes_together(builder, builder.fadd(*halves))
+    return horizontal_sum(builder, builder.fadd(*halves))
 
 
 # What a single row is made of, and as many products as registers hold.

@@ -1,137 +1,188 @@
-"""What GPT-2 computes with on a CPU: NumPy, whose BLAS reads weights at the speed of memory."""
+"""What GPT-2 computes with on a CPU: compiled loops for few rows, BLAS for many."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+from numba import from_dtype, types
 
-# Queries are taken in blocks of this size, each against the keys up to its end.
-QUERY_BLOCK = 256
+from gpt2cli.arrays import Array
+from gpt2cli.inference.cpu import attention_kernels, kernels, matmul_tiles
+from gpt2cli.network.rounding import quantize_rows, to_bfloat16_bits
+from gpt2cli.runtime import numba
+from gpt2cli.runtime.hardware import cores
+
 NORM_EPSILON = np.float32(1e-5)
-Array = np.ndarray[Any, np.dtype[np.float32]]
+# Products with more rows than this are bound by arithmetic: BLAS does them best.
+FEW_ROWS = 128
+# A shorter prompt is not worth another loop.
+LONG_PROMPT = 64
+# BLAS takes queries in blocks of this many, each against the keys up to its end.
+QUERY_BLOCK = 256
+# Rows that are this many bytes apart, or a multiple, push each other out of the first cache.
+SAME_PLACE = 4096
+
+# What weights are stored as, by precision.
+STORED: dict[str, Any] = {
+    "float32": np.float32,
+    "bfloat16": kernels.BFLOAT16_BITS,
+    "float16": kernels.FLOAT16_BITS,
+    "int8": np.int8,
+}
 
 
-class Matrix(Protocol):
-    """Weights (columns, width)."""
+class Matrix:
+    """Weights by their columns, stored in a precision.
+
+    Attributes:
+        precision: float32, bfloat16, float16 or int8.
+    """
+
+    def __init__(self, columns: Array, precision: str) -> None:
+        """Takes float32 (columns, width), and the precision in which they are stored."""
+        self.precision, self._width = precision, columns.shape[1]
+        self._scale = np.ones(len(columns), np.float32)
+        self._no_bias = np.zeros(len(columns), np.float32)
+        missing = -self._width % matmul_tiles.LANES
+        if missing:
+            columns = np.pad(columns, ((0, 0), (0, missing)))
+        # Compiled code knows arrays that may be written to; these are, but nobody does.
+        columns = np.require(columns, np.float32, ["C", "W"])
+        if precision == "int8":
+            self._stored, self._scale = quantize_rows(columns)
+        elif precision == "float16":
+            self._stored = columns.astype(np.float16).view(STORED[precision])
+        elif precision == "bfloat16":
+            self._stored = to_bfloat16_bits(columns)
+        else:
+            self._stored = columns
 
     def times(self, x: Array, bias: Array | None = None) -> Array:
-        """(many, width) → (many, columns)."""
-        ...
-
-    def rows(self, places: Sequence[int]) -> Array:
-        """Returns float32 (places, width): what stands there."""
-        ...
-
-
-class PlainMatrix:
-    """Weights in float32 for BLAS."""
-
-    def __init__(self, rows: Array) -> None:
-        """Takes (columns, width)."""
-        columns, width = rows.shape
-        # A matrix that widens is read faster as it is in the checkpoint.
-        self._rows = np.ascontiguousarray(rows) if width > columns else rows
-
-    def times(self, x: Array, bias: Array | None = None) -> Array:
-        """(many, width) → (many, columns)."""
-        found = x @ self._rows.T
-        if bias is not None:
+        """(rows, width) → (rows, columns)."""
+        bias = self._no_bias if bias is None else bias
+        if len(x) > FEW_ROWS or len(self._stored) < matmul_tiles.TILE_COLUMNS:
+            found = x @ self._dequantized(slice(None)).T
             found += bias
-        return np.asarray(found)
+            return np.asarray(found)
+        rows = self._padded(x)
+        found = np.empty((len(rows), len(self._stored)), np.float32)
+        multiply = kernels.gemv if len(x) == 1 else kernels.skinny_gemm
+        multiply(rows, self._stored, self._scale, bias, found)
+        return found[: len(x)]
 
     def rows(self, places: Sequence[int]) -> Array:
-        """Returns float32 (places, width): what stands there."""
-        return self._rows[list(places)]
+        """Returns float32 (places, width): the rows at some places."""
+        return self._dequantized(list(places))
+
+    def _padded(self, x: Array) -> Array:
+        """Returns rows as compiled loops need them: whole tiles, as wide as what is stored."""
+        many, width = x.shape
+        missing = -many % matmul_tiles.TILE_ROWS if many > 1 else 0
+        crowded = many > 1 and x.strides[0] % SAME_PLACE == 0
+        if not missing and not crowded and width == self._stored.shape[1]:
+            return x
+        rows = np.zeros((many + missing, self._stored.shape[1] + matmul_tiles.LANES), np.float32)
+        rows[:many, :width] = x
+        return rows
+
+    def _dequantized(self, places: Any) -> Array:
+        """Returns the rows at some places as float32."""
+        stored = self._stored[places, : self._width]
+        if self.precision == "int8":
+            return np.asarray(stored * self._scale[places][:, None])
+        if self.precision == "float16":
+            return np.asarray(stored.view(np.float16).astype(np.float32))
+        if self.precision == "bfloat16":
+            return np.asarray((stored.astype(np.uint32) << 16).view(np.float32))
+        return np.asarray(stored)
 
 
-class Arithmetic:
-    """GPT-2's arithmetic in NumPy, float32."""
+def prepare(precision: str, *, many_rows: bool) -> None:
+    """Starts the threads that share the work, and begins to compile the loops that it needs.
 
-    def prepare(self, *, few: bool) -> None:
-        """Begins to make ready what is needed: nothing.
+    Args:
+        precision: in which weights are stored.
+        many_rows: whether more than one row at a time is multiplied.
+    """
+    kernels.wake(np.empty(cores(), np.int64))
+    weights, counts = from_dtype(np.dtype(STORED[precision]))[:, ::1], types.int64[::1]
+    vector, rows = types.float32[::1], types.float32[:, ::1]
+    cache = types.float32[:, :, :, ::1]
+    products = [kernels.gemv, *([kernels.skinny_gemm] if many_rows else [])]
+    loops = [
+        (kernels.norm, (rows, vector, vector, types.float32, rows)),
+        *((loop, (rows, weights, vector, vector, rows)) for loop in products),
+        (attention_kernels.attend_newest, (rows, cache, cache, counts, rows)),
+        (kernels.gelu, (rows,)),
+    ]
+    numba.compile_ahead(loops)
 
-        Args:
-            few: whether more than one row at a time is multiplied.
-        """
 
-    def matrix(self, rows: Array) -> Matrix:
-        """Returns weights (columns, width) as they are read fastest."""
-        return PlainMatrix(rows)
+def norm(x: Array, gain: Array, bias: Array) -> Array:
+    """(rows, embed) → (rows, embed) of mean 0 and variance 1, scaled and shifted."""
+    found = np.empty_like(x)
+    kernels.norm(x, gain, bias, NORM_EPSILON, found)
+    return found
 
-    def norm(self, x: Array, gain: Array, bias: Array) -> Array:
-        """(many, embed) → (many, embed) of mean 0 and variance 1, scaled and shifted."""
-        centred = x - x.mean(axis=-1, keepdims=True)
-        variance = np.square(centred).mean(axis=-1, keepdims=True)
-        return np.asarray(centred / np.sqrt(variance + NORM_EPSILON) * gain + bias)
 
-    def gelu(self, x: Array) -> Array:
-        """The tanh approximation of GELU, as gpt2.gelu."""
-        inner = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x)))
-        return np.asarray(0.5 * x * (1 + inner))
+def gelu(x: Array) -> Array:
+    """The tanh approximation of GELU, as gpt2.gelu; x is overwritten."""
+    kernels.gelu(x)
+    return x
 
-    def attend_prompt(self, mixed: Array, keys: Array, values: Array) -> Array:
-        """Lets each position of a prompt attend to those before it and to itself.
 
-        Args:
-            mixed: (time, 3 * embed): queries, keys and values.
-            keys: (heads, slots, head), of the prompt, set already.
-            values: like keys.
+def attend_newest(mixed: Array, keys: Array, values: Array, seen: Array) -> Array:
+    """Adds each row's newest position to its keys and values, and attends to all of them.
 
-        Returns:
-            (time, embed).
-        """
-        heads, _, head = keys.shape
-        time, embed = len(mixed), heads * head
-        query = mixed[:, :embed].reshape(time, heads, head).transpose(1, 0, 2)
-        query = query / np.float32(math.sqrt(head))  # (heads, time, head)
-        found = [
-            self.attend(query[:, start : start + QUERY_BLOCK], keys, values, start)
-            for start in range(0, time, QUERY_BLOCK)
-        ]
-        whole = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
-        return whole.transpose(1, 0, 2).reshape(time, embed)
+    Args:
+        mixed: (rows, 3 * embed): queries, keys and values of the newest positions.
+        keys: (rows, heads, slots, head).
+        values: like keys.
+        seen: int64 (rows,), how many positions each row has already.
 
-    def attend(self, query: Array, keys: Array, values: Array, first: int) -> Array:
-        """Returns the values that scaled queries attend to, of a text's positions from `first` on.
+    Returns:
+        (rows, embed).
+    """
+    found = np.empty((len(mixed), mixed.shape[1] // 3), np.float32)
+    attention_kernels.attend_newest(mixed, keys, values, seen, found)
+    return found
 
-        Args:
-            query: (heads, block, head).
-            keys: (heads, at least first + block, head), of the text from its beginning.
-            values: like keys.
-            first: the position of the first query.
 
-        Returns:
-            (heads, block, head).
-        """
-        block = query.shape[1]
-        end = first + block
-        scores = query @ keys[:, :end].transpose(0, 2, 1)  # (heads, block, end)
-        if block > 1:
-            scores[:, :, first:] += np.triu(np.full((block, block), -np.inf, np.float32), 1)
+def attend_prompt(mixed: Array, keys: Array, values: Array) -> Array:
+    """Lets each position of a prompt attend to those before it and to itself.
+
+    Args:
+        mixed: (time, 3 * embed): queries, keys and values.
+        keys: (heads, slots, head), of the prompt, set already.
+        values: like keys.
+
+    Returns:
+        (time, embed).
+    """
+    if len(mixed) < LONG_PROMPT or keys.shape[-1] < matmul_tiles.TILE_COLUMNS:
+        return attend_by_blas(mixed, keys, values)
+    found = np.empty((len(mixed), mixed.shape[1] // 3), np.float32)
+    attention_kernels.attend_prompt(mixed, keys, values, found)
+    return found
+
+
+def attend_by_blas(mixed: Array, keys: Array, values: Array) -> Array:
+    """Computes what `attend_prompt` does by NumPy; the arguments are the same."""
+    heads, _, head = keys.shape
+    time, embed = len(mixed), heads * head
+    query = mixed[:, :embed].reshape(time, heads, head).transpose(1, 0, 2)
+    query = query / np.float32(math.sqrt(head))  # (heads, time, head)
+    found = np.empty((heads, time, head), mixed.dtype)
+    for start in range(0, time, QUERY_BLOCK):
+        end = min(start + QUERY_BLOCK, time)
+        scores = query[:, start:end] @ keys[:, :end].transpose(0, 2, 1)  # (heads, block, end)
+        later = np.full(2 * [end - start], -np.inf, np.float32)
+        scores[:, :, start:] += np.triu(later, 1)
         scores -= scores.max(axis=-1, keepdims=True)
-        shares = np.exp(scores, out=scores)
-        shares /= shares.sum(axis=-1, keepdims=True)
-        return np.asarray(shares @ values[:, :end])
-
-    def attend_newest(self, mixed: Array, keys: Array, values: Array, seen: Any) -> Array:
-        """Adds each text's newest position to its keys and values, and attends to all of them.
-
-        Args:
-            mixed: (texts, 3 * embed): queries, keys and values of the newest positions.
-            keys: (texts, heads, slots, head).
-            values: like keys.
-            seen: int64 (texts,), how many positions each text has already.
-
-        Returns:
-            (texts, embed).
-        """
-        texts, heads, _, head = keys.shape
-        found = np.empty((texts, heads, 1, head), np.float32)
-        for text, (new, at) in enumerate(zip(mixed, seen, strict=True)):
-            query, keys[text, :, at], values[text, :, at] = new.reshape(3, heads, head)
-            query = query[:, None] / np.float32(math.sqrt(head))  # (heads, 1, head)
-            found[text] = self.attend(query, keys[text], values[text], at)
-        return found.reshape(texts, heads * head)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=-1, keepdims=True)
+        found[:, start:end] = scores @ values[:, :end]
+    return found.transpose(1, 0, 2).reshape(time, embed)

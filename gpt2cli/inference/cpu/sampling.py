@@ -1,53 +1,134 @@
-"""The filters of tensorflow_sampling.py in NumPy for one row: what one text on a CPU needs."""
+"""The filters of tensorflow_sampling.py in NumPy, for one row; and what rows of logits choose."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 import numpy as np
 
-from gpt2cli.inference.sampling import Choices
-
-Logits = np.ndarray[Any, np.dtype[np.float32]]
+from gpt2cli.arrays import Array, Logits
+from gpt2cli.inference.engine import Candidates, Chosen, History
+from gpt2cli.inference.sampling import Filters, SamplingParams
 
 REMOVED = np.float32("-inf")
-# This number of the likeliest tokens is sorted first; all of them only where these do not suffice.
+# This many of the likeliest tokens are sorted first; all of them only if these do not suffice.
 FEW = 1024
-# This number of shares is added up before any of them is looked at.
+# This many probabilities are added up before any of them is looked at.
 SUMMED = 256
 
 
-class RowSampling(Choices):
-    """How the next token of one row is chosen."""
+@np.errstate(all="ignore")
+def choose(
+    params: SamplingParams, logits: Logits, uniforms: Sequence[float], history: History
+) -> Chosen:
+    """Returns each row's next token, and its log-probability as the model sees it.
 
-    filters: ClassVar[Any] = sys.modules[__name__]
+    Args:
+        params: how they are chosen.
+        logits: float32 (rows, vocab).
+        uniforms: a random number from 0 up to 1 for each row.
+        history: the tokens before.
+    """
+    rows = [(row, history.row(number)) for number, row in enumerate(logits)]
+    if params.temperature == 0:
+        tokens = [int(FILTERS.without_repeats(*row, params).argmax()) for row in rows]
+    elif len(rows) == 1:
+        # NumPy draws one as fast, uncompiled.
+        tokens = [draw(softmax(FILTERS.filtered(*rows[0], params)), uniforms[0])]
+    else:
+        tokens = draw_rows(np.stack([FILTERS.filtered(*row, params) for row in rows]), uniforms)
+    return Chosen(tokens, nats_of(logits, tokens))
 
-    def choose_all(
-        self, logits: Logits, uniforms: Sequence[float], histories: Sequence[Sequence[int]]
-    ) -> tuple[list[int], list[float]]:
-        """Returns each row's next token, and its log-probability; logits are (rows, vocab)."""
-        chosen = list(map(self.choose, logits, uniforms, histories))
-        return [token for token, _ in chosen], [nats for _, nats in chosen]
 
-    @np.errstate(all="ignore")
-    def choose(self, logits: Logits, uniform: float, history: Sequence[int]) -> tuple[int, float]:
-        """Returns the next token, and its log-probability as the model sees it.
+def draw_rows(filtered: Logits, uniforms: Sequence[float]) -> list[int]:
+    """Returns a token drawn from each row of logits, (rows, vocab), which are overwritten."""
+    from gpt2cli.inference.cpu import sampling_kernels
 
-        Args:
-            logits: float32 (vocab,).
-            uniform: a random number from 0 up to 1.
-            history: the tokens before.
+    tokens = np.empty(len(filtered), np.int64)
+    sampling_kernels.draw_all(filtered, np.asarray(uniforms, np.float64), tokens)
+    return [int(token) for token in tokens]
 
-        Returns:
-            The token, and nats: those of the logits, without filters.
-        """
-        if self.temperature == 0:
-            chosen = int(self.without_repeats(logits, history).argmax())
+
+def nats_of(logits: Logits, tokens: Sequence[int]) -> list[float]:
+    """Returns the log-probability of each row's token under logits (rows, vocab), in nats."""
+    if len(tokens) == 1:
+        return [log_probability(logits[0], tokens[0])]
+    from gpt2cli.inference.cpu import sampling_kernels
+
+    nats = np.empty(len(tokens))
+    sampling_kernels.take_nats(logits, np.asarray(tokens, np.int64), nats)
+    return [float(value) for value in nats]
+
+
+@np.errstate(all="ignore")
+def likeliest(params: SamplingParams, count: int, logits: Logits, history: History) -> Candidates:
+    """Returns each row's likeliest tokens that are no repeats, from logits (rows, vocab)."""
+    found = []
+    for number, row in enumerate(logits):
+        left = softmax(FILTERS.without_repeats(row, history.row(number), params))
+        tokens = highest(left, count)
+        found.append((tokens, left[tokens], log_softmax(row)[tokens]))
+    return as_candidates(found)
+
+
+@np.errstate(all="ignore")
+def beam_candidates(
+    params: SamplingParams,
+    count: int,
+    logits: Logits,
+    totals: Array,
+    uniforms: Array,
+    history: History,
+) -> Candidates:
+    """Returns the best continuations of each prompt's beams; see `Engine.beam_candidates`."""
+    look = FILTERS.filtered if uniforms.size else FILTERS.without_repeats
+    own = np.stack([log_softmax(row) for row in logits])  # (prompts * beams, vocab)
+    sums = np.stack([look(row, history.row(n), params) for n, row in enumerate(own)])
+    sums += totals.reshape(-1, 1)
+    found = []
+    prompts = zip(
+        sums.reshape(len(totals), -1), own.reshape(len(totals), -1), uniforms, strict=True
+    )
+    for scores, nats, numbers in prompts:  # (beams * vocab,), (beams * vocab,), (count,)
+        if numbers.size:
+            best, places = draw_several(scores, numbers)
         else:
-            chosen = draw(softmax(self.filtered(logits, history)), uniform)
-        return chosen, log_probability(logits, chosen)
+            places = highest(scores, min(count, scores.size))
+            best = scores[places]
+        found.append((places, best, nats[places]))
+    return as_candidates(found)
+
+
+def draw_several(scores: Logits, uniforms: Array) -> tuple[Array, Array]:
+    """Draws columns one after the other, none of them twice.
+
+    Args:
+        scores: float32 (columns,), log-probabilities but for a sum.
+        uniforms: float32 (count,), from 0 up to 1.
+
+    Returns:
+        The scores of the drawn, best first, -inf if nothing was left to draw; and their columns.
+    """
+    probabilities = softmax(scores)
+    places, best = [], []
+    for uniform in uniforms:
+        places.append(draw(probabilities, float(uniform)))
+        best.append(scores[places[-1]] if probabilities[places[-1]] > 0 else REMOVED)
+        probabilities[places[-1]] = 0
+    order = np.argsort(-np.array(best), kind="stable")
+    return np.array(best)[order], np.array(places)[order]
+
+
+def highest(scores: Array, count: int) -> Array:
+    """Returns the places of the highest scores (columns,), best first, the first of equals."""
+    best = np.sort(np.argpartition(-scores, count - 1)[:count])
+    return best[np.argsort(-scores[best], kind="stable")]
+
+
+def as_candidates(rows: Sequence[tuple[Array, Array, Array]]) -> Candidates:
+    """Returns rows of tokens, scores and log-probabilities as candidates."""
+    tokens, scores, log_probabilities = (np.stack(parts) for parts in zip(*rows, strict=True))
+    return Candidates(tokens=tokens, scores=scores, log_probabilities=log_probabilities)
 
 
 def softmax(logits: Logits) -> Logits:
@@ -68,22 +149,22 @@ def log_probability(logits: Logits, token: int) -> float:
     return float(logits[token] - most - np.log(np.exp(logits - most).sum()))
 
 
-def penalise(logits: Logits, history: Sequence[int], penalty: float) -> Logits:
+def penalise(logits: Logits, history: Array, penalty: float) -> Logits:
     """(vocab,) → the same; tokens of the history are less likely, the rest as before."""
-    lower, seen = logits.copy(), np.unique(np.asarray(history, np.int64))
+    lower, seen = logits.copy(), np.unique(history)
     lower[seen] = np.where(lower[seen] < 0, lower[seen] * penalty, lower[seen] / penalty)
     return lower
 
 
-def remove_repeats(logits: Logits, history: Sequence[int], size: int) -> Logits:
+def remove_repeats(logits: Logits, history: Array, size: int) -> Logits:
     """(vocab,) → the same; tokens that would end a run of `size` seen before are removed.
 
     If none would be left, all are.
     """
     if len(history) < size:
         return logits
-    runs = np.lib.stride_tricks.sliding_window_view(np.asarray(history), size)  # (starts, size)
-    newest = np.asarray(history[len(history) - size + 1 :])  # (size - 1,)
+    runs = np.lib.stride_tricks.sliding_window_view(history, size)  # (starts, size)
+    newest = history[len(history) - size + 1 :]  # (size - 1,)
     left = logits.copy()
     left[runs[(runs[:, :-1] == newest).all(axis=1), -1]] = REMOVED
     return left if (left > REMOVED).any() else logits
@@ -96,57 +177,67 @@ def keep_top_k(logits: Logits, k: int) -> Logits:
 
 def keep_top_p(logits: Logits, p: float) -> Logits:
     """(vocab,) → the same; the fewest likeliest tokens that reach p are left, and at least one."""
-    return np.where(reaching(logits, softmax(logits), p), logits, REMOVED)
+    return np.where(nucleus_mask(logits, softmax(logits), p), logits, REMOVED)
 
 
 def keep_min_p(logits: Logits, p: float) -> Logits:
-    """(vocab,) → the same; what has less than p of the likeliest's share is removed."""
-    shares = softmax(logits)
-    return np.where(shares >= p * shares.max(), logits, REMOVED)
+    """(vocab,) → the same; what has less than p of the likeliest's probability is removed."""
+    probabilities = softmax(logits)
+    return np.where(probabilities >= p * probabilities.max(), logits, REMOVED)
 
 
 def keep_typical_p(logits: Logits, p: float) -> Logits:
-    """(vocab,) → the same; the tokens nearest to the expected surprise that reach p are left."""
-    shares, surprise = softmax(logits), -log_softmax(logits)
-    expected = (shares[shares > 0] * surprise[shares > 0]).sum()
-    return np.where(reaching(-np.abs(surprise - expected), shares, p), logits, REMOVED)
+    """(vocab,) → the same; leaves the tokens nearest to the expected surprise that reach p."""
+    probabilities, surprise = softmax(logits), -log_softmax(logits)
+    expected = (probabilities[probabilities > 0] * surprise[probabilities > 0]).sum()
+    return np.where(nucleus_mask(-np.abs(surprise - expected), probabilities, p), logits, REMOVED)
 
 
-def reaching(ranks: Logits, shares: Logits, p: float) -> Any:
-    """Returns which are the fewest of highest rank whose shares together reach p; bool (vocab,).
+def nucleus_mask(ranks: Logits, probabilities: Logits, p: float) -> Array:
+    """Returns which tokens are the fewest of highest rank that together reach p; bool (vocab,).
 
     Args:
         ranks: float32 (vocab,).
-        shares: float32 (vocab,), not negative.
+        probabilities: float32 (vocab,), not negative.
         p: above 0, and no more than their sum.
     """
     for count in (min(FEW, ranks.size), ranks.size):
         best = np.argpartition(ranks, -count)[-count:]
         order = best[np.argsort(-ranks[best])]  # (count,)
-        sums = np.cumsum(shares[order], dtype=np.float64)
+        sums = np.cumsum(probabilities[order], dtype=np.float64)
         if sums[-1] >= p:
             return ranks >= ranks[order[np.searchsorted(sums, p)]]
     return np.ones(ranks.shape, bool)
 
 
-def draw(shares: Logits, uniform: float) -> int:
-    """Returns the token in whose stretch of the cumulative sum of shares (vocab,) a number falls.
+def draw(probabilities: Logits, uniform: float) -> int:
+    """Returns the token in whose stretch of the sum of probabilities (vocab,) a number falls.
 
-    Its share is not 0. The sum is known after every SUMMED shares first, then between two of them.
+    Its own is not 0. The sum is known after every `SUMMED` of them first, then in between.
     """
-    starts = np.arange(0, shares.size, SUMMED)
-    ends = np.cumsum(np.add.reduceat(shares, starts, dtype=np.float64))
+    starts = np.arange(0, probabilities.size, SUMMED)
+    ends = np.cumsum(np.add.reduceat(probabilities, starts, dtype=np.float64))
     aim = uniform * ends[-1]
     place = first_beyond(ends, aim)
-    some = shares[starts[place] : starts[place] + SUMMED]
+    some = probabilities[starts[place] : starts[place] + SUMMED]
     before = ends[place - 1] if place else 0.0
     return int(starts[place]) + first_beyond(np.cumsum(some, dtype=np.float64), aim - before)
 
 
-def first_beyond(ends: Any, aim: float) -> int:
+def first_beyond(ends: Array, aim: float) -> int:
     """Returns which of cumulative sums is the first beyond an aim.
 
     Rounding may leave the aim beyond all: then it is the first that is as high as the last.
     """
     last = np.searchsorted(ends, ends[-1])
     return int(min(np.searchsorted(ends, aim, side="right"), last))
+
+
+FILTERS: Filters[Array] = Filters(
+    penalise=penalise,
+    remove_repeats=remove_repeats,
+    keep_top_k=keep_top_k,
+    keep_top_p=keep_top_p,
+    keep_min_p=keep_min_p,
+    keep_typical_p=keep_typical_p,
+)

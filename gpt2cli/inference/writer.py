@@ -1,0 +1,106 @@
+"""Lets the samples of a batch grow on an engine: token by token, or found by a search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from gpt2cli.inference import beam_search, contrastive_search, decode
+from gpt2cli.inference.beam_search import BeamParams, Group
+from gpt2cli.inference.decode import random_stream
+from gpt2cli.inference.engine import Chosen, Engine
+from gpt2cli.inference.samples import Sample
+from gpt2cli.inference.sampling import SamplingParams
+from gpt2cli.text.tokenizer import Tokenizer
+
+
+class Writer:
+    """Continues prompts in one way, batch after batch."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        *,
+        params: SamplingParams,
+        beams: BeamParams | None = None,
+        alpha: float = 0.0,
+    ) -> None:
+        """Takes how tokens are chosen: one by one, by beams, or by contrastive search.
+
+        Args:
+            engine: computes them.
+            tokenizer: shows a stop text in a beam.
+            params: which tokens are left to choose from.
+            beams: how they are followed, if they are.
+            alpha: contrastive search's weight of likeness; 0: no such search.
+        """
+        self._engine, self._tokenizer = engine, tokenizer
+        self._params, self._beams, self._alpha = params, beams, alpha
+        self._width, self._missing = 0, 0
+
+    def grow(self, samples: Sequence[Sample]) -> Iterator[None]:
+        """Lets all samples grow to their ends; yields after each token.
+
+        With beams they are the best texts of each prompt, best first; a prompt's stand together.
+        """
+        if self._beams:
+            yield from self._search(samples, self._beams)
+            return
+        for chosen in self._tokens(self._full(samples)):
+            # Those that only fill the batch come last.
+            for sample, *token in zip(samples, chosen.tokens, chosen.log_probabilities):  # noqa: B905
+                sample.add(*token)
+            yield
+            if all(sample.new.done for sample in samples):
+                return
+
+    def pop_warnings(self) -> list[str]:
+        """Returns a line for each thing that went otherwise than asked, once."""
+        missing, self._missing = self._missing, 0
+        few = [f"The filters leave too few texts: {missing} repeat the best one."]
+        return self._engine.pop_warnings() + (few if missing else [])
+
+    def _tokens(self, samples: Sequence[Sample]) -> Iterator[Chosen]:
+        prompts = [sample.prompt.tokens for sample in samples]
+        length = max(sample.prompt.length for sample in samples)
+        if self._alpha:
+            return contrastive_search.contrastive_tokens(
+                self._engine, self._params, alpha=self._alpha, prompts=prompts, length=length
+            )
+        streams = [stream_of(sample) for sample in samples]
+        return decode.tokens(self._engine, self._params, prompts, streams, length)
+
+    def _search(self, samples: Sequence[Sample], beams: BeamParams) -> Iterator[None]:
+        count = sum(sample.prompt is samples[0].prompt for sample in samples)
+        firsts = self._full(samples[::count])
+        groups = [
+            Group(beams, one.prompt.length, partial(one.prompt.ends, tokenizer=self._tokenizer))
+            for one in firsts
+        ]
+        yield from beam_search.search(
+            self._engine,
+            self._params,
+            prompts=[one.prompt.tokens for one in firsts],
+            streams=[stream_of(one) for one in firsts],
+            groups=groups,
+        )
+        for place, sample in enumerate(samples):
+            found = groups[place // count].best(count)
+            # If there are fewer texts than samples, the best one fills the others.
+            self._missing += place % count >= len(found)
+            beam = found[place % count] if place % count < len(found) else found[0]
+            for token in zip(beam.tokens, beam.log_probabilities, strict=True):
+                sample.add(*token)
+            sample.new.finish()
+
+    def _full(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Returns samples, the last repeated up to the width for which the engine is compiled."""
+        if self._engine.fixed_rows:
+            self._width = self._width or len(samples)
+        return [*samples, *[samples[-1]] * (self._width - len(samples))]
+
+
+def stream_of(sample: Sample) -> Iterator[float]:
+    """Returns a sample's random numbers."""
+    return random_stream(sample.prompt.seed, sample.prompt.number, sample.number)
