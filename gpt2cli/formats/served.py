@@ -20,7 +20,8 @@ REAL = tf.TensorSpec([], tf.float32)
 # Temperature, top-k and top-p.
 Limits = tuple[Tensor, Tensor, Tensor]
 # Keys and values of each layer, (batch, heads, slots, head).
-Cache = list[tuple[Tensor, Tensor]]
+Pair = tuple[Tensor, Tensor]
+Cache = list[Pair]
 
 
 class Served(tf.Module):  # type: ignore[misc]
@@ -142,14 +143,16 @@ class Served(tf.Module):  # type: ignore[misc]
         padded = [(tf.pad(key, room), tf.pad(value, room)) for key, value in cache]
         return gpt2.logits(self._known(), hidden[:, -1]), padded
 
-    def _step(self, chosen: Tensor, first: Tensor, place: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+    def _step(
+        self, chosen: Tensor, first: Tensor, place: Tensor, cache: Cache
+    ) -> tuple[Tensor, Cache]:
         """Returns the logits of the next token, and the cache with one more slot filled."""
         slots = tf.range(tf.shape(cache[0][0])[2])
         seen = (slots[None, :] >= first[:, None]) & (slots[None, :] <= place)  # (batch, slots)
         here = (slots == place)[:, None]  # (slots, 1)
         new: Cache = []
 
-        def recall(pair: tuple[Tensor, Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        def recall(pair: Pair, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             key, value = tf.where(here, key, pair[0]), tf.where(here, value, pair[1])
             return self._keep(query, key, value, seen=seen[:, None, None], cache=new)
 

@@ -38,9 +38,9 @@ def contrastive_tokens(
         if number == 0 or max(map(len, rows)) >= sizes.n_ctx:
             rows, parents = [newer_half(row, sizes.n_ctx, 1) for row in rows], None
             states = engine.hidden_states(rows)
-            for kept, row in zip(context, states, strict=True):
-                kept[: len(row)] = direction(row)
-            newest = np.stack([row[-1] for row in states])  # (rows, embed)
+            for kept, own in zip(context, states, strict=True):
+                kept[: len(own)] = direction(own)
+            newest = np.stack([own[-1] for own in states])  # (rows, embed)
         found = engine.likeliest(newest, params, count, history)
         hidden = np.asarray(engine.step(found.tokens.ravel().tolist(), parents))
         own = hidden.reshape(len(rows), count, -1)  # (rows, candidates, embed)

@@ -77,7 +77,7 @@ class History:
     def row(self, number: int) -> Array:
         """Returns a row's tokens, int32 (tokens,)."""
         row = self.tokens[number]
-        return row[row != NO_TOKEN]
+        return np.asarray(row[row != NO_TOKEN])
 
 
 class Engine(Protocol):

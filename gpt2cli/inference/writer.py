@@ -49,8 +49,8 @@ class Writer:
             return
         for chosen in self._tokens(self._full(samples)):
             # Those that only fill the batch come last.
-            for sample, *token in zip(samples, chosen.tokens, chosen.log_probabilities):  # noqa: B905
-                sample.add(*token)
+            for place, sample in enumerate(samples):
+                sample.add(chosen.tokens[place], chosen.log_probabilities[place])
             yield
             if all(sample.new.done for sample in samples):
                 return
@@ -90,8 +90,8 @@ class Writer:
             # If there are fewer texts than samples, the best one fills the others.
             self._missing += place % count >= len(found)
             beam = found[place % count] if place % count < len(found) else found[0]
-            for token in zip(beam.tokens, beam.log_probabilities, strict=True):
-                sample.add(*token)
+            for token, log_probability in zip(beam.tokens, beam.log_probabilities, strict=True):
+                sample.add(token, log_probability)
             sample.new.finish()
 
     def _full(self, samples: Sequence[Sample]) -> list[Sample]:

@@ -23,8 +23,9 @@ def searched(
     prompts: list[list[int]], length: int, *, sample: bool = False, **settings: Any
 ) -> list[list[list[int]]]:
     """Returns the new tokens of all beams of each prompt, which are searched in one batch."""
-    from gpt2cli.inference.beam_search import BeamDecoder, Beams, Group
     from gpt2cli.inference.streams import uniforms
+
+    from gpt2cli.inference.beam_search import BeamDecoder, Beams, Group
     from gpt2cli.inference.tensorflow_sampling import Sampling
 
     settings = dict(settings)
@@ -123,8 +124,9 @@ def test_log_probabilities_of_beams_are_the_models_own() -> None:
 @pytest.mark.parametrize("sample", [False, True])
 @pytest.mark.parametrize("share", [2, 40, 1])
 def test_beams_go_on_where_most_candidates_end(sample: bool, share: int) -> None:
-    from gpt2cli.inference.beam_search import BeamDecoder, Beams, Group
     from gpt2cli.inference.streams import uniforms
+
+    from gpt2cli.inference.beam_search import BeamDecoder, Beams, Group
     from gpt2cli.inference.tensorflow_sampling import Sampling
 
     beams, sampling = Beams(3, sample), Sampling()

@@ -13,9 +13,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from gpt2cli.inference.cpu.numba_ops import FEW_ROWS, NativeArithmetic, NativeMatrix
 
 from gpt2cli.inference.cpu import kernels
-from gpt2cli.inference.cpu.numba_ops import FEW_ROWS, NativeArithmetic, NativeMatrix
 from gpt2cli.inference.cpu.ops import NORM_EPSILON, Arithmetic
 from gpt2cli.network import rounding
 

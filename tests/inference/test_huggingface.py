@@ -11,14 +11,15 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from tests import models
+from gpt2cli.inference import decode
+from gpt2cli.inference.beam_search import BeamParams, Group, search
+from gpt2cli.inference.contrastive_search import contrastive_tokens
+from gpt2cli.inference.engine import Engine
+from gpt2cli.inference.sampling import SamplingParams
+from tests.inference.engines import KINDS, columns, engine_of
 
-pytestmark = pytest.mark.usefixtures("tensorflow")
-
-ARRAYS = models.random_arrays(models.SMALL, deviation=0.5)
 STORED = json.loads(Path(__file__).with_name("huggingface_results.json").read_text())
 FILTERS = ("repetition_penalty", "no_repeat_ngram_size", "top_k")
 LENGTH = 20
@@ -31,86 +32,82 @@ def grouped(kind: str) -> list[tuple[str, list[Any]]]:
     return [(name, list(cases)) for name, cases in by_settings]
 
 
-def sampling(settings: dict[str, Any]) -> Any:
-    from gpt2cli.inference.tensorflow_sampling import Sampling
+@cache
+def engine(kind: str, *, xla: bool = False) -> Engine:
+    return engine_of(kind, xla=xla)
 
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    if request.param == "tensorflow":
+        request.getfixturevalue("tensorflow")
+    return str(request.param)
+
+
+def params_of(settings: dict[str, Any]) -> SamplingParams:
     kept = {name: value for name, value in settings.items() if name in FILTERS}
-    return Sampling(temperature=0, **kept)
-
-
-def columns(decoder: Any, prompts: list[list[int]]) -> list[list[int]]:
-    """Returns each prompt's new tokens, all decoded in one batch."""
-    draws = [itertools.repeat(0.5)] * len(prompts)
-    steps = [chosen.tokens for chosen in decoder.tokens(prompts, draws, LENGTH)]
-    return np.transpose(steps).tolist()  # type: ignore[no-any-return]
+    return SamplingParams(temperature=0, **kept)
 
 
 @pytest.mark.parametrize(("name", "cases"), grouped("greedy"), ids=lambda case: str(case)[:60])
-def test_greedy_tokens_are_the_same(name: str, cases: list[Any]) -> None:
-    from gpt2cli.inference.tensorflow_engine import Decoder
-
-    decoder = Decoder(ARRAYS, models.SMALL, sampling(cases[0]["settings"]), xla=False)
-    found = columns(decoder, [case["prompt"] for case in cases])
+def test_greedy_tokens_are_the_same(kind: str, name: str, cases: list[Any]) -> None:
+    params, prompts = params_of(cases[0]["settings"]), [case["prompt"] for case in cases]
+    streams = [itertools.repeat(0.5)] * len(prompts)
+    found = columns(decode.tokens(engine(kind), params, prompts, streams, LENGTH))
     assert [[row] for row in found] == [case["tokens"] for case in cases]
 
 
 @pytest.mark.parametrize(("name", "cases"), grouped("contrastive"), ids=lambda case: str(case)[:60])
-def test_contrastive_tokens_are_the_same(name: str, cases: list[Any]) -> None:
-    check_contrastive(cases, xla=False)
+def test_contrastive_tokens_are_the_same(kind: str, name: str, cases: list[Any]) -> None:
+    check_contrastive(engine(kind), cases)
 
 
+@pytest.mark.usefixtures("tensorflow")
 def test_contrastive_tokens_are_the_same_under_xla() -> None:
     (cases,) = (cases for name, cases in grouped("contrastive") if "no_repeat" in name)
-    check_contrastive(cases, xla=True)
+    check_contrastive(engine("tensorflow", xla=True), cases)
 
 
-def check_contrastive(cases: list[Any], *, xla: bool) -> None:
+def check_contrastive(engine: Engine, cases: list[Any]) -> None:
     """Compares all cases, which have the same settings; they are decoded in one batch."""
     settings = cases[0]["settings"]
-    found = columns(contrastive(settings, xla=xla), [case["prompt"] for case in cases])
-    assert [[row] for row in found] == [case["tokens"] for case in cases]
-
-
-def contrastive(settings: dict[str, Any], *, xla: bool) -> Any:
-    from gpt2cli.inference.contrastive_search import ContrastiveDecoder
-
-    alpha = settings["penalty_alpha"]
-    return ContrastiveDecoder(ARRAYS, models.SMALL, sampling(settings), alpha, xla=xla)
-
-
-@cache
-def beam_decoder(count: int, penalty: float, early: bool, filters: str, *, xla: bool) -> Any:
-    from gpt2cli.inference.beam_search import BeamDecoder, Beams
-
-    beams = Beams(count, length_penalty=penalty, early_stopping=early)
-    return BeamDecoder(ARRAYS, models.SMALL, sampling(json.loads(filters)), beams, xla=xla)
+    steps = contrastive_tokens(
+        engine,
+        params_of(settings),
+        alpha=settings["penalty_alpha"],
+        prompts=[case["prompt"] for case in cases],
+        length=LENGTH,
+    )
+    assert [[row] for row in columns(steps)] == [case["tokens"] for case in cases]
 
 
 @pytest.mark.parametrize(("name", "cases"), grouped("beams"), ids=lambda case: str(case)[:60])
-def test_beams_are_the_same_with_the_same_scores(name: str, cases: list[Any]) -> None:
-    check_beams(cases, xla=False)
+def test_beams_are_the_same_with_the_same_scores(kind: str, name: str, cases: list[Any]) -> None:
+    check_beams(engine(kind), cases)
 
 
+@pytest.mark.usefixtures("tensorflow")
 def test_beams_are_the_same_under_xla() -> None:
     (cases,) = (cases for name, cases in grouped("beams") if "no_repeat" in name)
-    check_beams(cases, xla=True)
+    check_beams(engine("tensorflow", xla=True), cases)
 
 
 def ends_with(end: int | None, tokens: list[int]) -> bool:
     return tokens[-1] == end
 
 
-def check_beams(cases: list[Any], *, xla: bool) -> None:
+def check_beams(engine: Engine, cases: list[Any]) -> None:
     """Compares all cases, which have the same settings; they are decoded in one batch."""
-    from gpt2cli.inference.beam_search import Group
-
     settings = cases[0]["settings"]
-    penalty, early = settings.get("length_penalty", 1.0), settings.get("early_stopping", False)
-    filters = json.dumps({k: v for k, v in settings.items() if k in FILTERS})
-    decoder = beam_decoder(settings["num_beams"], penalty, early, filters, xla=xla)
-    groups = [Group(decoder.beams, LENGTH, partial(ends_with, case["end"])) for case in cases]
-    prompts = [case["prompt"] for case in cases]
-    for _ in decoder.search(prompts, [iter(())] * len(cases), groups, LENGTH):
+    beams = BeamParams(
+        count=settings["num_beams"],
+        length_penalty=settings.get("length_penalty", 1.0),
+        early_stopping=settings.get("early_stopping", False),
+    )
+    groups = [Group(beams, LENGTH, partial(ends_with, case["end"])) for case in cases]
+    prompts, streams = [case["prompt"] for case in cases], [iter(())] * len(cases)
+    params = params_of(settings)
+    for _ in search(engine, params, prompts=prompts, streams=streams, groups=groups):
         pass
     for group, case in zip(groups, cases, strict=True):
         best = group.best(settings["num_return_sequences"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gpt2cli.inference.sampling import SamplingParams
 from tests import reference_filters
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
@@ -54,9 +56,10 @@ SETTINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_filters_leave_what_a_plain_computation_leaves(settings: dict[str, Any]) -> None:
-    from gpt2cli.inference.tensorflow_sampling import Sampling
+    from gpt2cli.inference.tensorflow_sampling import FILTERS
 
-    found = np.asarray(Sampling(**settings).filtered(LOGITS, aligned(HISTORIES)))
+    params = SamplingParams(**settings)
+    found = np.asarray(FILTERS.filtered(LOGITS, aligned(HISTORIES), params))
     for row, history, logits in zip(found, HISTORIES, LOGITS, strict=True):
         expected = reference_filters.filtered(logits, history, **settings)
         assert set(np.flatnonzero(np.isfinite(row))) == set(np.flatnonzero(np.isfinite(expected)))
@@ -66,10 +69,11 @@ def test_filters_leave_what_a_plain_computation_leaves(settings: dict[str, Any])
 def test_all_filters_compiled_by_xla_choose_what_a_plain_computation_chooses() -> None:
     import tensorflow as tf
 
-    from gpt2cli.inference.tensorflow_sampling import Sampling
+    from gpt2cli.inference import tensorflow_sampling
 
     settings = SETTINGS[-1]
-    choose = tf.function(Sampling(**settings).choose, jit_compile=True)
+    head = partial(tensorflow_sampling.choose, SamplingParams(**settings))
+    choose = tf.function(head, jit_compile=True)
     uniform = np.array([0.1, 0.5, 0.77, 0.999], np.float32)
     tokens, log_probabilities = choose(
         tf.constant(LOGITS), tf.constant(uniform), tf.constant(aligned(HISTORIES))
@@ -85,7 +89,7 @@ def test_all_filters_compiled_by_xla_choose_what_a_plain_computation_chooses() -
 
 
 def test_where_every_token_would_be_a_repeat_all_are_left() -> None:
-    from gpt2cli.inference.tensorflow_sampling import remove_repeats
+    from gpt2cli.network.logit_filters import remove_repeats
 
     logits = LOGITS[:, :4]
     history = np.tile(np.arange(4, dtype=np.int32), (4, 1))
@@ -93,18 +97,19 @@ def test_where_every_token_would_be_a_repeat_all_are_left() -> None:
 
 
 def test_the_likeliest_token_is_taken_among_those_that_are_no_repeat() -> None:
-    from gpt2cli.inference.tensorflow_sampling import Sampling
+    from gpt2cli.inference.tensorflow_sampling import choose
 
     best, second = np.argsort(-LOGITS[0])[:2].tolist()
     history = aligned([[7, best, 7]] * 4)[:1]
-    choose = Sampling(temperature=0, no_repeat_ngram_size=2).choose
-    assert choose(LOGITS[:1], np.zeros(1, np.float32), history)[0].numpy().tolist() == [second]
+    params = SamplingParams(temperature=0, no_repeat_ngram_size=2)
+    found, _ = choose(params, LOGITS[:1], np.zeros(1, np.float32), history)
+    assert found.numpy().tolist() == [second]
 
 
 def test_a_draw_inverts_the_cumulative_sum() -> None:
     import tensorflow as tf
 
-    from gpt2cli.inference.tensorflow_sampling import draw
+    from gpt2cli.network.logit_filters import draw
 
     shares = softmax(LOGITS.astype(np.float64))
     ends = np.cumsum(shares, axis=1)
@@ -119,7 +124,7 @@ def test_a_draw_inverts_the_cumulative_sum() -> None:
 def test_a_token_without_a_share_is_never_drawn(vocab: int) -> None:
     import tensorflow as tf
 
-    from gpt2cli.inference.tensorflow_sampling import draw
+    from gpt2cli.network.logit_filters import draw
 
     for only in {0, vocab // 2, vocab - 1}:
         shares = tf.one_hot([only] * 3, vocab)
@@ -130,7 +135,7 @@ def test_a_token_without_a_share_is_never_drawn(vocab: int) -> None:
 def test_draws_have_the_frequencies_of_the_shares() -> None:
     import tensorflow as tf
 
-    from gpt2cli.inference.tensorflow_sampling import draw
+    from gpt2cli.network.logit_filters import draw
 
     shares = np.array([0.5, 0.0, 0.2, 0.3], np.float32)
     uniform = np.random.default_rng(0).random(20_000, np.float32)
@@ -140,10 +145,10 @@ def test_draws_have_the_frequencies_of_the_shares() -> None:
 
 
 def test_temperature_0_takes_the_likeliest_and_so_does_top_k_1() -> None:
-    from gpt2cli.inference.tensorflow_sampling import Sampling
+    from gpt2cli.inference.tensorflow_sampling import choose
 
     uniform = np.full(4, 0.77, np.float32)
     likeliest = LOGITS.argmax(axis=1).tolist()
     for settings in ({"temperature": 0}, {"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1}):
-        chosen, _ = Sampling(**settings).choose(LOGITS, uniform, NO_HISTORY)
+        chosen, _ = choose(SamplingParams(**settings), LOGITS, uniform, NO_HISTORY)
         assert chosen.numpy().tolist() == likeliest

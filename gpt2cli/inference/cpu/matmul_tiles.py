@@ -68,7 +68,9 @@ def of_shape(high: int, wide: int) -> Any:
             )
             # If one column at a time is fast enough, the hardware prefetches the next one.
             ahead = (
-                prefetch_plan(builder, right, wide, (row, left.shape[0], high)) if wide > 1 else None
+                prefetch_plan(builder, right, wide, (row, left.shape[0], high))
+                if wide > 1
+                else None
             )
             sums = dot_products(
                 builder, left.rows(row, high), right.rows(column, wide), ahead, right

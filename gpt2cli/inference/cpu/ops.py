@@ -118,7 +118,7 @@ def prepare(precision: str, *, many_rows: bool) -> None:
         (attention_kernels.attend_newest, (rows, cache, cache, counts, rows)),
         (kernels.gelu, (rows,)),
     ]
-    numba.compile_ahead(loops)
+    numba.compile_in_background(loops)
 
 
 def norm(x: Array, gain: Array, bias: Array) -> Array:

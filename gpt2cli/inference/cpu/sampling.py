@@ -206,7 +206,7 @@ def nucleus_mask(ranks: Logits, probabilities: Logits, p: float) -> Array:
         order = best[np.argsort(-ranks[best])]  # (count,)
         sums = np.cumsum(probabilities[order], dtype=np.float64)
         if sums[-1] >= p:
-            return ranks >= ranks[order[np.searchsorted(sums, p)]]
+            return np.asarray(ranks >= ranks[order[np.searchsorted(sums, p)]])
     return np.ones(ranks.shape, bool)
 
 
