@@ -78,7 +78,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
         # Whoever left a pipe open by mistake sees what is waited for.
         yield Progress("reading prompts from stdin")
     texts = read_prompts(
-        prefixes=config.prefix,
+        prefix=config.prefix,
         prefix_file=config.prefix_file,
         prompts=config.prompts,
         keep_line_ends=config.keep_line_ends,

@@ -135,7 +135,7 @@ class Engine(Protocol):
     def likeliest(
         self, hidden: Hidden, params: SamplingParams, count: int, history: History
     ) -> Candidates:
-        """Returns each row's likeliest tokens that are no repeats."""
+        """Returns each row's likeliest tokens, repeats left out."""
         ...
 
     def beam_candidates(

@@ -92,7 +92,7 @@ class TensorFlowEngine:
     def likeliest(
         self, hidden: Hidden, params: SamplingParams, count: int, history: History
     ) -> Candidates:
-        """Returns each row's likeliest tokens that are no repeats."""
+        """Returns each row's likeliest tokens, repeats left out."""
         head = self._head(tensorflow_sampling.likeliest, params, count)
         return as_candidates(head(hidden, self._before(history)))
 

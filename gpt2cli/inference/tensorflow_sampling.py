@@ -36,7 +36,7 @@ def choose(
 def likeliest(
     params: SamplingParams, count: int, logits: Tensor, history: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns each row's likeliest tokens that are no repeats.
+    """Returns each row's likeliest tokens, repeats left out.
 
     Args:
         params: what counts as a repeat.

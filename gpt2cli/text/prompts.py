@@ -25,15 +25,15 @@ ESCAPED_BYTES = range(0xDC80, 0xDD00)
 
 def read_prompts(
     *,
-    prefixes: Sequence[str],
-    prefix_file: str | None,
-    prompts: str | None,
+    prefix: Sequence[str] = (),
+    prefix_file: str | None = None,
+    prompts: str | None = None,
     keep_line_ends: bool = False,
 ) -> list[str]:
     """Returns every text to continue, in the order of the options; one that is empty for none.
 
     Args:
-        prefixes: texts from the command line.
+        prefix: texts from the command line.
         prefix_file: a file that holds one text; `-`: stdin.
         prompts: a file of texts; `-`: stdin, which is also read if it is piped and nothing is
             given.
@@ -46,8 +46,8 @@ def read_prompts(
     """
     if prefix_file in STDIN_NAMES and prompts in STDIN_NAMES:
         raise UsageError("--prefix-file - and --prompts - contradict each other; give one of them.")
-    check_prefixes(prefixes)
-    found = list(prefixes)
+    check_prefixes(prefix)
+    found = list(prefix)
     if prefix_file is not None:
         found.append(whole(source_of(prefix_file)))
     if prompts is not None:
@@ -56,7 +56,7 @@ def read_prompts(
         if not several:
             raise BadDataError(f"{source}: no prompts in there. Give one a line.")
         found += several
-    elif reads_stdin_unasked(prefixes, prefix_file):
+    elif reads_stdin_unasked(prefix, prefix_file):
         found += prompts_in(source_of(STDIN))
     return [text if keep_line_ends else normalized_line_ends(text) for text in found] or [""]
 

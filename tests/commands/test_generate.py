@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 
 from gpt2cli import progress
-from gpt2cli.commands.generate import generate
+from gpt2cli.commands.generate import Job, generate
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, MissingInputError, OutputError
-from gpt2cli.inference.load import batches
-from gpt2cli.inference.samples import Plan, Prompt
+from gpt2cli.inference.samples import Prompt
+from gpt2cli.inference.sampling import SamplingParams
+from gpt2cli.inference.writer import Writer
 from gpt2cli.records import Alert, Progress, Text
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from tests import models, oracle
 from tests.conftest import Run
+from tests.inference.engines import engine_of
 
 PROMPT = "the cat "
 
@@ -217,9 +219,7 @@ def test_a_folder_gets_new_files_each_time(place: Path) -> None:
 def test_what_is_stopped_half_way_leaves_no_file(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt2cli.inference.load import TokenWriter
-
-    monkeypatch.setattr(TokenWriter, "pop_warnings", lambda _self: next(iter(())))
+    monkeypatch.setattr(Writer, "pop_warnings", lambda _self: next(iter(())))
     with pytest.raises(RuntimeError):
         texts(destination_path="new/file.txt", length=2)
     assert [p.name for p in place.iterdir()] == ["models"]
@@ -277,7 +277,7 @@ def test_contrastive_search_is_another_text_than_the_greedy_one(place: Path) -> 
 def test_a_hundred_samples_use_one_program_and_one_cache(place: Path) -> None:
     import tensorflow as tf
 
-    from gpt2cli.inference import tensorflow_cache
+    from gpt2cli.inference.tensorflow_engine import TensorFlowEngine
 
     made = []
     real = tf.Variable
@@ -287,7 +287,7 @@ def test_a_hundred_samples_use_one_program_and_one_cache(place: Path) -> None:
         return real(value, **settings)
 
     traced = []
-    graph = tensorflow_cache.CachedModel._step_graph
+    graph = TensorFlowEngine._step_graph
 
     def watched(self: Any, *arguments: Any) -> Any:
         traced.append(arguments[0].shape)
@@ -297,7 +297,7 @@ def test_a_hundred_samples_use_one_program_and_one_cache(place: Path) -> None:
         # Where there is no Numba, TensorFlow writes them.
         patch.setitem(sys.modules, "numba", None)
         patch.setattr(tf, "Variable", counted)
-        patch.setattr(tensorflow_cache.CachedModel, "_step_graph", watched)
+        patch.setattr(TensorFlowEngine, "_step_graph", watched)
         prefixes = ("a", "the cat sat", "b", "x" * 14, "c") * 4
         assert (
             len(texts(prefix=prefixes, nsamples=5, batch_size=4, length=4, ignore_eos=True)) == 100
@@ -330,9 +330,11 @@ def test_the_command_writes_nothing_but_text_to_stdout(cli: Run, place: Path) ->
 
 def test_samples_are_planned_batch_by_batch(tokens_of: Tokenizer) -> None:
     config = GenerateConfig(model_name="small", nsamples=10**12, batch_size=3)
-    plan = Plan(config, tokens_of, models.MINI.n_ctx, 1)
-    found = itertools.islice(batches(plan, [Prompt(0, "a", [1])], 5), 2)
-    assert [[row.sample for row in rows] for rows in found] == [[5, 6, 7], [8, 9, 10]]
+    writer = Writer(engine_of("cpu"), tokens_of, params=SamplingParams())
+    prompt = Prompt(number=0, text="a", tokens=[1], length=9)
+    job = Job(config=config, prompts=[prompt], tokenizer=tokens_of, writer=writer)
+    found = itertools.islice(job.batches(5), 2)
+    assert [[sample.number for sample in some] for some in found] == [[5, 6, 7], [8, 9, 10]]
 
 
 @pytest.mark.parametrize("where", ["a file", "stdout"])

@@ -284,11 +284,11 @@ def test_generate_is_not_led_astray_by_a_run_that_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gpt2cli.commands import generate as verb
-    from gpt2cli.inference.load import load_texts
+    from gpt2cli.inference.load import load_engine
 
     tries = []
 
-    def rotated_away(plan: Any, prefix: Path, hparams: Any) -> Any:
+    def rotated_away(prefix: Path, hparams: Any, **settings: Any) -> Any:
         tries.append(paths.step_of(prefix))
         if len(tries) == 1:
             for step in (7, 8):
@@ -299,9 +299,9 @@ def test_generate_is_not_led_astray_by_a_run_that_goes_on(
 
                 run.commit(folder, State(step=step, seed=1, model_name="small"), write)
                 run.rotate(folder, 2)
-        return load_texts(plan, prefix, hparams)
+        return load_engine(prefix, hparams, **settings)
 
-    monkeypatch.setattr(verb, "load_texts", rotated_away)
+    monkeypatch.setattr(verb, "load_engine", rotated_away)
     lines = [str(record) for record in generate(GenerateConfig(length=3, seed=1, device="cpu"))]
     assert tries == [6, 8]
     assert "again, from checkpoint/run1/model-8" in lines

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2cli.chat_template import Conversation
-from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.text import documents, encodings, finding
 from gpt2cli.text.prompts import read_prompts
@@ -170,11 +169,10 @@ def test_damaged_zipped_files(name: str, changes: list[tuple[int, int]], place: 
 def test_prompts(name: str, content: bytes, keep: bool, place: Path) -> None:
     (place / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     path = str(place / name)
-    configs = GenerateConfig(prompts=path, keep_line_ends=keep), GenerateConfig(prefix_file=path)
-    for config in configs:
+    for option in ("prompts", "prefix_file"):
         with refusals():
-            for prompt in read_prompts(config):
-                assert config.keep_line_ends or "\r" not in prompt
+            for prompt in read_prompts(**{option: path}, keep_line_ends=keep):
+                assert keep or "\r" not in prompt
 
 
 @cases(300)

@@ -110,12 +110,14 @@ def losses(
 def greedy(precision: str) -> list[int]:
     """Returns the likeliest tokens after a prompt, in float32."""
     assert precision == "float32"
-    from gpt2cli.inference.tensorflow_engine import Decoder
-    from gpt2cli.inference.tensorflow_sampling import Sampling
+    from gpt2cli.inference import decode
+    from gpt2cli.inference.sampling import SamplingParams
+    from gpt2cli.inference.tensorflow_engine import TensorFlowEngine
 
-    decoder = Decoder(models.random_arrays(SMALL), SMALL, Sampling(temperature=0))
+    engine = TensorFlowEngine(models.random_arrays(SMALL), SMALL)
     prompt = np.random.default_rng(2).integers(0, SMALL.n_vocab, PROMPT).tolist()
-    steps = decoder.tokens([prompt], [iter([0.5] * LENGTH)], LENGTH)
+    params, streams = SamplingParams(temperature=0), [iter([0.5] * LENGTH)]
+    steps = decode.tokens(engine, params, [prompt], streams, LENGTH)
     return [chosen.tokens[0] for chosen in steps]
 
 

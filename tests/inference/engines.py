@@ -11,8 +11,9 @@ from gpt2cli.inference.engine import Chosen, Engine
 from gpt2cli.inference.sampling import SamplingParams
 from tests import models, oracle
 
-ARRAYS = models.random_arrays(models.SMALL, deviation=0.5)
-HEADS, N_CTX = models.SMALL.n_head, models.SMALL.n_ctx
+SMALL = models.SMALL
+ARRAYS = models.random_arrays(SMALL, deviation=0.5)
+HEADS, N_CTX = SMALL.n_head, SMALL.n_ctx
 KINDS = ("cpu", "tensorflow")
 
 
@@ -21,10 +22,10 @@ def engine_of(kind: str, arrays: dict[str, Array] = ARRAYS, *, xla: bool = False
     if kind == "cpu":
         from gpt2cli.inference.cpu.engine import CPUEngine
 
-        return CPUEngine(arrays.items(), models.SMALL)
+        return CPUEngine(arrays.items(), SMALL)
     from gpt2cli.inference.tensorflow_engine import TensorFlowEngine
 
-    return TensorFlowEngine(arrays, models.SMALL, xla=xla)
+    return TensorFlowEngine(arrays, SMALL, xla=xla)
 
 
 def grown(

@@ -13,10 +13,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from gpt2cli.inference.cpu.numba_ops import FEW_ROWS, NativeArithmetic, NativeMatrix
 
-from gpt2cli.inference.cpu import kernels
-from gpt2cli.inference.cpu.ops import NORM_EPSILON, Arithmetic
+from gpt2cli.inference.cpu import kernels, ops
+from gpt2cli.inference.cpu.ops import FEW_ROWS, NORM_EPSILON, Matrix
 from gpt2cli.network import rounding
 
 NOISE = np.random.default_rng(0)
@@ -40,7 +39,7 @@ def stands_for(rows: Any, kind: str) -> Any:
 def test_products_are_those_of_what_the_weights_stand_for(kind: str, many: int) -> None:
     for columns, width in ((1, 3), (5, 64), (23, 97), (40, 256)):
         rows, x, bias = noise(columns, width) / 10, noise(many, width), noise(columns)
-        matrix, exact = NativeMatrix(rows, kind), stands_for(rows, kind)
+        matrix, exact = Matrix(rows, kind), stands_for(rows, kind)
         expected = x.astype(np.float64) @ exact.T
         near = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
         near(matrix.times(x), expected)
@@ -51,7 +50,7 @@ def test_products_are_those_of_what_the_weights_stand_for(kind: str, many: int) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_has_the_same_products_to_the_bit_alone_and_among_others(kind: str) -> None:
-    matrix, x, bias = NativeMatrix(noise(29, 100), kind), noise(21, 100), noise(29)
+    matrix, x, bias = Matrix(noise(29, 100), kind), noise(21, 100), noise(29)
     together = matrix.times(x, bias)
     for number in range(len(x)):
         alone = matrix.times(x[number : number + 1], bias)
@@ -64,11 +63,11 @@ features = llvmlite.binding.get_host_cpu_features
 llvmlite.binding.get_host_cpu_features = lambda: {features}
 from gpt2cli.inference.cpu import matmul_tiles
 llvmlite.binding.get_host_cpu_features = features
-from gpt2cli.inference.cpu.numba_ops import NativeMatrix
+from gpt2cli.inference.cpu.ops import Matrix
 noise = numpy.random.default_rng(0)
 rows, x = (noise.normal(size=size).astype(numpy.float32) for size in ((13, 52), (7, 52)))
 for kind in ("float32", "int8"):
-    matrix = NativeMatrix(rows, kind)
+    matrix = Matrix(rows, kind)
     expected = x.astype(float) @ matrix.rows(range(13)).astype(float).T
     numpy.testing.assert_allclose(matrix.times(x), expected, rtol=1e-4, atol=1e-5)
     numpy.testing.assert_array_equal(matrix.times(x)[3], matrix.times(x[3:4])[0])
@@ -101,7 +100,7 @@ def test_every_half_is_widened_to_what_it_stands_for() -> None:
         wide = held.view(ml_dtypes.bfloat16 if kind == "bfloat16" else np.float16)
         finite = np.isfinite(wide.astype(np.float32))
         rows = wide.astype(np.float32)[finite][:, None]
-        found = NativeMatrix(rows, kind).times(np.ones((1, 1), np.float32))
+        found = Matrix(rows, kind).times(np.ones((1, 1), np.float32))
         np.testing.assert_array_equal(found[0], rows[:, 0])
 
 
@@ -122,29 +121,44 @@ def test_powers_are_as_near_as_float32_can_tell() -> None:
 
 
 def test_gelu_and_norm_are_numpys() -> None:
-    plain, native = Arithmetic(), NativeArithmetic()
     x, gain, bias = 4 * noise(7, 96), noise(96), noise(96)
     x[0, :3] = 0, 30, -30
-    expected = plain.gelu(x.astype(np.float64))
-    np.testing.assert_allclose(native.gelu(x.copy()), expected, rtol=1e-5, atol=1e-6)
     rows = x.astype(np.float64)
+    expected = 0.5 * rows * (1 + np.tanh(np.sqrt(2 / np.pi) * (rows + 0.044715 * rows**3)))
+    np.testing.assert_allclose(ops.gelu(x.copy()), expected, rtol=1e-5, atol=1e-6)
     centred = rows - rows.mean(axis=1, keepdims=True)
     scaled = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + NORM_EPSILON)
-    np.testing.assert_allclose(
-        native.norm(x, gain, bias), scaled * gain + bias, rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(ops.norm(x, gain, bias), scaled * gain + bias, rtol=1e-4, atol=1e-5)
+
+
+def attended(mixed: Any, keys: Any, values: Any) -> Any:
+    """Returns what the last position attends to, in float64.
+
+    Args:
+        mixed: (3 * embed,): its query, key and value.
+        keys: (heads, time, head), its own the last.
+        values: like keys.
+    """
+    heads, _, head = keys.shape
+    query = mixed[: heads * head].astype(np.float64).reshape(heads, 1, head)
+    scores = (query * keys).sum(axis=-1) / np.sqrt(head)  # (heads, time)
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    probabilities = powers / powers.sum(axis=-1, keepdims=True)
+    return (probabilities[:, :, None] * values).sum(axis=1).ravel()
 
 
 @pytest.mark.parametrize(("time", "head"), [(4, 6), (7, 8), (70, 64), (131, 21)])
 def test_attention_of_a_prompt_is_numpys(
     time: int, head: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpt2cli.inference.cpu.numba_ops.LONG_PROMPT", 4)
+    monkeypatch.setattr("gpt2cli.inference.cpu.ops.LONG_PROMPT", 4)
     mixed, keys, values = noise(time, 9 * head), noise(3, time + 2, head), noise(3, time + 2, head)
-    wide = (array.astype(np.float64) for array in (mixed, keys, values))
-    expected = Arithmetic().attend_prompt(*wide)
-    found = NativeArithmetic().attend_prompt(mixed, keys, values)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    expected = [
+        attended(row, keys[:, : place + 1], values[:, : place + 1])
+        for place, row in enumerate(mixed)
+    ]
+    for found in (ops.attend_prompt(mixed, keys, values), ops.attend_by_blas(mixed, keys, values)):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_attention_of_texts_at_different_places_is_numpys() -> None:
@@ -152,7 +166,10 @@ def test_attention_of_texts_at_different_places_is_numpys() -> None:
     seen, mixed = np.array([0, 8, 3]), noise(texts, 3 * heads * head)
     keys, values = noise(texts, heads, slots, head), noise(texts, heads, slots, head)
     there = keys.copy(), values.copy()
-    expected = Arithmetic().attend_newest(mixed, keys, values, seen)
-    found = NativeArithmetic().attend_newest(mixed, *there, seen)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    found = ops.attend_newest(mixed, *there, seen)
+    for text, place in enumerate(seen):
+        _, keys[text, :, place], values[text, :, place] = mixed[text].reshape(3, heads, head)
+        before = (array[text, :, : place + 1] for array in (keys, values))
+        expected = attended(mixed[text], *before)
+        np.testing.assert_allclose(found[text], expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(there, (keys, values))

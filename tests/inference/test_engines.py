@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,14 +44,14 @@ def test_logits_equal_the_oracles_whole_and_token_by_token(engine: Engine) -> No
     tokens = list(range(3, 3 + N_CTX))
     expected = oracle.logits(ARRAYS, HEADS, tokens)
     engine.make_room(1, 1, N_CTX - 1)
-    near = {"rtol": 2e-4, "atol": 2e-4}
+    near = partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4)
     found = [engine.logits(engine.prefill([tokens[:1]]))]
     found += [engine.logits(engine.step([token])) for token in tokens[1:]]
-    np.testing.assert_allclose(np.concatenate(found), expected, **near)
+    near(np.concatenate(found), expected)
     engine.make_room(1, N_CTX, 0)
-    np.testing.assert_allclose(engine.logits(engine.prefill([tokens]))[0], expected[-1], **near)
+    near(engine.logits(engine.prefill([tokens]))[0], expected[-1])
     # A row that begins anew sees nothing of the one before.
-    np.testing.assert_allclose(engine.logits(engine.prefill([tokens[:4]]))[0], expected[3], **near)
+    near(engine.logits(engine.prefill([tokens[:4]]))[0], expected[3])
 
 
 def test_hidden_states_are_those_of_every_token(engine: Engine) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
@@ -50,18 +49,18 @@ def test_what_fails_without_xla_too_fails() -> None:
             Compiler(xla=xla)(refuse)(tf.constant([2.0]))
 
 
-def test_a_decoder_goes_on_without_xla() -> None:
-    from gpt2cli.inference.tensorflow_engine import Decoder
-    from gpt2cli.inference.tensorflow_sampling import Sampling
-    from tests import models, oracle
+def test_an_engine_goes_on_without_xla(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpt2cli.inference import tensorflow_sampling
+    from gpt2cli.inference.tensorflow_engine import TensorFlowEngine
+    from tests import oracle
+    from tests.inference.engines import ARRAYS, HEADS, SMALL, grown
 
-    class Python(Sampling):
-        def choose(self, logits: Any, uniform: Any, history: Any) -> tuple[Any, Any]:
-            return super().choose(doubled_by_python(logits), uniform, history)
+    choose = tensorflow_sampling.choose
 
-    arrays = models.random_arrays(models.SMALL, deviation=0.5)
-    decoder = Decoder(arrays, models.SMALL, Python(temperature=0))
-    prompt = [7, 100, 3, 42, 250]
-    steps = [chosen.tokens for chosen in decoder.tokens([prompt], [iter([0.5] * 6)], 6)]
-    assert np.ravel(steps).tolist() == oracle.greedy(arrays, models.SMALL.n_head, prompt, 6)
-    assert len(decoder.model.compiler.pop_warnings()) == 1
+    def by_python(params: Any, logits: Any, *rest: Any) -> Any:
+        return choose(params, doubled_by_python(logits), *rest)
+
+    monkeypatch.setattr(tensorflow_sampling, "choose", by_python)
+    engine, prompt = TensorFlowEngine(ARRAYS, SMALL), [7, 100, 3, 42, 250]
+    assert grown(engine, [prompt], 6, temperature=0) == [oracle.greedy(ARRAYS, HEADS, prompt, 6)]
+    assert len(engine.pop_warnings()) == 1

@@ -54,10 +54,7 @@ def test_a_position_sees_nothing_of_what_follows() -> None:
 def test_logits_of_a_124m_checkpoint_equal_the_oracles_cached_and_uncached(
     tmp_path: Path,
 ) -> None:
-    import tensorflow as tf
-
-    from gpt2cli.inference.tensorflow_engine import Decoder
-    from gpt2cli.inference.tensorflow_sampling import Sampling
+    from gpt2cli.inference.tensorflow_engine import TensorFlowEngine
     from gpt2cli.network import gpt2
     from gpt2cli.storage import bundle, checkpoint
 
@@ -71,22 +68,10 @@ def test_logits_of_a_124m_checkpoint_equal_the_oracles_cached_and_uncached(
     uncached = compiled_logits(weights, hparams, [tokens])[0]
     np.testing.assert_allclose(uncached, judged, atol=2e-4)
 
-    class Watched(Sampling):
-        """Yields the logits in place of a choice, and feeds the text's own tokens."""
-
-        def choose(self, logits: Any, uniform: Any, history: Any) -> tuple[Any, Any]:
-            seen.append(logits)
-            return tf.cast(uniform, tf.int32), uniform
-
-    seen: list[Any] = []
-    decoder = Decoder(weights, hparams, Watched())
-    tf.config.run_functions_eagerly(True)
-    try:
-        forced = iter([float(token) for token in tokens[1:]] + [0.0])
-        list(decoder.tokens([tokens[:1]], [forced], len(tokens)))
-    finally:
-        tf.config.run_functions_eagerly(False)
-    cached = np.concatenate([logits.numpy() for logits in seen])
+    engine = TensorFlowEngine(weights, hparams)
+    engine.make_room(1, 1, len(tokens))
+    hidden = [engine.prefill([tokens[:1]]), *(engine.step([token]) for token in tokens[1:])]
+    cached = np.concatenate([engine.logits(state) for state in hidden])
     np.testing.assert_allclose(cached, judged, atol=2e-4)
 
 

@@ -63,22 +63,23 @@ def test_int8_rows_are_within_half_a_step_of_what_they_stand_for() -> None:
 def test_cached_decoding_of_narrow_weights_equals_uncached(
     precision: str, xla: bool, rows: int
 ) -> None:
-    from gpt2cli.inference.streams import uniforms
-    from gpt2cli.inference.tensorflow_engine import Decoder
-    from gpt2cli.inference.tensorflow_sampling import Sampling
+    from gpt2cli.inference import decode
+    from gpt2cli.inference.sampling import SamplingParams
+    from gpt2cli.inference.tensorflow_engine import TensorFlowEngine
     from gpt2cli.network import low_precision
 
     weights = low_precision.cast_weights(models.random_arrays(HPARAMS).items(), precision)
-    decoder = Decoder(weights, HPARAMS, Sampling(0.0), xla=xla)
+    engine = TensorFlowEngine(weights, HPARAMS, xla=xla)
     texts = [[1, 2, 3], [9, 8, 7, 6, 5], [4]][:rows]
-    draws = [uniforms(1, 0, 0)] * rows
-    for chosen in decoder.tokens(list(texts), draws, 10):
+    streams = [decode.random_stream(1, 0, 0)] * rows
+    params = SamplingParams(temperature=0.0)
+    for chosen in decode.tokens(engine, params, list(texts), streams, 10):
         for number, token in enumerate(chosen.tokens):
             expected = logits(weights, HPARAMS, np.array([texts[number]]))[0, -1]
             # Rounding may decide between two that are nearly alike.
             assert expected[token] >= expected.max() - 0.02 * expected.std()
             texts[number] = [*texts[number], token]
-    assert decoder.pop_warnings() == []
+    assert engine.pop_warnings() == []
     assert len(set(texts[0])) > 4
 
 

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, MissingInputError, UsageError
 from gpt2cli.text.prompts import read_prompts
 
 
 def prompts(**options: Any) -> list[str]:
-    return read_prompts(GenerateConfig(**options))
+    return read_prompts(**options)
 
 
 def written(path: Path, content: bytes) -> str:
@@ -93,11 +92,10 @@ def test_stdin_is_read_once() -> None:
 PROGRAM = """
 import sys
 from gpt2cli.cli import replace_closed_outputs
-from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.text.prompts import read_prompts
 replace_closed_outputs()
 try:
-    print(ascii(read_prompts(GenerateConfig(**eval(sys.argv[1])))))
+    print(ascii(read_prompts(**eval(sys.argv[1]))))
 except Exception as error:
     print(type(error).__name__, error)
 """

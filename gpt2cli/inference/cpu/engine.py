@@ -115,7 +115,7 @@ class CPUEngine:
     def likeliest(
         self, hidden: Array, params: SamplingParams, count: int, history: History
     ) -> Candidates:
-        """Returns each row's likeliest tokens that are no repeats."""
+        """Returns each row's likeliest tokens, repeats left out."""
         return sampling.likeliest(params, count, self.logits(hidden), history)
 
     def beam_candidates(

@@ -62,7 +62,7 @@ def nats_of(logits: Logits, tokens: Sequence[int]) -> list[float]:
 
 @np.errstate(all="ignore")
 def likeliest(params: SamplingParams, count: int, logits: Logits, history: History) -> Candidates:
-    """Returns each row's likeliest tokens that are no repeats, from logits (rows, vocab)."""
+    """Returns each row's likeliest tokens, repeats left out, from logits (rows, vocab)."""
     found = []
     for number, row in enumerate(logits):
         left = softmax(FILTERS.without_repeats(row, history.row(number), params))
