@@ -87,7 +87,7 @@ class CPUEngine:
             self._copy(dict.fromkeys(same, number * copies))
         return found
 
-    # A model that has diverged is no cause for warnings.
+    # A model that has diverged must not cause warnings.
     @np.errstate(all="ignore")
     def step(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> Array:
         """Takes a token a row in; returns (rows, embed)."""
