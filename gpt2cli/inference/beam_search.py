@@ -177,13 +177,19 @@ def search(
             history=history,
         )
         advance(groups, candidates, sizes.n_vocab)
-        newest = [beam.tokens[-1] for group in groups for beam in group.running]
-        parents = [n * beams.count + p for n, group in enumerate(groups) for p in group.parents]
+        newest, parents = followed(groups)
         rows = [[*rows[p], token] for p, token in zip(parents, newest, strict=True)]
         history.add(newest, parents)
         yield
         if all(group.done for group in groups):
             return
+
+
+def followed(groups: Sequence[Group]) -> tuple[list[int], list[int]]:
+    """Returns each running beam's newest token, and which row of the batch it continues."""
+    newest = [beam.tokens[-1] for group in groups for beam in group.running]
+    parents = [n * len(group.parents) + p for n, group in enumerate(groups) for p in group.parents]
+    return newest, parents
 
 
 def totals_of(groups: Sequence[Group]) -> Array:
