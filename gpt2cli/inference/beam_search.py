@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -168,15 +169,9 @@ def search(
             hidden = engine.prefill(rows)
         else:
             hidden = engine.step([row[-1] for row in rows], parents)
-        candidates = engine.beam_candidates(
-            hidden,
-            params,
-            beams.candidates,
-            totals=totals_of(groups),
-            uniforms=uniforms_of(streams, beams),
-            history=history,
-        )
-        advance(groups, candidates, sizes.n_vocab)
+        totals, uniforms = totals_of(groups), uniforms_of(streams, beams)
+        best = partial(engine.beam_candidates, hidden, params, beams.candidates)
+        advance(groups, best(totals=totals, uniforms=uniforms, history=history), sizes.n_vocab)
         newest, parents = followed(groups)
         rows = [[*rows[p], token] for p, token in zip(parents, newest, strict=True)]
         history.add(newest, parents)
