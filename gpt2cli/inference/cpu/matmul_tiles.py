@@ -67,14 +67,10 @@ def of_shape(high: int, wide: int) -> Any:
                 for array in cgutils.unpack_tuple(builder, arguments[3])
             )
             # If one column at a time is fast enough, the hardware prefetches the next one.
-            ahead = (
-                prefetch_plan(builder, right, wide, (row, left.shape[0], high))
-                if wide > 1
-                else None
-            )
-            sums = dot_products(
-                builder, left.rows(row, high), right.rows(column, wide), ahead, right
-            )
+            here = row, left.shape[0], high
+            ahead = prefetch_plan(builder, right, wide, here) if wide > 1 else None
+            rows, columns = left.rows(row, high), right.rows(column, wide)
+            sums = dot_products(builder, rows, columns, ahead, right)
             for number, totals in enumerate(sums):
                 for place, total in enumerate(totals):
                     at = builder.add(column, PLACE(place))
