@@ -31,10 +31,26 @@ def logits(weights: dict[str, Any], n_head: int, tokens: Any) -> Array:
     return np.asarray(layer_norm(x, w, "ln_f") @ w["wte"].T)
 
 
+def losses(weights: dict[str, Any], n_head: int, tokens: Any) -> Array:
+    """Returns the cross-entropy of every token but the first (nats)."""
+    shares = softmax(logits(weights, n_head, tokens[:-1]))
+    return np.asarray(-np.log(shares[np.arange(len(tokens) - 1), tokens[1:]]))
+
+
 def loss(weights: dict[str, Any], n_head: int, tokens: Any) -> float:
     """Returns the mean cross-entropy of every token but the first (nats per token)."""
-    shares = softmax(logits(weights, n_head, tokens[:-1]))
-    return float(-np.log(shares[np.arange(len(tokens) - 1), tokens[1:]]).mean())
+    return float(losses(weights, n_head, tokens).mean())
+
+
+def masked_loss(weights: dict[str, Any], n_head: int, windows: Any) -> float:
+    """Returns the mean cross-entropy of the tokens that count in several windows.
+
+    A token t that does not count is ~t; without any that count the loss is 0.
+    """
+    rows = np.asarray(windows).reshape(-1, np.shape(windows)[-1])
+    seen = np.maximum(rows, ~rows)
+    each = np.array([losses(weights, n_head, row) for row in seen])[rows[:, 1:] >= 0]
+    return float(each.sum() / max(len(each), 1))
 
 
 def greedy(weights: dict[str, Any], n_head: int, tokens: list[int], length: int) -> list[int]:

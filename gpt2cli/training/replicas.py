@@ -7,7 +7,8 @@ import tensorflow as tf
 from gpt2cli.arrays import Array, Tensor, Weights
 from gpt2cli.hparams import HParams
 from gpt2cli.training.options import TrainingOptions
-from gpt2cli.training.step import Scalars, Trainer
+from gpt2cli.training.step import Trainer
+from gpt2cli.training.step_graph import Scalars
 
 # An all-reduce sends gradients in packs of this size, so that the first are on their way while
 # others wait, and few are held twice.
@@ -30,6 +31,7 @@ class ReplicatedTrainer(Trainer):
         """Takes TensorFlow's strategy, the first device's variables, and how they are trained."""
         super().__init__(weights, hparams, options, all_reduce_mean)
         self._strategy = strategy
+        self.replica_count = strategy.num_replicas_in_sync
         self._replicas: list[Trainer] = [self]
         for device in strategy.extended.worker_devices[1:]:
             with tf.device(device):
@@ -44,7 +46,7 @@ class ReplicatedTrainer(Trainer):
         """Trains on a micro-batch, of which each replica takes its share; as Trainer's."""
         if not self._has_spread:
             self._spread_slots()
-        size = len(batch) // self._strategy.num_replicas_in_sync
+        size = len(batch) // self.replica_count
 
         def share(context: tf.distribute.InputContext) -> Tensor:
             start = context.replica_id_in_sync_group * size
@@ -60,10 +62,10 @@ class ReplicatedTrainer(Trainer):
     ) -> Tensor:
         def on_replica(tokens: Tensor) -> Tensor:
             replica = replica_id()
-            rate, step, seed = scalars
-            seed += tf.constant([0, replica * PLACES])
+            seed = scalars.seed + tf.constant([0, replica * PLACES])
+            own = scalars._replace(seed=seed)
             graph = self._replicas[replica % len(self._replicas)].graph
-            loss, norm = graph.micro_batch(tokens, rate, step, seed, first=first, last=last)
+            loss, norm = graph.micro_batch(tokens, own, first=first, last=last)
             return tf.stack([loss, norm])
 
         return self._strategy.run(on_replica, args=(shares,))

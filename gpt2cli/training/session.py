@@ -156,8 +156,13 @@ class Session:
             return found
         now = time.monotonic()
         each = (now - self._launched_at) / len(launched)
-        for place, ((rate, _), (loss, norm)) in enumerate(zip(launched, numbers, strict=True), 1):
+        for place, ((rate, pending), (loss, norm)) in enumerate(
+            zip(launched, numbers, strict=True), 1
+        ):
             step = self.state.step + 1
+            if not pending.count and self.state.loss_weight:
+                # A step without any token to learn leaves the average as it is.
+                loss = self.state.average
             if not math.isfinite(loss):
                 raise Gpt2cliError(
                     f"The loss of step {step} is {loss}; the step was not saved. {self.safe} "

@@ -11,10 +11,7 @@ import tensorflow as tf
 from gpt2cli.arrays import Array, Tensor, Weights
 from gpt2cli.hparams import HParams
 from gpt2cli.training.options import TrainingOptions
-from gpt2cli.training.step_graph import HOST, AllReduce, StepGraph
-
-# The learning rate, the step and the seed of the dropout, as `StepGraph.micro_batch` takes them.
-Scalars = tuple[Tensor, Tensor, Tensor]
+from gpt2cli.training.step_graph import HOST, AllReduce, Scalars, StepGraph
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,13 +21,18 @@ class PendingStep:
     Attributes:
         losses: of each micro-batch.
         norm: the global norm of the gradient before clipping.
+        count: how many tokens count in the loss.
     """
 
     losses: list[Tensor]
     norm: Tensor
+    count: int
 
     def fetch(self) -> tuple[float, float]:
-        """Waits for the device; returns the mean loss (nats per token) and the norm."""
+        """Waits for the device; returns the mean loss (nats per token) and the norm.
+
+        If no token counts, the loss is 0.
+        """
         return float(np.mean([float(loss) for loss in self.losses])), float(self.norm)
 
 
@@ -42,7 +44,10 @@ class Trainer:
         graph: what TensorFlow compiles.
         optimizer: the optimiser of those that are trained.
         slots: what is saved beside the weights, by name.
+        replica_count: how many replicas share a micro-batch.
     """
+
+    replica_count = 1
 
     def __init__(
         self,
@@ -86,7 +91,7 @@ class Trainer:
         On a GPU this returns as soon as the device has its work.
 
         Args:
-            batches: int32 (micro-batches, batch, window + 1); their gradients are averaged.
+            batches: int32 (micro-batches, batch, window + 1); every token weighs the same.
                 Negative tokens do not count in the loss, see `batches.PADDING`.
             rate: the learning rate.
             step: which step this is, from 1.
@@ -98,20 +103,23 @@ class Trainer:
         """
         losses: list[Tensor] = []
         norm: Tensor = 0.0
+        count = int(np.count_nonzero(batches[:, :, 1:] >= 0))
+        mean_count = max(count, 1) / (len(batches) * self.replica_count)
         for number, batch in enumerate(batches):
             if cancelled():
                 return None
             # Nobody waits for a copy from the host to the device; back it would be waited for.
             with tf.device(HOST):
-                scalars = (
+                scalars = Scalars(
                     tf.constant(rate, tf.float32),
                     tf.constant(step, tf.float32),
                     tf.constant(dropout_seed(seed, step, number)),
+                    tf.constant(mean_count, tf.float32),
                 )
             first, last = number == 0, number == len(batches) - 1
             loss, norm = self.micro_batch(batch, scalars, first=first, last=last)
             losses.append(loss)
-        return PendingStep(losses=losses, norm=norm)
+        return PendingStep(losses=losses, norm=norm, count=count)
 
     def micro_batch(
         self, batch: Array, scalars: Scalars, *, first: bool, last: bool
@@ -119,7 +127,7 @@ class Trainer:
         """Trains on a micro-batch, int32 (batch, window + 1); returns as StepGraph's."""
         with tf.device(HOST):
             windows = tf.constant(batch)
-        loss, norm = self._compiled(windows, *scalars, first=first, last=last)
+        loss, norm = self._compiled(windows, scalars, first=first, last=last)
         return loss, norm
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -16,6 +17,22 @@ from gpt2cli.training.options import TrainingOptions
 
 HOST = "/CPU:0"
 AllReduce = Callable[[Tensor], Tensor]
+
+
+class Scalars(NamedTuple):
+    """What a step's micro-batches have in common, or nearly.
+
+    Attributes:
+        rate: the learning rate, a scalar.
+        step: float32, which step this is, from 1.
+        seed: int32 (2,), of the dropout; another one for each micro-batch.
+        mean_count: float32, how many tokens count in a replica's micro-batch, on average.
+    """
+
+    rate: Tensor
+    step: Tensor
+    seed: Tensor
+    mean_count: Tensor
 
 
 class StepGraph:
@@ -51,20 +68,21 @@ class StepGraph:
             self.begun, self.done = tf.Variable(0.0), tf.Variable(0.0)
 
     def micro_batch(
-        self, tokens: Tensor, rate: Tensor, step: Tensor, seed: Tensor, *, first: bool, last: bool
+        self, tokens: Tensor, scalars: Scalars, *, first: bool, last: bool
     ) -> tuple[Tensor, Tensor]:
         """Trains on a micro-batch; returns its loss, and with the last one the gradient's norm.
 
+        The loss is the mean over its tokens, times their number by `mean_count`: of all
+        micro-batches together it is the mean over the step's tokens.
+
         Args:
             tokens: int32 (batch, window + 1); negative ones do not count, see `batches.PADDING`.
-            rate: the learning rate, a scalar.
-            step: float32, which step this is, from 1.
-            seed: int32 (2,), of the dropout.
+            scalars: those of the micro-batch.
             first: whether it is the first one of the step.
             last: whether it is the last one, with which the weights change.
         """
         if last and self._updates_early:
-            return self._update_early(tokens, rate, step, seed, first=first)
+            return self._update_early(tokens, scalars, first=first)
         gradients: Gradients = {}
 
         def collect(found: Gradients) -> list[Tensor]:
@@ -72,7 +90,7 @@ class StepGraph:
             gradients.update(sums)
             return list(sums.values()) if self._sums else []
 
-        value = self._loss(tokens, seed, collect)
+        value = self._loss(tokens, scalars, collect)
         if not last:
             return self._all_reduce(value) if self._all_reduce else value, 0.0
         if self._all_reduce:
@@ -83,7 +101,7 @@ class StepGraph:
             scale = 1 / self._multiple
             if self._options.clip_norm:
                 scale *= tf.minimum(self._options.clip_norm / norm, 1.0)
-            return self.optimizer.update(gradients, scale, rate, step)
+            return self.optimizer.update(gradients, scale, scalars.rate, scalars.step)
 
         with tf.control_dependencies([norm, count(self.begun, [norm])]):
             dynamic = self.scale.is_dynamic
@@ -91,7 +109,7 @@ class StepGraph:
         return value, norm
 
     def _update_early(
-        self, tokens: Tensor, rate: Tensor, step: Tensor, seed: Tensor, *, first: bool
+        self, tokens: Tensor, scalars: Scalars, *, first: bool
     ) -> tuple[Tensor, Tensor]:
         """Does the last micro-batch, and updates each weight as soon as its gradient is known."""
         squares: list[Tensor] = []
@@ -104,19 +122,24 @@ class StepGraph:
             if not updates:
                 updates.append(count(self.begun, list(sums.values())))
             with tf.control_dependencies(updates[:1]):
-                done = self.optimizer.update(sums, 1 / self._multiple, rate, step)
+                scale = 1 / self._multiple
+                done = self.optimizer.update(sums, scale, scalars.rate, scalars.step)
             updates.extend(done)
             return halves + done
 
-        value = self._loss(tokens, seed, update)
+        value = self._loss(tokens, scalars, update)
         count(self.done, updates)
         return value, tf.sqrt(2 * tf.add_n(squares)) / self._multiple
 
     def _loss(
-        self, tokens: Tensor, seed: Tensor, consume: Callable[[Gradients], list[Tensor]]
+        self, tokens: Tensor, scalars: Scalars, consume: Callable[[Gradients], list[Tensor]]
     ) -> Tensor:
         inputs = loss.seen_tokens(tokens[:, :-1])  # (batch, window)
-        return self._gradients(inputs, tokens[:, 1:], seed, self.scale.value, consume)
+        targets = tokens[:, 1:]  # (batch, window)
+        # Exactly 1 if the tokens of all micro-batches count.
+        weight = tf.reduce_sum(tf.cast(targets >= 0, tf.float32)) / scalars.mean_count
+        scale = weight * self.scale.value
+        return weight * self._gradients(inputs, targets, scalars.seed, scale, consume)
 
     @property
     def _multiple(self) -> Tensor:

@@ -26,10 +26,11 @@ VARIANTS: list[dict[str, Any]] = [
     {"optimizer": "adafactor", "accumulate": 3, "clip_norm": 0.0},
     {"optimizer": "sgd"},
     {"optimizer": "adamw", "weight_decay": 0.1},
+    {"accumulate": 3, "masked": True},
     {"optimizer": "sgd", "precision": "float16", "clip_norm": 0.0},
     {"dropout": 0.3},
 ]
-EQUAL = 7
+EQUAL = 8
 TWO = os.environ | {"GPT2CLI_CPU_DEVICES": "2"}
 
 

@@ -46,6 +46,7 @@ def apart(strategy: Any, settings: dict[str, Any]) -> dict[str, Any]:
 
     arrays = models.random_arrays(models.MINI)
     mode = CompileMode[settings.pop("mode", "OFF")]
+    masked = settings.pop("masked", False)
     options = TrainingOptions(**{"clip_norm": 1.0, "backend": Backend(mode=mode), **settings})
     one = Trainer(gpt2.to_variables(arrays.items()), models.MINI, options)
     two = ReplicatedTrainer(strategy, gpt2.to_variables(arrays.items()), models.MINI, options)
@@ -54,6 +55,10 @@ def apart(strategy: Any, settings: dict[str, Any]) -> dict[str, Any]:
     numbers: list[tuple[float, float]] = []
     for step in range(1, STEPS + 1):
         batches = generator.integers(0, models.MINI.n_vocab, shape).astype(np.int32)
+        if masked:
+            # Most tokens of the first windows, and few of the last.
+            borders = np.linspace(0.1, 0.9, BATCH)[:, None]
+            batches = np.where(generator.random(shape) > borders, batches, ~batches)
         for trainer in (one, two):
             pending = trainer.step(batches, 1e-3, step=step, seed=5)
             assert pending is not None

@@ -144,15 +144,45 @@ def test_tokens_that_are_read_and_not_learned_count_as_context_only(recompute: b
     found = trainer(arrays, optimizer="sgd", recompute=recompute)
     loss = loss_of(found, np.where(counts, tokens, ~tokens)[None, None], RATE, 1, 0)
 
-    def judged(weights: dict[str, Any], _n_head: int, tokens: Any) -> float:
-        shares = oracle.softmax(oracle.logits(weights, TINY.n_head, tokens[:-1]))
-        losses = -np.log(shares[np.arange(len(tokens) - 1), tokens[1:]])
-        return float(losses[counts[1:]].mean())
+    def judged(weights: dict[str, Any], n_head: int, tokens: Any) -> float:
+        return float(oracle.losses(weights, n_head, tokens)[counts[1:]].mean())
 
     assert loss == pytest.approx(judged(arrays, TINY.n_head, tokens), abs=1e-5)
     for name, weight in found.weights.items():
         gradient = numerical_gradient(arrays, tokens, name, judged)
         np.testing.assert_allclose(weight, arrays[name] - RATE * gradient, atol=1e-5, err_msg=name)
+
+
+MASKS = {
+    "uneven": [[1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 1, 0], [1, 0, 1, 1, 0, 0, 1], [0] * 7],
+    "a micro-batch without any": [[0] * 7, [1] + [0] * 6, [1] * 7, [0, 1, 0, 1, 0, 0, 0]],
+    "none at all": [[1] + [0] * 6] * 4,
+}
+
+
+@pytest.mark.parametrize("counts", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize(
+    "settings", [{}, {"recompute": True}, {"clip_norm": 1e9}, {"precision": "float16"}], ids=str
+)
+def test_every_token_that_counts_weighs_the_same_in_a_step(
+    counts: list[list[int]], settings: dict[str, Any]
+) -> None:
+    arrays = models.random_arrays(TINY, deviation=0.5)
+    tokens = drawn(2, 2)
+    windows = np.where(np.array(counts).reshape(2, 2, 7) > 0, tokens, ~tokens)
+    found = trainer(arrays, optimizer="sgd", accumulate=2, **settings)
+    pending = found.step(windows, RATE, step=1, seed=0)
+    near = 1e-2 if settings.get("precision") else 1e-5
+    assert pending.fetch()[0] == pytest.approx(
+        oracle.masked_loss(arrays, TINY.n_head, windows), abs=near
+    )
+    assert pending.count == (windows[:, :, 1:] >= 0).sum()
+    for name, weight in found.weights.items():
+        gradient = numerical_gradient(arrays, windows, name, oracle.masked_loss)
+        expected = arrays[name] - RATE * gradient
+        np.testing.assert_allclose(weight, expected, atol=near, err_msg=name)
+        if not pending.count:
+            np.testing.assert_array_equal(weight, arrays[name])
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
