@@ -35,6 +35,7 @@ SUMMARIES = {
     "evaluate": "Judge how well a model predicts a text.",
     "export": "Write a model in another program's format.",
     "tokens": "Show the tokens of a text.",
+    "info": "Show what is installed, and which models and runs there are.",
 }
 EPILOG = (
     "Every option of a command can come from the environment: GPT2CLI_FINETUNE_STEPS=100 is "

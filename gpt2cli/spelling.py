@@ -91,6 +91,7 @@ VERBS = {
     "export": "convert save to",
     "download": "pull fetch get",
     "tokens": "tokenize tokenise tokenizer encode decode count",
+    "info": "status show list ls models runs ps stats version describe doctor",
 }
 
 

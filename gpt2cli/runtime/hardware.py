@@ -16,6 +16,8 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 # Where Windows' Linux and AMD's driver show their GPUs.
 WSL_GPUS, AMD_GPUS = OTHER_GPUS = (Path("/dev/dxg"), Path("/dev/kfd"))
+# What Linux says of the memory: the machine's, and a container's.
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NO_GPU = "--device gpu: TensorFlow sees no GPU."
 NO_DRIVER = "This machine has no NVIDIA driver; give --device cpu, or install one."
@@ -56,6 +58,24 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_memory() -> float:
+    """Returns the memory that is free for this process (bytes); infinite if that is not known.
+
+    A container's limit can lower the machine's.
+    """
+    limits = [float("inf")]
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = MEMINFO.read_text(encoding="utf-8").splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable"))
+        limits.append(float(line.split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):
+        most, used = ((CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
+        # Files that the kernel holds in memory give way.
+        files = re.search(r"^inactive_file (\d+)$", (CGROUP / "memory.stat").read_text(), re.M)
+        limits.append(float(most) - float(used) + float(files[1] if files else 0))
+    return min(limits)
 
 
 def describe_gpus(gpus: int) -> str:

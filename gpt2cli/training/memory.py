@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.shared import ComputeOptions
@@ -39,12 +36,10 @@ GPU_PROGRAM_BYTES, GPU_LOGIT_ROWS, GPU_MORE_LOGIT_ROWS = 1_000_000_000, 1024, 40
 GPU_RESERVED = 1_000_000_000
 SLOTS = {"adam": 2.0, "adamw": 2.0, "adafactor": 0.01, "sgd": 0.0}
 SMALL_RANK = 8
-CGROUP = Path("/sys/fs/cgroup")
 # Compute capabilities: the first with fast float16, and the first with cuDNN's attention.
 VOLTA, AMPERE = (7, 0), (8, 0)
 # A run that takes no more than this share of another one's memory has a chance to fit.
 CLEARLY_LESS = 0.8
-MEMINFO = Path("/proc/meminfo")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,22 +268,10 @@ def of_gpu(config: ComputeOptions) -> str:
 def free_bytes(device: str, limit: int | None = None) -> float:
     """Returns the memory that is free for a run: the GPU's if there is one, else the machine's.
 
-    A container's limit can lower the machine's.
-
     Args:
         device: auto, cpu or gpu.
         limit: what may be taken of a GPU's memory (bytes); None: all.
     """
     for gpu in hardware.visible_gpus() if device != "cpu" else []:
         return gpu.free if limit is None else min(gpu.free, limit)
-    limits = [float("inf")]
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = MEMINFO.read_text(encoding="utf-8").splitlines()
-        line = next(line for line in lines if line.startswith("MemAvailable"))
-        limits.append(float(line.split()[1]) * 1024)
-    with contextlib.suppress(OSError, ValueError):
-        most, used = ((CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
-        # Files that the kernel holds in memory give way.
-        files = re.search(r"^inactive_file (\d+)$", (CGROUP / "memory.stat").read_text(), re.M)
-        limits.append(float(most) - float(used) + float(files[1] if files else 0))
-    return min(limits)
+    return hardware.free_memory()

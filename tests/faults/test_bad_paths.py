@@ -50,6 +50,11 @@ ROLES = [
     "tokens text --model-name PATH",
     "tokens text --model-dir PATH",
     "tokens text --checkpoint-dir . --run-name PATH",
+    "info PATH",
+    "info --model-dir PATH",
+    "info --checkpoint-dir PATH",
+    "info --model-dir . --checkpoint-dir .",
+    "info --checkpoint-dir . --run-name PATH",
 ]
 KINDS = [
     *("missing", "file", "folder", "link", "dangling", "loop", "pipe", "device", "forbidden"),
@@ -200,6 +205,7 @@ def test_a_bad_file_in_a_run_is_refused_or_stepped_over_in_words(
         f"finetune text.txt {TRAIN}",
         "generate --length 2 --device cpu",
         "export out.tar",
+        "info run1",
     ]
     for kind in RUN_KINDS:
         # Training reads a run as the others do, and is slower.

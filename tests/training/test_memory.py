@@ -112,7 +112,7 @@ def test_what_is_free_is_what_the_kernel_says(
     (tmp_path / "memory.max").write_text("3000000000\n")
     (tmp_path / "memory.current").write_text("2500000000\n")
     (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 1500000000\nslab 5\n")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(hardware, "CGROUP", tmp_path)
     assert memory.free_bytes("cpu") == 2e9
     smi = tmp_path / "nvidia-smi"
     smi.write_text("#!/bin/sh\necho GPU-1, Card 9000, 580.65.06, 4096, 1024, 9.0\n")

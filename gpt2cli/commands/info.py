@@ -1,0 +1,211 @@
+"""`gpt2cli info`: what is installed, which models and runs there are, and what a run did."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpt2cli import __version__
+from gpt2cli.config.info import InfoConfig
+from gpt2cli.errors import BadDataError, MissingInputError, shortened
+from gpt2cli.files import paths
+from gpt2cli.progress import announced
+from gpt2cli.records import Record, Text
+from gpt2cli.runtime import hardware, installation, tensorflow
+from gpt2cli.storage import inventory, run_log
+from gpt2cli.storage.inventory import Facts, ModelFacts, Place, RunFacts
+from gpt2cli.storage.inventory_tables import described_in_lines, models_table, runs_table
+
+LIBRARIES = ("tensorflow", "numpy")
+MOST_POINTS = 1000
+
+
+def info(config: InfoConfig) -> Iterator[Record]:
+    """Yields what is installed and what there is; or what is known of the runs and models named.
+
+    Raises:
+        MissingInputError: there is no run or model of a name.
+        BadDataError: it is damaged.
+    """
+    as_text = config.format == "text"
+    if config.named:
+        for number, name in enumerate(config.named):
+            facts = described(config, name)
+            yield Text(
+                ("\n" if number else "") + described_in_lines(facts) if as_text else as_json(facts)
+            )
+        return
+    installed = list(installed_facts())
+    if config.tensorflow:
+        installed.append({"kind": "tensorflow", "devices": seen_devices(config)})
+    models = [
+        model_facts(*inventory.examined(path, inventory.read_model))
+        for path in inventory.folders_in(Path(config.model_dir))
+    ]
+    runs = [
+        run_facts(*inventory.examined(path, inventory.read_run))
+        for path in inventory.folders_in(Path(config.checkpoint_dir))
+    ]
+    if as_text:
+        yield Text("".join(f"{line}\n" for line in told_installed(installed)))
+        yield Text(models_table(models, config.model_dir))
+        yield Text(runs_table(runs, config.checkpoint_dir))
+    else:
+        yield from (Text(as_json(facts)) for facts in (*installed, *models, *runs))
+
+
+def as_json(facts: Facts) -> str:
+    """Returns facts as a line of JSON."""
+    return json.dumps(facts) + "\n"
+
+
+def installed_facts() -> Iterator[Facts]:
+    """Yields what is known of the installation and of the machine, without TensorFlow."""
+    versions = {name: installation.version_of(name) for name in LIBRARIES}
+    yield {
+        "kind": "program",
+        "version": __version__,
+        "python": platform.python_version(),
+    } | versions
+    free = hardware.free_memory()
+    yield {
+        "kind": "machine",
+        "cores": hardware.cores(),
+        "free_bytes": free if math.isfinite(free) else None,
+        "gpus": [
+            {"name": gpu.name, "driver": gpu.driver, "bytes": gpu.total, "free_bytes": gpu.free}
+            for gpu in hardware.visible_gpus()
+        ],
+        "problem": gpu_problem(),
+    }
+    for extra, packages in installation.extras().items():
+        yield {
+            "kind": "extra",
+            "name": extra,
+            "installed": bool(packages) and None not in packages.values(),
+            "packages": packages,
+        }
+
+
+def gpu_problem() -> str | None:
+    """Returns why no GPU would compute, as far as that is known without TensorFlow; or None."""
+    if hardware.gpus_hidden():
+        return hardware.HIDDEN
+    return hardware.gpu_problem() or None
+
+
+def seen_devices(config: InfoConfig) -> list[str]:
+    """Returns the devices that TensorFlow sees, after loading it."""
+    with announced("loading TensorFlow", quiet=config.quiet):
+        tensorflow.load(verbose=config.verbose)
+    import tensorflow as tf
+
+    return [
+        str(device.name).removeprefix("/physical_device:")
+        for device in tf.config.list_physical_devices()
+    ]
+
+
+def told_installed(found: list[Facts]) -> Iterator[str]:
+    """Yields what is installed as lines."""
+    kinds = {facts["kind"]: facts for facts in found}
+    program, machine = kinds["program"], kinds["machine"]
+    versions = [f"gpt2cli {program['version']}", f"Python {program['python']}"]
+    for name, title in zip(LIBRARIES, ("TensorFlow", "NumPy"), strict=True):
+        versions.append(f"{title} {program[name] or 'is not installed'}")
+    yield ", ".join(versions)
+    free = machine["free_bytes"]
+    memory = f", {free / 1e9:.1f} GB of memory free" if free is not None else ""
+    yield f"CPU: {machine['cores']} cores{memory}"
+    for gpu in machine["gpus"]:
+        sizes = f"{gpu['free_bytes'] / 1e9:.1f} of {gpu['bytes'] / 1e9:.1f} GB free"
+        yield f"GPU: {shortened(gpu['name'])}, {sizes}, driver {shortened(gpu['driver'])}"
+    if machine["problem"] or not machine["gpus"]:
+        yield f"GPU: none{': ' + machine['problem'] if machine['problem'] else ''}"
+    if "tensorflow" in kinds:
+        yield f"TensorFlow sees: {', '.join(kinds['tensorflow']['devices'])}"
+    extras = [facts for facts in found if facts["kind"] == "extra"]
+    there = [facts["name"] for facts in extras if facts["installed"]]
+    yield f"extras: {', '.join(there) or 'none'}"
+    for facts in extras:
+        if not facts["installed"]:
+            yield f"  {facts['name']} is missing: {installation.install_command(facts['name'])}"
+
+
+def place_facts(kind: str, place: Place) -> Facts:
+    """Returns what is known of any folder."""
+    return {
+        "kind": kind,
+        "name": shortened(place.path.name),
+        "path": shortened(place.path),
+        "bytes": place.size,
+        "changed": place.changed,
+        "problem": place.problem or None,
+    }
+
+
+def model_facts(place: Place, found: ModelFacts | None) -> Facts:
+    """Returns what is known of a model."""
+    facts = place_facts("model", place)
+    if found is None:
+        return facts
+    shape = dataclasses.asdict(found.hparams)
+    return {**facts, "form": found.form, "weights": found.hparams.count(), **shape}
+
+
+def run_facts(place: Place, found: RunFacts | None) -> Facts:
+    """Returns what is known of a run."""
+    facts = place_facts("run", place)
+    if found is None:
+        return facts
+    state = found.state
+    return {
+        **facts,
+        "model": shortened(state.model_name) if state else None,
+        "step": found.step,
+        "checkpoints": found.steps,
+        "best_step": found.best_step,
+        "best_loss": found.best_loss,
+        "average_loss": state.average if state and state.loss_weight else None,
+        "lora_rank": state.lora_rank if state else 0,
+        "weights": found.hparams.count(),
+        **dataclasses.asdict(found.hparams),
+    }
+
+
+def described(config: InfoConfig, name: str) -> Facts:
+    """Returns all that is known of the run or model of a name.
+
+    Raises:
+        MissingInputError: there is none.
+        BadDataError: it is damaged.
+    """
+    run = paths.run_folder(config.checkpoint_dir, name)
+    is_run = run.is_dir() and not paths.is_path(name)
+    folder = run if is_run else paths.base_model(config.model_dir, name)
+    if not folder.is_dir():
+        raise MissingInputError(
+            f"There is no run or model {shortened(name)}: {paths.names_in(run.parent)}; "
+            f"{paths.names_in(Path(config.model_dir))}. `gpt2cli info` lists what there is."
+        )
+    if is_run:
+        facts = run_facts(*inventory.examined(folder, inventory.read_run))
+        facts |= {"settings": run_log.read_config(folder), "curve": curve_of(folder)}
+    else:
+        facts = model_facts(*inventory.examined(folder, inventory.read_model))
+    if facts["problem"]:
+        raise BadDataError(f"{shortened(folder)}: {facts['problem']}")
+    return facts
+
+
+def curve_of(folder: Path) -> Facts:
+    """Returns a run's losses: the averages of training, and those of the validations."""
+    past = run_log.history(folder)
+    return {
+        "average": list(inventory.thinned(past.steps, past.averages, MOST_POINTS)),
+        "validation": list(inventory.thinned(past.val_steps, past.val_losses, MOST_POINTS)),
+    }
