@@ -17,7 +17,7 @@ from gpt2cli.hparams import HParams
 from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime import tensorflow
-from gpt2cli.storage.source import CheckpointSource, load
+from gpt2cli.storage.source import load
 from gpt2cli.text import batches, documents, finding
 from gpt2cli.text.batches import Tokens, Windows
 from gpt2cli.text.loss_mask import LossMask
@@ -59,12 +59,12 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
 
     with out_of_memory.explained(config, LEANER):
         with announced(f"loading {start.prefix}", quiet=config.quiet):
-            judge = yield from load(names, start, partial(load_evaluator, config))
+            judge, prefix = yield from load(names, start, partial(load_evaluator, config))
         windows = batches.overlapping(tokens, tokenizer.end_of_text, judge.n_ctx, stride, mask)
         length = len(tokens) if mask is None else mask.count(len(tokens))
         totals = yield from judged(config, judge, windows, length)
     yield from map(Notice, judge.compiler.pop_warnings())
-    yield Text(told(config, start, totals, byte_count(tokens, tokenizer, mask)))
+    yield Text(told(config, prefix, totals, byte_count(tokens, tokenizer, mask)))
 
 
 def chosen_stride(config: EvaluateConfig, n_ctx: int) -> int:
@@ -85,8 +85,10 @@ def check_any(tokens: Tokens, tokenizer: Tokenizer, name: str) -> None:
         raise BadDataError(f"{name}: there is no token to judge. Give more text.")
 
 
-def load_evaluator(config: EvaluateConfig, prefix: Path, hparams: HParams) -> Evaluator:
-    """Returns what judges with the checkpoint's weights.
+def load_evaluator(
+    config: EvaluateConfig, prefix: Path, hparams: HParams
+) -> tuple[Evaluator, Path]:
+    """Returns what judges with the checkpoint's weights, and the checkpoint.
 
     Raises:
         BadDataError: the checkpoint is damaged.
@@ -99,7 +101,7 @@ def load_evaluator(config: EvaluateConfig, prefix: Path, hparams: HParams) -> Ev
     devices.configure(config.device, config.gpu_bytes, config.precision)
     precision = devices.resolve_precision(config.precision)
     weights = low_precision.cast_weights(checkpoint.load(prefix, hparams.shapes()), precision)
-    return Evaluator(weights, hparams, xla=config.xla)
+    return Evaluator(weights, hparams, xla=config.xla), prefix
 
 
 def judged(
@@ -140,7 +142,7 @@ def byte_count(tokens: Tokens, tokenizer: Tokenizer, mask: LossMask | None) -> i
     return int(counts @ lengths)
 
 
-def told(config: EvaluateConfig, start: CheckpointSource, totals: Totals, size: int) -> str:
+def told(config: EvaluateConfig, prefix: Path, totals: Totals, size: int) -> str:
     """Returns the line that tells the result; the size is that of the text (bytes)."""
     score, bits = totals.score(), totals.nats / math.log(2) / size
     if config.format == "text":
@@ -155,6 +157,6 @@ def told(config: EvaluateConfig, start: CheckpointSource, totals: Totals, size: 
         "accuracy": score.accuracy,
         "tokens": totals.count,
         "bytes": size,
-        "checkpoint": str(start.prefix),
+        "checkpoint": str(prefix),
     }
     return json.dumps(fields) + "\n"

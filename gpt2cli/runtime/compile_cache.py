@@ -40,6 +40,8 @@ MOST_BYTES = 256_000_000
 LEAST_FREE = 256_000_000
 # After this, an unfinished file is not the work of a running process (seconds).
 ABANDONED_SECONDS = 86_400
+# The folders of this process.
+PREPARED: list[Path] = []
 
 
 def enable() -> Path | None:
@@ -65,7 +67,7 @@ def prepare_folder(place: Path) -> bool:
         remove_untrusted(place)
     except OSError:
         return False
-    atexit.register(seal, place)
+    PREPARED.append(place)
     return True
 
 
@@ -191,6 +193,13 @@ def is_sealed(path: Path) -> bool:
         return content(seal_of(path)) == checksum(path).encode()
     except (FileNotFoundError, BadDataError):
         return False
+
+
+@atexit.register
+def seal_prepared() -> None:
+    """Seals what has come in the folders of this process; it is called when the process ends."""
+    for place in PREPARED:
+        seal(place)
 
 
 def seal(place: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shlex
 from importlib import metadata
 from urllib.parse import unquote, urlsplit
+
+from gpt2cli import json_reader
+from gpt2cli.errors import BadDataError
+from gpt2cli.json_reader import Json
 
 PACKAGE = "gpt2cli"
 # Those that users choose; the others are for its tests.
@@ -23,18 +26,26 @@ def install_command(extra: str) -> str:
     (packaging.python.org, "Recording the Direct URL Origin of installed distributions").
     """
     try:
-        origin = json.loads(metadata.distribution(PACKAGE).read_text("direct_url.json") or "{}")
-    except (metadata.PackageNotFoundError, ValueError):
+        text = metadata.distribution(PACKAGE).read_text("direct_url.json")
+        origin: dict[str, Json] = json_reader.parse(text or "{}", "it")
+    except (metadata.PackageNotFoundError, ValueError, BadDataError):
         origin = {}
-    url = str(origin.get("url", ""))
-    folder = origin.get("dir_info")
-    if folder is not None:
-        editable = "-e " if folder.get("editable") else ""
-        return f"pip install {editable}{shlex.quote(f'{unquote(urlsplit(url).path)}[{extra}]')}"
+    url, inside = word(origin, "url"), word(origin, "subdirectory")
+    if isinstance(folder := origin.get("dir_info"), dict):
+        path = f"{unquote(urlsplit(url).path)}{inside and '/' + inside}[{extra}]"
+        return f"pip install {'-e ' if folder.get('editable') is True else ''}{shlex.quote(path)}"
+    named = f"{PACKAGE}[{extra}]"
     if url:
-        source = f"{origin['vcs_info']['vcs']}+{url}" if "vcs_info" in origin else url
-        return f"pip install {shlex.quote(f'{PACKAGE}[{extra}] @ {source}')}"
-    return f"pip install {shlex.quote(f'{PACKAGE}[{extra}]')}"
+        tool, revision = (word(origin.get("vcs_info"), k) for k in ("vcs", "requested_revision"))
+        source = f"{tool and tool + '+'}{url}{revision and '@' + revision}"
+        named += f" @ {source}{inside and '#subdirectory=' + inside}"
+    return f"pip install {shlex.quote(named)}"
+
+
+def word(facts: Json, name: str) -> str:
+    """Returns a text among the facts of direct_url.json; empty if there is none."""
+    found = facts.get(name) if isinstance(facts, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def extras() -> dict[str, dict[str, str | None]]:

@@ -207,9 +207,15 @@ def leave(code: int) -> NoReturn:
     TensorFlow must not be taken down under such a thread.
     """
     if any(thread.is_alive() for thread in ABANDONED):
+        # It would slow every start.
+        from gpt2cli.runtime import compile_cache
+
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
+        # Whatever is registered for the end is not called now. A program takes its name when it is
+        # whole, so that none is sealed that the thread still writes.
+        compile_cache.seal_prepared()
         os._exit(code)
     sys.exit(code)
 

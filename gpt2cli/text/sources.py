@@ -203,9 +203,17 @@ def temporary_file_errors(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise DiskError(
-            f"{name} cannot be kept in {shortened(os.environ.get('TMPDIR', '/tmp'))}: "
-            f"{error.strerror}. Make room there, or set TMPDIR to another folder."
+            f"{name} cannot be kept in {shortened(temporary_folder())}: {error.strerror}. "
+            "Make room there, or set TMPDIR to another folder."
         ) from error
+
+
+def temporary_folder() -> str:
+    """Returns the folder of temporary files, or what TMPDIR asks for if Python can use none."""
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return os.environ.get("TMPDIR", "/tmp")
 
 
 def is_endless(file: BinaryIO) -> bool:

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from gpt2cli.commands.evaluate import evaluate
+from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.evaluate import EvaluateConfig
+from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, MissingInputError, UsageError
 from gpt2cli.records import Notice, Text
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
@@ -162,3 +164,28 @@ def test_what_is_read_is_told_before_it_is_judged(place: Path) -> None:
     config = EvaluateConfig(dataset=("rows.csv",), model_name="small", xla=False)
     notices = [str(record) for record in evaluate(config) if isinstance(record, Notice)]
     assert notices[0].startswith("rows.csv: ")
+
+
+def train(steps: int) -> None:
+    Path("corpus.txt").write_text("The cat sat on the mat, and the other cat sat there.\n" * 30)
+    options: dict[str, Any] = {"model_name": "small", "seed": 1, "xla": False, "save_every": 1}
+    options |= {"sample_every": 0, "val_every": 0, "accumulate_gradients": 1}
+    list(finetune(FinetuneConfig(dataset=("corpus.txt",), steps=steps, **options)))
+
+
+def test_the_result_names_the_checkpoint_that_was_loaded(place: Path) -> None:
+    train(1)
+    found = Notice("from checkpoint/run1/model-1")
+    config = EvaluateConfig(dataset=("text.txt",), xla=False, format="jsonl")
+    records = []
+    for record in evaluate(config):
+        records.append(record)
+        if record == found:
+            # The run goes on after its checkpoint was found, and removes it before it is loaded.
+            train(2)
+    assert found in records
+    assert Notice("again, from checkpoint/run1/model-3") in records
+    (result,) = [json.loads(record.text) for record in records if isinstance(record, Text)]
+    assert result["checkpoint"] == "checkpoint/run1/model-3"
+    again = [json.loads(r.text) for r in evaluate(config) if isinstance(r, Text)]
+    assert again == [result]

@@ -25,13 +25,28 @@ from gpt2cli.runtime.installation import install_command
             "pip install 'gpt2cli[gpu] @ git+https://example.org/x.git'",
         ),
         (
+            {
+                "url": "https://example.org/x.git",
+                "vcs_info": {"vcs": "git", "requested_revision": "v1.2", "commit_id": "1"},
+                "subdirectory": "tools/cli",
+            },
+            "pip install 'gpt2cli[gpu] @ git+https://example.org/x.git@v1.2"
+            "#subdirectory=tools/cli'",
+        ),
+        (
+            {"url": "file:///src", "dir_info": {}, "subdirectory": "tools"},
+            "pip install '/src/tools[gpu]'",
+        ),
+        ({"url": 7, "dir_info": [], "vcs_info": "git"}, "pip install 'gpt2cli[gpu]'"),
+        (["url"], "pip install 'gpt2cli[gpu]'"),
+        (
             {"url": "file:///dist/gpt2cli-1-py3-none-any.whl", "archive_info": {}},
             "pip install 'gpt2cli[gpu] @ file:///dist/gpt2cli-1-py3-none-any.whl'",
         ),
     ],
 )
 def test_an_extra_is_installed_from_where_the_package_came(
-    origin: dict[str, Any] | None, command: str, monkeypatch: pytest.MonkeyPatch
+    origin: Any, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Installed:
         def read_text(self, name: str) -> str | None:

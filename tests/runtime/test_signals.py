@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from gpt2cli.runtime import signals
+from gpt2cli.runtime import compile_cache, signals
 from tests.conftest import unignored
 
 # The thread of pytest-timeout's other method would take the signals that the tests send.
@@ -204,8 +205,12 @@ def test_a_message_of_what_is_safe_is_told_by_whatever_ends_the_block() -> None:
 
 
 LEAVES = """
-import threading, time
-from gpt2cli.runtime import signals
+import sys, threading, time
+from pathlib import Path
+from gpt2cli.runtime import compile_cache, signals
+place = Path(sys.argv[1])
+assert compile_cache.prepare_folder(place)
+(place / "program.pb").write_bytes(b"compiled")
 thread = threading.Thread(target=time.sleep, args=(60,))
 thread.start()
 print("said")
@@ -214,8 +219,9 @@ signals.leave(74)
 """
 
 
-def test_the_exit_code_is_the_commands_whoever_still_computes() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LEAVES], capture_output=True, text=True, timeout=30, check=False
-    )
-    assert (done.returncode, done.stdout) == (74, "said\n")
+def test_the_exit_code_is_the_commands_whoever_still_computes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LEAVES, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (74, "said\n"), done.stderr
+    # What was compiled until then is sealed all the same.
+    assert compile_cache.is_sealed(tmp_path / "program.pb")

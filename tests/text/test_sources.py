@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
+import re
+import tempfile
 import threading
 import types
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 import pytest
 
 from gpt2cli.config.shared import CorpusOptions
-from gpt2cli.errors import BadDataError, MissingInputError
+from gpt2cli.errors import BadDataError, DiskError, MissingInputError
 from gpt2cli.text import finding, sources
 from gpt2cli.text.token_files import Encoder
 from tests import models
@@ -148,3 +151,18 @@ def test_a_zipped_file_that_unpacks_to_no_end_is_refused(
 def test_what_cannot_be_opened_is_named(name: str) -> None:
     with pytest.raises(MissingInputError, match="cannot be read"):
         list(sources.read_bytes(sources.source_of(name)))
+
+
+@pytest.mark.parametrize("asked", ["there", "missing"])
+def test_a_full_folder_of_temporary_files_is_called_by_the_name_that_python_chose(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / asked))
+    # So that it is chosen anew.
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    chosen = tempfile.gettempdir()
+    assert (chosen == str(tmp_path / asked)) == (asked == "there")
+    message = rf"^the text cannot be kept in {re.escape(chosen)}: No space left on device\. Make"
+    with pytest.raises(DiskError, match=message), sources.temporary_file_errors("the text"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
