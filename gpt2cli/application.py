@@ -13,7 +13,7 @@ import typer
 import typer.core
 import typer.models
 
-from gpt2cli import __version__, help_text, spelling
+from gpt2cli import __version__, completion, help_text, spelling
 from gpt2cli.errors import UsageError, shortened
 from gpt2cli.options import Option, options
 
@@ -219,7 +219,11 @@ def parameter(field: dataclasses.Field[Any], rule: Option, kind: object) -> insp
     """Returns a field as a parameter that Typer reads: its type, help, range, names, default."""
     default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
     described = (
-        typer.Argument(help=rule.help, metavar=help_text.argument_metavar(field))
+        typer.Argument(
+            help=rule.help,
+            metavar=help_text.argument_metavar(field),
+            autocompletion=completion.proposals_for(field.name),
+        )
         if rule.argument
         else typer_option(field.name, rule, kind)
     )
@@ -249,6 +253,7 @@ def typer_option(name: str, rule: Option, kind: object) -> typer.models.OptionIn
         metavar=None if two_sided else help_text.metavar(kind),
         show_envvar=False,
         callback=each_line if get_origin(kind) is tuple else None,
+        autocompletion=completion.proposals_for(name),
     )
     return described
 

@@ -24,6 +24,7 @@ FLOORS = [
     {"files"},
     {"runtime"},
     {"config", "spelling", "help_text"},
+    {"completion"},
     {"application"},
     {"network", "text", "storage", "distributed"},
     {"training", "inference", "fetching", "formats"},
