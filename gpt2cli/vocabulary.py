@@ -47,7 +47,7 @@ class Vocabulary:
         parts = [self.encoder, self.merges]
         if not self.specials.are_openais:
             known = dataclasses.replace(self.specials, ends=(self.specials.end,))
-            parts.append(as_json(known.settings()))
+            parts.append(json_bytes(known.settings()))
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
     def files(self) -> dict[str, bytes]:
@@ -55,7 +55,7 @@ class Vocabulary:
         files = {ENCODER: self.encoder, MERGES: self.merges}
         if self.specials.are_openais:
             return files
-        return {SETTINGS: as_json(self.specials.settings()), **files}
+        return {SETTINGS: json_bytes(self.specials.settings()), **files}
 
 
 @functools.cache
@@ -113,12 +113,12 @@ def read_vocabulary(encoder: Path, merges: Path, rows: int | None = None) -> Voc
         tokens=listed,
         pairs=pairs,
         specials=specials,
-        encoder=raw[0] if raw[0] and listed == tokens else as_json(listed),
+        encoder=raw[0] if raw[0] and listed == tokens else json_bytes(listed),
         merges=raw[1] or "\n".join([VERSION_LINE, *map(" ".join, pairs), ""]).encode(),
     )
 
 
-def as_json(values: Mapping[str, Any]) -> bytes:
+def json_bytes(values: Mapping[str, Any]) -> bytes:
     """Returns the content of a file of JSON."""
     return json.dumps(values).encode()
 

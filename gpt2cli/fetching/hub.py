@@ -96,7 +96,14 @@ def begin(
         try:
             record = yield from ask_hub(hub, connection, aside)
             model = record.model(endpoint())
-            fetcher = Fetcher(model, aside, [*model.hosts], connection, bars, shown=str(hub))
+            fetcher = Fetcher(
+                model=model,
+                folder=aside,
+                hosts=[*model.hosts],
+                connection=connection,
+                bars=bars,
+                shown=str(hub),
+            )
             for file in record.small:
                 yield from fetcher.bring(file)
         except Interrupted as interrupted:

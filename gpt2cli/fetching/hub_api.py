@@ -128,7 +128,7 @@ def ask_hub(
     answer = PartialFile(folder / "answer.json")
     try:
         wanted = Wanted(url=url, most=MOST_BYTES, moves=False)
-        for event in Transfer(connection, wanted, answer).events():
+        for event in Transfer(connection=connection, wanted=wanted, partial=answer).events():
             if not isinstance(event, Received):
                 yield event
         content = json_reader.content(answer.path, MOST_BYTES)

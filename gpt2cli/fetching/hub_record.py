@@ -121,7 +121,7 @@ def hub_file(name: str, facts: dict[str, Any]) -> ModelFile:
     digest = facts["git_sha1"] if is_blob else facts["sha256"]
     sound = isinstance(digest, str) and (GIT_SHA1 if is_blob else SHA256).fullmatch(digest)
     need(bool(sound), f"hash of {name}", digest)
-    return ModelFile(name, (Form(size, digest),), is_blob=is_blob)
+    return ModelFile(name=name, forms=(Form(size, digest),), is_blob=is_blob)
 
 
 def chosen_files(there: Collection[str], hub: HubName) -> list[str]:

@@ -57,7 +57,7 @@ def listed_models(model_dir: str) -> Iterator[Listed]:
         yield listed(name, "openai", folder, manifest.find(name).files)
     for name in manifest.BUNDLED:
         sizes = {path.name: path.stat().st_size for path in (DATA / name).glob("*")}
-        files = [ModelFile(each, (Form(size, None),)) for each, size in sizes.items()]
+        files = [ModelFile(name=each, forms=(Form(size, None),)) for each, size in sizes.items()]
         yield listed(name, "bundled", paths.model_folder(model_dir, name), files)
     for path in sorted(Path(model_dir).glob(f"*/{RECORD}")):
         hub = parse_hub_name(path.parent.name)

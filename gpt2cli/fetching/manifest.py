@@ -43,7 +43,7 @@ class Form:
     digest: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelFile:
     """What is known of one file of a model.
 
@@ -82,7 +82,7 @@ class ModelFile:
         return tuple(form.digest for form in self.forms if form.digest is not None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """What is known of one model.
 
@@ -184,7 +184,7 @@ def model_file(name: str, facts: dict[str, Any]) -> ModelFile:
         need(size is None or (type(size) is int and 0 <= size <= MOST_BYTES), "size", size)
         sound = digest is None or (isinstance(digest, str) and SHA256.fullmatch(digest))
         need(bool(sound), "sha256", digest)
-    return ModelFile(name, forms, str(facts.get("sure", "A")))
+    return ModelFile(name=name, forms=forms, sure=str(facts.get("sure", "A")))
 
 
 def address(host: str, model_name: str, file_name: str) -> str:

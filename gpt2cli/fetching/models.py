@@ -166,7 +166,9 @@ def repair(model: Model, folder: Path, faults: Faults, asking: Asking) -> Iterat
     connection = asking.connect()
     with connection.session:
         hosts = [*asking.mirrors, *model.hosts]
-        fetcher = Fetcher(model, folder, hosts, connection, asking.bars)
+        fetcher = Fetcher(
+            model=model, folder=folder, hosts=hosts, connection=connection, bars=asking.bars
+        )
         for file in faults:
             yield from fetcher.bring(file)
     unpinned = [file.name for file in faults if not file.hashes]
@@ -184,7 +186,7 @@ def came(folder: Path, file: ModelFile) -> int:
     return partial.stat().st_size if partial.is_file() else 0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Fetcher:
     """Fetches the files of one model.
 
@@ -260,7 +262,7 @@ class Fetcher:
         from gpt2cli.fetching.transfer import Transfer, Wanted
 
         wanted = Wanted(url=url, sizes=file.sizes, pinned=bool(file.hashes))
-        return Transfer(self.connection, wanted, partial).events()
+        return Transfer(connection=self.connection, wanted=wanted, partial=partial).events()
 
     def _fault(self, file: ModelFile, partial: PartialFile) -> str:
         """Returns what is wrong with a file that has come; ``""`` if it is good."""

@@ -24,7 +24,7 @@ MOST_SIDE_BYTES = 10_000
 VALIDATOR = re.compile(r"[ -~]{1,200}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """What a host said of the file that is on disk in part.
 

@@ -56,7 +56,7 @@ class Wanted:
     moves: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Transfer:
     """The way of one file from one address into its partial file."""
 
@@ -114,7 +114,7 @@ class Transfer:
 
     def _origin(self, validator: str | None = None, size: int | None = None) -> Origin:
         # What is written to a disk holds no password.
-        return Origin(without_password(self.wanted.url), validator, size)
+        return Origin(url=without_password(self.wanted.url), validator=validator, size=size)
 
     @property
     def _headway(self) -> int:

@@ -36,9 +36,9 @@ def write_huggingface(model: Model, folder: Path, config: ExportConfig) -> None:
     """
     atomic.make_folders(folder)
     files: dict[str, str | bytes] = {
-        huggingface.CONFIG: as_json(architecture(model, config.precision)),
-        "generation_config.json": as_json(ends(model)),
-        "tokenizer_config.json": as_json(tokenizer_config(model)),
+        huggingface.CONFIG: json_text(architecture(model, config.precision)),
+        "generation_config.json": json_text(ends(model)),
+        "tokenizer_config.json": json_text(tokenizer_config(model)),
         huggingface.VOCABULARY: tokens(model),
         huggingface.MERGES: model.vocabulary.merges,
         "README.md": card(model, config.precision),
@@ -91,7 +91,7 @@ def tokens(model: Model) -> str | bytes:
     """Returns the content of vocab.json: as encoder.json, but added tokens as in a text."""
     numbered = {token: number for number, token in enumerate(model.tokens())}
     files = model.vocabulary
-    return files.encoder if numbered == files.tokens else as_json(numbered, indent=None)
+    return files.encoder if numbered == files.tokens else json_text(numbered, indent=None)
 
 
 def tokenizer_config(model: Model) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def tokenizer_config(model: Model) -> dict[str, Any]:
     }
 
 
-def as_json(values: dict[str, Any], indent: int | None = 2) -> str:
+def json_text(values: dict[str, Any], indent: int | None = 2) -> str:
     """Returns the content of a file of JSON."""
     return json.dumps(values, indent=indent) + "\n"
 

@@ -40,7 +40,7 @@ class BeamParams:
         return 2 * self.count
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Beam:
     """A text that is followed, or has ended.
 
@@ -70,7 +70,10 @@ class Group:
 
     def __init__(self, beams: BeamParams, length: int, ended: Ended) -> None:
         """Takes how far it may go (tokens), and what ends a beam before."""
-        self.running = [Beam([], [], 0.0 if n == 0 else REMOVED) for n in range(beams.count)]
+        self.running = [
+            Beam(tokens=[], log_probabilities=[], total=0.0 if n == 0 else REMOVED)
+            for n in range(beams.count)
+        ]
         self.parents = list(range(beams.count))
         self.done = False
         self.beams, self.length, self._ended = beams, length, ended
@@ -92,7 +95,9 @@ class Group:
                 break
             before = self.running[parent]
             beam = Beam(
-                [*before.tokens, token], [*before.log_probabilities, log_probability], total
+                tokens=[*before.tokens, token],
+                log_probabilities=[*before.log_probabilities, log_probability],
+                total=total,
             )
             if self._ended(beam.tokens):
                 # One that is not among the best is not worth to be kept.

@@ -37,7 +37,7 @@ HEADER = re.compile(
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def documents(source: Source, vocab: int, state: ReadingState) -> Iterator[Iterator[bytes]]:
+def token_documents(source: Source, vocab: int, state: ReadingState) -> Iterator[Iterator[bytes]]:
     """Yields the arrays of a file, each as its tokens in pieces of 16 bits a token.
 
     Raises:

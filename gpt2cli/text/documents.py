@@ -37,7 +37,7 @@ def documents(
         DiskError: the disk fails.
     """
     if source.kind in ARRAYS:
-        yield from arrays.documents(source, vocab, state)
+        yield from arrays.token_documents(source, vocab, state)
     elif source.kind in TABLES:
         yield from zip(tables.documents(source, options, state))
     elif conversations.are_in(source, options):

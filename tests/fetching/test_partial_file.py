@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpt2cli.fetching.partial_file import Origin, PartialFile
 
-ORIGIN = Origin("http://host/file", '"tag"', 6)
+ORIGIN = Origin(url="http://host/file", validator='"tag"', size=6)
 
 
 def opened(path: Path) -> PartialFile:

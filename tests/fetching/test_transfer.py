@@ -39,7 +39,9 @@ def transfer(
     policy: RetryPolicy = HASTE,
 ) -> Transfer:
     wanted = Wanted(url=url, sizes=sizes, pinned=pinned)
-    return Transfer(Connection(session=session, policy=policy), wanted, partial)
+    return Transfer(
+        connection=Connection(session=session, policy=policy), wanted=wanted, partial=partial
+    )
 
 
 def receive(

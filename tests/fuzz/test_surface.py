@@ -147,7 +147,7 @@ def test_whatever_bytes_a_host_answers_only_our_own_errors_come_out(
             try:
                 with refusals():
                     connection = Connection(session=session, policy=policy)
-                    told = [*Transfer(connection, wanted, part).events()]
+                    told = [*Transfer(connection=connection, wanted=wanted, partial=part).events()]
                     assert "secret" not in str(told)
             except TransientError as error:
                 pytest.fail(str(error))

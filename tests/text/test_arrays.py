@@ -17,7 +17,7 @@ from gpt2cli.text.sources import ReadingState, Source
 
 def tokens(path: Path, vocab: int = 50257) -> list[list[int]]:
     """Returns the tokens of each array of a file."""
-    found = arrays.documents(Source(path), vocab, ReadingState())
+    found = arrays.token_documents(Source(path), vocab, ReadingState())
     return [np.frombuffer(b"".join(each), arrays.TOKEN_TYPE).tolist() for each in found]
 
 
