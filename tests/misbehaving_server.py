@@ -230,7 +230,8 @@ def status(code: int, body: bytes = b"", **headers: str) -> Behaviour:
 
     def behave(handler: Handler, content: bytes) -> None:
         handler.begin(code, len(body), **headers)
-        handler.wfile.write(body)
+        if handler.command != "HEAD":
+            handler.wfile.write(body)
 
     return behave
 

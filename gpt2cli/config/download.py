@@ -23,7 +23,7 @@ class DownloadConfig(Shared):
 
     Examples:
         gpt2cli download 355M
-        gpt2cli download dbmdz/german-gpt2
+        gpt2cli download distilbert/distilgpt2
         gpt2cli download --list
         gpt2cli download 124M --mirror https://models.example.org/gpt-2
     """

@@ -18,7 +18,10 @@ from pathlib import Path
 import pytest
 
 import gpt2cli
+from gpt2cli.commands.export import export
+from gpt2cli.config.export import ExportConfig
 from tests.docs import pages
+from tests.hub_server import Hub
 from tests.misbehaving_server import Server
 from tests.warm import Warm
 
@@ -103,6 +106,13 @@ def write_pins(path: Path, url: str, models: tuple[str, ...]) -> dict[str, bytes
     return {f"{model}/{name}": data for model in models for name, data in content.items()}
 
 
+def exported_tiny(folder: Path) -> dict[str, bytes]:
+    """Returns the files of a repository on the Hub that holds `tiny`."""
+    list(export(ExportConfig(destination=str(folder), model_name=str(TINY))))
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {name: content for name, content in files.items() if not name.startswith(".")}
+
+
 def test_each_command_that_is_not_run_is_on_the_pages_once() -> None:
     for begin in ELSEWHERE:
         assert [begin for command in commands() if command.startswith(begin)] == [begin]
@@ -116,10 +126,14 @@ def test_every_command_works(tmp_path: Path) -> None:
     shutil.copy(pages.README, place)
     shutil.copytree(TINY, place / "models" / "124M")
     run = [command for command in commands() if not is_elsewhere(command)]
-    with Server({}) as server, Warm(programs):
+    large = Server({})
+    hub = Hub(large)
+    with Server({}) as server, large, hub, Warm(programs):
+        hub.publish(exported_tiny(tmp_path / "distilgpt2"), "distilbert/distilgpt2")
         server.files = write_pins(tmp_path / "pins.json", server.url, ("124M", "355M", "774M"))
         environment = os.environ | SHORT
         environment["PATH"] = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
         environment["GPT2CLI_PINS"] = str(tmp_path / "pins.json")
         for command in [PLACE, *run]:
             done = subprocess.run(

@@ -21,10 +21,14 @@ from gpt2cli.distributed import cluster, rendezvous, wire
 from gpt2cli.distributed.cluster import Cluster
 from gpt2cli.errors import Gpt2cliError, RefusedError, UsageError
 from gpt2cli.fetching import manifest, responses
+from gpt2cli.fetching.hub_api import described
+from gpt2cli.fetching.hub_record import HubRecord, read_hub_record
 from gpt2cli.fetching.partial_file import PartialFile, read_origin
 from gpt2cli.fetching.responses import TransientError, new_session
 from gpt2cli.fetching.retry_policy import RetryPolicy
 from gpt2cli.fetching.transfer import Connection, Transfer, Wanted
+from gpt2cli.files.hub_names import HubName, parse_hub_name
+from tests import hub_server
 from tests.fuzz.bounds import cases, refusals
 
 pytestmark = pytest.mark.fuzz
@@ -269,3 +273,66 @@ def test_an_address_is_one_that_can_be_asked_or_is_refused(text: str) -> None:
 
 def refuse_to_look_up(*_: object, **__: object) -> Any:
     raise socket.gaierror("no network here")
+
+
+HUB = HubName(owner="o", name="n")
+HUB_FILES = {
+    "config.json": b"{}", "tokenizer.json": b"{}", "model-00001-of-00001.safetensors": b"w",
+    "model.safetensors.index.json": b"{}", "../x": b"x",
+}  # fmt: skip
+HUB_ANSWER = {
+    "id": "o/n", "sha": "a" * 40, "gated": False, "siblings": hub_server.siblings(HUB_FILES),
+}  # fmt: skip
+HUB_RECORD = {
+    "name": "o/n", "revision": "main", "commit": "a" * 40,
+    "files": {
+        "tokenizer.json": {"size": 2, "git_sha1": "b" * 40},
+        "model.safetensors": {"size": 2, "sha256": "c" * 64},
+        "config.json": {"size": 2, "git_sha1": "b" * 40},
+    },
+}  # fmt: skip
+
+
+def check_record(record: HubRecord) -> None:
+    """Checks that a record names only what is safe to write and to ask."""
+    assert record.files[-1].name == "config.json"
+    for file in record.files:
+        assert Path(file.name).name == file.name
+        assert 0 < file.sizes[0] <= 1 << 40
+        file.new_hash()
+    for host in record.model("http://host").hosts:
+        assert is_address(manifest.address(host, "o/n", record.files[0].name))
+
+
+@cases(800)
+@given(st.data())
+def test_whatever_the_hub_says_of_a_model_it_is_a_record_or_a_refusal(data: st.DataObject) -> None:
+    facts = data.draw(st.composite(lambda draw: mutated(draw, HUB_ANSWER))())
+    with refusals():
+        try:
+            check_record(described(HUB, facts))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            assert errors.shortened(error).isprintable()
+
+
+@cases(600)
+@given(st.data())
+def test_whatever_hub_json_holds_it_is_a_record_or_a_refusal(data: st.DataObject) -> None:
+    facts = data.draw(st.composite(lambda draw: mutated(draw, HUB_RECORD))())
+    folder = Path(os.environ["XDG_CACHE_HOME"])
+    (folder / "hub.json").write_text(json.dumps(facts), encoding="utf-8")
+    with refusals():
+        record = read_hub_record(folder, HUB)
+        assert record is not None
+        check_record(record)
+
+
+@cases(800)
+@given(st.text("ab-_./@:\\\0 é", max_size=30) | TEXT)
+def test_whatever_a_name_is_its_folder_is_one_in_the_folder_of_models(name: str) -> None:
+    hub = parse_hub_name(name)
+    if hub is not None:
+        folder = hub.folder("models")
+        assert folder.parent == Path("models") and len(folder.name) < 110
+        assert str(parse_hub_name(folder.name)) == str(hub)
+        assert is_address(f"http://h/{hub}/resolve/{hub.wanted}/f")
