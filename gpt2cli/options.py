@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from gpt2cli.errors import UsageError
+
+Part = TypeVar("Part", bound="Config")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,10 @@ class Config:
             value = getattr(self, field.name)
             if value is not None:
                 check_range(flag(field.name), value, rule, kind)
+
+    def part(self, kind: type[Part]) -> Part:
+        """Returns the settings of one of the groups that this config is made of."""
+        return kind(**{field.name: getattr(self, field.name) for field in dataclasses.fields(kind)})
 
 
 def options(config: type[Config]) -> Iterator[tuple[dataclasses.Field[Any], Option, Any]]:

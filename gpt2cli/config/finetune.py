@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +40,24 @@ class LengthOptions(Config):
     max_minutes: float = option(
         0, "Saves and stops after N minutes of training (0: no limit).", least=0
     )
+
+    def last_step(self, step: int, windows: int, *, per_step: int, per_epoch: int) -> int | None:
+        """Returns the step at which training ends, or None if only a signal ends it.
+
+        Args:
+            step: where the run is.
+            windows: how many windows of the text it has seen.
+            per_step: windows that a step trains on.
+            per_epoch: windows of the whole text.
+        """
+        if self.until_step is not None:
+            return self.until_step
+        if self.epochs is not None:
+            left = self.epochs * per_epoch - windows
+            return step + max(0, math.ceil(left / per_step))
+        if self.steps == -1:
+            return None
+        return step + (DEFAULT_STEPS if self.steps is None else self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,13 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpt2cli import __version__, json_reader
-from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import BadDataError, UsageError, shortened
 from gpt2cli.json_reader import Json
-from gpt2cli.runtime import tensorflow
+from gpt2cli.options import flag
 
 TF_CONFIG = "TF_CONFIG"
 JOBS = ("chief", "worker")
@@ -36,41 +36,48 @@ class Cluster:
     """The processes that train together.
 
     Attributes:
-        addresses: host:port of each, at which TensorFlow will listen; the first one leads.
-        number: which of them this process is.
+        addresses: host:port of each, at which TensorFlow will listen; the first is the chief's.
+        rank: which of them this process is.
     """
 
     addresses: tuple[str, ...]
-    number: int
+    rank: int
 
     @property
-    def leads(self) -> bool:
-        """Whether this process tells, validates and writes."""
-        return self.number == 0
+    def is_chief(self) -> bool:
+        """Whether this process prints, validates and writes."""
+        return self.rank == 0
 
     @property
     def size(self) -> int:
         """How many they are."""
         return len(self.addresses)
 
-    def name(self, number: int) -> str:
+    def name(self, rank: int) -> str:
         """Returns how messages name a worker."""
-        return f"worker {number} ({shortened(self.addresses[number], 80)})"
+        return f"worker {rank} ({shortened(self.addresses[rank], 80)})"
 
 
-def read_cluster(config: FinetuneConfig) -> Cluster | None:
+def read_cluster(
+    *, slurm: bool, multi_gpu: bool, load_tensorflow: Callable[[], None]
+) -> Cluster | None:
     """Returns the processes that are to train together, or None if this is the only one.
+
+    Args:
+        slurm: whether they are the tasks of SLURM's job step, and not those of TF_CONFIG.
+        multi_gpu: whether several devices were asked for.
+        load_tensorflow: loads TensorFlow, which reads SLURM's variables.
 
     Raises:
         UsageError: the environment does not say it properly, or --multi-gpu is missing.
     """
-    if config.cluster == "slurm":
-        os.environ[TF_CONFIG] = slurm_config(config)
+    if slurm:
+        os.environ[TF_CONFIG] = slurm_config(load_tensorflow)
     text = os.environ.get(TF_CONFIG)
     cluster = parsed(text) if text else None
     if cluster is None or cluster.size == 1:
         return None
-    if not config.multi_gpu and config.cluster != "slurm":
+    if not multi_gpu and not slurm:
         raise UsageError(
             f"{TF_CONFIG} names {cluster.size} workers: give --multi-gpu to train on all of them, "
             f"or unset {TF_CONFIG}."
@@ -101,8 +108,18 @@ def parsed(text: str) -> Cluster | None:
             f"{TF_CONFIG} is malformed: {told}. Its form is "
             '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}.'
         ) from error
-    number = index + (len(jobs.get("chief", [])) if kind == "worker" else 0)
-    return Cluster(tuple(addresses), number)
+    rank = index + (len(jobs.get("chief", [])) if kind == "worker" else 0)
+    return Cluster(tuple(addresses), rank)
+
+
+def check_divisible(batch_size: int, count: int) -> None:
+    """Raises UsageError unless a micro-batch can be shared evenly by `count` devices."""
+    if batch_size % count:
+        lower, upper = batch_size // count * count, (batch_size // count + 1) * count
+        fits = f"{lower} or {upper}" if lower else str(upper)
+        raise UsageError(
+            f"--batch-size {batch_size} cannot be shared by {count} devices; give {fits}."
+        )
 
 
 def jobs_of(facts: Json) -> dict[str, list[str]]:
@@ -168,7 +185,7 @@ def host_and_port(address: object) -> tuple[str, int]:
     return host, int(found["port"])
 
 
-def slurm_config(config: FinetuneConfig) -> str:
+def slurm_config(load_tensorflow: Callable[[], None]) -> str:
     """Returns what TF_CONFIG would say of the SLURM job step that this process is of.
 
     Raises:
@@ -179,11 +196,7 @@ def slurm_config(config: FinetuneConfig) -> str:
             f"--cluster slurm: the environment lacks {', '.join(missing)}. Start it in a job by "
             "`srun gpt2cli finetune …`."
         )
-    tensorflow.load(
-        verbose=config.verbose,
-        frugal=config.use_memory_saving_gradients or bool(config.lora_rank),
-        keep_compiled=config.xla,
-    )
+    load_tensorflow()
     import tensorflow as tf
 
     # Without GPUs each task is given one that is not there.
@@ -201,10 +214,9 @@ def slurm_config(config: FinetuneConfig) -> str:
     return json.dumps({"cluster": jobs, "task": {"type": kind, "index": index}})
 
 
-def facts(config: FinetuneConfig, **others: str) -> dict[str, str]:
+def facts(settings: Mapping[str, object], **others: str) -> dict[str, str]:
     """Returns what must be the same for every worker: options, and other facts by name."""
-    settings = dataclasses.asdict(config).items()
-    same = {f"--{k.replace('_', '-')}": brief(str(v)) for k, v in settings if k not in OWN}
+    same = {flag(name): brief(str(value)) for name, value in settings.items() if name not in OWN}
     return {"gpt2cli": __version__} | same | others
 
 

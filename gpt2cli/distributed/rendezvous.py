@@ -24,17 +24,17 @@ from gpt2cli.runtime.signals import Interrupted
 MOST_SEED = 2**32 - 1
 
 
-class Line:
+class Rendezvous:
     """What connects workers that have met, until TensorFlow does.
 
     Attributes:
-        seed: the first worker's, which all take.
+        seed: the chief's, which all take.
     """
 
     def __init__(
         self, cluster: Cluster, seed: int, connections: Mapping[int, socket.socket]
     ) -> None:
-        """Takes the workers, and the connections by the number of who is at the other end."""
+        """Takes the workers, and the connections by the rank of who is at the other end."""
         self.seed = seed
         self._cluster = cluster
         self._connections = connections
@@ -57,18 +57,18 @@ class Line:
             TryLaterError: a worker is gone, or late.
             Interrupted: a signal asks the command to leave.
         """
-        # The first worker ends all in its time, and says who is missing.
-        patience = 0.0 if self._cluster.leads else ANSWER_SECONDS
+        # The chief ends all in its time, and says who is missing.
+        patience = 0.0 if self._cluster.is_chief else ANSWER_SECONDS
         deadline = time.monotonic() + minutes * 60 + patience
         with contextlib.closing(self):
-            if not self._cluster.leads:
+            if not self._cluster.is_chief:
                 sent(self._connections[0], {"devices": devices})
                 self._heard("go", deadline, stopped)
                 return
             told = self._heard("devices", deadline, stopped)
-            for number in sorted(told):
+            for rank in sorted(told):
                 mine = {"devices": devices}
-                if wrong := difference(self._cluster, number, mine, {"devices": told[number]}):
+                if wrong := difference(self._cluster, rank, mine, {"devices": told[rank]}):
                     tell(self._connections, {"error": wrong})
                     raise BadDataError(wrong)
             tell(self._connections, {"go": True})
@@ -87,16 +87,16 @@ class Line:
                 raise TryLaterError(
                     f"{names} did not get ready in time (--wait-minutes). Try again later."
                 )
-            for number in speaking(self._connections, RETRY_SECONDS):
-                message = received(self._connections[number], ANSWER_SECONDS) or {}
+            for rank in speaking(self._connections, RETRY_SECONDS):
+                message = received(self._connections[rank], ANSWER_SECONDS) or {}
                 check(message)
-                if number in told or word not in message:
-                    raise TryLaterError(gone(self._cluster, number))
-                told[number] = message[word]
+                if rank in told or word not in message:
+                    raise TryLaterError(gone(self._cluster, rank))
+                told[rank] = message[word]
         return told
 
 
-def meet(cluster: Cluster, mine: Mapping[str, str], seed: int, minutes: float) -> Line:
+def join(cluster: Cluster, mine: Mapping[str, str], seed: int, minutes: float) -> Rendezvous:
     """Waits until all are here and agree on what they train; returns what connects them.
 
     They speak at the address of the chief, at which TensorFlow will listen afterwards.
@@ -107,13 +107,13 @@ def meet(cluster: Cluster, mine: Mapping[str, str], seed: int, minutes: float) -
         UsageError: this worker's address is none of this machine's.
     """
     deadline = time.monotonic() + minutes * 60
-    if cluster.leads:
-        return lead(cluster, mine, seed, deadline)
+    if cluster.is_chief:
+        return gather(cluster, mine, seed, deadline)
     # Only to see that TensorFlow will be able to.
     listening(cluster).close()
     while time.monotonic() < deadline:
         with contextlib.ExitStack() as stack:
-            connection = called(cluster, mine)
+            connection = connect(cluster, mine)
             if connection is not None:
                 stack.enter_context(connection)
                 # The first one ends all in its own time, and says who is missing.
@@ -124,19 +124,19 @@ def meet(cluster: Cluster, mine: Mapping[str, str], seed: int, minutes: float) -
                 told = answer.get("seed")
                 if type(told) is int and 0 <= told <= MOST_SEED:
                     stack.pop_all()
-                    return Line(cluster, told, {0: connection})
+                    return Rendezvous(cluster, told, {0: connection})
         time.sleep(RETRY_SECONDS)
     raise TryLaterError(f"{cluster.name(0)} has not come in {minutes:g} minutes. Try again later.")
 
 
-def called(cluster: Cluster, mine: Mapping[str, str]) -> socket.socket | None:
-    """Returns the connection to the first worker, who has greeted; None: it is not there (yet)."""
+def connect(cluster: Cluster, mine: Mapping[str, str]) -> socket.socket | None:
+    """Returns the connection to the chief, who has greeted; None: it is not there (yet)."""
     try:
         address = host_and_port(cluster.addresses[0])
         connection = socket.create_connection(address, timeout=ANSWER_SECONDS)
     except OSError:
         return None
-    sent(connection, {"number": cluster.number, "facts": dict(mine)})
+    sent(connection, {"rank": cluster.rank, "facts": dict(mine)})
     if "welcome" in (received(connection, ANSWER_SECONDS) or {}):
         return connection
     # Somebody else, or one who is just leaving.
@@ -144,8 +144,8 @@ def called(cluster: Cluster, mine: Mapping[str, str]) -> socket.socket | None:
     return None
 
 
-def lead(cluster: Cluster, mine: Mapping[str, str], seed: int, deadline: float) -> Line:
-    """Waits for the others and tells them the seed, or what is wrong; as `meet`."""
+def gather(cluster: Cluster, mine: Mapping[str, str], seed: int, deadline: float) -> Rendezvous:
+    """Waits for the others and tells them the seed, or what is wrong; as `join`."""
     here: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as stack:
         try:
@@ -156,12 +156,12 @@ def lead(cluster: Cluster, mine: Mapping[str, str], seed: int, deadline: float) 
                     if left := speaking(here, 0):
                         raise TryLaterError(gone(cluster, left[0]))
                     connection, hello = callers.next(here.values())
-                    number, facts = greeting(hello, cluster, here)
+                    rank, facts = greeting(hello, cluster, here)
                     if connection is None or facts is None:
                         continue
-                    here[number] = stack.enter_context(callers.taken(connection))
+                    here[rank] = stack.enter_context(callers.taken(connection))
                     sent(connection, {"welcome": True})
-                    if wrong := difference(cluster, number, mine, facts):
+                    if wrong := difference(cluster, rank, mine, facts):
                         raise BadDataError(wrong)
         except (BadDataError, TryLaterError) as error:
             kind = "error" if isinstance(error, BadDataError) else "later"
@@ -169,20 +169,20 @@ def lead(cluster: Cluster, mine: Mapping[str, str], seed: int, deadline: float) 
             raise
         tell(here, {"seed": seed})
         stack.pop_all()
-    return Line(cluster, seed, here)
+    return Rendezvous(cluster, seed, here)
 
 
 def greeting(
     hello: Mapping[str, Any] | None, cluster: Cluster, here: Mapping[int, socket.socket]
 ) -> tuple[int, dict[str, str] | None]:
-    """Returns the number and facts that a worker greets with; no facts if it is none of ours."""
-    number, facts = (hello or {}).get("number"), (hello or {}).get("facts")
+    """Returns the rank and facts that a worker greets with; no facts if it is none of ours."""
+    rank, facts = (hello or {}).get("rank"), (hello or {}).get("facts")
     # Somebody who knocks at every port, or who comes twice.
-    if type(number) is not int or not 0 < number < cluster.size or number in here:
+    if type(rank) is not int or not 0 < rank < cluster.size or rank in here:
         return 0, None
     if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
         return 0, None
-    return number, facts
+    return rank, facts
 
 
 def absent(cluster: Cluster, here: Mapping[int, socket.socket]) -> str:
@@ -193,16 +193,16 @@ def absent(cluster: Cluster, here: Mapping[int, socket.socket]) -> str:
 
 
 def check(answer: Mapping[str, Any]) -> None:
-    """Raises what the first worker says is wrong."""
+    """Raises what the chief says is wrong."""
     if "error" in answer:
         raise BadDataError(shortened(answer["error"], MOST_CHARACTERS))
     if "later" in answer:
         raise TryLaterError(shortened(answer["later"], MOST_CHARACTERS))
 
 
-def gone(cluster: Cluster, number: int) -> str:
+def gone(cluster: Cluster, rank: int) -> str:
     """Returns the message that a worker went away."""
-    return f"{cluster.name(number)} went away before training began. Try again later."
+    return f"{cluster.name(rank)} went away before training began. Try again later."
 
 
 def tell(connections: Mapping[int, socket.socket], message: Mapping[str, Any]) -> None:
@@ -212,7 +212,7 @@ def tell(connections: Mapping[int, socket.socket], message: Mapping[str, Any]) -
 
 
 def difference(
-    cluster: Cluster, number: int, ours: Mapping[str, str], theirs: Mapping[str, str]
+    cluster: Cluster, rank: int, ours: Mapping[str, str], theirs: Mapping[str, str]
 ) -> str:
     """Returns in what a worker differs from the first one; empty if it does not."""
     names = (name for name in ours if theirs.get(name) != ours[name])
@@ -223,6 +223,6 @@ def difference(
     if not told:
         return ""
     return (
-        f"{cluster.name(number)} differs from {cluster.name(0)}: {shortened('; '.join(told), 250)}."
+        f"{cluster.name(rank)} differs from {cluster.name(0)}: {shortened('; '.join(told), 250)}."
         " All need the same options, text, model, run folder and devices."
     )

@@ -99,7 +99,7 @@ def listening(cluster: Cluster) -> socket.socket:
         TryLaterError: it is in use.
         UsageError: this machine does not have that address.
     """
-    host, port = host_and_port(cluster.addresses[cluster.number])
+    host, port = host_and_port(cluster.addresses[cluster.rank])
     fault: OSError = OSError("it has no address")
     try:
         for family, address in places(cluster, host, port):
@@ -114,11 +114,11 @@ def listening(cluster: Cluster) -> socket.socket:
             fault = error
         else:
             raise TryLaterError(
-                f"{cluster.name(cluster.number)} cannot listen: {error.strerror}. Is an earlier "
+                f"{cluster.name(cluster.rank)} cannot listen: {error.strerror}. Is an earlier "
                 "one still running? Try again later."
             ) from error
     raise UsageError(
-        f"{cluster.name(cluster.number)} is to be this machine, and its address is none of this "
+        f"{cluster.name(cluster.rank)} is to be this machine, and its address is none of this "
         f"machine's ({shortened(fault)}). Name one that is."
     ) from fault
 
@@ -141,7 +141,7 @@ def places(cluster: Cluster, host: str, port: int) -> list[tuple[int, tuple[Any,
 def speaking(connections: Mapping[int, socket.socket], seconds: float) -> list[int]:
     """Returns which of them say something, or hang up, as soon as one does or the time is over."""
     ready = select.select(list(connections.values()), [], [], seconds)[0]
-    return [number for number, connection in connections.items() if connection in ready]
+    return [rank for rank, connection in connections.items() if connection in ready]
 
 
 def sent(connection: socket.socket, message: Mapping[str, Any]) -> None:

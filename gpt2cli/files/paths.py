@@ -73,7 +73,8 @@ def base_model(model_dir: str, name: str) -> Path:
     if is_path(name):
         return folder if folder.exists() and not path.is_dir() else path
     # A folder here that has the name of an OpenAI model by chance is not meant.
-    meant = known_name(name) == name or any((path / file).exists() for file in MODEL_FILES)
+    foreign = known_name(name) == name and name not in FETCHED
+    meant = foreign or any((path / file).exists() for file in MODEL_FILES)
     return (
         path if path.is_dir() and meant and not folder.exists() else model_folder(model_dir, name)
     )

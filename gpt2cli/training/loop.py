@@ -4,197 +4,190 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator
-from typing import Protocol
 
 import tensorflow as tf
 
-from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.progress import COMPILING, announced
-from gpt2cli.records import Notice, Record, Saved, Stopped
+from gpt2cli.records import Notice, Record, Saved, StepReport, Stopped
 from gpt2cli.runtime.signals import Stop
-from gpt2cli.storage.state import State
-from gpt2cli.training import memory, out_of_memory, setup
+from gpt2cli.training import memory, out_of_memory
+from gpt2cli.training.job import Job
+from gpt2cli.training.report import what_is_safe
+from gpt2cli.training.samples import Sampler
+from gpt2cli.training.schedule import is_due
 from gpt2cli.training.session import Session
-from gpt2cli.training.workers import ENOUGH, GO_ON
+from gpt2cli.training.validation import Validator
 
+# What processes can say to each other between steps: to go on, a signal's number, or enough.
+GO_ON, ENOUGH = 0, 65
 # On a GPU steps that print nothing else are reported together, this long after the first of them:
 # to ask for one's loss is to wait until the GPU has nothing to do.
 REPORT_SECONDS = 1.0
 
 
-class Sampler(Protocol):
-    """Writes samples from the model in training."""
+class Loop:
+    """Trains a run to its end."""
 
-    def has_sampled(self, step: int) -> bool:
-        """Returns whether a step's samples are in the run folder."""
-        ...
+    def __init__(self, job: Job, session: Session, stop: Stop) -> None:
+        """Takes the run, its weights and optimiser, and what says whether to stop."""
+        self._job, self._session, self._stop = job, session, stop
+        self._is_chief = session.group.is_chief
+        held_out = job.data.held_out if job.validation.val_every else None
+        self._validator = None
+        if held_out is not None and self._is_chief:
+            self._validator = Validator(job, held_out, session.weights)
+        self._sampler = Sampler(job, session.weights)
 
-    def samples(self, stop: Stop) -> Iterator[Record]:
-        """Yields as many samples as the settings ask for."""
-        ...
+    def run(self) -> Iterator[Record]:
+        """Yields every step, validation, sample and save as they happen.
 
+        Raises:
+            Gpt2cliError: the loss is not a finite number, or memory ran out; the steps that were
+                whole by then are saved.
+        """
+        session, stop = self._session, self._stop
+        try:
+            reason = (yield from self._before_steps()) if self._is_chief else None
+            began = session.state.step
+            word = yield from self._steps(reason)
+        except tf.errors.OpError as error:
+            if not out_of_memory.is_memory(error):
+                raise
+            yield from self._rescued()
+            remedy = memory.remedy(self._job.footprint)
+            raise out_of_memory.refusal(error, self._job.compute, remedy, session.safe) from error
+        # Only a validation is not worth a save if a signal has asked to stop.
+        only_validated = stop and session.state.step == began
+        if self._is_chief and not only_validated:
+            yield from self._saved()
+        # Nobody leaves before the last step is saved.
+        session.all_reduce_max(GO_ON)
+        signum = word if word not in (GO_ON, ENOUGH) else stop.signum
+        if signum is not None:
+            yield Stopped(signum, what_is_safe(session.state.step))
 
-def drive(
-    config: FinetuneConfig, training: Session, sampler: Sampler, stop: Stop, needed: memory.Run
-) -> Iterator[Record]:
-    """Trains to the end; yields every step, validation, sample and save as they happen.
+    def _steps(self, reason: str | None) -> Generator[Record, None, int]:
+        """Yields what happens in step after step; returns the word that the processes ended with.
 
-    Args:
-        config: the settings.
-        training: the run.
-        sampler: writes its samples.
-        stop: says whether somebody wants to stop.
-        needed: what memory the run was expected to take.
+        The reason is why there are to be none, if so.
+        """
+        session, stop, first = self._session, self._stop, True
+        word = session.all_reduce_max(ENOUGH if reason else stop.signum or GO_ON)
+        while word == GO_ON and (session.last is None or session.launched < session.last):
+            with self._first_step() if first else contextlib.nullcontext():
+                if not session.launch(lambda: session.group.is_single and bool(stop)):
+                    break
+                reports = session.reports() if first or self._is_report_due() else []
+            first = False
+            yield from self._printed(reports)
+            if self._is_chief and reports:
+                reason = yield from self._after_step()
+            word = session.all_reduce_max(ENOUGH if reason else stop.signum or GO_ON)
+        yield from self._printed(session.reports())
+        return word
 
-    Raises:
-        Gpt2cliError: the loss is not a finite number, or memory ran out; the steps that were
-            whole by then are saved.
-    """
-    team = training.team
-    try:
-        reason = (yield from before_steps(config, training, sampler, stop)) if team.leads else None
-        began = training.state.step
-        word = yield from steps(config, training, sampler, stop, reason)
-    except tf.errors.OpError as error:
-        if not out_of_memory.is_memory(error):
-            raise
-        yield from rescued(training)
-        raise out_of_memory.refusal(error, config, memory.remedy(needed), training.safe) from error
-    # Only a validation is not worth a save if a signal has asked to stop.
-    waits = stop and training.state.step == began
-    if team.leads and not training.is_saved and not waits:
-        yield Saved(training.state.step, str(training.save()))
-    # Nobody leaves before the last step is saved.
-    training.agreed(GO_ON)
-    signum = word if word not in (GO_ON, ENOUGH) else stop.signum
-    if signum is not None:
-        yield Stopped(signum, setup.what_is_safe(training.state.step))
-
-
-def steps(
-    config: FinetuneConfig, training: Session, sampler: Sampler, stop: Stop, reason: str | None
-) -> Generator[Record, None, int]:
-    """Yields what happens in step after step; returns the word that the processes ended with.
-
-    The reason is why there are to be none, if so.
-    """
-    team, last = training.team, training.last
-    word = training.agreed(ENOUGH if reason else stop.signum or GO_ON)
-    first = True
-    while word == GO_ON and (last is None or training.launched < last):
-        with first_step(config, training, stop) if first else contextlib.nullcontext():
-            if not training.launch(lambda: team.alone and bool(stop)):
-                break
-            is_due = first or is_report_due(config, training, stop)
-            reports = training.reports() if is_due else []
-        first = False
+    def _printed(self, reports: list[StepReport]) -> Iterator[StepReport]:
         for report in reports:
-            if team.leads and due(report.step, config.print_every):
+            if self._is_chief and is_due(report.step, self._job.print_every):
                 yield report
-        if team.leads and reports:
-            reason = yield from after_step(config, training, sampler, stop)
-        word = training.agreed(ENOUGH if reason else stop.signum or GO_ON)
-    for report in training.reports():
-        if team.leads and due(report.step, config.print_every):
-            yield report
-    return word
 
+    @contextlib.contextmanager
+    def _first_step(self) -> Iterator[None]:
+        """Says within the block, which compiles, if that takes long; a signal ends it at once.
 
-@contextlib.contextmanager
-def first_step(config: FinetuneConfig, training: Session, stop: Stop) -> Iterator[None]:
-    """Within the block, which compiles, it is said if that takes long; a signal ends it at once.
+        Until a step is done there is nothing to lose.
+        """
+        safe = what_is_safe(self._session.state.step)
+        alone = self._session.group.is_single
+        at_once = self._stop.at_once(safe) if alone else contextlib.nullcontext()
+        with announced(COMPILING, quiet=self._job.quiet), at_once:
+            yield
 
-    Until a step is done there is nothing to lose.
-    """
-    alone, quiet = training.team.alone, config.quiet or not training.team.leads
-    safe = setup.what_is_safe(training.state.step)
-    at_once = stop.at_once(safe) if alone else contextlib.nullcontext()
-    with announced(COMPILING, quiet=quiet), at_once:
-        yield
-
-
-def is_report_due(config: FinetuneConfig, training: Session, stop: Stop) -> bool:
-    """Returns whether to wait for the steps that were launched: something needs their results."""
-    step = training.launched
-    periods = (config.val_every, config.sample_every, config.save_every)
-    return (
-        not training.runs_ahead
-        or bool(stop)
-        or step == training.last
-        or training.waiting >= REPORT_SECONDS
-        or any(due(step, period) for period in periods)
-        or training.waits(config.save_minutes)
-        or out_of_time(config, training.seconds) is not None
-    )
-
-
-def rescued(training: Session) -> Iterator[Record]:
-    """Saves the steps done when memory ran out, unless an update was left half-way."""
-    if training.team.alone and training.is_intact:
-        with contextlib.suppress(tf.errors.OpError):
-            yield from training.reports()
-            if not training.is_saved:
-                yield Saved(training.state.step, str(training.save()))
-
-
-def before_steps(
-    config: FinetuneConfig, training: Session, sampler: Sampler, stop: Stop
-) -> Generator[Record, None, str | None]:
-    """Yields what is due before the next step; returns why there is to be none, if so.
-
-    Beside the validation before the first step, that is what a run did not come to before it was
-    stopped, so that it goes on as if it never had been.
-    """
-    state, last = training.state, training.last
-    if training.owes_validation(ends=last is not None and state.step >= last):
-        yield from training.validate(stop)
-    training.write_best()
-    if state.step and due(state.step, config.sample_every) and not sampler.has_sampled(state.step):
-        yield from sampler.samples(stop)
-    if reason := no_gain(config, training.state):
-        reason += " To go on, raise --patience."
-        yield Notice(reason)
-    return reason
-
-
-def after_step(
-    config: FinetuneConfig, training: Session, sampler: Sampler, stop: Stop
-) -> Generator[Record, None, str | None]:
-    """Yields what is due after a step was reported: a validation, samples, a save.
-
-    It returns why training ends before its last step, if it does.
-    """
-    step = training.state.step
-    reason = out_of_time(config, training.seconds)
-    if training.owes_validation(ends=step == training.last or reason is not None):
-        yield from training.validate(stop)
-    if due(step, config.sample_every):
-        yield from sampler.samples(stop)
-    if due(step, config.save_every) or training.improved or training.waits(config.save_minutes):
-        yield Saved(step, str(training.save()))
-    reason = reason or no_gain(config, training.state)
-    if reason:
-        yield Notice(reason)
-    return reason
-
-
-def out_of_time(config: FinetuneConfig, seconds: float) -> str | None:
-    """Returns that the time for training is over, or None if it is not."""
-    if 0 < config.max_minutes * 60 <= seconds:
-        return f"{config.max_minutes:g} minutes are over."
-    return None
-
-
-def no_gain(config: FinetuneConfig, state: State) -> str | None:
-    """Returns that patience is at its end, or None if it is not."""
-    if 0 < config.patience <= state.since_best:
+    def _is_report_due(self) -> bool:
+        """Returns whether to wait for the steps under way: something needs their results."""
+        session, job = self._session, self._job
+        step, saving = session.launched, job.saving
+        periods = (job.validation.val_every, job.samples.sample_every, saving.save_every)
         return (
-            f"No gain in {state.since_best} validations; the best was step {state.best_step} "
-            f"with val_loss={state.best_loss:.4f}."
+            not session.runs_ahead
+            or bool(self._stop)
+            or step == session.last
+            or session.waiting >= REPORT_SECONDS
+            or any(is_due(step, period) for period in periods)
+            or session.checkpoints.are_older_than(saving.save_minutes)
+            or self._out_of_time() is not None
         )
-    return None
 
+    def _rescued(self) -> Iterator[Record]:
+        """Saves the steps done when memory ran out, unless an update was left half-way."""
+        if self._session.group.is_single and self._session.is_intact:
+            with contextlib.suppress(tf.errors.OpError):
+                yield from self._session.reports()
+                yield from self._saved()
 
-def due(step: int, period: int) -> bool:
-    """Returns whether something that happens every `period` steps (0: never) happens now."""
-    return period > 0 and step % period == 0
+    def _saved(self) -> Iterator[Saved]:
+        """Saves the present step, unless the newest checkpoint holds it."""
+        session = self._session
+        if not session.checkpoints.has(session.state):
+            yield Saved(session.state.step, str(session.save()))
+
+    def _before_steps(self) -> Generator[Record, None, str | None]:
+        """Yields what is due before the next step; returns why there is to be none, if so.
+
+        Beside the validation before the first step, that is what a run did not come to before it
+        was stopped, so that it goes on as if it never had been.
+        """
+        session = self._session
+        step = session.state.step
+        yield from self._validated(ends=session.last is not None and step >= session.last)
+        session.checkpoints.write_best(session.state)
+        if self._sampler.owes(step):
+            yield from self._sampler.samples(session.state, self._stop)
+        if reason := self._no_gain():
+            reason += " To go on, raise --patience."
+            yield Notice(reason)
+        return reason
+
+    def _after_step(self) -> Generator[Record, None, str | None]:
+        """Yields what is due after a step was reported: a validation, samples, a save.
+
+        It returns why training ends before its last step, if it does.
+        """
+        session, saving = self._session, self._job.saving
+        step, reason = session.state.step, self._out_of_time()
+        yield from self._validated(ends=step == session.last or reason is not None)
+        if is_due(step, self._job.samples.sample_every):
+            yield from self._sampler.samples(session.state, self._stop)
+        improved = session.state.lowest[0] == step > (session.checkpoints.saved or 0)
+        waited = session.checkpoints.are_older_than(saving.save_minutes)
+        if is_due(step, saving.save_every) or improved or waited:
+            yield Saved(step, str(session.save()))
+        reason = reason or self._no_gain()
+        if reason:
+            yield Notice(reason)
+        return reason
+
+    def _validated(self, *, ends: bool) -> Iterator[Record]:
+        """Validates the present weights if they are to be, and were not yet."""
+        session, validator = self._session, self._validator
+        if validator is not None and validator.owes(session.state, ends=ends):
+            session.state = yield from validator.score(
+                session.state, self._stop, seconds=session.seconds, safe=session.safe
+            )
+
+    def _out_of_time(self) -> str | None:
+        """Returns that the time for training is over, or None if it is not."""
+        minutes = self._job.length.max_minutes
+        return (
+            f"{minutes:g} minutes are over." if 0 < minutes * 60 <= self._session.seconds else None
+        )
+
+    def _no_gain(self) -> str | None:
+        """Returns that patience is at its end, or None if it is not."""
+        state = self._session.state
+        if 0 < self._job.validation.patience <= state.since_best:
+            return (
+                f"No gain in {state.since_best} validations; the best was step {state.best_step} "
+                f"with val_loss={state.best_loss:.4f}."
+            )
+        return None

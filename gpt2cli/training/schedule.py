@@ -1,4 +1,4 @@
-"""Learning rate as a function of the step."""
+"""What follows from the step: the learning rate, and what is due."""
 
 from __future__ import annotations
 
@@ -36,3 +36,8 @@ class Schedule:
             return self.rate * (1 - done)
         fall = (1 + math.cos(math.pi * done)) / 2
         return self.rate * (COSINE_FLOOR + (1 - COSINE_FLOOR) * fall)
+
+
+def is_due(step: int, period: int) -> bool:
+    """Returns whether something that happens every `period` steps (0: never) happens now."""
+    return period > 0 and step % period == 0

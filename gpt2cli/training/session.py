@@ -1,32 +1,27 @@
-"""A run in training: its weights, optimiser and state, stepped, validated and saved."""
+"""A run in training: its weights, optimiser and state, taken on step by step."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.arrays import Weights
+from gpt2cli.distributed.process_group import ProcessGroup
 from gpt2cli.errors import BadDataError, Gpt2cliError, TryLaterError
-from gpt2cli.files import atomic, paths
-from gpt2cli.progress import COMPILING, Count
-from gpt2cli.records import Progress, StepReport, Validation
+from gpt2cli.files import atomic
+from gpt2cli.records import StepReport
 from gpt2cli.runtime import devices
-from gpt2cli.runtime.signals import Stop
-from gpt2cli.storage import checkpoint, run, run_log
-from gpt2cli.storage.source import CheckpointSource
-from gpt2cli.storage.state import State
-from gpt2cli.text.dataset import Data
-from gpt2cli.training import model, setup
-from gpt2cli.training.backend import Backend, choose_backend
-from gpt2cli.training.evaluation import Evaluator, Totals
-from gpt2cli.training.interruptible import interruptible
+from gpt2cli.storage import checkpoint
+from gpt2cli.training import backend, model
+from gpt2cli.training.checkpoints import Checkpoints
+from gpt2cli.training.job import Job
+from gpt2cli.training.options import TrainingOptions
+from gpt2cli.training.replicas import ReplicatedTrainer
 from gpt2cli.training.schedule import Schedule
 from gpt2cli.training.step import PendingStep, Trainer
-from gpt2cli.training.workers import Team, recipe
 
 
 class Session:
@@ -35,73 +30,40 @@ class Session:
     Attributes:
         weights: the model's variables, by name.
         state: where the run is; it goes on with every step.
-        saved: the step of the newest checkpoint of this run, or None.
         last: the step at which it will end; None: it has no end.
-        team: who trains together.
+        group: the devices that train together.
         backend: what computes the network.
+        checkpoints: where it is saved.
     """
 
-    def __init__(
-        self, config: FinetuneConfig, start: CheckpointSource, state: State, data: Data, team: Team
-    ) -> None:
+    def __init__(self, job: Job, group: ProcessGroup) -> None:
         """Loads the weights, and the optimiser's state if the run has one.
-
-        Args:
-            config: the settings.
-            start: where the weights come from.
-            state: where the run is.
-            data: what it trains on.
-            team: who trains together.
 
         Raises:
             BadDataError: a checkpoint is damaged.
             DiskError: there is no room for the next one.
         """
-        self.state = state
-        self.saved = start.step if start.step else None
-        # What the newest checkpoint's own state file holds, if it has one.
-        self._kept = state if start.state else None
-        self._config, self._data = config, data
-        self._folder = paths.run_folder(config.checkpoint_dir, config.run)
-        self.team = team
-        frozen = devices.frozen_dtype(config.precision)
-        self._model = model.load(start, state, self._folder, frozen, writes=team.leads)
-        self.weights = self._model.weights
-        self.backend = self._chosen_backend(start)
-        self._trainer = self._loaded_trainer(start)
-        self.last = setup.last_step(config, state, data.windows_per_epoch)
-        self._schedule = Schedule(
-            config.schedule, config.learning_rate, config.warmup_steps, self.last
+        self._job, self.group, self.state, self.last = job, group, job.state, job.last
+        frozen = devices.frozen_dtype(job.compute.precision)
+        variables = model.load(job.start, job.state, job.folder, frozen, writes=group.is_chief)
+        self.weights = variables.weights
+        options = training_options(job, group.size)
+        self.backend = options.backend
+        self._trainer = load_trainer(job, group, variables.weights, options)
+        self.checkpoints = Checkpoints(
+            job.folder,
+            variables.saved,
+            self._trainer.slots,
+            kept=job.state if job.start.state else None,
+            step=job.start.step,
         )
-        self._evaluator = Evaluator(self.weights, start.hparams, xla=config.xla)
-        self._began = self._saved_at = self._launched_at = time.monotonic()
+        how = job.optimizer
+        self._schedule = Schedule(how.schedule, how.learning_rate, how.warmup_steps, self.last)
+        self._began = self._launched_at = time.monotonic()
         # Steps that were begun and not reported, with their learning rates.
         self._launched: list[tuple[float, PendingStep]] = []
-        self._count = config.accumulate_gradients * config.batch_size
-        if team.leads:
-            atomic.need_room(self._folder, self.size(), "Nothing was changed.")
-
-    def _chosen_backend(self, start: CheckpointSource) -> Backend:
-        config = self._config
-        return choose_backend(
-            start.hparams,
-            devices.resolve_precision(config.precision),
-            xla=config.xla,
-            batch=max(config.batch_size // self.team.size, 1),
-            window=self._data.window,
-        )
-
-    def _loaded_trainer(self, start: CheckpointSource) -> Trainer:
-        """Returns what trains the weights, with the run's optimiser state if it has one."""
-        how = recipe(self._config, self.backend)
-        trainer = self.team.trainer(self.weights, start.hparams, how)
-        if start.state is None or start.state.optimizer != self._config.optimizer:
-            return trainer
-        for name, array in checkpoint.load(start.optimizer, trainer.slots):
-            if array.shape != trainer.slots[name].shape:
-                raise BadDataError(f"{start.optimizer}: {name} has the shape {array.shape}.")
-            trainer.slots[name].assign(array)
-        return trainer
+        if group.is_chief:
+            atomic.need_room(job.folder, self.checkpoints.size, "Nothing was changed.")
 
     @property
     def launched(self) -> int:
@@ -111,7 +73,7 @@ class Session:
     @property
     def runs_ahead(self) -> bool:
         """Whether a step can start before the previous one ends: on a GPU, in one process."""
-        return self.backend.gpu and self.team.alone
+        return self.backend.gpu and self.group.is_single
 
     @property
     def waiting(self) -> float:
@@ -119,25 +81,39 @@ class Session:
         return time.monotonic() - self._launched_at if self._launched else 0.0
 
     @property
+    def seconds(self) -> float:
+        """How long this process has trained."""
+        return time.monotonic() - self._began
+
+    @property
     def is_intact(self) -> bool:
         """Whether the weights are all of one step, whatever became of the next one."""
         return self._trainer.intact
+
+    @property
+    def safe(self) -> str:
+        """A sentence on what is safe on disk."""
+        saved = self.checkpoints.saved
+        if not self.group.is_chief:
+            return "What the chief saved is safe."
+        return f"Step {saved} is safe." if saved else "Nothing was saved yet."
 
     def launch(self, cancelled: Callable[[], bool]) -> bool:
         """Begins the next step; returns whether it was not given up.
 
         On a GPU it is under way then, and `reports` waits for it.
         """
-        config, step = self._config, self.launched + 1
+        job, step, count = self._job, self.launched + 1, self._job.windows_per_step
         if not self._launched:
             self._launched_at = time.monotonic()
-        drawn = self._data.windows(
-            self.state.seed, self.state.windows + len(self._launched) * self._count, self._count
-        ).reshape(config.accumulate_gradients, config.batch_size, self._data.window + 1)
+        first = self.state.windows + len(self._launched) * count
+        window = job.data.window
+        drawn = job.data.windows(self.state.seed, first, count)
+        shape = job.batch.accumulate_gradients, job.batch.batch_size, window + 1
         rate = self._schedule(step)
-        with self._joint():
+        with self._watched():
             pending = self._trainer.step(
-                drawn, rate, step=step, seed=self.state.seed, cancelled=cancelled
+                drawn.reshape(shape), rate, step=step, seed=self.state.seed, cancelled=cancelled
             )
         if pending is not None:
             self._launched.append((rate, pending))
@@ -154,8 +130,8 @@ class Session:
         found: list[StepReport] = []
         if not launched:
             return found
-        now = time.monotonic()
-        each = (now - self._launched_at) / len(launched)
+        count = self._job.windows_per_step
+        each = (time.monotonic() - self._launched_at) / len(launched)
         for place, ((rate, pending), (loss, norm)) in enumerate(
             zip(launched, numbers, strict=True), 1
         ):
@@ -168,133 +144,76 @@ class Session:
                     f"The loss of step {step} is {loss}; the step was not saved. {self.safe} "
                     "Try a lower --learning-rate, a longer --warmup-steps or --clip-norm 1."
                 )
-            self.state = self.state.after(loss, self._count)
+            self.state = self.state.after(loss, count)
             seconds = self._launched_at + place * each - self._began
-            speed = self._count * self._data.window / each
+            speed = count * self._job.data.window / each
             found.append(StepReport(step, seconds, loss, self.state.average, rate, norm, speed))
         return found
 
-    def agreed(self, word: int) -> int:
-        """Returns the largest of the words that the processes say between two steps.
+    def save(self) -> Path:
+        """Makes the present step the run's newest checkpoint; see `Checkpoints.save`."""
+        return self.checkpoints.save(self.state, self._job.saving.max_checkpoints)
+
+    def all_reduce_max(self, value: int) -> int:
+        """Returns the largest of the processes' numbers between two steps.
 
         Raises:
             TryLaterError: a process is gone.
         """
-        with self._joint():
-            return self.team.agreed(word)
+        with self._watched():
+            return self.group.all_reduce_max(value)
 
     @contextlib.contextmanager
-    def _joint(self) -> Iterator[None]:
+    def _watched(self) -> Iterator[None]:
         """Adds what is safe to the error if another process goes away within the block."""
         try:
-            with self.team.together():
+            with self.group.watched():
                 yield
         except TryLaterError as error:
             raise TryLaterError(
                 f"{error} {self.safe} The same command on every worker goes on from there."
             ) from error
 
-    @property
-    def safe(self) -> str:
-        """A sentence on what is safe on disk."""
-        if not self.team.leads:
-            return "What the first worker saved is safe."
-        return f"Step {self.saved} is safe." if self.saved else "Nothing was saved yet."
 
-    def owes_validation(self, *, ends: bool) -> bool:
-        """Returns whether the present weights are to be judged here, and were not yet.
+def training_options(job: Job, devices_together: int) -> TrainingOptions:
+    """Returns how a run is trained, with the fastest backend on the device in use."""
+    precision = devices.resolve_precision(job.compute.precision)
+    return TrainingOptions(
+        optimizer=job.optimizer.optimizer,
+        accumulate=job.batch.accumulate_gradients,
+        clip_norm=job.optimizer.clip_norm,
+        weight_decay=job.optimizer.weight_decay,
+        dropout=job.optimizer.dropout,
+        precision=precision,
+        recompute=job.compute.use_memory_saving_gradients,
+        blocks_only=job.compute.only_train_transformer_layers,
+        backend=backend.choose_backend(
+            job.start.hparams,
+            precision,
+            xla=job.compute.xla,
+            batch=max(job.batch.batch_size // devices_together, 1),
+            window=job.data.window,
+        ),
+    )
 
-        They are where the windows are new to the run, every --val-every steps, and at the end.
-        """
-        if self._data.held_out is None or not self._config.val_every or not self.team.leads:
-            return False
-        new = self.state.held_out != self._data.held_out_name
-        return new or (self.state.val_step != self.state.step and (ends or self._is_due))
 
-    @property
-    def _is_due(self) -> bool:
-        return self.state.step % self._config.val_every == 0
+def load_trainer(
+    job: Job, group: ProcessGroup, weights: Weights, options: TrainingOptions
+) -> Trainer:
+    """Returns what trains the weights, with the run's optimiser state if it has one.
 
-    def validate(self, stop: Stop) -> Generator[Progress | Validation, None, None]:
-        """Yields how far it is, and the score over the held-out windows, which the state notes.
-
-        After a signal the state is as if it had not begun.
-
-        Raises:
-            Gpt2cliError: the loss is not a finite number.
-        """
-        windows: Any = self._data.held_out
-        size, totals = self._config.batch_size, Totals()
-        count = math.ceil(len(windows) / size)
-        judged = interruptible(self._evaluator.batches(windows, size), stop)
-        with Count("validating", count, quiet=self._config.quiet, unit="batches") as meter:
-            for done, batch in enumerate(meter.named(judged, COMPILING), 1):
-                totals = totals.plus(batch)
-                yield from meter.advance(done)
-        if stop:
-            return
-        score, step = totals.score(), self.state.step
-        if not math.isfinite(score.loss):
-            raise Gpt2cliError(
-                f"The validation loss of step {step} is {score.loss}; the step was not saved. "
-                f"{self.safe} Try a lower --learning-rate, or other weights to start from."
-            )
-        self.state = self.state.validated(score.loss, self._data.held_out_name, due=self._is_due)
-        yield Validation(step, self.seconds, score.loss, score.perplexity, score.accuracy)
-
-    @property
-    def seconds(self) -> float:
-        """How long this process has trained."""
-        return time.monotonic() - self._began
-
-    @property
-    def improved(self) -> bool:
-        """Whether the present step is the best so far, and not saved yet."""
-        return self.state.lowest[0] == self.state.step > (self.saved or 0)
-
-    @property
-    def is_saved(self) -> bool:
-        """Whether the newest checkpoint holds the present step, and all that is known of it."""
-        if self.state.step != self.saved:
-            return self.state.step == 0
-        return self._kept in (None, self.state)
-
-    def save(self) -> Path:
-        """Makes the present step the run's newest checkpoint; returns its prefix.
-
-        Raises:
-            DiskError: the disk is full or fails; the checkpoints before are untouched.
-        """
-
-        def write(weights: Path, optimizer: Path) -> None:
-            checkpoint.save_all({weights: self._model.saved, optimizer: self._trainer.slots})
-
-        prefix = run.commit(self._folder, self.state, write, size=self.size())
-        first, self.saved = self.saved is None, self.state.step
-        self._kept, self._saved_at = self.state, time.monotonic()
-        if first and self.state.lowest[1] is None:
-            # It is of the run that this one replaces.
-            atomic.remove(self._folder / run_log.BEST)
-        # Before the one that it has named is removed.
-        self.write_best()
-        # Whatever is there before the first save of a new run belongs to the one it replaces.
-        keep = 1 if first else self._config.max_checkpoints
-        run.rotate(self._folder, keep, frozenset({self.state.lowest[0]}))
-        if first and not self.state.lora_rank:
-            run.remove_base(self._folder)
-        return prefix
-
-    def write_best(self) -> None:
-        """Writes best.json, if something was validated and there is a checkpoint."""
-        step, loss = self.state.lowest
-        if loss is not None and self.saved is not None:
-            run_log.write_best(self._folder, step, loss)
-
-    def waits(self, minutes: float) -> bool:
-        """Returns whether the last save is longer ago than this (0: it may be)."""
-        return 0 < minutes * 60 <= time.monotonic() - self._saved_at
-
-    def size(self) -> int:
-        """Returns what a checkpoint takes on the disk (bytes)."""
-        tensors: list[Any] = [*self._model.saved.values(), *self._trainer.slots.values()]
-        return sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in tensors)
+    Raises:
+        BadDataError: that is damaged.
+    """
+    start = job.start
+    if group.strategy is None:
+        trainer = Trainer(weights, start.hparams, options)
+    else:
+        trainer = ReplicatedTrainer(group.strategy, weights, start.hparams, options)
+    if start.state is None or start.state.optimizer != options.optimizer:
+        return trainer
+    for name, array in checkpoint.load(start.optimizer, trainer.slots):
+        if array.shape != trainer.slots[name].shape:
+            raise BadDataError(f"{start.optimizer}: {name} has the shape {array.shape}.")
+        trainer.slots[name].assign(array)
+    return trainer

@@ -14,7 +14,8 @@ import tensorflow as tf
 from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
 from gpt2cli.errors import shortened
-from gpt2cli.records import Alert, Record, Sample, Saved, StepReport, Validation
+from gpt2cli.records import Alert, Progress, Record, Sample, Saved, StepReport, Validation
+from gpt2cli.storage import run_log
 from gpt2cli.training import plot
 
 
@@ -89,6 +90,18 @@ class TensorBoardWriter:
         if not self._outdated:
             self._drawing = threading.Thread(target=plot.draw, args=(self._folder,))
             self._drawing.start()
+
+
+def noted(records: Iterator[Record], folder: Path) -> Iterator[Record]:
+    """Yields records; writes them into a run folder, to its log and as events."""
+    log, curves = run_log.Log(folder), TensorBoardWriter(folder)
+    with contextlib.closing(curves):
+        for record in records:
+            if isinstance(record, Progress):
+                yield record
+                continue
+            for told in log.note(record):
+                yield from curves.note(told)
 
 
 def scalars(record: StepReport | Validation) -> list[tuple[str, float]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpt2cli.commands.finetune import load_tensorflow
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.distributed import cluster
 from gpt2cli.distributed.cluster import Cluster
@@ -28,17 +31,25 @@ def config(**options: Any) -> FinetuneConfig:
     return FinetuneConfig(dataset=("text.txt",), **options)
 
 
+def read(settings: FinetuneConfig) -> Cluster | None:
+    return cluster.read_cluster(
+        slurm=settings.cluster == "slurm",
+        multi_gpu=settings.multi_gpu,
+        load_tensorflow=partial(load_tensorflow, settings, lora_rank=settings.lora_rank or 0),
+    )
+
+
 def tf_config(kind: object = "worker", index: object = 0, **jobs: object) -> str:
     return json.dumps({"cluster": jobs, "task": {"type": kind, "index": index}})
 
 
-def test_the_chief_leads_and_else_the_first_worker() -> None:
+def test_the_first_is_the_chief_unless_one_is_named() -> None:
     both = {"chief": ["a:1"], "worker": ["b:2", "[::1]:3"]}
     assert cluster.parsed(tf_config("chief", 0, **both)) == Cluster(("a:1", "b:2", "[::1]:3"), 0)
     assert cluster.parsed(tf_config("worker", "1", **both)) == Cluster(("a:1", "b:2", "[::1]:3"), 2)
     found = cluster.parsed(tf_config("worker", 1, worker=["a:1", "b:2"]))
     assert found is not None
-    assert (found.number, found.leads, found.size) == (1, False, 2)
+    assert (found.rank, found.is_chief, found.size) == (1, False, 2)
     assert cluster.parsed('{"cluster": {}, "environment": "cloud"}') is None
     assert cluster.host_and_port("[::1]:3") == ("::1", 3)
 
@@ -89,7 +100,7 @@ def test_a_malformed_tf_config_is_refused(
 ) -> None:
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UsageError) as refusal:
-        cluster.read_cluster(config(multi_gpu=True))
+        read(config(multi_gpu=True))
     assert wrong in str(refusal.value)
     assert str(refusal.value).isprintable()
     assert len(str(refusal.value)) < 500
@@ -99,12 +110,12 @@ def test_a_malformed_tf_config_is_refused(
 def test_workers_are_not_left_out_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", tf_config(worker=["a:1", "b:1"]))
     with pytest.raises(UsageError, match="names 2 workers: give --multi-gpu"):
-        cluster.read_cluster(config())
+        read(config())
     monkeypatch.setenv("TF_CONFIG", tf_config(worker=["a:1"]))
-    assert cluster.read_cluster(config()) is None
-    assert cluster.read_cluster(config(multi_gpu=True)) is None
+    assert read(config()) is None
+    assert read(config(multi_gpu=True)) is None
     monkeypatch.delenv("TF_CONFIG")
-    assert cluster.read_cluster(config(multi_gpu=True)) is None
+    assert read(config(multi_gpu=True)) is None
 
 
 def test_without_slurm_its_cluster_is_refused_before_tensorflow_loads(
@@ -135,7 +146,7 @@ def test_slurm_s_tensorflow_is_loaded_as_any_other(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, value)
     for options in ({}, {"xla": False, "lora_rank": 2}, {"use_memory_saving_gradients": True}):
         with pytest.raises(KeyboardInterrupt):
-            cluster.read_cluster(config(cluster="slurm", **options))
+            read(config(cluster="slurm", **options))
     assert [(each["frugal"], each["keep_compiled"]) for each in loaded] == [
         (False, True),
         (True, False),
@@ -148,15 +159,17 @@ def test_slurm_says_who_takes_part(monkeypatch: pytest.MonkeyPatch, tensorflow: 
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
     places = ("node08:8888", "node08:8889", "node09:8888", "node09:8889")
-    assert cluster.read_cluster(config(cluster="slurm")) == Cluster(places, 2)
+    assert read(config(cluster="slurm")) == Cluster(places, 2)
 
 
 def test_what_may_differ_is_not_compared() -> None:
-    ours = cluster.facts(config(batch_size=4), corpus="abc")
-    theirs = cluster.facts(config(batch_size=4, model_dir="/other", verbose=True), corpus="abc")
+    ours = cluster.facts(dataclasses.asdict(config(batch_size=4)), corpus="abc")
+    theirs = cluster.facts(
+        dataclasses.asdict(config(batch_size=4, model_dir="/other", verbose=True)), corpus="abc"
+    )
     assert ours == theirs
     assert ours["--batch-size"] == "4"
-    assert ours != cluster.facts(config(batch_size=8), corpus="abc")
+    assert ours != cluster.facts(dataclasses.asdict(config(batch_size=8)), corpus="abc")
 
 
 def test_the_command_refuses_before_tensorflow_loads(cli: Run, tmp_path: Path) -> None:
@@ -171,6 +184,6 @@ def test_the_command_refuses_before_tensorflow_loads(cli: Run, tmp_path: Path) -
 
 
 def test_long_values_are_compared_by_their_hash() -> None:
-    ours = cluster.facts(config(sample_prefix="a" * 1_000_000))
+    ours = cluster.facts(dataclasses.asdict(config(sample_prefix="a" * 1_000_000)))
     assert len(json.dumps(ours)) < 10_000
-    assert ours != cluster.facts(config(sample_prefix="a" * 999_999))
+    assert ours != cluster.facts(dataclasses.asdict(config(sample_prefix="a" * 999_999)))

@@ -16,7 +16,7 @@ import pytest
 
 from gpt2cli.distributed import rendezvous, wire
 from gpt2cli.distributed.cluster import Cluster, host_and_port
-from gpt2cli.distributed.rendezvous import Line
+from gpt2cli.distributed.rendezvous import Rendezvous
 from gpt2cli.errors import BadDataError, TryLaterError, UsageError
 from gpt2cli.runtime.signals import Interrupted
 from tests.distributed.workers import free_ports
@@ -26,7 +26,7 @@ FACTS = {"--batch-size": "4", "corpus": "abc"}
 
 def met(member: Cluster, facts: dict[str, str], seed: int, minutes: float) -> int:
     """Returns the seed that came of a meeting, after which all hang up."""
-    line = rendezvous.meet(member, facts, seed, minutes)
+    line = rendezvous.join(member, facts, seed, minutes)
     line.close()
     return line.seed
 
@@ -55,7 +55,7 @@ def test_all_take_the_seed_of_the_first_one_whoever_else_knocks() -> None:
             except ConnectionRefusedError:
                 continue
 
-    found = crowd(stranger, *(lambda m=m: met(m, FACTS, 7 + m.number, 0.5) for m in members))
+    found = crowd(stranger, *(lambda m=m: met(m, FACTS, 7 + m.rank, 0.5) for m in members))
     assert found == [0, 7, 7, 7]
 
 
@@ -106,7 +106,7 @@ def test_a_worker_whose_port_is_in_use_says_so_at_once() -> None:
         socket.create_server(host_and_port(second.addresses[1])),
         pytest.raises(TryLaterError, match=r"worker 1 .* Is an earlier one still running"),
     ):
-        rendezvous.meet(second, FACTS, 1, 10)
+        rendezvous.join(second, FACTS, 1, 10)
 
 
 def test_a_leader_that_leaves_ends_those_who_were_here_at_once() -> None:
@@ -129,7 +129,7 @@ def test_a_worker_that_leaves_ends_all_who_are_here_at_once() -> None:
     began = time.monotonic()
 
     def leaver() -> None:
-        connection = knock(first, {"number": 2, "facts": FACTS})
+        connection = knock(first, {"rank": 2, "facts": FACTS})
         wire.received(connection, 5)
         time.sleep(1)
         connection.close()
@@ -153,9 +153,9 @@ def test_those_who_are_here_are_told_at_once_who_is_missing() -> None:
 
 
 @contextlib.contextmanager
-def lines(count: int) -> Iterator[list[Line]]:
+def lines(count: int) -> Iterator[list[Rendezvous]]:
     members = loopback(count)
-    found = crowd(*(lambda m=m: rendezvous.meet(m, FACTS, 7, 0.5) for m in members))
+    found = crowd(*(lambda m=m: rendezvous.join(m, FACTS, 7, 0.5) for m in members))
     try:
         yield found
     finally:
@@ -163,7 +163,7 @@ def lines(count: int) -> Iterator[list[Line]]:
             line.close()
 
 
-def waiting(line: Line, devices: str = "the CPU", minutes: float = 0.5) -> Callable[[], Any]:
+def waiting(line: Rendezvous, devices: str = "the CPU", minutes: float = 0.5) -> Callable[[], Any]:
     return lambda: line.wait(devices, minutes, lambda: None)
 
 
@@ -248,14 +248,14 @@ def test_an_address_that_is_another_machines_is_refused(host: str) -> None:
 
 HOSTILE = [
     b"[" * 300_000,
-    b'{"number":1,"facts":null}\n',
-    b'{"number":true,"facts":{}}\n',
-    b'{"number":1e400,"facts":{}}\n',
-    b'{"number":"1","facts":{}}\n',
-    b'{"number":-1,"facts":{}}\n',
-    b'{"number":99999999999,"facts":{}}\n',
-    b'{"number":1,"facts":{"a":[1]}}\n',
-    b'{"number":' + b"9" * 5000 + b"}\n",
+    b'{"rank":1,"facts":null}\n',
+    b'{"rank":true,"facts":{}}\n',
+    b'{"rank":1e400,"facts":{}}\n',
+    b'{"rank":"1","facts":{}}\n',
+    b'{"rank":-1,"facts":{}}\n',
+    b'{"rank":99999999999,"facts":{}}\n',
+    b'{"rank":1,"facts":{"a":[1]}}\n',
+    b'{"rank":' + b"9" * 5000 + b"}\n",
     b"\xff\xfe\n",
     b"\n",
     b"null\n",
@@ -315,7 +315,7 @@ def test_who_claims_the_place_of_one_who_is_here_is_hung_up_on() -> None:
     first, _, third = loopback(3)
 
     def twice() -> dict[str, Any] | None:
-        hello = {"number": 1, "facts": FACTS}
+        hello = {"rank": 1, "facts": FACTS}
         with knock(first, hello) as one:
             assert wire.received(one, 5) == {"welcome": True}
             with knock(first, hello) as other:

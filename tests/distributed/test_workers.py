@@ -218,7 +218,7 @@ def test_a_signal_to_a_leader_that_waits_for_tensorflow_ends_all_at_once(place: 
 
 def test_a_signal_to_the_leader_in_the_meeting_ends_those_who_are_here(place: Path) -> None:
     with Workers(place, [words("run", "--batch-size", 3)] * 2 + [None]) as workers:
-        workers.wait_for(1, "of 3; the first tells and writes")
+        workers.wait_for(1, "of 3; the chief prints and writes")
         time.sleep(6)
         workers.processes[0].send_signal(signal.SIGTERM)
         began = time.monotonic()

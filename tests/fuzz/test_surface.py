@@ -172,7 +172,7 @@ def test_whatever_tf_config_holds_it_is_a_cluster_or_a_refusal(data: st.DataObje
         except Gpt2cliError as error:
             pytest.fail(f"not code 2: {error}")
         if found is not None:
-            assert 0 <= found.number < found.size
+            assert 0 <= found.rank < found.size
 
 
 @cases(300)
@@ -185,7 +185,7 @@ def test_whatever_text_tf_config_is_it_is_no_traceback(text: str) -> None:
 @cases(500)
 @given(st.data())
 def test_whatever_workers_say_it_is_a_line_or_none(data: st.DataObject) -> None:
-    hello = {"number": 1, "facts": {"a": "b"}, "seed": 7, "welcome": True}
+    hello = {"rank": 1, "facts": {"a": "b"}, "seed": 7, "welcome": True}
     message = data.draw(st.composite(lambda draw: mutated(draw, hello))() | st.binary())
     content = message if isinstance(message, bytes) else json.dumps(message).encode()
     one, other = socket.socketpair()

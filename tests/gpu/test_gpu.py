@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpt2cli.commands.finetune import footprint_of
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.runtime import hardware
-from gpt2cli.training import memory
+from gpt2cli.training.footprint import GPU_PROGRAM_BYTES
 from tests import models
 from tests.conftest import Run
 from tests.gpu import worker
@@ -102,8 +103,8 @@ def test_the_estimate_of_memory_is_near_the_peak(settings: dict[str, Any]) -> No
         accumulate_gradients=settings.get("accumulate", 1),
         use_memory_saving_gradients=settings.get("recompute", False),
     )
-    expected = memory.run_of(config, models.GPT2_124M, 0).expected()
-    assert expected == pytest.approx(found["peak"] + memory.GPU_PROGRAM_BYTES, rel=0.2), found
+    expected = footprint_of(config, models.GPT2_124M, 0).expected()
+    assert expected == pytest.approx(found["peak"] + GPU_PROGRAM_BYTES, rel=0.2), found
 
 
 def finetuned(cli: Run, *options: object, **environment: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gpt2cli.commands.finetune import footprint_of
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.hparams import HParams
@@ -23,7 +24,7 @@ SAVING = {"use_memory_saving_gradients": True}
 
 def expected(hparams: HParams, rank: int = 0, **settings: Any) -> float:
     config = FinetuneConfig(dataset=("x",), **{"accumulate_gradients": 1} | settings)
-    return memory.run_of(config, hparams, rank).expected()
+    return footprint_of(config, hparams, rank).expected()
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_the_estimate_is_near_what_was_measured(
 )
 def test_one_program_takes_more(hparams: HParams, rank: int, window: int, measured: float) -> None:
     config = FinetuneConfig(dataset=("x",), accumulate_gradients=1, window=window)
-    run = dataclasses.replace(memory.run_of(config, hparams, rank), pieces=False)
+    run = dataclasses.replace(footprint_of(config, hparams, rank), partial=False)
     assert run.expected() == pytest.approx(measured, rel=0.2)
 
 
@@ -68,13 +69,13 @@ def test_gradients_are_held_together_only_where_they_must_be() -> None:
         (many, True),
     ):
         config = FinetuneConfig(dataset=("x",), **{"accumulate_gradients": 1} | settings)
-        assert memory.run_of(config, LARGE, 0).gathers is together, settings
-        assert memory.run_of(config, LARGE, 0, machines=2).gathers
+        assert footprint_of(config, LARGE, 0).gathers is together, settings
+        assert footprint_of(config, LARGE, 0, machines=2).gathers
 
 
 def test_what_is_trained_is_counted() -> None:
     config = FinetuneConfig(dataset=("x",))
-    run = memory.run_of(config, models.GPT2_124M, 0)
+    run = footprint_of(config, models.GPT2_124M, 0)
     assert run.trained == 124_439_808
     assert dataclasses.replace(run, blocks_only=True).trained == 12 * 7_087_872
     # Two matrices of rank 8 beside each matrix: its width and its columns, together.
@@ -84,7 +85,9 @@ def test_what_is_trained_is_counted() -> None:
 def check(free: float, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> str:
     monkeypatch.setattr(memory, "free_bytes", lambda _device, _limit: free)
     config = FinetuneConfig(dataset=("x",), accumulate_gradients=1, **settings)
-    return memory.check(config, memory.run_of(config, models.GPT2_124M, 0))
+    return memory.check_memory(
+        footprint_of(config, models.GPT2_124M, 0), config, refuse=config.memory_check
+    )
 
 
 def test_a_run_that_fits_is_told_and_one_that_does_not_is_refused(

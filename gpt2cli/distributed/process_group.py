@@ -1,0 +1,158 @@
+"""The devices that train together: one, all GPUs of a machine, or those of several machines."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+from tensorflow.python.eager import context as eager
+
+from gpt2cli.arrays import Tensor
+from gpt2cli.distributed.cluster import Cluster
+from gpt2cli.distributed.rendezvous import Rendezvous
+from gpt2cli.errors import TryLaterError
+from gpt2cli.runtime import devices, hardware
+
+# The largest number that an all-reduce compares.
+MOST_VALUE = 65
+# What TensorFlow raises if another process, or the connection to it, is gone.
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+# How long TensorFlow's own joining may take, once all have said that they are ready.
+JOIN_SECONDS = 40
+WITH_BARRIER = "cluster_register_with_barrier"
+
+
+class ProcessGroup:
+    """The devices that train together, of one process or several.
+
+    Attributes:
+        strategy: TensorFlow's; None: there is one device, and nothing is wrapped around it.
+        size: how many devices they are.
+        is_single: whether this process has them all.
+        is_chief: whether this process prints, validates and writes.
+    """
+
+    def __init__(self, strategy: Tensor = None, cluster: Cluster | None = None) -> None:
+        """Takes TensorFlow's strategy, and the processes if there are others."""
+        self.strategy = strategy
+        self.size: int = strategy.num_replicas_in_sync if strategy else 1
+        self.is_single = cluster is None
+        self.is_chief = cluster is None or cluster.is_chief
+        self._sums = tf.function(self._sums_graph)
+
+    def all_reduce_max(self, value: int) -> int:
+        """Returns the largest of the processes' numbers, each from 0 to MOST_VALUE.
+
+        Raises:
+            TryLaterError: a process is gone.
+        """
+        if self.is_single:
+            return value
+        with self.watched():
+            each = self.strategy.experimental_distribute_values_from_function(
+                lambda _context: tf.one_hot(value, MOST_VALUE + 1)
+            )
+            counts = self.strategy.experimental_local_results(self._sums(each))[0].numpy()
+        return int(counts.nonzero()[0].max())
+
+    def _sums_graph(self, each: Tensor) -> Tensor:
+        def on_device(counts: Tensor) -> Tensor:
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(counts))
+
+        return self.strategy.run(on_device, args=(each,))
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Turns TensorFlow's errors about a process that is gone into ones that say so.
+
+        Raises:
+            TryLaterError: a process is gone.
+        """
+        try:
+            yield
+        except tf.errors.OpError as error:
+            # These operations report a worker that came back too soon as other errors.
+            lost = isinstance(error, LOST) or "ollective op" in error.message
+            if self.is_single or not lost:
+                raise
+            raise TryLaterError(f"Another worker is gone ({reason(error.message)}).") from error
+
+
+def reason(message: str) -> str:
+    """Returns what TensorFlow's message says of a process that is gone, in a line."""
+    found = re.search(r"aborted by: ([^\n]+)", message)
+    return (found[1] if found else message.strip().splitlines()[0])[:200].strip(" .:")
+
+
+def local_group() -> ProcessGroup:
+    """Returns all devices of this machine."""
+    names = devices.device_names()
+    if len(names) == 1:
+        return ProcessGroup()
+    # NCCL does not know parts of one GPU apart.
+    parts = devices.device_count(devices.GPU_PARTS) > 1
+    reduction = tf.distribute.ReductionToOneDevice() if parts else None
+    return ProcessGroup(tf.distribute.MirroredStrategy(names, reduction))
+
+
+def form(
+    cluster: Cluster | None,
+    rendezvous: Rendezvous | None,
+    minutes: float,
+    stopped: Callable[[], int | None],
+    *,
+    shared: bool,
+) -> ProcessGroup:
+    """Returns the devices that train together, once all are there.
+
+    Args:
+        cluster: the processes that train together, if there are others.
+        rendezvous: what connects them.
+        minutes: how long to wait for them.
+        stopped: says which signal asks the command to leave, if one does.
+        shared: whether several devices are to train together at all.
+
+    Raises:
+        BadDataError: a process has other devices.
+        TryLaterError: not all come, or another program has taken this one's port.
+        Interrupted: a signal came before it began.
+    """
+    if not shared:
+        return ProcessGroup()
+    if cluster is None or rendezvous is None:
+        return local_group()
+    gpus = len(tf.config.get_visible_devices("GPU"))
+    rendezvous.wait(hardware.describe_gpus(gpus), minutes, stopped)
+    limit_joining()
+    try:
+        return ProcessGroup(tf.distribute.MultiWorkerMirroredStrategy(), cluster)
+    except (*LOST, tf.errors.UnknownError, tf.errors.InternalError) as error:
+        raise TryLaterError(
+            f"The workers do not find each other: {reason(error.message)}. Try again later."
+        ) from error
+
+
+def limit_joining() -> None:
+    """Lets TensorFlow give up soon if a process that was there a moment ago does not join.
+
+    While it waits it holds Python's lock, so that nothing here could end it: no signal, no thread.
+    By itself it waits an hour, and the first process even for those who never came.
+    """
+    context = eager.context()
+    configure = context.configure_coordination_service
+
+    def configured(**known: object) -> None:
+        configure(**known, cluster_register_timeout_in_ms=JOIN_SECONDS * 1000)
+        settings = context.coordination_service
+        if hasattr(settings, WITH_BARRIER):
+            setattr(settings, WITH_BARRIER, True)
+
+    context.configure_coordination_service = configured

@@ -1,0 +1,133 @@
+"""Where a run begins or goes on: its state, its adapters, and whether it has all its steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import secrets
+from pathlib import Path
+
+from gpt2cli.chat_template import CHAT_TEMPLATE
+from gpt2cli.errors import BadDataError, UsageError
+from gpt2cli.files import paths
+from gpt2cli.storage import run_log
+from gpt2cli.storage.source import CheckpointSource
+from gpt2cli.storage.state import State
+from gpt2cli.text.dataset import Data
+from gpt2cli.text.tokenizer import Tokenizer
+from gpt2cli.training.schedule import is_due
+
+SEED_BITS = 32
+HASHED_BYTES = 1 << 24
+
+
+def is_done(
+    start: CheckpointSource,
+    until_step: int | None,
+    folder: Path,
+    *,
+    val_every: int,
+    sample_every: int,
+) -> bool:
+    """Returns whether the run has all the steps that are asked for, their validation and samples.
+
+    It lacks these if a signal stopped it after its last step.
+    """
+    if until_step is None or start.step < until_step:
+        return False
+    state = start.state
+    if start.step > until_step or state is None:
+        return True
+    owes_validation = val_every and state.held_out and state.val_step != state.step
+    owes_samples = is_due(state.step, sample_every) and not has_samples(folder, state.step)
+    return not (owes_validation or owes_samples)
+
+
+def keep_best(folder: Path, start: CheckpointSource) -> None:
+    """Writes the best.json of a run that was killed before it could."""
+    step, loss = start.state.lowest if start.state else (0, None)
+    if loss is not None:
+        run_log.write_best(folder, step, loss)
+
+
+def check_lengths(prefix: str, window: int | None, tokenizer: Tokenizer, n_ctx: int) -> None:
+    """Raises UsageError if the window or the samples' prefix is longer than the model's window."""
+    if window is not None and window > n_ctx:
+        raise UsageError(f"--window {window} is more than the model's n_ctx, {n_ctx}.")
+    count = len(tokenizer.encode(prefix, special=True))
+    if count > n_ctx:
+        raise UsageError(f"--sample-prefix has {count} tokens; the window holds {n_ctx}.")
+
+
+def first_state(
+    start: CheckpointSource, data: Data, seed: int | None, *, optimizer: str, adapters: Adapters
+) -> State:
+    """Returns where the run is: as it was saved, or at its beginning; a new corpus begins anew.
+
+    Args:
+        start: where the weights come from.
+        data: the text.
+        seed: as asked for; None: the run's own, or a random one.
+        optimizer: its name.
+        adapters: those that are trained.
+    """
+    state = start.state or State(
+        step=start.step, seed=secrets.randbits(SEED_BITS), model_name=start.model_name
+    )
+    state = dataclasses.replace(
+        state,
+        seed=state.seed if seed is None else seed,
+        optimizer=optimizer,
+        lora_rank=adapters.rank,
+        lora_alpha=adapters.alpha,
+        chat_template=CHAT_TEMPLATE if data.has_conversations else start.chat_template,
+    )
+    is_same = state.corpus == data.name
+    return state if is_same else dataclasses.replace(state, corpus=data.name, windows=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adapters:
+    """LoRA's adapters: their rank (0: the weights are trained), and alpha / rank as their scale."""
+
+    rank: int
+    alpha: float
+
+
+def adapters_of(start: CheckpointSource, rank: int | None, alpha: float | None) -> Adapters:
+    """Returns the adapters to train; rank and alpha are as asked for.
+
+    Raises:
+        BadDataError: the run's are others than those that are asked for.
+        UsageError: --lora-alpha is given without --lora-rank.
+    """
+    if not start.step:
+        if alpha is not None and not rank:
+            raise UsageError("--lora-alpha is of adapters; give --lora-rank too.")
+        return Adapters(rank=rank or 0, alpha=float(2 * (rank or 0) if alpha is None else alpha))
+    state = start.state
+    found = Adapters(rank=state.lora_rank if state else 0, alpha=state.lora_alpha if state else 0.0)
+    if rank not in (None, found.rank) or alpha not in (None, found.alpha):
+        options = f"--lora-rank {found.rank} --lora-alpha {found.alpha:g}"
+        known = f"with {options}" if found.rank else "in full"
+        raise BadDataError(
+            f"The run {start.folder} was trained {known}. To train adapters of other settings "
+            f"beside its weights, give another --run-name and --restore-from {start.folder}."
+        )
+    return found
+
+
+def origin(start: CheckpointSource) -> str:
+    """Returns a hash that is the same if training starts from the same weights at one step."""
+    digest = hashlib.sha256(repr((start.step, start.hparams, start.state)).encode())
+    if start.prefix is not None:
+        index = paths.index_file(start.prefix)
+        # The index has the checksums of all weights; in Hugging Face's form their beginning does.
+        with (index if index.exists() else start.prefix).open("rb") as file:
+            digest.update(file.read(HASHED_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def has_samples(folder: Path, step: int) -> bool:
+    """Returns whether a step's samples are in the run folder."""
+    return run_log.samples_file(folder, step).exists()

@@ -1,0 +1,46 @@
+"""What a run says of itself, first and last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpt2cli.records import Alert, Notice, Record
+from gpt2cli.storage import run_log
+from gpt2cli.storage.source import CheckpointSource
+from gpt2cli.storage.state import State
+from gpt2cli.text.dataset import Data
+
+
+def what_is_safe(step: int) -> str:
+    """Returns what a command that is stopped after a step has to say."""
+    done = f"Step {step} is saved" if step else "No step was done yet"
+    return f"{done}; the same command goes on from there."
+
+
+def repeated(folder: Path, start: CheckpointSource) -> Iterator[str]:
+    """Yields a line on the steps that a process trained and could not save."""
+    last = run_log.last_step(folder)
+    if start.state and last > start.step:
+        yield f"Steps {start.step + 1} to {last} were not saved; they are trained again."
+
+
+def opening(start: CheckpointSource, state: State, encoded: Data, trained: int) -> Iterator[Record]:
+    """Yields the lines that tell what is about to be trained, from where, and on what."""
+    weights = f"{start.hparams.count():,} weights of {start.model_name}"
+    if start.prefix is None:
+        yield Notice(f"from scratch: {weights}, random, seed {state.seed}")
+    else:
+        yield Notice(f"from {start.prefix}: {weights}, step {start.step}, seed {state.seed}")
+    if state.lora_rank:
+        what = f"adapters of rank {state.lora_rank}, alpha {state.lora_alpha:g}"
+        yield Notice(f"training: {trained:,} weights of {what}; the others stay as they are")
+    elif trained < start.hparams.count():
+        yield Notice(f"training: {trained:,} of the weights")
+    if start.step and (start.state is None or start.state.optimizer != state.optimizer):
+        which = f"the optimiser is {state.optimizer} now" if start.state else "it was not saved"
+        yield Alert(f"This run has no optimiser state ({which}); its averages begin at zero.")
+    beside = f", and {encoded.held_out_tokens:,} held out" if encoded.held_out_tokens else ""
+    yield Notice(f"corpus: {len(encoded.tokens):,} tokens{beside}")
+    if start.state and start.state.corpus != state.corpus:
+        yield Notice("The corpus is another one than before; a new epoch begins.")
