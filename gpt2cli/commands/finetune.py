@@ -151,10 +151,7 @@ def found_start(config: FinetuneConfig, folder: Path) -> Generator[Record, None,
 def prepare(
     config: FinetuneConfig, checked: Checked, start: CheckpointSource, place: Path
 ) -> Generator[Record, None, tuple[Job, Rendezvous | None]]:
-    """Encodes the text into a folder, meets the other workers, and makes the run folder ready.
-
-    Returns the run, which can be trained now, and what connects the workers, if there are others.
-    """
+    """Encodes the text, meets the other workers, makes the run folder ready; returns the job."""
     tokenizer = read_tokenizer(*start.vocabulary, start.hparams.n_vocab, trained=True)
     check_fits(tokenizer, start.hparams)
     prefix = config.sample_prefix
@@ -174,8 +171,7 @@ def prepare(
     state, meeting = meet(config, checked.members, start, data, state)
     yield from map(Alert, start.remarks())
     if checked.is_chief:
-        yield from map(Alert, report.repeated(checked.folder, start))
-        yield from report.opening(start, state, data, needed.trained)
+        yield from report.opening(checked.folder, start, state, data, needed.trained)
         yield from make_ready(config, checked.folder, start)
     job = Job(
         folder=checked.folder,

@@ -18,15 +18,14 @@ def what_is_safe(step: int) -> str:
     return f"{done}; the same command goes on from there."
 
 
-def repeated(folder: Path, start: CheckpointSource) -> Iterator[str]:
-    """Yields a line on the steps that a process trained and could not save."""
+def opening(
+    folder: Path, start: CheckpointSource, state: State, data: Data, trained: int
+) -> Iterator[Record]:
+    """Yields the lines that tell what is about to be trained, from where, and on what."""
     last = run_log.last_step(folder)
     if start.state and last > start.step:
-        yield f"Steps {start.step + 1} to {last} were not saved; they are trained again."
-
-
-def opening(start: CheckpointSource, state: State, encoded: Data, trained: int) -> Iterator[Record]:
-    """Yields the lines that tell what is about to be trained, from where, and on what."""
+        # A process trained them, and could not save them.
+        yield Alert(f"Steps {start.step + 1} to {last} were not saved; they are trained again.")
     weights = f"{start.hparams.count():,} weights of {start.model_name}"
     if start.prefix is None:
         yield Notice(f"from scratch: {weights}, random, seed {state.seed}")
@@ -40,7 +39,7 @@ def opening(start: CheckpointSource, state: State, encoded: Data, trained: int) 
     if start.step and (start.state is None or start.state.optimizer != state.optimizer):
         which = f"the optimiser is {state.optimizer} now" if start.state else "it was not saved"
         yield Alert(f"This run has no optimiser state ({which}); its averages begin at zero.")
-    beside = f", and {encoded.held_out_tokens:,} held out" if encoded.held_out_tokens else ""
-    yield Notice(f"corpus: {len(encoded.tokens):,} tokens{beside}")
+    beside = f", and {data.held_out_tokens:,} held out" if data.held_out_tokens else ""
+    yield Notice(f"corpus: {len(data.tokens):,} tokens{beside}")
     if start.state and start.state.corpus != state.corpus:
         yield Notice("The corpus is another one than before; a new epoch begins.")
