@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from gpt2cli.distributed.cluster import Cluster
 from gpt2cli.distributed.rendezvous import Rendezvous
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.files import paths
+from gpt2cli.files.temporary import private_folder
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import announced
 from gpt2cli.records import Alert, Notice, Record, Stopped
@@ -95,8 +95,7 @@ def train(config: FinetuneConfig, members: Cluster | None) -> Iterator[Record]:
     """Checks, prepares and runs, in one process or as one of several; yields what happens."""
     checked = yield from check(config, members)
     # Others than the chief write nothing into the run folder.
-    private = partial(tempfile.TemporaryDirectory, prefix="gpt2cli-")
-    with run.owned(checked.folder) if checked.is_chief else private() as place:
+    with run.owned(checked.folder) if checked.is_chief else private_folder() as place:
         start = yield from found_start(config, checked.folder)
         if beginning.is_done(
             start,
@@ -108,7 +107,7 @@ def train(config: FinetuneConfig, members: Cluster | None) -> Iterator[Record]:
             beginning.keep_best(checked.folder, start)
             yield Notice(f"{checked.folder} is already at step {start.step}.")
             return
-        job, meeting = yield from prepare(config, checked, start, Path(place or checked.folder))
+        job, meeting = yield from prepare(config, checked, start, place or checked.folder)
         yield from run_job(config, job, checked.members, meeting)
 
 
