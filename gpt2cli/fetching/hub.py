@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2cli.errors import BadDataError, MissingInputError, OutputError, shortened
-from gpt2cli.fetching.hub_record import HubRecord, read_hub_record
+from gpt2cli.fetching.hub_record import HubRecord, hub_address, read_hub_record
 from gpt2cli.fetching.models import Asking, Fetcher, complete, enter
 from gpt2cli.files import atomic, temporary
 from gpt2cli.files.hub_names import HubName
@@ -52,9 +52,7 @@ def fetch_hub(
         TryLaterError: the network is down; what has come is kept.
         OutputError, DiskError: the place cannot be written to.
     """
-    from gpt2cli.fetching.hub_api import endpoint, hub_connection
-
-    folder, connect = hub.folder(model_dir), partial(hub_connection, hub)
+    folder, connect = hub.folder(model_dir), partial(connect_to_hub, hub)
     record = read_hub_record(folder, hub)
     if record is None:
         check_ours(folder)
@@ -64,7 +62,15 @@ def fetch_hub(
         record = yield from begin(hub, folder, connect(), bars)
     check_revision(folder, hub)
     asking = Asking(mirrors=mirrors, bars=bars, connect=connect)
-    yield from complete(record.model(endpoint()), folder, asking, verify)
+    yield from complete(record.model(hub_address()), folder, asking, verify)
+
+
+def connect_to_hub(hub: HubName) -> Connection:
+    """Returns how the Hub is asked for a model; raises as `hub_connection`."""
+    # The libraries for the network take a while to load.
+    from gpt2cli.fetching.hub_api import hub_connection
+
+    return hub_connection(hub)
 
 
 def check_ours(folder: Path) -> None:
@@ -89,13 +95,13 @@ def begin(
     Raises:
         Gpt2cliError: as fetch_hub; then nothing was written.
     """
-    from gpt2cli.fetching.hub_api import ask_hub, endpoint
+    from gpt2cli.fetching.hub_api import ask_hub
 
-    yield Progress(f"asking {shortened(endpoint())} for {hub.full}")
+    yield Progress(f"asking {shortened(hub_address())} for {hub.full}")
     with temporary.private_folder() as aside, connection.session:
         try:
             record = yield from ask_hub(hub, connection, aside)
-            model = record.model(endpoint())
+            model = record.model(hub_address())
             fetcher = Fetcher(
                 model=model,
                 folder=aside,

@@ -14,7 +14,6 @@ import requests
 from requests.auth import AuthBase
 
 from gpt2cli import json_reader
-from gpt2cli.config.download import is_address
 from gpt2cli.errors import (
     BadDataError,
     Gpt2cliError,
@@ -23,7 +22,7 @@ from gpt2cli.errors import (
     shortened,
 )
 from gpt2cli.fetching import responses
-from gpt2cli.fetching.hub_record import HubRecord, chosen_files
+from gpt2cli.fetching.hub_record import HubRecord, chosen_files, hub_address
 from gpt2cli.fetching.partial_file import PartialFile
 from gpt2cli.fetching.retry_policy import retry_policy_from_environment
 from gpt2cli.fetching.transfer import Connection, Transfer, Wanted
@@ -31,22 +30,9 @@ from gpt2cli.files.hub_names import COMMIT, HubName
 from gpt2cli.progress import Received
 from gpt2cli.records import Record
 
-HUB = "https://huggingface.co"
 # The largest answer to read (bytes); that of a repository of a thousand files has 300 kB.
 MOST_BYTES = 10_000_000
 TOKEN = re.compile(r"[!-~]{1,500}")
-
-
-def endpoint() -> str:
-    """Returns the Hub's address, which HF_ENDPOINT may name.
-
-    Raises:
-        UsageError: what it names is not an address.
-    """
-    given = os.environ.get("HF_ENDPOINT") or HUB
-    if not is_address(given):
-        raise UsageError(f"HF_ENDPOINT must be an HTTP address, not '{shortened(given)}'.")
-    return given.rstrip("/")
 
 
 class Bearer(AuthBase):
@@ -75,7 +61,7 @@ def hub_connection(hub: HubName) -> Connection:
     Raises:
         UsageError: HF_TOKEN or HF_ENDPOINT holds something else.
     """
-    address, session = endpoint(), responses.new_session()
+    address, session = hub_address(), responses.new_session()
     if token := os.environ.get("HF_TOKEN", "").strip():
         if not TOKEN.fullmatch(token):
             raise UsageError("HF_TOKEN holds characters that a token does not have.")
@@ -124,7 +110,7 @@ def ask_hub(
         BadDataError: the answer is something else.
     """
     revision = quote(hub.wanted, safe="")
-    url = f"{endpoint()}/api/models/{hub}/revision/{revision}?blobs=true"
+    url = f"{hub_address()}/api/models/{hub}/revision/{revision}?blobs=true"
     answer = PartialFile(folder / "answer.json")
     try:
         wanted = Wanted(url=url, most=MOST_BYTES, moves=False)

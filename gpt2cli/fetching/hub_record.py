@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli import json_reader
-from gpt2cli.errors import BadDataError, MissingInputError, shortened
+from gpt2cli.config.download import is_address
+from gpt2cli.errors import BadDataError, MissingInputError, UsageError, shortened
 from gpt2cli.fetching.manifest import SHA256, Form, Model, ModelFile, need
 from gpt2cli.files import atomic
 from gpt2cli.files.hub_names import COMMIT, MOST_CHARACTERS, HubName
@@ -18,6 +20,7 @@ from gpt2cli.storage import huggingface
 from gpt2cli.storage.hub_models import MOST_RECORD_BYTES, RECORD
 from gpt2cli.vocabulary import TOKENIZER
 
+HUB = "https://huggingface.co"
 # What says what the tokens are; all that is there is fetched.
 TOKENS = (
     *(TOKENIZER, huggingface.VOCABULARY, huggingface.MERGES, "tokenizer_config.json"),
@@ -30,6 +33,18 @@ GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
 MOST_SMALL_BYTES, MOST_WEIGHT_BYTES = 64_000_000, 1 << 40
 # Weights in the forms of other libraries, which gpt2cli does not read.
 OTHER_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5")
+
+
+def hub_address() -> str:
+    """Returns the Hub's address, which HF_ENDPOINT may name.
+
+    Raises:
+        UsageError: what it names is not an address.
+    """
+    given = os.environ.get("HF_ENDPOINT") or HUB
+    if not is_address(given):
+        raise UsageError(f"HF_ENDPOINT must be an HTTP address, not '{shortened(given)}'.")
+    return given.rstrip("/")
 
 
 @dataclass(frozen=True, kw_only=True)
