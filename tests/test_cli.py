@@ -147,7 +147,6 @@ def test_what_is_no_commands_option_takes_no_variable(cli: Run) -> None:
             ["generate", "--penalty-alpha", "0.6", "--top-k", "4", "--top-p", "0.9"],
             "--top-p and --penalty-alpha contradict",
         ),
-        (["generate", "--stream", "--format", "jsonl"], "--stream and --format jsonl contradict"),
         (["generate", "--stream", "--destination-path", "x"], "--stream and --destination-path"),
         (["generate", "--stream", "--nfiles", "2"], "--stream and --nfiles contradict"),
         (

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import secrets
 import sys
 from collections import deque
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 
+from gpt2cli.commands.prompting import answers_as_they_come, encoded, given_requests
 from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
 from gpt2cli.fetching.base import find_weights
 from gpt2cli.files import outputs
@@ -22,14 +22,12 @@ from gpt2cli.inference.samples import Printer, Prompt, Sample
 from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.inference.writer import Writer
 from gpt2cli.progress import COMPILING, Count, announced
-from gpt2cli.records import Alert, Notice, Progress, Record, Text
+from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime import tensorflow
 from gpt2cli.storage.source import CheckpointSource, SourceNames, load
-from gpt2cli.text import markers
-from gpt2cli.text.prompts import read_prompts, reads_stdin_unasked
+from gpt2cli.text.prompts import Request, arriving_prompts
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 
-SEED_BITS = 32
 LEANER = "Try a lower --batch-size, or --precision bfloat16."
 
 
@@ -74,20 +72,12 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     """
     config.check_device()
     check_destination(config)
-    if reads_stdin_unasked(config.prefix, config.prefix_file, config.prompts):
-        # Whoever left a pipe open by mistake sees what is waited for.
-        yield Progress("reading prompts from stdin")
-    texts = read_prompts(
-        prefix=config.prefix,
-        prefix_file=config.prefix_file,
-        prompts=config.prompts,
-        keep_line_ends=config.keep_line_ends,
-    )
+    arriving = answers_as_they_come(config)
+    requests = [Request(text="")] if arriving else (yield from given_requests(config))
     names, source = yield from find_weights(config)
     tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
     check_fits(tokenizer, source.hparams)
-    yield from map(Alert, markers.remarks(texts, tokenizer))
-    prompts = yield from encoded(texts, tokenizer, config, n_ctx=source.hparams.n_ctx)
+    prompts = yield from encoded(requests, tokenizer, config, n_ctx=source.hparams.n_ctx)
     yield from map(Alert, source.remarks())
     yield Notice(f"from {source.prefix}, seed {prompts[0].seed}")
     with contextlib.ExitStack() as stack:
@@ -100,7 +90,24 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
             alpha=config.penalty_alpha,
         )
         job = Job(config=config, prompts=prompts, tokenizer=tokenizer, writer=writer)
-        yield from delivered(job)
+        if arriving:
+            yield from answered(job, source.hparams.n_ctx)
+        else:
+            yield from delivered(job)
+
+
+def answered(job: Job, n_ctx: int) -> Iterator[Record]:
+    """Yields the samples of each prompt that comes on stdin, before the next is read.
+
+    The model is loaded by then. The numbers of prompts count on, as those of a file do.
+    """
+    printer = job.printer()
+    seed = job.prompts[0].seed
+    config = dataclasses.replace(job.config, seed=seed, quiet=True)
+    for number, request in enumerate(arriving_prompts(keep_line_ends=config.keep_line_ends)):
+        prompts = yield from encoded([request], job.tokenizer, config, n_ctx=n_ctx, first=number)
+        one = dataclasses.replace(job, config=config, prompts=prompts)
+        yield from to_stdout(one, printer)
 
 
 def engine_of(
@@ -127,7 +134,7 @@ def engine_of(
     # A prompt is taken in but for its last token.
     longest = max(len(prompt.tokens) for prompt in prompts)
     rows = min(config.batch_size, config.nsamples * len(prompts))
-    many_rows = rows > 1 or longest > 2 or config.search != "tokens"
+    many_rows = rows > 1 or longest > 2 or config.search != "tokens" or answers_as_they_come(config)
     read = partial(load_engine, params=params, many_rows=many_rows)
     with announced(line, quiet=config.quiet):
         return (yield from load(names, source, read))
@@ -179,38 +186,10 @@ def check_destination(config: GenerateConfig) -> None:
         outputs.check_folder(Path(config.folder or DEFAULT_FOLDER))
 
 
-def encoded(
-    texts: list[str], tokenizer: Tokenizer, config: GenerateConfig, *, n_ctx: int
-) -> Generator[Record, None, list[Prompt]]:
-    """Returns the texts as prompts that fit the window; yields a line for each that is cut.
-
-    Raises:
-        BadDataError: a text holds half a character.
-    """
-    prompts = []
-    seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
-    for number, text in enumerate(texts):
-        tokens = tokenizer.encode(text, special=True) or [tokenizer.end_of_text]
-        if len(tokens) > n_ctx:
-            cut = len(tokens) - n_ctx
-            yield Alert(f"prefix {number + 1}: {cut} tokens are cut from its left.")
-            tokens = tokens[-n_ctx:]
-        prompt = Prompt(
-            number=number,
-            text=text,
-            tokens=tokens,
-            length=config.length or max(n_ctx - len(tokens), 1),
-            stops=config.stops,
-            ignore_end=config.ignore_eos,
-            seed=seed,
-        )
-        prompts.append(prompt)
-    return prompts
-
-
-def to_stdout(job: Job) -> Iterator[Record]:
+def to_stdout(job: Job, printer: Printer | None = None) -> Iterator[Record]:
     """Yields each sample as one text once it has ended, or all in pieces as they are certain."""
-    printer, streams = job.printer(), job.config.streams(terminal=sys.stdout.isatty())
+    printer = printer or job.printer()
+    streams = job.config.streams(terminal=sys.stdout.isatty())
     with Growth(job, shown=streams or sys.stdout.isatty()) as growth:
         for samples in job.batches():
             waiting = deque(samples)

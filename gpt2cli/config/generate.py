@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from gpt2cli.config.shared import ReadingOptions, SeedOptions, SourceOptions
 from gpt2cli.errors import UsageError
-from gpt2cli.options import Config, option
+from gpt2cli.options import Config, argument, option
 
 DEFAULT_TEMPERATURE = 0.7
 # Logits over less than this can be too large for float32.
@@ -22,18 +22,25 @@ class PromptOptions(Config):
     """What is continued."""
 
     group = "Prompts"
+    texts: tuple[str, ...] = argument("Texts to continue, as --prefix gives them.", default=())
     prefix: tuple[str, ...] = option((), "Text to continue (repeatable).")
     prefix_file: str | None = option(
         None, "File that holds one text to continue; a line break at its end is left out."
     )
     prompts: str | None = option(
         None,
-        "File of texts to continue: one a line, or .json or .jsonl with `prompt`. -: stdin, which "
-        "is also read if it is a pipe and no text is given.",
+        "File of texts to continue: one a line, or .json or .jsonl with `prompt`, which may set "
+        "length, seed and stop. -: stdin, which is also read if it is a pipe and no text is given; "
+        "with --stream each line is answered as it comes.",
     )
     keep_line_ends: bool = option(
         False, r"Keeps \r\n and \r in texts to continue; else they become \n."
     )
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """The texts that the command line gives."""
+        return self.texts or self.prefix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +176,7 @@ class GenerateConfig(
     The text goes to stdout and everything else to stderr.
 
     Examples:
-        gpt2cli generate --prefix "Once upon a time" --length 100
+        gpt2cli generate "Once upon a time" --length 100
         gpt2cli generate --model-name 124M --nsamples 5 --top-k 40 --seed 1
         gpt2cli generate --prompts prompts.txt --format jsonl > samples.jsonl
     """
@@ -186,6 +193,7 @@ class GenerateConfig(
             UsageError: options contradict each other.
         """
         super().__post_init__()
+        refuse_both(bool(self.texts and self.prefix), "TEXT", "--prefix")
         if "" in self.stops:
             raise UsageError("--stop and --truncate need a text, not an empty one.")
         if 0 < self.temperature < LEAST_TEMPERATURE:
@@ -205,9 +213,8 @@ class GenerateConfig(
 
     def streams(self, *, terminal: bool) -> bool:
         """Whether text is printed while it grows: as asked, else on a terminal, if it can be."""
-        if self.stream is not None:
-            return self.stream
-        return terminal and self.format == "text" and self.search != "beams"
+        possible = self.format == "text" and self.search != "beams"
+        return possible and (terminal if self.stream is None else self.stream)
 
     @property
     def search(self) -> Literal["tokens", "beams", "contrast"]:
@@ -257,7 +264,6 @@ def check_output(config: GenerateConfig) -> None:
     refuse_both(bool(config.destination_path and config.files), "--destination-path", folder)
     if config.stream:
         refuse_both(config.search == "beams", "--stream", "--num-beams")
-        refuse_both(config.format == "jsonl", "--stream", "--format jsonl")
         refuse_both(config.destination_path is not None, "--stream", "--destination-path")
         refuse_both(config.files > 0, "--stream", folder)
     delimiter = config.sample_delim != DEFAULT_DELIMITER

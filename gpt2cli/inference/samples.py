@@ -6,8 +6,9 @@ import dataclasses
 import json
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from gpt2cli.json_reader import Json
 from gpt2cli.text.continuation import Continuation
 from gpt2cli.text.tokenizer import Tokenizer
 
@@ -26,6 +27,7 @@ class Prompt:
         stops: texts before which a sample ends.
         ignore_end: whether a sample goes on beyond the end-of-text token.
         seed: what random numbers follow from.
+        others: more facts about it, which its samples' records repeat.
     """
 
     number: int
@@ -35,6 +37,7 @@ class Prompt:
     stops: tuple[str, ...] = ()
     ignore_end: bool = False
     seed: int = 0
+    others: Mapping[str, Json] = dataclasses.field(default_factory=dict)
 
     def ends(self, tokens: list[int], tokenizer: Tokenizer) -> bool:
         """Returns whether new tokens hold a stop text, or end with a token that ends texts."""
@@ -89,6 +92,7 @@ class Sample:
         """Returns a line of JSON with all that is known of the sample."""
         count = len(self.new.tokens)
         fields = {
+            **self.prompt.others,
             "prompt": self.prompt.text,
             "sample": self.number,
             "text": self.whole,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from gpt2cli import json_reader
-from gpt2cli.errors import BadDataError, UsageError
+from gpt2cli.errors import BadDataError, UsageError, shortened
+from gpt2cli.json_reader import Json
 from gpt2cli.text import encodings, records
 from gpt2cli.text.encodings import normalized_line_ends
 from gpt2cli.text.sources import STDIN, STDIN_NAMES, Source, read_bytes, source_of
 
 FIELD = "prompt"
+MOST_SEED = 2**32 - 1
+MOST_LENGTH = 1 << 31
+# The longest line of a stream of prompts (bytes).
+MOST_LINE = 1 << 24
 BYTE_ORDER_MARK = "\ufeff"
 # All prompts are held at once.
 MOST_BYTES = 1 << 26
@@ -23,13 +28,32 @@ CONVERT = "Convert it: iconv -f {} -t utf-8"
 ESCAPED_BYTES = range(0xDC80, 0xDD00)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """A text to continue, and what a record of JSON says besides.
+
+    Attributes:
+        text: what is continued; empty for nothing.
+        length: how many tokens a sample may have at most; None: as the options say.
+        seed: what its random numbers follow from; None: as the options say.
+        stops: texts before which a sample ends; None: as the options say.
+        others: the record's other fields, which the answers repeat.
+    """
+
+    text: str
+    length: int | None = None
+    seed: int | None = None
+    stops: tuple[str, ...] | None = None
+    others: Mapping[str, Json] = dataclasses.field(default_factory=dict)
+
+
 def read_prompts(
     *,
     prefix: Sequence[str] = (),
     prefix_file: str | None = None,
     prompts: str | None = None,
     keep_line_ends: bool = False,
-) -> list[str]:
+) -> list[Request]:
     """Returns every text to continue, in the order of the options; one that is empty for none.
 
     Args:
@@ -47,9 +71,9 @@ def read_prompts(
     if prefix_file in STDIN_NAMES and prompts in STDIN_NAMES:
         raise UsageError("--prefix-file - and --prompts - contradict each other; give one of them.")
     check_prefixes(prefix)
-    found = list(prefix)
+    found = [Request(text=text) for text in prefix]
     if prefix_file is not None:
-        found.append(whole(source_of(prefix_file)))
+        found.append(Request(text=whole(source_of(prefix_file))))
     if prompts is not None:
         source = source_of(prompts)
         several = list(prompts_in(source))
@@ -58,7 +82,37 @@ def read_prompts(
         found += several
     elif reads_stdin_unasked(prefix, prefix_file):
         found += prompts_in(source_of(STDIN))
-    return [text if keep_line_ends else normalized_line_ends(text) for text in found] or [""]
+    return [with_line_ends(each, keep=keep_line_ends) for each in found] or [Request(text="")]
+
+
+def arriving_prompts(*, keep_line_ends: bool = False) -> Iterator[Request]:
+    """Yields the prompts of stdin as they come, a line each; all are JSON if the first is.
+
+    Raises:
+        BadDataError: a line is not text, or not JSON with a prompt; says which.
+    """
+    as_json, number = None, 0
+    while line := sys.stdin.buffer.readline(MOST_LINE + 1):
+        number += 1
+        where = f"stdin, line {number}"
+        if len(line) > MOST_LINE:
+            raise BadDataError(f"{where}: over {MOST_LINE:,} bytes. Cut it in two.")
+        try:
+            text = line.decode().removeprefix(BYTE_ORDER_MARK).rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise BadDataError(f"{where}: byte {error.start + 1} of it is not UTF-8.") from error
+        if not text.strip():
+            continue
+        as_json = text.lstrip().startswith("{") if as_json is None else as_json
+        parsed = json_reader.parse(text, where, object) if as_json else text
+        yield with_line_ends(request_of(parsed, where), keep=keep_line_ends)
+
+
+def with_line_ends(request: Request, *, keep: bool) -> Request:
+    r"""Returns a request whose text has only \n as line ends, unless others are kept."""
+    if keep:
+        return request
+    return dataclasses.replace(request, text=normalized_line_ends(request.text))
 
 
 def check_prefixes(prefixes: Sequence[str]) -> None:
@@ -106,7 +160,7 @@ def whole(source: Source) -> str:
     return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n").removesuffix("\r")
 
 
-def prompts_in(source: Source) -> Iterator[str]:
+def prompts_in(source: Source) -> Iterator[Request]:
     """Yields the prompts of a file, one a line; lines without a character are left out.
 
     They are read as JSON in a .json and a .jsonl file, and from stdin or a pipe if they begin
@@ -118,14 +172,14 @@ def prompts_in(source: Source) -> Iterator[str]:
     text = normalized_line_ends(text_of(source))
     if source.kind == "json":
         for where, record in records.in_array(source, [text]):
-            yield prompt_of(record, where)
+            yield request_of(record, where)
         return
     lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
     begins_so = source.is_stream and lines and lines[0][1].lstrip().startswith("{")
     as_json = source.kind == "jsonl" or begins_so
     for number, line in lines:
         where = f"{source}, line {number}"
-        yield prompt_of(json_reader.parse(line, where, object), where) if as_json else line
+        yield request_of(json_reader.parse(line, where, object) if as_json else line, where)
 
 
 def text_of(source: Source) -> str:
@@ -153,19 +207,57 @@ def text_of(source: Source) -> str:
     return text.removeprefix(BYTE_ORDER_MARK)
 
 
-def prompt_of(record: Any, where: str) -> str:
-    """Returns the prompt in a record of JSON, which may be a text itself.
+def request_of(record: Json, where: str) -> Request:
+    """Returns the request in a record of JSON, which may be a text itself.
 
     Raises:
-        BadDataError: there is none.
+        BadDataError: there is no prompt in it, or a field that it may set is of another kind.
     """
-    prompt = record.get(FIELD) if isinstance(record, dict) else record
+    if isinstance(record, str):
+        return Request(text=checked_text(record, where, FIELD))
+    prompt = record.get(FIELD) if isinstance(record, dict) else None
     if not isinstance(prompt, str):
         told = records.json_shown(record)
         raise BadDataError(f'{where}: not a record with a text in "{FIELD}": {told}')
+    others = dict(record)
+    del others[FIELD]
+    return Request(
+        text=checked_text(prompt, where, FIELD),
+        length=whole_number(others.pop("length", None), f"{where}: length", 1, MOST_LENGTH),
+        seed=whole_number(others.pop("seed", None), f"{where}: seed", 0, MOST_SEED),
+        stops=stop_texts(others.pop("stop", None), where),
+        others=others,
+    )
+
+
+def checked_text(text: str, where: str, field: str) -> str:
+    """Returns a text of a record; raises BadDataError if it has no UTF-8 form."""
     try:
-        prompt.encode()
+        text.encode()
     except UnicodeEncodeError as error:
-        lone = f"U+{ord(prompt[error.start]):04X}"
-        raise BadDataError(f"{where}: the prompt holds {lone}, half a character.") from error
-    return prompt
+        lone = f"U+{ord(text[error.start]):04X}"
+        raise BadDataError(f"{where}: the {field} holds {lone}, half a character.") from error
+    return text
+
+
+def whole_number(value: Json, what: str, least: int, most: int) -> int | None:
+    """Returns a number that a record may set; raises BadDataError if it is another value."""
+    if value is None or (type(value) is int and least <= value <= most):
+        return value
+    shown = shortened(repr(value), 40)
+    raise BadDataError(f"{what} must be a whole number from {least} to {most:,}, not {shown}.")
+
+
+def stop_texts(value: Json, where: str) -> tuple[str, ...] | None:
+    """Returns the stop texts that a record sets: one, or a list; None if it sets none.
+
+    Raises:
+        BadDataError: it sets something else.
+    """
+    if value is None:
+        return None
+    several = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, str) and each for each in several):
+        shown = shortened(repr(value), 40)
+        raise BadDataError(f"{where}: stop must be a text or a list of texts, not {shown}.")
+    return tuple(checked_text(each, where, "stop") for each in several)

@@ -172,7 +172,7 @@ def test_prompts(name: str, content: bytes, keep: bool, place: Path) -> None:
     for option in ("prompts", "prefix_file"):
         with refusals():
             for prompt in read_prompts(**{option: path}, keep_line_ends=keep):
-                assert keep or "\r" not in prompt
+                assert keep or "\r" not in prompt.text
 
 
 @cases(300)

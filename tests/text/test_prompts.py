@@ -17,7 +17,7 @@ from gpt2cli.text.prompts import read_prompts
 
 
 def prompts(**options: Any) -> list[str]:
-    return read_prompts(**options)
+    return [request.text for request in read_prompts(**options)]
 
 
 def written(path: Path, content: bytes) -> str:
@@ -95,7 +95,7 @@ from gpt2cli.cli import replace_closed_outputs
 from gpt2cli.text.prompts import read_prompts
 replace_closed_outputs()
 try:
-    print(ascii(read_prompts(**eval(sys.argv[1]))))
+    print(ascii([each.text for each in read_prompts(**eval(sys.argv[1]))]))
 except Exception as error:
     print(type(error).__name__, error)
 """
