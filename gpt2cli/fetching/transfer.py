@@ -128,7 +128,7 @@ class Transfer:
         with responses.network_faults(self.wanted.url):
             response = self.connection.session.get(
                 self.wanted.url,
-                headers=self._range(),
+                headers=range_headers(self.partial, self.wanted, self._origin().url),
                 stream=True,
                 timeout=self.connection.policy.timeouts,
                 hooks={} if self.wanted.moves else {"response": responses.refuse_other_host},
@@ -146,18 +146,6 @@ class Transfer:
             else:
                 self._refuse(response)
             yield from self._body(response)
-
-    def _range(self) -> dict[str, str]:
-        """Returns the headers that ask for what is missing, if asking so is safe."""
-        origin = self.partial.origin
-        same = origin is not None and origin.url == self._origin().url
-        if not self.partial.size or (same and origin is not None and not origin.ranges):
-            return {}
-        wanted = {"Range": f"bytes={self.partial.size}-"}
-        if same and origin is not None and origin.validator:
-            return {**wanted, "If-Range": origin.validator}
-        # Without a validator only the hash can tell whether the two parts fit.
-        return wanted if self.wanted.pinned else {}
 
     def _continue(self, response: requests.Response) -> None:
         """Checks that a 206 carries on where the partial file ends."""
@@ -218,3 +206,15 @@ class Transfer:
                 return responses.read(response, responses.CHUNK_BYTES)
         except TransientError as fault:
             raise TransientError(f"{fault} at {self.so_far}") from fault
+
+
+def range_headers(partial: PartialFile, wanted: Wanted, url: str) -> dict[str, str]:
+    """Returns the headers that ask for what is missing, if asking so is safe."""
+    known = partial.origin if partial.origin and partial.origin.url == url else None
+    if not partial.size or (known and not known.ranges):
+        return {}
+    headers = {"Range": f"bytes={partial.size}-"}
+    if known and known.validator:
+        return {**headers, "If-Range": known.validator}
+    # Without a validator only the hash can tell whether the two parts fit.
+    return headers if wanted.pinned else {}

@@ -59,7 +59,7 @@ class Served(tf.Module):  # type: ignore[misc]
             logits: float32 (batch, vocab).
         """
         time = tf.shape(tokens)[1]
-        self._check(lengths, time, time)
+        check_lengths(lengths, time, time, self._hparams.n_ctx)
         seen = tf.range(time)[None, :] <= tf.range(time)[:, None]  # (time, time)
         attends = [over_heads(partial(attend, seen=seen))] * self._hparams.n_layer
         hidden = self._hidden(tokens, tf.range(time)[None, :], attends)
@@ -92,7 +92,7 @@ class Served(tf.Module):  # type: ignore[misc]
         """
         choose = partial(self._choose, limits=(temperature, top_k, top_p), seed=seed)
         time = tf.shape(tokens)[1]
-        self._check(lengths, time, self._hparams.n_ctx - length)
+        check_lengths(lengths, time, self._hparams.n_ctx - length, self._hparams.n_ctx)
         first = time - lengths
         logits, cache = self._prefill(tokens, first, length)
         chosen = choose(logits, 0)
@@ -109,13 +109,6 @@ class Served(tf.Module):  # type: ignore[misc]
 
         loop = (tf.constant(0), chosen, everything, cache)
         return {"tokens": tf.while_loop(unfinished, advance, loop)[2]}
-
-    def _check(self, lengths: Tensor, time: Tensor, most: Tensor) -> None:
-        tf.debugging.assert_greater(lengths, 0, "lengths must be at least 1")
-        tf.debugging.assert_less_equal(lengths, time, "lengths must not exceed the tokens given")
-        window = f"a row and what follows it must fit {self._hparams.n_ctx} tokens"
-        tf.debugging.assert_less_equal(lengths, most, window)
-        tf.debugging.assert_less_equal(most, self._hparams.n_ctx, window)
 
     def _known(self) -> dict[str, Tensor]:
         return {name: tf.ensure_shape(self.weights[name], s) for name, s in self._shapes.items()}
@@ -137,7 +130,7 @@ class Served(tf.Module):  # type: ignore[misc]
         causal = slots[None, :] <= slots[:, None]  # (time, time)
         begun = slots[None, :] >= first[:, None]  # (batch, time)
         cache: Cache = []
-        keep = partial(self._keep, seen=causal[None, None] & begun[:, None, None], cache=cache)
+        keep = partial(attend_and_keep, seen=causal[None, None] & begun[:, None, None], cache=cache)
         hidden = self._hidden(moved, positions, [over_heads(keep)] * self._hparams.n_layer)
         room = [[0, 0], [0, 0], [0, length], [0, 0]]
         padded = [(tf.pad(key, room), tf.pad(value, room)) for key, value in cache]
@@ -154,7 +147,7 @@ class Served(tf.Module):  # type: ignore[misc]
 
         def recall(pair: Pair, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             key, value = tf.where(here, key, pair[0]), tf.where(here, value, pair[1])
-            return self._keep(query, key, value, seen=seen[:, None, None], cache=new)
+            return attend_and_keep(query, key, value, seen=seen[:, None, None], cache=new)
 
         attends = [over_heads(partial(recall, pair)) for pair in cache]
         hidden = self._hidden(chosen[:, None], (place - first)[:, None], attends)
@@ -162,11 +155,6 @@ class Served(tf.Module):  # type: ignore[misc]
 
     def _ended(self, chosen: Tensor) -> Tensor:
         return tf.reduce_any(chosen[:, None] == self._ends, axis=-1)  # (batch,)
-
-    @staticmethod
-    def _keep(query: Tensor, key: Tensor, value: Tensor, *, seen: Tensor, cache: Cache) -> Tensor:
-        cache.append((key, value))
-        return attend(query, key, value, seen)
 
     def _choose(self, logits: Tensor, number: Tensor, *, limits: Limits, seed: Tensor) -> Tensor:
         """Returns each row's next token, int32 (batch,); the number is of tokens before."""
@@ -182,3 +170,20 @@ class Served(tf.Module):  # type: ignore[misc]
 
         likeliest = tf.argmax(logits, axis=-1, output_type=tf.int32)
         return tf.cond(temperature > 0, draw, lambda: likeliest)
+
+
+def check_lengths(lengths: Tensor, time: Tensor, most: Tensor, n_ctx: int) -> None:
+    """Lets a graph refuse lengths that are not those of rows, or leave no room for what follows."""
+    tf.debugging.assert_greater(lengths, 0, "lengths must be at least 1")
+    tf.debugging.assert_less_equal(lengths, time, "lengths must not exceed the tokens given")
+    window = f"a row and what follows it must fit {n_ctx} tokens"
+    tf.debugging.assert_less_equal(lengths, most, window)
+    tf.debugging.assert_less_equal(most, n_ctx, window)
+
+
+def attend_and_keep(
+    query: Tensor, key: Tensor, value: Tensor, *, seen: Tensor, cache: Cache
+) -> Tensor:
+    """Returns what is attended to; adds the layer's keys and values to the cache."""
+    cache.append((key, value))
+    return attend(query, key, value, seen)
