@@ -43,7 +43,7 @@ def main() -> None:
         raise_on_signals()
         arguments = spelling.with_mode(sys.argv[1:])
         code = run_interruptible(lambda: run_command(arguments))
-        # From here on a signal ends the process, without a traceback of Python's own end.
+        # From here on a signal ends the process, without a traceback as Python ends.
         leave_on_signals()
     except Interrupted as interrupted:
         leave_on_signals()

@@ -36,7 +36,7 @@ class Added:
         lstrip: whether it takes the white space before it.
         normalized: whether it is looked for after those that are not.
         rstrip: whether it takes the white space after it.
-        single_word: whether it stands only where no letters touch it.
+        single_word: whether it counts only if no letters touch it.
         special: whether it steers, and is not part of the text.
     """
 

@@ -172,7 +172,7 @@ def alike_names(
 
 
 def wording(error: Any, commands: Mapping[str, type[Config]]) -> str:
-    """Returns what an error of Typer's says, with the variable or the option that is meant."""
+    """Returns what Typer's error says, with the variable or the option that is meant."""
     context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     command = str(getattr(context, "info_name", ""))
     if hasattr(error, "possibilities"):

@@ -51,7 +51,7 @@ class Vocabulary:
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
     def files(self) -> dict[str, bytes]:
-        """Returns the files of a model folder that say so; OpenAI's names where they are enough."""
+        """Returns the files of a model folder that say so; OpenAI's names if they suffice."""
         files = {ENCODER: self.encoder, MERGES: self.merges}
         if self.specials.are_openais:
             return files

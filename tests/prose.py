@@ -21,18 +21,18 @@ ROOT = Path(__file__).parent.parent
 PLACE_NOUNS = (
     "place|places|folder|folders|directory|file|line|position|positions|point|points|offset|spot|"
     "machine|machines|host|hosts|path|disk|part|row|column|terminal|memory|cache|step|stdout|"
-    "system|systems|shell|environment|country|side|range|block|stage|process|loop|field|fields"
+    "system|systems|shell|environment|country|side|range|block|stage|loop|field|fields"
 )
 ASKING_VERBS = (
     "say|says|said|saying|tell|tells|know|knows|known|see|sees|find|finds|found|show|shows|shown|"
     "return|returns|yield|yields|decide|decides|choose|chooses|remember|remembers|write|writes|"
-    "name|names|mark|marks|ask|asks|guess|guesses|record|records|set|sets|list|lists|learn|"
+    "mark|marks|ask|asks|guess|guesses|record|records|set|sets|list|lists|learn|"
     "learns|print|prints|check|checks|give|gives|get|gets|is|are|was|were|be|read|reads|"
     "continue|continues|continued|resume|resumes|resumed|start|starts|end|ends|stop|stops|"
     "begin|begins|go|goes|stay|stays|keep|keeps|look|looks|stand|stands"
 )
 SMALL_WORDS = (
-    "of|from|to|at|about|by|on|in|into|near|and|or|but|just|exactly|not|only|matter|there|for|"
+    "of|from|to|at|about|by|on|in|into|near|and|or|but|just|exactly|not|matter|there|for|"
     "beyond|than|whether|depends|with|here"
 )
 BEFORE_A_PLACE = re.compile(rf"\b(?:{PLACE_NOUNS}|{ASKING_VERBS}|{SMALL_WORDS})$", re.IGNORECASE)
@@ -40,7 +40,8 @@ BEFORE_A_PLACE = re.compile(rf"\b(?:{PLACE_NOUNS}|{ASKING_VERBS}|{SMALL_WORDS})$
 # A possessive has lost its noun if one of these follows.
 NO_NOUN = (
     r"(?=[.,;:)!?]|$| (?:and|or|that|which|while|with|are|is|in|for|at|on|to|by|as|would|when|"
-    r"where|if|it|from|has|have|was|were|such|but|than|into|may|must|can|do|does|not|this)\b)"
+    r"where|if|it|from|has|have|was|were|such|but|than|into|may|must|can|do|does|not|this|says|said|"
+    r"too)\b| own(?:[.,;)]| too| for| on))"
 )
 
 RULES = {
@@ -48,7 +49,7 @@ RULES = {
     "say what it is not": r"(?<!there )\b(?:is|are|was|were) no\b(?! (?:longer|more|less)\b)",
     "give the number a name": r"\bso many\b(?!(?: \w+)? (?:that|as)\b)",
     "again": r"\bonce more\b",
-    "X's, or of X": r"\bof (?:(?:a|an|the) )?(?!one's)\w+'s" + NO_NOUN,
+    "X's, or of X": r"\bof (?:(?:a|an|the|this|that) )?(?!one's)\w+'s" + NO_NOUN,
     "only": (
         r"(?<!let )(?<!stand )(?<!stands )(?<!not )(?<!is )(?<!are )(?<!runs )(?<!run )\balone\b"
     ),

@@ -24,6 +24,7 @@ def test_no_phrase_to_avoid_is_left() -> None:
         "There is no GPU, so TensorFlow's CPU kernels run.",
         "There are so many tokens that memory is short.",
         "The length of the file's name.",
+        "Rows of an engine's own kind.",
         "Run `what is told` again.",
     ],
 )
@@ -44,6 +45,9 @@ def test_plain_english_passes(text: str) -> None:
         ("A type of TensorFlow's.", "X's, or of X"),
         ("Prints errors alone.", "only"),
         ("The file lies in the folder.", "is"),
+        ("It is shown only where it was asked for.", "if"),
+        ("What an error of Typer's says.", "X's, or of X"),
+        ("A folder of the user's own.", "X's, or of X"),
     ],
 )
 def test_phrases_to_avoid_are_found(text: str, advice: str) -> None:

@@ -104,7 +104,7 @@ def join(cluster: Cluster, mine: Mapping[str, str], seed: int, minutes: float) -
     Raises:
         BadDataError: a worker has other options, or starts from or trains on something else.
         TryLaterError: somebody has not come in time, or has gone; or a port is in use.
-        UsageError: this worker's address is none of this machine's.
+        UsageError: this worker's address belongs to another machine.
     """
     deadline = time.monotonic() + minutes * 60
     if cluster.is_chief:

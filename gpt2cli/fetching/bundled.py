@@ -27,7 +27,7 @@ def install(name: str, folder: Path, *, data: Path = DATA) -> Iterator[Record]:
     source = data / name
     if not (source / paths.POINTER).is_file():
         raise MissingInputError(f"{source} is missing: install gpt2cli again to have {name}.")
-    # `checkpoint` comes last: where it stands, the model is whole.
+    # `checkpoint` comes last: once it is there, the model is whole.
     files = sorted(source.iterdir(), key=lambda path: (path.name == paths.POINTER, path.name))
     wrong = [file for file in files if not same(file, folder / file.name)]
     if not wrong:

@@ -1,4 +1,4 @@
-"""One file over HTTP into its `.part`: resumed where it can be, tried again if that may help."""
+"""One file over HTTP into its `.part`: resumed if it can be, tried again if that may help."""
 
 from __future__ import annotations
 

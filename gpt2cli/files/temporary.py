@@ -76,7 +76,7 @@ def is_abandoned(aside: Path) -> bool:
 
 @contextlib.contextmanager
 def private_folder() -> Iterator[Path]:
-    """Makes a folder among the temporary files for the user alone; it goes when the block ends."""
+    """Makes a folder among the temporary files only for the user; it goes when the block ends."""
     # It would slow every start.
     import tempfile
 

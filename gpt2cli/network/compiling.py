@@ -81,7 +81,7 @@ def compile_function(
     gpu = devices.has_gpu() if gpu is None else gpu
 
     def traced(*arguments: Tensor) -> Tensor:
-        """Is the function, in clusters of XLA's or without them."""
+        """Is the function, in clusters or without them."""
         with xla_clusters.clustering(enabled=mode is CompileMode.PARTIAL, gpu=gpu):
             return function(*arguments)
 

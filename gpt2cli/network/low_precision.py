@@ -16,7 +16,7 @@ from gpt2cli.arrays import Tensor, Weights
 from gpt2cli.network import xla_clusters
 from gpt2cli.network.rounding import quantize_rows
 
-# What follows a weight's name where it is held so: its rows, and the scale of each.
+# What follows the name of a quantized weight: its rows, and the scale of each.
 ROWS, SCALE = "/rows", "/scale"
 EMBEDDING = "model/wte"
 

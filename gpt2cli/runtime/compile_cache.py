@@ -72,7 +72,7 @@ def prepare_folder(place: Path) -> bool:
 
 
 def private_folder(name: str) -> Path | None:
-    """Returns a folder of the user's own for what is kept from one command to the next.
+    """Returns a private folder of the user for what is kept from one command to the next.
 
     Args:
         name: the folder's, among ours in the user's cache.
@@ -87,7 +87,7 @@ def private_folder(name: str) -> Path | None:
             return None
         if shutil.disk_usage(place).free < LEAST_FREE:
             return None
-    # RuntimeError is what there is to know where a user has no home.
+    # RuntimeError means that the user has no home.
     except (OSError, RuntimeError):
         return None
     return place

@@ -30,7 +30,7 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 def is_available() -> bool:
     """Returns whether Numba can be loaded.
 
-    It is loaded by this, some 0.3 s: ask only where loops are about to run.
+    It is loaded by this, some 0.3 s: ask only before loops run.
     """
     has_cache()
     if WAIT_POLICY not in os.environ:

@@ -137,7 +137,7 @@ def say(line: bytes) -> None:
 
 
 def exit_now(signum: int, message: str) -> None:
-    """Ends the process where its main thread hears nothing, or does not come to an end."""
+    """Ends the process if its main thread hears nothing, or does not come to an end."""
     if message:
         say(f"gpt2cli: {message}\n".encode())
     os._exit(128 + signum)
@@ -279,7 +279,7 @@ def listening(stop: Stop) -> Iterator[None]:
 def _wait(numbers: list[signal.Signals], stop: Stop, done: threading.Event) -> None:
     """Takes signals until all is done and `deferred` sends one itself.
 
-    Not by sigtimedwait: where SIGCONT ends its time, Python tells of a signal that never came.
+    Not by sigtimedwait: if SIGCONT ends its time, Python tells of a signal that never came.
     """
     while True:
         received = signal.sigwaitinfo(numbers)

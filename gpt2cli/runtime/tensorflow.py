@@ -20,14 +20,14 @@ from gpt2cli.runtime import compile_cache, hardware
 # and so given back when it is free (malloc.h; man 3 mallopt).
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3
 MAPPED_BYTES = 1 << 17
-# Where oneDNN's products are the fastest. TensorFlow takes them by itself only where the processor
+# Where oneDNN's products are the fastest. TensorFlow takes them by itself only if the processor
 # has instructions for neural networks, but with only AVX2 too they are 1.3 times as fast.
 XLA_FLAGS = "XLA_FLAGS"
 ONEDNN, ONEDNN_MACHINES = "TF_ENABLE_ONEDNN_OPTS", ("x86_64", "AMD64")
 
 
 def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) -> None:
-    """Imports TensorFlow; its log is shown only where it was asked for, or if it cannot load.
+    """Imports TensorFlow; its log is shown only if it was asked for, or if it cannot load.
 
     TensorFlow writes some lines to stderr before it looks at TF_CPP_MIN_LOG_LEVEL. It loads Keras,
     which nothing here needs: that takes a tenth of the time. Who asks for `tf.keras` gets it later.

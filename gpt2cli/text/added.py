@@ -21,7 +21,7 @@ class AddedTokens:
 
     Attributes:
         longest: characters of the longest.
-        any_single_word: whether one of them stands only where no letters touch it.
+        any_single_word: whether one of them counts only if no letters touch it.
     """
 
     def __init__(self, added: Mapping[int, Added]) -> None:

@@ -60,7 +60,7 @@ class Evaluator:
     """The compiled forward pass over one model's weights.
 
     Attributes:
-        compiler: what compiles it; it tells where XLA failed.
+        compiler: what compiles it; it warns if XLA failed.
         n_ctx: the longest window (tokens).
     """
 

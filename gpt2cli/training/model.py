@@ -1,4 +1,4 @@
-"""The variables of a run: its weights, and where adapters are trained, those beside narrow ones."""
+"""The variables of a run: its weights; if adapters are trained, those beside frozen weights."""
 
 from __future__ import annotations
 

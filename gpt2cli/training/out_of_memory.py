@@ -29,7 +29,7 @@ FLOAT_BYTES = 4
 
 
 def is_memory(error: tf.errors.OpError) -> bool:
-    """Returns whether an error of TensorFlow's says that memory ran out."""
+    """Returns whether TensorFlow's error says that memory ran out."""
     return bool(SAID.search(str(error.message)))
 
 

@@ -1,6 +1,6 @@
 """A tile of a product: some rows by some columns, whose sums stay in registers; built for LLVM.
 
-LLVM makes such a loop of Numba's own too, but none that prefetches on its way. Sums are taken
+LLVM makes such a loop from Numba's code too, but without prefetching. Sums are taken
 in the same order in tiles of every shape: a row has the same products by itself and among others.
 """
 
