@@ -1,4 +1,4 @@
-"""Where a run begins or goes on: its state, its adapters, and whether it has all its steps."""
+"""How a run begins or goes on: its state, its adapters, and whether it has all its steps."""
 
 from __future__ import annotations
 
