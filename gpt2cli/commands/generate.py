@@ -27,6 +27,7 @@ from gpt2cli.runtime import tensorflow
 from gpt2cli.storage.source import CheckpointSource, SourceNames, load
 from gpt2cli.text.prompts import Request, arriving_prompts
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
+from gpt2cli.training import out_of_memory
 
 LEANER = "Try a lower --batch-size, or --precision bfloat16."
 
@@ -128,9 +129,7 @@ def engine_of(
     if params.needs_tensorflow:
         with announced(line, quiet=config.quiet):
             tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
-        from gpt2cli.training import out_of_memory
-
-        stack.enter_context(out_of_memory.explained(config, LEANER))
+    stack.enter_context(out_of_memory.explained(config, LEANER))
     # A prompt is taken in but for its last token.
     longest = max(len(prompt.tokens) for prompt in prompts)
     rows = min(config.batch_size, config.nsamples * len(prompts))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.random import Philox
 
 from gpt2cli.inference.engine import Chosen, Engine, History, Row
 from gpt2cli.inference.sampling import SamplingParams
@@ -56,6 +55,8 @@ def random_stream(seed: int, prompt: int, sample: int) -> Iterator[float]:
 
     They depend only on the seed and on which sample of which prompt it is.
     """
+    from numpy.random import Philox
+
     key = np.array([seed, (prompt << 32) | sample], np.uint64)
     generator = Philox(key=key)
     while True:

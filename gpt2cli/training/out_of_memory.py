@@ -1,19 +1,19 @@
-"""Memory that runs out: what was asked for, what was free, and what would fit."""
+"""Memory that runs out: what was asked for, what was free, and what would fit.
+
+Nothing here needs TensorFlow, but where that is loaded its errors are known.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import re
+import sys
 from collections.abc import Iterator
-from typing import Any
-
-import tensorflow as tf
 
 from gpt2cli.config.shared import ComputeOptions
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.runtime import hardware
-from gpt2cli.training import memory
 
 # What TensorFlow, XLA and CUDA say then; a full disk is a resource that is exhausted as well. The
 # last one is of a constant for which there is no room.
@@ -26,11 +26,18 @@ UNITS = "BKMGT"
 # The lengths of such a constant's axes.
 LENGTH = re.compile(r"^\s*size: (\d+)$", re.M)
 FLOAT_BYTES = 4
+# Of an element, by what TensorFlow calls its type.
+TYPE_BYTES = {"double": 8, "int64": 8, "half": 2, "bfloat16": 2, "int8": 1, "uint8": 1, "bool": 1}
 
 
-def is_memory(error: tf.errors.OpError) -> bool:
-    """Returns whether TensorFlow's error says that memory ran out."""
-    return bool(SAID.search(str(error.message)))
+def is_memory(error: BaseException) -> bool:
+    """Returns whether an error, of NumPy or TensorFlow, says that memory ran out."""
+    if "tensorflow" in sys.modules:
+        import tensorflow as tf
+
+        if isinstance(error, tf.errors.OpError):
+            return bool(SAID.search(str(error.message)))
+    return isinstance(error, MemoryError)
 
 
 @contextlib.contextmanager
@@ -47,18 +54,18 @@ def explained(config: ComputeOptions, remedy: str, safe: str = "") -> Iterator[N
     """
     try:
         yield
-    except tf.errors.OpError as error:
+    except Exception as error:
         if not is_memory(error):
             raise
         raise refusal(error, config, remedy, safe) from error
 
 
-def refusal(
-    error: tf.errors.OpError, config: ComputeOptions, remedy: str, safe: str
-) -> Gpt2cliError:
+def refusal(error: Exception, config: ComputeOptions, remedy: str, safe: str) -> Gpt2cliError:
     """Returns what there is to say after memory ran out; arguments as for `explained`."""
+    from gpt2cli.training import memory
+
     hardware.forget_gpus()
-    size, free = asked(str(error.message)), memory.free_bytes(config.device, config.gpu_bytes)
+    size, free = asked(str(error)), memory.free_bytes(config.device, config.gpu_bytes)
     wanted = f"{size / 1e9:.1f} GB were asked for at once" if size else "more was asked for"
     there = f", {free / 1e9:.1f} GB are free" if math.isfinite(free) else ""
     parts = [f"Memory ran out: {wanted}{there}{memory.of_gpu(config)}.", safe, remedy]
@@ -68,9 +75,8 @@ def refusal(
 def asked(message: str) -> float:
     """Returns how much a message says was asked for (bytes); 0 if it does not say."""
     if found := SHAPE.search(message):
-        kind: Any = getattr(tf, {"float": "float32", "half": "float16"}.get(found[2], found[2]))
         lengths = [int(length) for length in found[1].split(",") if length]
-        return float(math.prod(lengths) * kind.size)
+        return float(math.prod(lengths) * TYPE_BYTES.get(found[2], FLOAT_BYTES))
     if found := SIZE.search(message):
         return float(found[1]) * float(1024 ** UNITS.index(found[2][0].upper()))
     lengths = [int(length) for length in LENGTH.findall(message)]

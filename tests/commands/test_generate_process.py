@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,6 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.training.test_loop import limit_memory
 
 COMMON = ["generate", "--model-name", "small", "--no-xla", "--seed", "3"]
 
@@ -138,12 +138,15 @@ def test_a_gpu_that_is_not_there_is_told(cli: Run, place: Path) -> None:
         assert "gpt2cli: --device gpu: TensorFlow sees no GPU." in done.stderr
 
 
+def little_memory() -> None:
+    """Lets a process have 3 GB of addresses."""
+    resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+
+
 def test_memory_that_runs_out_is_told_with_what_was_asked_for(cli: Run, place: Path) -> None:
-    (place / "many.txt").write_text("a\n" * 40_000)
-    # Contrastive search shows the model so many candidates of each prompt at once: 40 GB a layer.
-    options = ("--penalty-alpha", 0.5, "--top-k", 250, "--batch-size", 40_000, "--length", 2)
-    command = ("--prompts", "many.txt", *options, "--device", "cpu")
-    done = cli(*COMMON, *command, preexec_fn=limit_memory)
+    # Their keys and values are 2 GB a layer.
+    many = ("--nsamples", 20_000, "--batch-size", 20_000, "--length", 100, "--device", "cpu")
+    done = cli("generate", "--model-name", "tiny", *many, preexec_fn=little_memory)
     assert done.returncode == 1, done.stderr
     assert "gpt2cli: Memory ran out: " in done.stderr
     assert "GB were asked for at once" in done.stderr

@@ -122,9 +122,13 @@ def test_a_step_without_memory_leaves_the_weights_as_they_were() -> None:
         ("Out of memory while trying to allocate 1234 bytes.", 1234),
         ("Cannot parse tensor from proto: \n dim {\n  size: 4\n}\n dim {\n  size: 8\n}", 128),
         ("failed to allocate memory", 0),
+        (
+            "Unable to allocate 1.50 MiB for an array with shape (3,) and data type float32",
+            1.5 * 2**20,
+        ),
     ],
 )
-def test_what_was_asked_for_is_read_from_tensorflows_message(message: str, size: float) -> None:
+def test_what_was_asked_for_is_read_from_the_message(message: str, size: float) -> None:
     from gpt2cli.training import out_of_memory
 
     assert out_of_memory.asked(message) == size
