@@ -57,7 +57,7 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
     from gpt2cli.training import out_of_memory
 
-    with out_of_memory.explained(config, LEANER):
+    with out_of_memory.explained(config.device, config.gpu_bytes, remedy=LEANER):
         with announced(f"loading {start.prefix}", quiet=config.quiet):
             judge, prefix = yield from load(names, start, partial(load_evaluator, config))
         windows = batches.overlapping(tokens, tokenizer.end_of_text, judge.n_ctx, stride, mask)

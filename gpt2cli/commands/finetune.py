@@ -277,9 +277,11 @@ def run_job(
         elif shared:
             yield Notice("--multi-gpu: there is only one device; it trains as without.")
         # If there are other processes, they learn of the signal first: see `Loop.run`.
+        remedy = memory.remedy(job.footprint)
+        explained = partial(out_of_memory.explained, config.device, config.gpu_bytes)
         with (
             stop.at_once(safe) if group.is_single else contextlib.nullcontext(),
-            out_of_memory.explained(config, memory.remedy(job.footprint), "Nothing was changed."),
+            explained(remedy=remedy, safe="Nothing was changed."),
             announced(f"loading {job.start.prefix or job.start.folder}", quiet=job.quiet),
         ):
             session = Session(job, group)

@@ -129,7 +129,7 @@ def engine_of(
     if params.needs_tensorflow:
         with announced(line, quiet=config.quiet):
             tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
-    stack.enter_context(out_of_memory.explained(config, LEANER))
+    stack.enter_context(out_of_memory.explained(config.device, config.gpu_bytes, remedy=LEANER))
     # A prompt is taken in but for its last token.
     longest = max(len(prompt.tokens) for prompt in prompts)
     rows = min(config.batch_size, config.nsamples * len(prompts))

@@ -54,8 +54,10 @@ class Loop:
             if not out_of_memory.is_memory(error):
                 raise
             yield from self._rescued()
-            remedy = memory.remedy(self._job.footprint)
-            raise out_of_memory.refusal(error, self._job.compute, remedy, session.safe) from error
+            compute, remedy = self._job.compute, memory.remedy(self._job.footprint)
+            raise out_of_memory.refusal(
+                error, compute.device, compute.gpu_bytes, remedy=remedy, safe=session.safe
+            ) from error
         # Only a validation is not worth a save if a signal has asked to stop.
         only_validated = stop and session.state.step == began
         if self._is_chief and not only_validated:

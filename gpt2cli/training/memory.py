@@ -38,7 +38,7 @@ def check_memory(run: Footprint, compute: ComputeOptions, *, refuse: bool) -> st
     """
     needed, free = run.expected(), free_bytes(compute.device, compute.gpu_bytes)
     there = f"{free / 1e9:.1f} GB free" if math.isfinite(free) else "what is free is not known here"
-    there += of_gpu(compute)
+    there += of_gpu(compute.device)
     line = f"memory: about {needed / 1e9:.1f} GB expected, {there}"
     if not refuse or needed <= free:
         return line
@@ -55,9 +55,9 @@ def check_memory(run: Footprint, compute: ComputeOptions, *, refuse: bool) -> st
     )
 
 
-def of_gpu(config: ComputeOptions) -> str:
+def of_gpu(device: str) -> str:
     """Returns what there is to say of the GPU's memory: of how much, and what others hold."""
-    for gpu in hardware.visible_gpus() if config.device != "cpu" else []:
+    for gpu in hardware.visible_gpus() if device != "cpu" else []:
         held = gpu.total - gpu.free
         others = f"; other processes hold {held / 1e9:.1f} GB" if held > GPU_RESERVED else ""
         return f" of {gpu.total / 1e9:.1f} GB on the {gpu.name}{others}"

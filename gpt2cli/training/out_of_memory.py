@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Iterator
 
-from gpt2cli.config.shared import ComputeOptions
 from gpt2cli.errors import Gpt2cliError
 from gpt2cli.runtime import hardware
 
@@ -41,11 +40,12 @@ def is_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def explained(config: ComputeOptions, remedy: str, safe: str = "") -> Iterator[None]:
+def explained(device: str, gpu_bytes: int | None, *, remedy: str, safe: str = "") -> Iterator[None]:
     """Turns running out of memory in the block into an error: what is safe, what would fit.
 
     Args:
-        config: the settings.
+        device: auto, cpu or gpu.
+        gpu_bytes: the most memory of a GPU that may be taken; None: all.
         remedy: a sentence on what to type.
         safe: a sentence on what is safe on disk.
 
@@ -57,18 +57,20 @@ def explained(config: ComputeOptions, remedy: str, safe: str = "") -> Iterator[N
     except Exception as error:
         if not is_memory(error):
             raise
-        raise refusal(error, config, remedy, safe) from error
+        raise refusal(error, device, gpu_bytes, remedy=remedy, safe=safe) from error
 
 
-def refusal(error: Exception, config: ComputeOptions, remedy: str, safe: str) -> Gpt2cliError:
+def refusal(
+    error: Exception, device: str, gpu_bytes: int | None, *, remedy: str, safe: str
+) -> Gpt2cliError:
     """Returns what there is to say after memory ran out; arguments as for `explained`."""
     from gpt2cli.training import memory
 
     hardware.forget_gpus()
-    size, free = asked(str(error)), memory.free_bytes(config.device, config.gpu_bytes)
+    size, free = asked(str(error)), memory.free_bytes(device, gpu_bytes)
     wanted = f"{size / 1e9:.1f} GB were asked for at once" if size else "more was asked for"
     there = f", {free / 1e9:.1f} GB are free" if math.isfinite(free) else ""
-    parts = [f"Memory ran out: {wanted}{there}{memory.of_gpu(config)}.", safe, remedy]
+    parts = [f"Memory ran out: {wanted}{there}{memory.of_gpu(device)}.", safe, remedy]
     return Gpt2cliError(" ".join(part for part in parts if part))
 
 
