@@ -9,7 +9,7 @@ from gpt2cli.config.download import DownloadConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.fetching import manifest
 from gpt2cli.fetching.base import fetch_model
-from gpt2cli.fetching.listing import as_json, as_lines, listed_models
+from gpt2cli.fetching.listing import listed_models, models_as_json, models_as_table
 from gpt2cli.files.hub_names import parse_hub_name
 from gpt2cli.files.paths import placed_name
 from gpt2cli.records import Record, Text
@@ -23,7 +23,7 @@ def download(config: DownloadConfig) -> Iterator[Record]:
         Gpt2cliError: a model cannot be fetched; those before it are complete.
     """
     if config.list:
-        shown = as_json if config.format == "jsonl" else as_lines
+        shown = models_as_json if config.format == "jsonl" else models_as_table
         yield Text(shown(listed_models(config.model_dir)))
         return
     for name in chosen_names(config.models):
@@ -51,6 +51,6 @@ def chosen_names(given: tuple[str, ...]) -> list[str]:
                 raise UsageError(f"{other} and {hub.full} are one model; give one revision of it.")
             continue
         if manifest.true_name(name) not in manifest.BUNDLED:
-            manifest.find(name)
+            manifest.find_model(name)
         names[manifest.true_name(name)] = placed_name(name)
     return list(names.values())

@@ -15,7 +15,7 @@ def install(name: str, folder: Path, *, data: Path = DATA) -> Iterator[Record]:
     """Copies a bundled model's files to where they are missing or differ; yields what it did.
 
     Args:
-        name: one of pins.BUNDLED.
+        name: one of manifest.BUNDLED.
         folder: where the model is to be.
         data: the folder of gpt2cli's package that holds the bundled models.
 

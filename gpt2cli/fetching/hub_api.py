@@ -122,14 +122,14 @@ def ask_hub(
         answer.discard()
     where = shortened(url)
     try:
-        return described(hub, json_reader.parse(content, where))
+        return parsed_answer(hub, json_reader.parse(content, where))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadDataError(
             f"{where} lacks or has a wrong {shortened(error)}. Nothing was written."
         ) from error
 
 
-def described(hub: HubName, facts: dict[str, Any]) -> HubRecord:
+def parsed_answer(hub: HubName, facts: dict[str, Any]) -> HubRecord:
     """Returns what an answer of the Hub says.
 
     Raises:

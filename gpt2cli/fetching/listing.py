@@ -52,22 +52,22 @@ def listed_models(model_dir: str) -> Iterator[Listed]:
     Raises:
         BadDataError: a hub.json is damaged.
     """
-    for name in manifest.read()[0]["models"]:
+    for name in manifest.read_manifest()[0]["models"]:
         folder = paths.model_folder(model_dir, name)
-        yield listed(name, "openai", folder, manifest.find(name).files)
+        yield listed_model(name, "openai", folder, manifest.find_model(name).files)
     for name in manifest.BUNDLED:
         sizes = {path.name: path.stat().st_size for path in (DATA / name).glob("*")}
         files = [ModelFile(name=each, forms=(Form(size, None),)) for each, size in sizes.items()]
-        yield listed(name, "bundled", paths.model_folder(model_dir, name), files)
+        yield listed_model(name, "bundled", paths.model_folder(model_dir, name), files)
     for path in sorted(Path(model_dir).glob(f"*/{RECORD}")):
         hub = parse_hub_name(path.parent.name)
         record = read_hub_record(path.parent, hub) if hub else None
         if record is not None:
-            known = listed(str(hub), "hub", path.parent, record.files)
+            known = listed_model(str(hub), "hub", path.parent, record.files)
             yield dataclasses.replace(known, revision=record.revision, commit=record.commit)
 
 
-def listed(name: str, source: Source, folder: Path, files: Iterable[ModelFile]) -> Listed:
+def listed_model(name: str, source: Source, folder: Path, files: Iterable[ModelFile]) -> Listed:
     """Returns what is to be shown of a model."""
     here, whole = 0, True
     for file in files:
@@ -93,7 +93,7 @@ def size_of(path: Path) -> int | None:
         raise reading.refusal(error, path) from error
 
 
-def as_lines(models: Iterable[Listed]) -> str:
+def models_as_table(models: Iterable[Listed]) -> str:
     """Returns a table for people: a line for each model."""
     rows = [("MODEL", "SIZE", "HERE", "FOLDER")]
     for model in models:
@@ -108,6 +108,6 @@ def as_lines(models: Iterable[Listed]) -> str:
     )
 
 
-def as_json(models: Iterable[Listed]) -> str:
+def models_as_json(models: Iterable[Listed]) -> str:
     """Returns a JSON object for each model, on a line each."""
     return "".join(json.dumps(dataclasses.asdict(model)) + "\n" for model in models)

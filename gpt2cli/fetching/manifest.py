@@ -102,22 +102,25 @@ class Model:
 
 def is_known(name: str) -> bool:
     """Returns whether a model of that name can be had: by fetching, or because it is bundled."""
-    return placed_name(name) == name and true_name(name) in (*BUNDLED, *read()[0]["models"])
+    return placed_name(name) == name and true_name(name) in (
+        *BUNDLED,
+        *read_manifest()[0]["models"],
+    )
 
 
 def true_name(name: str) -> str:
     """Returns what a model is called in the file of pins."""
-    return name if name in read()[0]["models"] else known_name(name)
+    return name if name in read_manifest()[0]["models"] else known_name(name)
 
 
-def find(name: str) -> Model:
+def find_model(name: str) -> Model:
     """Returns what is known of a model; the old names 117M and 345M are known too.
 
     Raises:
         UsageError: no model has that name.
         BadDataError: the file that GPT2CLI_PINS names cannot be used.
     """
-    known, source = read()
+    known, source = read_manifest()
     wanted = true_name(name)
     if wanted not in known["models"]:
         names = shortened(", ".join([*known["models"], *BUNDLED]))
@@ -126,7 +129,7 @@ def find(name: str) -> Model:
             "for one from the Hub."
         )
     try:
-        return model(wanted, known)
+        return described_model(wanted, known)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadDataError(
             f"{shortened(source)}: the entry of {shortened(wanted)} lacks or has a wrong "
@@ -134,7 +137,7 @@ def find(name: str) -> Model:
         ) from error
 
 
-def read() -> tuple[dict[str, Any], str]:
+def read_manifest() -> tuple[dict[str, Any], str]:
     """Returns the content of the file of pins, and the file's name."""
     own = os.environ.get(PINS_VARIABLE)
     source = Path(own) if own else DATA / "pins.json"
@@ -147,7 +150,7 @@ def read() -> tuple[dict[str, Any], str]:
     return known, str(source)
 
 
-def model(name: str, known: dict[str, Any]) -> Model:
+def described_model(name: str, known: dict[str, Any]) -> Model:
     """Returns a model as the file of pins describes it.
 
     Raises:
@@ -176,7 +179,7 @@ def need(good: bool, what: str, value: object) -> None:
 
 
 def model_file(name: str, facts: dict[str, Any]) -> ModelFile:
-    """Returns a file as the file of pins describes it; as `model`."""
+    """Returns a file as the file of pins describes it; as `described_model`."""
     # It becomes a file's name beside others: nothing that leads elsewhere.
     need(bool(NAME.fullmatch(name)), "file name", name)
     forms = tuple(Form(f["size"], f["sha256"]) for f in (facts, *facts.get("also", [])))

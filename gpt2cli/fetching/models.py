@@ -72,7 +72,9 @@ def fetch_pinned(
     if name in manifest.BUNDLED:
         yield from bundled.install(name, folder)
         return
-    yield from complete(manifest.find(name), folder, Asking(mirrors=mirrors, bars=bars), verify)
+    yield from complete(
+        manifest.find_model(name), folder, Asking(mirrors=mirrors, bars=bars), verify
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,14 +18,14 @@ MODELS = ("124M", "355M", "774M", "1558M")
 
 @pytest.mark.parametrize("name", MODELS)
 def test_each_model_has_seven_files_and_checkpoint_comes_last(name: str) -> None:
-    model = manifest.find(name)
+    model = manifest.find_model(name)
     assert len(model.files) == 7
     assert model.files[-1].name == "checkpoint"
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_data_file_has_four_bytes_a_weight(name: str) -> None:
-    model = manifest.find(name)
+    model = manifest.find_model(name)
     data = next(file for file in model.files if file.name == DATA)
     assert model.hparams is not None
     assert data.sizes == (4 * model.hparams.count(),)
@@ -35,7 +35,7 @@ def test_only_what_nobody_has_published_is_unpinned() -> None:
     unpinned = {
         (name, file.name)
         for name in MODELS
-        for file in manifest.find(name).files
+        for file in manifest.find_model(name).files
         if not file.hashes
     }
     assert unpinned == {
@@ -48,8 +48,8 @@ def test_only_what_nobody_has_published_is_unpinned() -> None:
 
 
 def test_the_old_names_are_the_same_models() -> None:
-    assert manifest.find("117M") == manifest.find("124M")
-    assert manifest.find("345M") == manifest.find("355M")
+    assert manifest.find_model("117M") == manifest.find_model("124M")
+    assert manifest.find_model("345M") == manifest.find_model("355M")
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ def test_the_old_names_are_the_same_models() -> None:
     ],
 )
 def test_the_names_of_the_hub_are_the_same_models(name: str, true: str) -> None:
-    assert manifest.find(name) == manifest.find(true)
+    assert manifest.find_model(name) == manifest.find_model(true)
     # Nothing is fetched into a folder of that name.
     assert not manifest.is_known(name)
     assert manifest.is_known(true)
 
 
 def test_the_first_host_is_openais_and_only_two_models_have_a_second() -> None:
-    first = manifest.find("124M").hosts[0]
+    first = manifest.find_model("124M").hosts[0]
     where = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/vocab.bpe"
     assert manifest.address(first, "124M", "vocab.bpe") == where
-    assert [len(manifest.find(name).hosts) for name in MODELS] == [2, 2, 1, 1]
+    assert [len(manifest.find_model(name).hosts) for name in MODELS] == [2, 2, 1, 1]
 
 
 def test_a_mirror_holds_model_and_file_below_its_address() -> None:
@@ -82,7 +82,7 @@ def test_a_mirror_holds_model_and_file_below_its_address() -> None:
 
 def test_an_unknown_model_is_refused_with_the_names_that_there_are() -> None:
     with pytest.raises(UsageError, match=r"'125M'.*124M, 355M, 774M, 1558M, tiny"):
-        manifest.find("125M")
+        manifest.find_model("125M")
 
 
 def test_pins_of_ones_own_take_the_place_of_the_shipped_ones(
@@ -90,9 +90,9 @@ def test_pins_of_ones_own_take_the_place_of_the_shipped_ones(
 ) -> None:
     own = write_pins(tmp_path / "pins.json", small_files(), hosts=["http://a/{model}/{file}"])
     monkeypatch.setenv("GPT2CLI_PINS", str(own))
-    assert manifest.find("small").hosts == ("http://a/{model}/{file}",)
+    assert manifest.find_model("small").hosts == ("http://a/{model}/{file}",)
     with pytest.raises(UsageError, match="there are small, tiny"):
-        manifest.find("124M")
+        manifest.find_model("124M")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"hosts": [], "models": {"small": {}}}'])
@@ -103,7 +103,7 @@ def test_pins_that_cannot_be_used_are_named(
     own.write_text(content, encoding="utf-8")
     monkeypatch.setenv("GPT2CLI_PINS", str(own))
     with pytest.raises(BadDataError, match=str(own)):
-        manifest.find("small")
+        manifest.find_model("small")
 
 
 def broken(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
@@ -127,7 +127,7 @@ def test_a_file_name_that_leads_elsewhere_is_refused(
 
     monkeypatch.setenv("GPT2CLI_PINS", str(broken(tmp_path, change)))
     with pytest.raises(BadDataError, match="file name") as refusal:
-        manifest.find("small")
+        manifest.find_model("small")
     assert str(refusal.value).isprintable()
     assert len(str(refusal.value)) < 500
 
@@ -139,7 +139,7 @@ def test_a_host_that_is_no_address_of_https_is_refused(
     own = broken(tmp_path, lambda known: known.update(hosts=[{"url": url}]))
     monkeypatch.setenv("GPT2CLI_PINS", str(own))
     with pytest.raises(BadDataError):
-        manifest.find("small")
+        manifest.find_model("small")
 
 
 @pytest.mark.parametrize("facts", [{"size": -1}, {"size": True}, {"sha256": "x"}, {"sha256": 7}])
@@ -151,4 +151,4 @@ def test_a_size_or_hash_that_is_none_is_refused(
 
     monkeypatch.setenv("GPT2CLI_PINS", str(broken(tmp_path, change)))
     with pytest.raises(BadDataError, match=next(iter(facts))):
-        manifest.find("small")
+        manifest.find_model("small")

@@ -11,8 +11,8 @@ import pytest
 from gpt2cli.fetching import manifest, verification
 from gpt2cli.fetching.manifest import ModelFile
 
-MEDIUM = manifest.find("124M")
-LARGE = manifest.find("774M")
+MEDIUM = manifest.find_model("124M")
+LARGE = manifest.find_model("774M")
 HPARAMS_124M = (
     '{\n  "n_vocab": 50257,\n  "n_ctx": 1024,\n  "n_embd": 768,\n  "n_head": 12,\n'
     '  "n_layer": 12\n}\n'
@@ -41,7 +41,7 @@ def test_a_wrong_hash_is_told_with_both_hashes() -> None:
 
 
 def test_a_pin_with_a_single_witness_is_told_as_such() -> None:
-    data = file_of(manifest.find("355M"), "model.ckpt.data-00000-of-00001")
+    data = file_of(manifest.find_model("355M"), "model.ckpt.data-00000-of-00001")
     assert "single public record" in verification.hash_fault(data, "0" * 64)
 
 

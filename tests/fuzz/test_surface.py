@@ -21,7 +21,7 @@ from gpt2cli.distributed import cluster, rendezvous, wire
 from gpt2cli.distributed.cluster import Cluster
 from gpt2cli.errors import Gpt2cliError, RefusedError, UsageError
 from gpt2cli.fetching import manifest, responses
-from gpt2cli.fetching.hub_api import described
+from gpt2cli.fetching.hub_api import parsed_answer
 from gpt2cli.fetching.hub_record import HubRecord, read_hub_record
 from gpt2cli.fetching.partial_file import PartialFile, read_origin
 from gpt2cli.fetching.responses import TransientError, new_session
@@ -89,7 +89,7 @@ def test_pins_name_only_what_is_safe_to_write_and_to_ask(data: st.DataObject) ->
         path.write_text(json.dumps(known), encoding="utf-8")
         patch.setenv(manifest.PINS_VARIABLE, str(path))
         manifest.is_known("small")
-        model = manifest.find("small")
+        model = manifest.find_model("small")
         for file in model.files:
             assert Path(file.name).name == file.name
             assert not {"/", "\0"} & set(file.name)
@@ -310,7 +310,7 @@ def test_whatever_the_hub_says_of_a_model_it_is_a_record_or_a_refusal(data: st.D
     facts = data.draw(st.composite(lambda draw: mutated(draw, HUB_ANSWER))())
     with refusals():
         try:
-            check_record(described(HUB, facts))
+            check_record(parsed_answer(HUB, facts))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             assert errors.shortened(error).isprintable()
 
