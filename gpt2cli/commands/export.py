@@ -118,12 +118,14 @@ def write_aside(
             prefix=prefix,
             hparams=hparams,
             vocabulary=vocabulary.read_vocabulary(*start.vocabulary, hparams.n_vocab),
+            precision=config.precision,
+            gzipped=config.destination.endswith("gz"),
             state=state,
             chat_template=start.chat_template,
             settings=run_log.read_config(folder) if state else {},
             advance=advance,
         )
-        write_model(model, aside, config)
+        write_model(model, aside, config.kind)
 
 
 @contextlib.contextmanager

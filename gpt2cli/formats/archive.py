@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from gpt2cli import json_reader, reading
-from gpt2cli.config.export import ExportConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.files import atomic, exports, paths
 from gpt2cli.formats.model import Model
@@ -35,7 +34,7 @@ def check_packable(folder: Path) -> None:
         )
 
 
-def write_archive(model: Model, path: Path, config: ExportConfig) -> None:
+def write_archive(model: Model, path: Path) -> None:
     """Writes the archive; it unpacks to where gpt2cli looks: `checkpoint/RUN`, or `models/MODEL`.
 
     Raises:
@@ -64,10 +63,11 @@ def write_archive(model: Model, path: Path, config: ExportConfig) -> None:
         moment = max(os.fstat(file.fileno()).st_mtime for file in files.values())
         files |= written(model.folder, model.prefix, step)
         atomic.before("write", path)
-        zipped = config.destination.endswith("gz")
-        options: dict[str, Any] = {"compresslevel": GZIP_LEVEL} if zipped else {}
+        options: dict[str, Any] = {"compresslevel": GZIP_LEVEL} if model.gzipped else {}
         options["pax_headers"] = {"comment": exports.WORD.decode()}
-        archive = stack.enter_context(tarfile.open(path, "x:gz" if zipped else "x", **options))
+        archive = stack.enter_context(
+            tarfile.open(path, "x:gz" if model.gzipped else "x", **options)
+        )
         entries = {name: entry(f"{place}/{name}", files[name], moment) for name in files}
         total, done = sum(each.size for each in entries.values()), 0
         for name, opened in files.items():

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2cli import __version__
-from gpt2cli.config.export import ExportConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.files import atomic, exports
 from gpt2cli.formats.model import Model
@@ -55,7 +54,7 @@ def check_precision(hparams: HParams, precision: str) -> None:
         )
 
 
-def write_gguf(model: Model, path: Path, config: ExportConfig) -> None:
+def write_gguf(model: Model, path: Path) -> None:
     """Writes the file, one tensor at a time.
 
     Raises:
@@ -66,10 +65,10 @@ def write_gguf(model: Model, path: Path, config: ExportConfig) -> None:
 
     shapes = {name: tensor_shape(shape) for name, shape in model.hparams.shapes().items()}
     with contextlib.closing(gguf.GGUFWriter(path, "gpt2")) as writer:
-        describe(writer, model, config.precision)
+        describe(writer, model)
         add_vocabulary(writer, model)
         for name, shape in shapes.items():
-            kind = kind_of(name, shape, config.precision)
+            kind = kind_of(name, shape, model.precision)
             block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
             size = math.prod(shape) // block * block_bytes
             writer.add_tensor_info(tensor_name(name), shape, np.dtype(np.float32), size, kind)
@@ -79,7 +78,7 @@ def write_gguf(model: Model, path: Path, config: ExportConfig) -> None:
         writer.write_ti_data_to_file()
         for name, array in model.weights():
             turned = array[0].T if array.ndim == 3 else array
-            kind = kind_of(name, shapes[name], config.precision)
+            kind = kind_of(name, shapes[name], model.precision)
             with numbered_errors(path):
                 writer.write_tensor_data(gguf.quantize(np.ascontiguousarray(turned), kind))
 
@@ -97,7 +96,7 @@ def numbered_errors(path: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def describe(writer: gguf.GGUFWriter, model: Model, precision: str) -> None:
+def describe(writer: gguf.GGUFWriter, model: Model) -> None:
     """Adds the architecture."""
     import gguf
 
@@ -106,8 +105,8 @@ def describe(writer: gguf.GGUFWriter, model: Model, precision: str) -> None:
     writer.add_string(f"{exports.WORD.decode()}.version", __version__)
     writer.add_type("model")
     writer.add_name(model.title)
-    writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[precision]])
-    if precision == "q8_0":
+    writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[model.precision]])
+    if model.precision == "q8_0":
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_block_count(hparams.n_layer)
     writer.add_context_length(hparams.n_ctx)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.config.export import ExportConfig
 from gpt2cli.files import atomic
 from gpt2cli.formats.model import Model
 from gpt2cli.storage import huggingface, safetensors
@@ -27,7 +26,7 @@ TOLD = (
 )
 
 
-def write_huggingface(model: Model, folder: Path, config: ExportConfig) -> None:
+def write_huggingface(model: Model, folder: Path) -> None:
     """Writes the folder.
 
     Raises:
@@ -36,12 +35,12 @@ def write_huggingface(model: Model, folder: Path, config: ExportConfig) -> None:
     """
     atomic.make_folders(folder)
     files: dict[str, str | bytes] = {
-        huggingface.CONFIG: json_text(architecture(model, config.precision)),
+        huggingface.CONFIG: json_text(architecture(model)),
         "generation_config.json": json_text(ends(model)),
         "tokenizer_config.json": json_text(tokenizer_config(model)),
         huggingface.VOCABULARY: tokens(model),
         huggingface.MERGES: model.vocabulary.merges,
-        "README.md": card(model, config.precision),
+        "README.md": card(model),
     }
     for name, content in files.items():
         atomic.write(folder / name, content)
@@ -50,10 +49,10 @@ def write_huggingface(model: Model, folder: Path, config: ExportConfig) -> None:
         for name, shape in model.hparams.shapes().items()
     }
     arrays = (array for _, array in model.weights())
-    safetensors.write(folder / huggingface.WEIGHTS, shapes, config.precision, arrays)
+    safetensors.write(folder / huggingface.WEIGHTS, shapes, model.precision, arrays)
 
 
-def architecture(model: Model, precision: str) -> dict[str, Any]:
+def architecture(model: Model) -> dict[str, Any]:
     """Returns the architecture; llama.cpp's converter needs `n_ctx` and `architectures` too."""
     hparams = model.hparams
     return {
@@ -74,7 +73,7 @@ def architecture(model: Model, precision: str) -> dict[str, Any]:
         "use_cache": True,
         **ends(model),
         "tie_word_embeddings": True,
-        "torch_dtype": precision,
+        "torch_dtype": model.precision,
     }
 
 
@@ -114,14 +113,14 @@ def json_text(values: dict[str, Any], indent: int | None = 2) -> str:
     return json.dumps(values, indent=indent) + "\n"
 
 
-def card(model: Model, precision: str) -> str:
+def card(model: Model) -> str:
     """Returns the model card: what it was trained from and how, and nothing private."""
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
     base = HUB_NAMES.get(model.name, model.name)
     if "/" in base:
         lines += [f"base_model: {base}"]
     lines += ["tags:", "- gpt2", "- gpt2cli", "---", "", f"# {model.title}", ""]
-    lines += [f"{model.hparams.count():,} weights in {precision}, exported by gpt2cli.", ""]
+    lines += [f"{model.hparams.count():,} weights in {model.precision}, exported by gpt2cli.", ""]
     return "\n".join([*lines, *training(model), ""])
 
 

@@ -27,6 +27,8 @@ class Model:
         prefix: its checkpoint.
         hparams: its shape.
         vocabulary: its tokens and merges.
+        precision: what its weights are to be stored in.
+        gzipped: whether an archive is to be compressed.
         state: the state of the run's step, if gpt2cli trained it.
         settings: those of the run's last invocation, if gpt2cli trained it.
         advance: called with how many bytes of its weights were taken, and how many there are.
@@ -38,6 +40,8 @@ class Model:
     prefix: Path
     hparams: HParams
     vocabulary: Vocabulary
+    precision: str = "float32"
+    gzipped: bool = False
     state: State | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     advance: Callable[[int, int], object] = lambda done, total: None

@@ -6,7 +6,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-from gpt2cli.config.export import ExportConfig
 from gpt2cli.files import atomic, paths
 from gpt2cli.formats.model import Model
 from gpt2cli.hparams import HParams
@@ -15,7 +14,7 @@ from gpt2cli.storage import bundle_writer
 CHECKPOINT = "model.ckpt"
 
 
-def write_openai(model: Model, folder: Path, config: ExportConfig) -> None:
+def write_openai(model: Model, folder: Path) -> None:
     """Writes the seven files, and one more if other tokens were added than OpenAI's.
 
     Raises:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from gpt2cli.config.export import ExportConfig
 from gpt2cli.files import atomic, paths
 from gpt2cli.formats.model import Model
 from gpt2cli.formats.served import Served
@@ -20,7 +19,7 @@ EXTRA = "assets.extra"
 ATTRIBUTE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-def write_savedmodel(model: Model, folder: Path, config: ExportConfig) -> None:
+def write_savedmodel(model: Model, folder: Path) -> None:
     """Writes the folder.
 
     TensorFlow would hold the whole model and write it: it is given variables of one element, and

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpt2cli.config.export import ExportConfig
 from gpt2cli.formats.model import Model
 
 
-def write_model(model: Model, path: Path, config: ExportConfig) -> None:
+def write_model(model: Model, path: Path, kind: str) -> None:
     """Writes a model in the format that is asked for; only its module is loaded.
 
     Raises:
         BadDataError: the checkpoint is damaged.
         OSError: the disk is full, fails, or may not be written to.
     """
-    if config.kind == "huggingface":
+    if kind == "huggingface":
         from gpt2cli.formats.huggingface import write_huggingface
 
-        write_huggingface(model, path, config)
-    elif config.kind == "openai":
+        write_huggingface(model, path)
+    elif kind == "openai":
         from gpt2cli.formats.openai import write_openai
 
-        write_openai(model, path, config)
-    elif config.kind == "gguf":
+        write_openai(model, path)
+    elif kind == "gguf":
         from gpt2cli.formats.gguf import write_gguf
 
-        write_gguf(model, path, config)
-    elif config.kind == "savedmodel":
+        write_gguf(model, path)
+    elif kind == "savedmodel":
         from gpt2cli.formats.savedmodel import write_savedmodel
 
-        write_savedmodel(model, path, config)
+        write_savedmodel(model, path)
     else:
         from gpt2cli.formats.archive import write_archive
 
-        write_archive(model, path, config)
+        write_archive(model, path)

@@ -97,7 +97,7 @@ def test_the_card_says_how_it_was_trained_and_nothing_private(tmp_path: Path) ->
             "checkpoint_dir": "/home/ada",
         },
     )
-    card = huggingface.card(model, "float32")
+    card = huggingface.card(model)
     assert "base_model: openai-community/gpt2-medium\n" in card
     assert "# GPT-2 355M, fine-tuned for 1,201 steps\n" in card
     assert "| training loss, moving average (nats per token) | 2.0000 |\n" in card
@@ -105,7 +105,7 @@ def test_the_card_says_how_it_was_trained_and_nothing_private(tmp_path: Path) ->
     # Another step's loss is not this model's.
     assert "1.5" not in card
     later = dataclasses.replace(model, state=dataclasses.replace(state, val_step=1000))
-    assert "validation loss" not in huggingface.card(later, "float32")
+    assert "validation loss" not in huggingface.card(later)
     assert "| learning rate | 0.0001 |\n" in card
     assert "ada" not in card
     assert str(tmp_path) not in card

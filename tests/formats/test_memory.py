@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from gpt2cli import vocabulary
-from gpt2cli.config.export import ExportConfig
 from gpt2cli.formats.model import Model
 from tests import models
 
@@ -39,7 +38,5 @@ def test_one_weight_is_held_beside_the_one_that_is_read(
         name="x", folder=small_model, prefix=prefix, hparams=models.SMALL, vocabulary=files
     )
     module = importlib.import_module(f"gpt2cli.formats.{kind}")
-    getattr(module, f"write_{kind}")(
-        model, tmp_path / "out", ExportConfig(destination="out", model_name="x")
-    )
+    getattr(module, f"write_{kind}")(model, tmp_path / "out")
     assert (tmp_path / "out").exists()
