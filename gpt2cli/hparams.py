@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ class HParams:
 
     def count(self) -> int:
         """Returns the number of weights."""
-        return sum(element_count(shape) for shape in self.shapes().values())
+        return sum(map(math.prod, self.shapes().values()))
 
 
 def block_shapes(embed: int) -> dict[str, tuple[int, ...]]:
@@ -76,14 +77,6 @@ def block_shapes(embed: int) -> dict[str, tuple[int, ...]]:
     for name, (width, columns) in dense.items():
         shapes |= {f"{name}/w": (1, width, columns), f"{name}/b": (columns,)}
     return shapes
-
-
-def element_count(shape: tuple[int, ...]) -> int:
-    """Returns the number of elements of a shape."""
-    size = 1
-    for length in shape:
-        size *= length
-    return size
 
 
 def read_hparams(path: Path) -> HParams:

@@ -65,11 +65,7 @@ class Shared(ModelOptions):
     verbose: bool = option(False, "Shows TensorFlow's own log too.", short="-v")
 
     def __post_init__(self) -> None:
-        """Checks what no range shows.
-
-        Raises:
-            UsageError: a name is empty, or is not text.
-        """
+        """Checks what no range shows; raises UsageError if a name is empty, or is not text."""
         super().__post_init__()
         for name in ("model_name", "model_dir", "run_name", "checkpoint_dir"):
             if (given := getattr(self, name, None)) is not None:

@@ -51,11 +51,7 @@ def check_free(path: Path, *, overwrite: bool, spare: Iterable[Path]) -> None:
 
 
 def exists(path: Path) -> bool:
-    """Returns whether something has this name.
-
-    Raises:
-        OSError: that cannot be known.
-    """
+    """Returns whether something has this name; raises OSError if that cannot be known."""
     try:
         path.lstat()
     except FileNotFoundError:

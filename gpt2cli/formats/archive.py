@@ -22,11 +22,7 @@ MODE = 0o644
 
 
 def check_packable(folder: Path) -> None:
-    """Checks that a folder is of the kind that is packed.
-
-    Raises:
-        UsageError: it is not.
-    """
+    """Checks that a folder is of the kind that is packed; raises UsageError if it is not."""
     if (folder / huggingface.CONFIG).exists() and not (folder / paths.HPARAMS).exists():
         raise UsageError(
             f"--format tar packs runs and OpenAI's model folders, and {folder} is neither; "

@@ -133,11 +133,7 @@ def is_private(folder: Path) -> bool:
 
 
 def cache_home() -> Path:
-    """Returns the folder of all that is kept.
-
-    Raises:
-        RuntimeError: the user has no home.
-    """
+    """Returns the folder of all that is kept; raises RuntimeError if the user has no home."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():
         base = Path.home() / ".cache"

@@ -8,6 +8,7 @@ and LevelDB's doc/table_format.md.
 from __future__ import annotations
 
 import dataclasses
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.files import paths
-from gpt2cli.hparams import LORA_A, LORA_SCALE, HParams, element_count
+from gpt2cli.hparams import LORA_A, LORA_SCALE, HParams
 from gpt2cli.storage import crc32c
 
 FOOTER_BYTES = 48
@@ -97,7 +98,7 @@ def entry(value: bytes) -> Entry:
     if not all(type(n) is int and n < FARTHEST for n in numbers) or len(shape) > MOST_DIMENSIONS:
         raise ValueError("a tensor's type, shape or place cannot be")
     dtype = TYPES.get(number, f"type {number}")
-    if dtype in TYPE_BYTES and size != element_count(shape) * TYPE_BYTES[dtype]:
+    if dtype in TYPE_BYTES and size != math.prod(shape) * TYPE_BYTES[dtype]:
         raise ValueError("a tensor's bytes are not those of its type and shape")
     return Entry(
         dtype=dtype,

@@ -91,11 +91,7 @@ def cut(where: str, size: int, needed: int) -> BadDataError:
 
 
 def entry(name: str, facts: object, start: int, where: str) -> Entry:
-    """Returns what the header says of one tensor.
-
-    Raises:
-        BadDataError: it says what cannot be.
-    """
+    """Returns what the header says of one tensor; raises BadDataError if it says what cannot be."""
     found = facts if isinstance(facts, dict) else {}
     shape, places, kind = found.get("shape"), found.get("data_offsets"), found.get("dtype")
     if (
@@ -140,11 +136,7 @@ def check_places(entries: Mapping[str, Entry], begin: int, where: str) -> int:
 
 
 def read_tensor(path: Path, found: Entry) -> Array:
-    """Returns one tensor of a file, float32.
-
-    Raises:
-        BadDataError: the file is shorter by now.
-    """
+    """Returns one tensor of a file, float32; raises BadDataError if the file is shorter by now."""
     content = bundle_reader.read_bytes(path, found)
     if len(content) < found.size:
         raise cut(shortened(path), len(content), found.size)

@@ -63,8 +63,3 @@ class MaskBuilder:
         flags = np.frombuffer(bytes(self._waiting[:size]), np.uint8)
         self._packed += np.packbits(flags).tobytes()
         del self._waiting[:size]
-
-
-def mask_bytes(count: int) -> int:
-    """Returns how many bytes the bits of a number of tokens take."""
-    return -(-count // 8)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from gpt2cli.config.finetune import BatchOptions, MemoryOptions, OptimizerOptions
-from gpt2cli.hparams import WIDE, HParams, element_count
+from gpt2cli.hparams import WIDE, HParams
 from gpt2cli.runtime import hardware
 from gpt2cli.text.batches import LEAST
 
@@ -78,10 +79,10 @@ class Footprint:
     def trained(self) -> int:
         """How many weights are trained."""
         if self.rank:
-            return sum(map(element_count, self.hparams.lora_shapes(self.rank).values())) - 1
+            return sum(map(math.prod, self.hparams.lora_shapes(self.rank).values())) - 1
         shapes = self.hparams.shapes().items()
         return sum(
-            element_count(s) for n, s in shapes if not self.blocks_only or n.startswith("model/h")
+            math.prod(s) for n, s in shapes if not self.blocks_only or n.startswith("model/h")
         )
 
     @property
