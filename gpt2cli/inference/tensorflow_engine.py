@@ -9,26 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import numpy as np
 import tensorflow as tf
 
-from gpt2cli.arrays import Array, Logits, Tensor, Weights
+from gpt2cli.arrays import Array, Tensor, Weights
 from gpt2cli.hparams import HParams
-from gpt2cli.inference import tensorflow_cache, tensorflow_sampling
-from gpt2cli.inference.engine import NO_TOKEN, Candidates, Chosen, Hidden, History, Row
-from gpt2cli.inference.sampling import SamplingParams
+from gpt2cli.inference import tensorflow_cache
+from gpt2cli.inference.engine import Hidden, Row
 from gpt2cli.inference.tensorflow_cache import Pair
+from gpt2cli.inference.tensorflow_heads import TensorFlowHeads
 from gpt2cli.network import gpt2, low_precision, xla_clusters
 from gpt2cli.network.attention import Attend
 from gpt2cli.network.compiling import CompileMode, Compiler, best_compile_mode
 from gpt2cli.runtime import devices
 
-# Logits and other tensors → what the engine returns of them.
-Head = Callable[..., Tensor]
 
-
-class TensorFlowEngine:
-    """The compiled prefill, step and heads over one model's weights, and their KV cache.
+class TensorFlowEngine(TensorFlowHeads):
+    """The compiled prefill and step over one model's weights, and their KV cache.
 
     Attributes:
         hparams: the model's shape.
@@ -43,15 +39,14 @@ class TensorFlowEngine:
         # int8 within one program, and a GPU is given a token's step as one launch.
         split = low_precision.is_half(weights) and not devices.has_gpu()
         mode = best_compile_mode(xla=xla, width=hparams.n_embd) if split else CompileMode.FULL
-        self.compiler = Compiler(xla=xla, mode=mode)
-        self.hparams, self._weights = hparams, weights
+        super().__init__(weights, Compiler(xla=xla, mode=mode))
+        self.hparams = hparams
         self._cache: list[Pair] = []
-        self._slots, self._history_slots = 0, 0
+        self._slots = 0
         self._prefill, self._prefill_whole, self._step = (
             self.compiler(graph)
             for graph in (self._prefill_graph, self._prefill_whole_graph, self._step_graph)
         )
-        self._heads: dict[tuple[object, ...], Callable[..., Tensor]] = {}
 
     def make_room(self, rows: int, longest: int, length: int) -> None:
         """Makes a cache for rows of up to `longest` tokens and `length` more, unless one fits."""
@@ -77,39 +72,6 @@ class TensorFlowEngine:
         self._place += 1
         return self._step(newest, self._first, place, come_from, self._cache)
 
-    def logits(self, hidden: Hidden) -> Logits:
-        """(rows, embed) → (rows, vocab): the scores of the tokens that may follow."""
-        return np.asarray(self._head(tf.identity)(hidden))
-
-    def choose(
-        self, hidden: Hidden, params: SamplingParams, uniforms: Sequence[float], history: History
-    ) -> Chosen:
-        """Returns each row's next token: the likeliest, or drawn by a number from 0 up to 1."""
-        head = self._head(tensorflow_sampling.choose, params)
-        tokens, nats = head(hidden, tf.constant(uniforms, tf.float32), self._before(history))
-        return Chosen(tokens.numpy().tolist(), nats.numpy().tolist())
-
-    def likeliest(
-        self, hidden: Hidden, params: SamplingParams, count: int, history: History
-    ) -> Candidates:
-        """Returns each row's likeliest tokens, repeats left out."""
-        head = self._head(tensorflow_sampling.likeliest, params, count)
-        return as_candidates(head(hidden, self._before(history)))
-
-    def beam_candidates(
-        self,
-        hidden: Hidden,
-        params: SamplingParams,
-        count: int,
-        *,
-        totals: Array,
-        uniforms: Array,
-        history: History,
-    ) -> Candidates:
-        """Returns the best continuations of each prompt's beams."""
-        head = self._head(tensorflow_sampling.beam_candidates, params, count)
-        return as_candidates(head(hidden, totals, uniforms, self._before(history)))
-
     def pop_warnings(self) -> list[str]:
         """Returns a line for each thing that went otherwise than asked, once."""
         return self.compiler.pop_warnings()
@@ -125,27 +87,6 @@ class TensorFlowEngine:
         tokens = tf.constant([[0] * (place - len(row)) + list(row) for row in rows], tf.int32)
         self._place, self._first = place, tf.repeat(first, self._rows // len(rows))
         return prefill(tokens, first, self._cache)
-
-    def _head(self, head: Head, *settings: object) -> Callable[..., Tensor]:
-        """Returns what computes logits and a head of them in one program: (hidden, *tensors)."""
-        key = head, *settings
-        if key not in self._heads:
-
-            def graph(hidden: Tensor, *tensors: Tensor) -> Tensor:
-                compiled = xla_clusters.cluster(partial(head, *settings))
-                return compiled(gpt2.logits(self._weights, hidden), *tensors)
-
-            self._heads[key] = self.compiler(graph)
-        return self._heads[key]
-
-    def _before(self, history: History) -> Tensor:
-        """Returns a history as int32 (rows, slots); slots grow only, lest programs be many."""
-        missing = self._history_slots - history.tokens.shape[1]
-        self._history_slots = max(self._history_slots, history.tokens.shape[1])
-        if missing <= 0 or not history.tokens.shape[1]:
-            return tf.constant(history.tokens)
-        padding = [[0, 0], [missing, 0]]
-        return tf.constant(np.pad(history.tokens, padding, constant_values=NO_TOKEN))
 
     def _prefill_graph(self, tokens: Tensor, first: Tensor, cache: list[Pair]) -> Tensor:
         """Fills the cache from whole rows; returns (rows, embed), of the last tokens."""
@@ -205,9 +146,3 @@ class TensorFlowEngine:
         for layer, pair in enumerate(cache):
             x = traced(x, gpt2.block_weights(self._weights, layer), pair)
         return gpt2.norm(x, self._weights, "model/ln_f")
-
-
-def as_candidates(found: Sequence[Tensor]) -> Candidates:
-    """Returns the tensors that a head has returned as candidates."""
-    tokens, scores, log_probabilities = (tensor.numpy() for tensor in found)
-    return Candidates(tokens=tokens, scores=scores, log_probabilities=log_probabilities)
