@@ -32,6 +32,7 @@ SUMMARIES = {
     "download": "Fetch GPT-2 models, OpenAI's and others from the Hub.",
     "finetune": "Train a model on your text.",
     "generate": "Write text with a model.",
+    "chat": "Talk with a model, line by line.",
     "evaluate": "Judge how well a model predicts a text.",
     "export": "Write a model in another program's format.",
     "tokens": "Show the tokens of a text.",

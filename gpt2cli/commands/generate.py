@@ -11,8 +11,14 @@ from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 
-from gpt2cli.commands.prompting import answers_as_they_come, encoded, given_requests
-from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
+from gpt2cli.commands.prompting import (
+    answers_as_they_come,
+    chat_requests,
+    encoded,
+    given_requests,
+)
+from gpt2cli.config.chat import ChatConfig
+from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig, SamplingOptions
 from gpt2cli.fetching.base import find_weights
 from gpt2cli.files import outputs
 from gpt2cli.inference.beam_search import BeamParams
@@ -25,7 +31,9 @@ from gpt2cli.progress import COMPILING, Count, announced
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime import tensorflow
 from gpt2cli.storage.source import CheckpointSource, SourceNames, load
+from gpt2cli.text.conversations import unanswered
 from gpt2cli.text.prompts import Request, arriving_prompts
+from gpt2cli.text.sources import source_of
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 from gpt2cli.training import out_of_memory
 
@@ -74,15 +82,23 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     config.check_device()
     check_destination(config)
     arriving = answers_as_they_come(config)
-    requests = [Request(text="")] if arriving else (yield from given_requests(config))
+    chats = [] if config.messages is None else unanswered(source_of(config.messages))
+    later = arriving or chats
+    requests = [Request(text="")] if later else (yield from given_requests(config))
     names, source = yield from find_weights(config)
     tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
     check_fits(tokenizer, source.hparams)
+    if chats:
+        requests = yield from chat_requests(chats, config, source, tokenizer)
     prompts = yield from encoded(requests, tokenizer, config, n_ctx=source.hparams.n_ctx)
     yield from map(Alert, source.remarks())
     yield Notice(f"from {source.prefix}, seed {prompts[0].seed}")
     with contextlib.ExitStack() as stack:
-        engine = yield from engine_of(config, names, source, prompts, stack)
+        # A prompt is taken in but for its last token.
+        longest = max(len(prompt.tokens) for prompt in prompts)
+        rows = min(config.batch_size, config.nsamples * len(prompts))
+        many_rows = rows > 1 or longest > 2 or config.search != "tokens" or arriving
+        engine = yield from engine_of(config, names, source, stack, many_rows=many_rows)
         writer = Writer(
             engine,
             tokenizer,
@@ -112,11 +128,12 @@ def answered(job: Job, n_ctx: int) -> Iterator[Record]:
 
 
 def engine_of(
-    config: GenerateConfig,
+    config: GenerateConfig | ChatConfig,
     names: SourceNames,
     source: CheckpointSource,
-    prompts: list[Prompt],
     stack: contextlib.ExitStack,
+    *,
+    many_rows: bool,
 ) -> Generator[Record, None, Engine]:
     """Returns the model, loaded; until the stack ends, memory that runs out is explained."""
     params = EngineParams(
@@ -130,16 +147,12 @@ def engine_of(
         with announced(line, quiet=config.quiet):
             tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
     stack.enter_context(out_of_memory.explained(config.device, config.gpu_bytes, remedy=LEANER))
-    # A prompt is taken in but for its last token.
-    longest = max(len(prompt.tokens) for prompt in prompts)
-    rows = min(config.batch_size, config.nsamples * len(prompts))
-    many_rows = rows > 1 or longest > 2 or config.search != "tokens" or answers_as_they_come(config)
     read = partial(load_engine, params=params, many_rows=many_rows)
     with announced(line, quiet=config.quiet):
         return (yield from load(names, source, read))
 
 
-def sampling_params(config: GenerateConfig) -> SamplingParams:
+def sampling_params(config: SamplingOptions) -> SamplingParams:
     """Returns how the next token is chosen."""
     return SamplingParams(
         temperature=config.temperature,

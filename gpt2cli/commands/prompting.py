@@ -5,10 +5,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import Generator
 
+from gpt2cli.chat_template import STOPS
+from gpt2cli.config.chat import DEFAULT_LENGTH
 from gpt2cli.config.generate import GenerateConfig
+from gpt2cli.errors import BadDataError
 from gpt2cli.inference.samples import Prompt
 from gpt2cli.records import Alert, Progress, Record
+from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.text import markers
+from gpt2cli.text.chat_history import ChatHistory, prompt_room
+from gpt2cli.text.conversations import Unanswered
 from gpt2cli.text.prompts import Request, read_prompts, reads_stdin_unasked
 from gpt2cli.text.sources import STDIN_NAMES
 from gpt2cli.text.tokenizer import Tokenizer
@@ -18,7 +24,8 @@ SEED_BITS = 32
 
 def answers_as_they_come(config: GenerateConfig) -> bool:
     """Returns whether each prompt on stdin is answered before the next is read."""
-    unasked = reads_stdin_unasked(config.prefixes, config.prefix_file, config.prompts)
+    others = config.prefix_file, config.prompts, config.messages
+    unasked = reads_stdin_unasked(config.prefixes, *others)
     named = config.prompts in STDIN_NAMES and not config.prefixes and config.prefix_file is None
     return config.stream is True and (unasked or named)
 
@@ -34,6 +41,33 @@ def given_requests(config: GenerateConfig) -> Generator[Record, None, list[Reque
         prompts=config.prompts,
         keep_line_ends=config.keep_line_ends,
     )
+
+
+def chat_requests(
+    chats: list[Unanswered],
+    config: GenerateConfig,
+    source: CheckpointSource,
+    tokenizer: Tokenizer,
+) -> Generator[Record, None, list[Request]]:
+    """Returns conversations as texts; their oldest turns make room for an answer.
+
+    Raises:
+        BadDataError: the model was not tuned on conversations.
+    """
+    if not source.chat_template:
+        raise BadDataError(
+            f"{source.folder} was not tuned on conversations, and --messages needs that. Tune it, "
+            "or give --prompts."
+        )
+    room = prompt_room(source.hparams.n_ctx, config.length or DEFAULT_LENGTH)
+    requests = []
+    for number, (messages, others) in enumerate(chats, 1):
+        prompt = ChatHistory.of(messages, tokenizer).prompt(messages[-1].content, room)
+        if prompt.dropped:
+            yield Alert(f"conversation {number}: {prompt.remark(source.hparams.n_ctx)}")
+        stops = (*config.stops, *STOPS)
+        requests.append(Request(text=prompt.text, stops=stops, others=others))
+    return requests
 
 
 def encoded(
@@ -69,6 +103,7 @@ def encoded(
             ignore_end=config.ignore_eos,
             seed=seed if request.seed is None else request.seed,
             others=request.others,
+            is_chat=config.messages is not None,
         )
         prompts.append(prompt)
     return prompts

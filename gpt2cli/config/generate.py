@@ -33,6 +33,11 @@ class PromptOptions(Config):
         "length, seed and stop. -: stdin, which is also read if it is a pipe and no text is given; "
         "with --stream each line is answered as it comes.",
     )
+    messages: str | None = option(
+        None,
+        "File of conversations to answer: .json or .jsonl with `messages`, the last one of which "
+        "is the user's; for runs tuned on conversations. -: stdin.",
+    )
     keep_line_ends: bool = option(
         False, r"Keeps \r\n and \r in texts to continue; else they become \n."
     )
@@ -108,6 +113,21 @@ class SamplingOptions(Config):
     no_repeat_ngram_size: int = option(
         0, "Lets no sequence of N tokens come twice (0: any may).", least=0
     )
+
+    def __post_init__(self) -> None:
+        """Checks what no range shows.
+
+        Raises:
+            UsageError: a value is one at which nothing could be chosen.
+        """
+        super().__post_init__()
+        if 0 < self.temperature < LEAST_TEMPERATURE:
+            raise UsageError(
+                f"--temperature must be 0, which takes the likeliest token, or at least "
+                f"{LEAST_TEMPERATURE}, not {self.temperature!r}."
+            )
+        if self.typical_p == 0:
+            raise UsageError("--typical-p must be above 0; 1 takes all tokens.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,13 +216,10 @@ class GenerateConfig(
         refuse_both(bool(self.texts and self.prefix), "TEXT", "--prefix")
         if "" in self.stops:
             raise UsageError("--stop and --truncate need a text, not an empty one.")
-        if 0 < self.temperature < LEAST_TEMPERATURE:
-            raise UsageError(
-                f"--temperature must be 0, which takes the likeliest token, or at least "
-                f"{LEAST_TEMPERATURE}, not {self.temperature!r}."
-            )
-        if self.typical_p == 0:
-            raise UsageError("--typical-p must be above 0; 1 takes all tokens.")
+        if self.messages is not None:
+            others = {"--prefix": self.prefixes, "--prefix-file": self.prefix_file}
+            for name, given in (others | {"--prompts": self.prompts}).items():
+                refuse_both(bool(given), name, "--messages")
         check_search(self)
         check_output(self)
 

@@ -28,6 +28,7 @@ class Prompt:
         ignore_end: whether a sample goes on beyond the end-of-text token.
         seed: what random numbers follow from.
         others: more facts about it, which its samples' records repeat.
+        is_chat: whether samples are answers, shown without the prompt and the space after it.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Prompt:
     ignore_end: bool = False
     seed: int = 0
     others: Mapping[str, Json] = dataclasses.field(default_factory=dict)
+    is_chat: bool = False
 
     def ends(self, tokens: list[int], tokenizer: Tokenizer) -> bool:
         """Returns whether new tokens hold a stop text, or end with a token that ends texts."""
@@ -68,18 +70,21 @@ class Sample:
         )
         self.log_probabilities: list[float] = []
         self.seconds = 0.0
-        self._prefix = prompt.text if include_prefix else ""
+        self._prefix = prompt.text if include_prefix and not prompt.is_chat else ""
         self._began = time.monotonic()
 
     @property
     def whole(self) -> str:
         """The text as the user wants it, with or without the prompt."""
-        return self._prefix + self.new.text
+        return self._shown(self.new.text)
 
     @property
     def certain(self) -> str:
         """What of the whole text stays, whatever follows."""
-        return self._prefix + self.new.certain
+        return self._shown(self.new.certain)
+
+    def _shown(self, text: str) -> str:
+        return text.lstrip(" ") if self.prompt.is_chat else self._prefix + text
 
     def add(self, token: int, log_probability: float) -> None:
         """Takes the next token, unless the sample has come to its end."""

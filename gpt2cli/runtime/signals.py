@@ -45,12 +45,14 @@ class Stop:
     Attributes:
         signum: the signal that asked, or None.
         asked: whether it was to be heard at once.
+        catches: whether Ctrl-C is only noted: in `interrupts_caught`.
+        interrupted: whether it was.
     """
 
     def __init__(self, *, at_once: bool = False) -> None:
         """Takes whether there is nothing to finish, so that a signal raises Interrupted."""
         self.signum: int | None = None
-        self.asked = False
+        self.asked = self.interrupted = self.catches = False
         self._at_once, self._message = at_once, STOPPED
         self._ended, self._came = False, 0.0
 
@@ -59,6 +61,9 @@ class Stop:
 
     def request(self, signum: int) -> None:
         """Notes the first signal and says so at once; a second one ends the process at once."""
+        if self.catches and signum == signal.SIGINT:
+            self.interrupted = True
+            return
         again = self.signum is not None
         if again and signum == self.signum and time.monotonic() - self._came < ECHO_SECONDS:
             return
@@ -232,6 +237,17 @@ def signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextlib.contextmanager
+def interrupts_caught() -> Iterator[Stop]:
+    """Within the block Ctrl-C only sets `interrupted` of the Stop that is yielded."""
+    stop = WHOLE[0] if WHOLE else Stop()
+    stop.interrupted, stop.catches = False, True
+    try:
+        yield stop
+    finally:
+        stop.catches = False
 
 
 @contextlib.contextmanager

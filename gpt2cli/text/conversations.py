@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from gpt2cli.chat_template import NAMES, ROLES, Conversation, Message
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
+from gpt2cli.json_reader import Json
 from gpt2cli.text import records
 from gpt2cli.text.encodings import normalized_line_ends
 from gpt2cli.text.sources import RECORDS, ReadingState, Source
 
 MESSAGES = "messages"
 PAIR = ("prompt", "completion")
+# Messages, the last of which is the user's, and the other fields of their record.
+Unanswered = tuple[tuple[Message, ...], dict[str, Json]]
 FORM = 'Write {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", …}]}.'
 
 
@@ -55,6 +58,30 @@ def documents(
         yield Conversation(messages)
 
 
+def unanswered(source: Source) -> list[Unanswered]:
+    """Returns the conversations of a file, and the other fields of their records.
+
+    Each ends with what the user says.
+
+    Raises:
+        MissingInputError: the file cannot be read.
+        BadDataError: there is none, or a record is something else; says which.
+    """
+    found = []
+    for where, record in records.records(source, CorpusOptions(dataset=()), ReadingState()):
+        messages = messages_of(record, where)
+        if messages[-1].role != "user":
+            raise BadDataError(
+                f"{where}: the last of its {len(messages)} messages is the assistant's; there is "
+                "nothing to answer. Leave it out."
+            )
+        fields = record if isinstance(record, dict) else {}
+        found.append((messages, {n: v for n, v in fields.items() if n not in (MESSAGES, *PAIR)}))
+    if not found:
+        raise BadDataError(f"{source}: no conversations in there. {FORM}")
+    return found
+
+
 def description(source: Source, options: CorpusOptions) -> tuple[str, str]:
     """Returns what a file's records are, and its first message; raises as `documents` does."""
     first = next(documents(source, options, ReadingState())).messages[0]
@@ -75,8 +102,8 @@ def messages_of(record: object, where: str) -> tuple[Message, ...]:
         listed = [{"role": role, "content": found[name]} for role, name in names]
     else:
         raise BadDataError(
-            f"{where}: not a conversation, as the first record is: {records.json_shown(record)}. "
-            "Put the other texts into another file."
+            f"{where}: not a conversation: {records.json_shown(record)}. {FORM} Put other texts "
+            "into another file."
         )
     if not isinstance(listed, list) or not listed:
         raise BadDataError(f"{where}: its messages are {records.json_shown(listed)}. {FORM}")

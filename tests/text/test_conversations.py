@@ -175,7 +175,7 @@ WRONG: list[tuple[Any, str]] = [
     ({"messages": [{"role": "system", "content": "x"}]}, "nobody speaks after the system message"),
     ({"messages": [USER, ANSWER, USER]}, "line 3: the last of its 3 messages is not answered"),
     ({"messages": [USER]}, "line 3: the last of its 1 messages is not answered"),
-    ({"text": "plain"}, "line 3: not a conversation, as the first record is.*another file"),
+    ({"text": "plain"}, "line 3: not a conversation: .*another file"),
     ({"prompt": "a"}, "line 3: not a conversation"),
     ("plain", "line 3: not a conversation"),
     ({"prompt": "a", "completion": 3}, "line 3, message 2: 'content' is 3, and not text"),

@@ -1,0 +1,222 @@
+"""`gpt2cli chat`: lines of a user in, a model's answers out, until the lines end."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+from gpt2cli import chat_template
+from gpt2cli.commands.generate import engine_of, sampling_params
+from gpt2cli.commands.prompting import SEED_BITS
+from gpt2cli.config.chat import ChatConfig
+from gpt2cli.errors import BadDataError, Gpt2cliError, OutputError, UsageError, shortened
+from gpt2cli.fetching.base import find_weights
+from gpt2cli.files import outputs
+from gpt2cli.inference.samples import Prompt, Sample
+from gpt2cli.inference.writer import Writer
+from gpt2cli.records import Alert, Notice, Record, Text
+from gpt2cli.runtime.signals import interrupts_caught
+from gpt2cli.storage.source import CheckpointSource
+from gpt2cli.text.chat_history import ChatHistory, prompt_room
+from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
+
+ASKING = "> "
+# The longest line that is read (bytes).
+MOST_LINE = 1 << 20
+MOST_SEED, SEED = 2**SEED_BITS - 1, re.compile(r"[0-9]{1,10}")
+HELP = """\
+/reset      forget all turns
+/undo       forget the last turn
+/seed N     choose other random numbers: the same seed gives the same answers
+/save FILE  write the turns so far to a new file
+/help       show this
+A line that begins with // is a text that begins with /. Ctrl-C stops an answer, Ctrl-D ends."""
+
+
+def chat(config: ChatConfig) -> Iterator[Record]:
+    """Yields an answer to each line that is typed, or read from a pipe.
+
+    Raises:
+        MissingInputError: there is no such run or model.
+        BadDataError: a checkpoint is damaged, or a line is not text.
+        UsageError: the model knows no roles, and a system message is given.
+    """
+    config.check_device()
+    names, source = yield from find_weights(config)
+    tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
+    check_fits(tokenizer, source.hparams)
+    check_system(config, source)
+    yield from map(Alert, source.remarks())
+    with contextlib.ExitStack() as stack:
+        engine = yield from engine_of(config, names, source, stack, many_rows=True)
+        writer = Writer(engine, tokenizer, params=sampling_params(config))
+        session = ChatSession(config, tokenizer, writer, source)
+        yield Notice(f"from {source.prefix}, seed {session.seed}")
+        yield Notice(session.greeting)
+        for line in lines_read():
+            try:
+                yield from session.replied(line)
+            except Gpt2cliError as error:
+                yield Alert(str(error))
+        if sys.stdin.isatty():
+            yield Text("\n")
+
+
+def check_system(config: ChatConfig, source: CheckpointSource) -> None:
+    """Raises UsageError if a system message is given that the model could not understand."""
+    if config.system is None:
+        return
+    if not source.chat_template:
+        raise UsageError(
+            f"--system needs a run that was tuned on conversations, and {source.folder} was not."
+        )
+    if not config.system.strip():
+        raise UsageError("--system needs a text, not an empty one.")
+
+
+def lines_read() -> Iterator[str]:
+    """Yields the lines that are typed, or those of a pipe or file; empty ones are left out.
+
+    Raises:
+        BadDataError: a line is not UTF-8, or too long.
+    """
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        # It lets `input` edit a line, and find the earlier ones.
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401
+        with contextlib.suppress(EOFError):
+            while True:
+                yield from filter(str.strip, [input(ASKING)])
+        return
+    number = 0
+    while line := sys.stdin.buffer.readline(MOST_LINE + 1):
+        number += 1
+        if len(line) > MOST_LINE:
+            raise BadDataError(f"stdin, line {number}: over {MOST_LINE:,} bytes. Cut it in two.")
+        try:
+            text = line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise BadDataError(f"stdin, line {number}: not UTF-8 text ({error.reason}).") from error
+        yield from filter(str.strip, [text])
+
+
+class ChatSession:
+    """A chat with a model that stays loaded.
+
+    Attributes:
+        seed: what random numbers follow from.
+        greeting: what the user can do, in a line.
+    """
+
+    def __init__(
+        self,
+        config: ChatConfig,
+        tokenizer: Tokenizer,
+        writer: Writer,
+        source: CheckpointSource,
+    ) -> None:
+        """Takes the settings, the model's tokenizer, and what lets answers grow."""
+        self.seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
+        self._tokenizer, self._writer = tokenizer, writer
+        self._has_roles = bool(source.chat_template)
+        self._history = ChatHistory(
+            tokenizer, has_roles=self._has_roles, system=config.system or ""
+        )
+        self._length, self._n_ctx = config.length, source.hparams.n_ctx
+        how = "The assistant answers each line" if self._has_roles else "Each line is continued"
+        self.greeting = f"{how}. /help lists the commands; Ctrl-D ends."
+
+    def replied(self, line: str) -> Iterator[Record]:
+        """Yields what comes of a line: an answer, or what a command does.
+
+        Raises:
+            UsageError: there is no such command.
+            OutputError: a file cannot be written, or exists.
+            BadDataError: the line holds half a character.
+        """
+        if line.startswith("//"):
+            yield from self._answered(line[1:])
+        elif line.startswith("/"):
+            yield from self._obeyed(*line[1:].strip().partition(" ")[::2])
+        else:
+            yield from self._answered(line)
+
+    def _answered(self, said: str) -> Iterator[Record]:
+        """Yields the answer as it grows, and adds both to the turns."""
+        asked = self._history.prompt(said, prompt_room(self._n_ctx, self._length))
+        if asked.dropped:
+            yield Alert(asked.remark(self._n_ctx))
+        if asked.cut:
+            yield Alert(f"{asked.cut:,} tokens are cut from the left: the text is too long.")
+        prompt = Prompt(
+            number=len(self._history.turns),
+            text=asked.text,
+            tokens=asked.tokens,
+            length=self._length,
+            stops=chat_template.STOPS if self._has_roles else (),
+            seed=self.seed,
+            is_chat=self._has_roles,
+        )
+        sample = Sample(prompt, 0, self._tokenizer, include_prefix=False)
+        answer = yield from self._grown(sample)
+        self._history.add(said, answer)
+        yield from map(Notice, self._writer.pop_warnings())
+        if sample.new.reason is None:
+            yield Notice("stopped; /undo forgets this turn")
+        elif sample.new.reason == "length":
+            yield Notice(f"cut at --length {self._length}")
+
+    def _grown(self, sample: Sample) -> Generator[Record, None, str]:
+        """Yields a sample's text as it becomes certain, until it ends or Ctrl-C is pressed.
+
+        Returns:
+            All that was shown.
+        """
+        shown = ""
+        with interrupts_caught() as stop:
+            for _ in self._writer.grow([sample]):
+                text = sample.whole if sample.new.done else sample.certain
+                if len(text) > len(shown):
+                    yield Text(text[len(shown) :])
+                    shown = text
+                if stop.interrupted:
+                    break
+        if not shown.endswith("\n"):
+            yield Text("\n")
+        return shown
+
+    def _obeyed(self, name: str, argument: str) -> Iterator[Record]:
+        """Does what a command says; raises as `replied`."""
+        argument = argument.strip()
+        if name == "help":
+            yield Alert(HELP)
+        elif name == "reset":
+            self._history.reset()
+            yield Notice("All turns are forgotten.")
+        elif name == "undo":
+            done = self._history.undo()
+            yield Notice("The last turn is forgotten." if done else "There is no turn to forget.")
+        elif name == "seed":
+            if not SEED.fullmatch(argument) or int(argument) > MOST_SEED:
+                raise UsageError(f"/seed needs a number up to {MOST_SEED}: /seed 7")
+            self.seed = int(argument)
+            yield Notice(f"seed {self.seed}")
+        elif name == "save":
+            yield from self._saved(argument)
+        else:
+            raise UsageError(f"There is no command /{shortened(name, 40)}. /help lists them.")
+
+    def _saved(self, name: str) -> Iterator[Record]:
+        """Writes the turns to a new file; raises as `replied`."""
+        if not name or not self._history.turns:
+            raise UsageError("/save needs a turn, and the name of a new file: /save chat.jsonl")
+        path = Path(name)
+        if path.exists() or path.is_symlink():
+            raise OutputError(f"{shortened(path)} exists and stays as it is. Give another name.")
+        with outputs.written(path, overwrite=False) as aside:
+            outputs.add(aside, self._history.saved())
+        yield Notice(f"{len(self._history.turns)} turns in {path}")
