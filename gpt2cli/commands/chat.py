@@ -19,7 +19,7 @@ from gpt2cli.files import outputs
 from gpt2cli.inference.samples import Prompt, Sample
 from gpt2cli.inference.writer import Writer
 from gpt2cli.records import Alert, Notice, Record, Text
-from gpt2cli.runtime.signals import interrupts_caught
+from gpt2cli.runtime.interrupts import interrupts_caught
 from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.text.chat_history import ChatHistory, prompt_room
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer

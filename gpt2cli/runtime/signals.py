@@ -45,7 +45,7 @@ class Stop:
     Attributes:
         signum: the signal that asked, or None.
         asked: whether it was to be heard at once.
-        catches: whether Ctrl-C is only noted: in `interrupts_caught`.
+        catches: whether Ctrl-C is only noted: in `interrupts.interrupts_caught`.
         interrupted: whether it was.
     """
 
@@ -237,17 +237,6 @@ def signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-@contextlib.contextmanager
-def interrupts_caught() -> Iterator[Stop]:
-    """Within the block Ctrl-C only sets `interrupted` of the Stop that is yielded."""
-    stop = WHOLE[0] if WHOLE else Stop()
-    stop.interrupted, stop.catches = False, True
-    try:
-        yield stop
-    finally:
-        stop.catches = False
 
 
 @contextlib.contextmanager

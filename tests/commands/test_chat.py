@@ -140,7 +140,7 @@ def test_batches_of_conversations_are_answered(tuned: Path, cli: Run) -> None:
     first, second = map(json.loads, done.stdout.splitlines())
     assert first["prompt"] == "User: the\nAssistant:"
     assert not first["text"].startswith(("User", " "))
-    assert "conversation 2: its oldest 0 turns and" in done.stderr
+    assert "prefix 2: " in done.stderr
     assert second["prompt"].startswith("User: otherother")
     piped = cli(
         "generate", *options[2:], "--messages", "-", input=(tuned / "asked.jsonl").read_text()
