@@ -53,7 +53,7 @@ class Progress(Record):
         return self.message
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class StepReport(Record):
     """One optimiser step.
 
@@ -81,7 +81,7 @@ class StepReport(Record):
         return f"[{self.step} | {self.seconds:.2f}] loss={self.loss:.2f} avg={self.average:.2f}"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Validation(Record):
     """The loss over the validation windows.
 

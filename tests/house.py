@@ -14,6 +14,7 @@ PACKAGE = Path(gpt2cli.__file__).parent
 MOST_NAMESAKES = 4
 MOST_CLASS_LINES = 150
 MOST_BARE_ANY = 0.08
+MOST_POSITIONAL_FIELDS = 2
 # Python's own, and those that a protocol asks for.
 COMMON = ("main",)
 
@@ -53,6 +54,28 @@ def long_classes() -> list[str]:
     ]
 
 
+def positional_records() -> list[str]:
+    """Returns the dataclasses of several fields that may be made without naming them."""
+    return [
+        f"{name}: {node.name}"
+        for name, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and is_positional(node)
+    ]
+
+
+def is_positional(node: ast.ClassDef) -> bool:
+    """Returns whether a class is a dataclass of more than a few fields, not all by keyword."""
+    made = [ast.unparse(each) for each in node.decorator_list]
+    kinds = [ast.unparse(each.annotation) for each in node.body if isinstance(each, ast.AnnAssign)]
+    fields = [kind for kind in kinds if not kind.startswith("ClassVar")]
+    return (
+        any("dataclass" in each and "kw_only=True" not in each for each in made)
+        and "dataclasses.KW_ONLY" not in fields
+        and len(fields) > MOST_POSITIONAL_FIELDS
+    )
+
+
 def namesakes() -> dict[str, list[str]]:
     """Returns the names of functions that too many modules define, with the modules."""
     found: dict[str, list[str]] = defaultdict(list)
@@ -71,6 +94,7 @@ def main() -> None:
         if some:
             print(f"  {some:4} of {every:4}  {name}")
     print(f"classes over {MOST_CLASS_LINES} lines: {', '.join(long_classes()) or 'none'}")
+    print(f"records made by position: {', '.join(positional_records()) or 'none'}")
     print(f"functions of one name in more than {MOST_NAMESAKES} modules:")
     for name, places in sorted(namesakes().items(), key=lambda item: -len(item[1])):
         print(f"  {name}: {', '.join(places)}")

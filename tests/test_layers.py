@@ -118,6 +118,7 @@ def test_the_walls_of_the_house_stand() -> None:
     counts = house.bare_any().values()
     assert sum(bare for bare, _ in counts) < house.MOST_BARE_ANY * sum(total for _, total in counts)
     assert house.namesakes() == {}
+    assert house.positional_records() == []
     assert {place.split()[1] for place in house.long_classes()} <= LONG_CLASSES
 
 

@@ -33,7 +33,7 @@ class Score:
         return float(np.exp(self.loss))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Totals:
     """What adds up to a score.
 
@@ -49,7 +49,9 @@ class Totals:
 
     def plus(self, other: Totals) -> Totals:
         """Returns the totals of both."""
-        return Totals(self.nats + other.nats, self.hits + other.hits, self.count + other.count)
+        return Totals(
+            nats=self.nats + other.nats, hits=self.hits + other.hits, count=self.count + other.count
+        )
 
     def score(self) -> Score:
         """Returns the means."""
@@ -98,7 +100,9 @@ class Evaluator:
         """
         losses, right = self._compiled(tf.constant(seen), tf.constant(targets))
         nats = math.fsum(losses.numpy().tolist())
-        return Totals(nats, int(right), int(np.count_nonzero(np.asarray(targets) >= 0)))
+        return Totals(
+            nats=nats, hits=int(right), count=int(np.count_nonzero(np.asarray(targets) >= 0))
+        )
 
     def _scores(self, seen: Any, targets: Any) -> tuple[Any, Any]:
         x = gpt2.embed(self._weights, loss.seen_tokens(seen))  # (batch, window, embed)

@@ -9,7 +9,7 @@ import math
 COSINE_FLOOR = 0.1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
     """How the learning rate goes: up from 0 in the warm-up, then down to the last step.
 

@@ -58,7 +58,9 @@ class Session:
             step=job.start.step,
         )
         how = job.optimizer
-        self._schedule = Schedule(how.schedule, how.learning_rate, how.warmup_steps, self.last)
+        self._schedule = Schedule(
+            kind=how.schedule, rate=how.learning_rate, warmup=how.warmup_steps, last=self.last
+        )
         self._began = self._launched_at = time.monotonic()
         # Steps that were begun and not reported, with their learning rates.
         self._launched: list[tuple[float, PendingStep]] = []
@@ -139,15 +141,12 @@ class Session:
             if not pending.count and self.state.loss_weight:
                 # A step without any token to learn leaves the average as it is.
                 loss = self.state.average
-            if not math.isfinite(loss):
-                raise Gpt2cliError(
-                    f"The loss of step {step} is {loss}; the step was not saved. {self.safe} "
-                    "Try a lower --learning-rate, a longer --warmup-steps or --clip-norm 1."
-                )
+            check_loss(loss, step, self.safe)
             self.state = self.state.after(loss, count)
             seconds = self._launched_at + place * each - self._began
             speed = count * self._job.data.window / each
-            found.append(StepReport(step, seconds, loss, self.state.average, rate, norm, speed))
+            facts = {"seconds": seconds, "loss": loss, "rate": rate, "norm": norm, "speed": speed}
+            found.append(StepReport(step=step, average=self.state.average, **facts))
         return found
 
     def save(self) -> Path:
@@ -173,6 +172,15 @@ class Session:
             raise TryLaterError(
                 f"{error} {self.safe} The same command on every worker goes on from there."
             ) from error
+
+
+def check_loss(loss: float, step: int, safe: str) -> None:
+    """Raises Gpt2cliError if a step's loss is not a finite number."""
+    if not math.isfinite(loss):
+        raise Gpt2cliError(
+            f"The loss of step {step} is {loss}; the step was not saved. {safe} "
+            "Try a lower --learning-rate, a longer --warmup-steps or --clip-norm 1."
+        )
 
 
 def training_options(job: Job, devices_together: int) -> TrainingOptions:

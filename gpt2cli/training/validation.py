@@ -68,5 +68,11 @@ class Validator:
                 f"The validation loss of step {state.step} is {score.loss}; the step was not "
                 f"saved. {safe} Try a lower --learning-rate, or other weights to start from."
             )
-        yield Validation(state.step, seconds, score.loss, score.perplexity, score.accuracy)
+        yield Validation(
+            step=state.step,
+            seconds=seconds,
+            loss=score.loss,
+            perplexity=score.perplexity,
+            accuracy=score.accuracy,
+        )
         return state.validated(score.loss, self._name, due=self._is_due(state))

@@ -16,10 +16,10 @@ from gpt2cli.training.schedule import Schedule
     ],
 )
 def test_the_rate_rises_and_falls_as_its_kind_says(kind: str, rates: list[float]) -> None:
-    schedule = Schedule(kind, rate=2.0, warmup=4, last=24)
+    schedule = Schedule(kind=kind, rate=2.0, warmup=4, last=24)
     found = [schedule(step) for step in (1, 4, 9, 24, 1000)]
     assert found == pytest.approx([2 * rate for rate in rates], rel=1e-5)
 
 
 def test_without_warmup_the_first_step_has_the_full_rate() -> None:
-    assert Schedule("constant", rate=1e-4, warmup=0, last=None)(1) == 1e-4
+    assert Schedule(kind="constant", rate=1e-4, warmup=0, last=None)(1) == 1e-4

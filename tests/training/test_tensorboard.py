@@ -17,11 +17,11 @@ pytestmark = pytest.mark.usefixtures("tensorflow")
 
 RECORDS: list[Record] = [
     Notice("begins"),
-    Validation(0, 0.1, 3.5, 33.1, 0.25),
-    StepReport(1, 0.5, 3.0, 3.0, 1e-4, 0.5, 100.0),
-    StepReport(2, 0.9, 2.0, 2.5, 2e-4, 0.25, 200.0),
+    Validation(step=0, seconds=0.1, loss=3.5, perplexity=33.1, accuracy=0.25),
+    StepReport(step=1, seconds=0.5, loss=3.0, average=3.0, rate=1e-4, norm=0.5, speed=100.0),
+    StepReport(step=2, seconds=0.9, loss=2.0, average=2.5, rate=2e-4, norm=0.25, speed=200.0),
     Sample(step=2, number=1, text="Once upon a time — 桜"),
-    Validation(2, 1.0, 2.25, 9.49, 0.5),
+    Validation(step=2, seconds=1.0, loss=2.25, perplexity=9.49, accuracy=0.5),
     Saved(2, "checkpoint/run1/model-2"),
 ]
 
@@ -90,7 +90,7 @@ def test_a_save_while_a_picture_is_drawn_is_in_the_last_one(
     monkeypatch.setattr(plot, "draw", draw)
     log, board = run_log.Log(tmp_path), TensorBoardWriter(tmp_path)
     for step in (1, 2):
-        for record in (StepReport(step, 0.5, 3.0, 3.0), Saved(step, "x")):
+        for record in (StepReport(step=step, seconds=0.5, loss=3.0, average=3.0), Saved(step, "x")):
             for noted in log.note(record):
                 list(board.note(noted))
     free.set()
