@@ -86,8 +86,8 @@ REFUSED = {
 REFUSED_METHODS = {"hardlink_to", "rename", "rmdir", "unlink"}
 
 
-# Engines have a row of short methods, as their Protocol asks; the loop is nearly within the wall.
-LONG_CLASSES = {"CPUEngine", "TensorFlowEngine", "Loop"}
+# It has a row of short methods, as its Protocol asks.
+LONG_CLASSES = {"CPUEngine"}
 
 
 def changes_names(node: ast.AST) -> bool:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from gpt2cli.progress import COMPILING, announced
 from gpt2cli.records import Notice, Record, Saved, StepReport, Stopped
 from gpt2cli.runtime.signals import Stop
+from gpt2cli.storage.state import State
 from gpt2cli.training import memory, out_of_memory
 from gpt2cli.training.job import Job
 from gpt2cli.training.report import what_is_safe
@@ -95,10 +96,8 @@ class Loop:
 
     @contextlib.contextmanager
     def _first_step(self) -> Iterator[None]:
-        """Says within the block, which compiles, if that takes long; a signal ends it at once.
-
-        Until a step is done there is nothing to lose.
-        """
+        """Says within the block, which compiles, if that takes long; a signal ends it at once."""
+        # Until a step is done there is nothing to lose.
         safe = what_is_safe(self._session.state.step)
         alone = self._session.group.is_single
         at_once = self._stop.at_once(safe) if alone else contextlib.nullcontext()
@@ -117,7 +116,7 @@ class Loop:
             or session.waiting >= REPORT_SECONDS
             or any(is_due(step, period) for period in periods)
             or session.checkpoints.are_older_than(saving.save_minutes)
-            or self._out_of_time() is not None
+            or out_of_time(self._job.length.max_minutes, self._session.seconds) is not None
         )
 
     def _rescued(self) -> Iterator[Record]:
@@ -145,7 +144,7 @@ class Loop:
         session.checkpoints.write_best(session.state)
         if self._sampler.owes(step):
             yield from self._sampler.samples(session.state, self._stop)
-        if reason := self._no_gain():
+        if reason := no_gain(self._session.state, self._job.validation.patience):
             reason += " To go on, raise --patience."
             yield Notice(reason)
         return reason
@@ -156,7 +155,8 @@ class Loop:
         It returns why training ends before its last step, if it does.
         """
         session, saving = self._session, self._job.saving
-        step, reason = session.state.step, self._out_of_time()
+        step = session.state.step
+        reason = out_of_time(self._job.length.max_minutes, session.seconds)
         yield from self._validated(ends=step == session.last or reason is not None)
         if is_due(step, self._job.samples.sample_every):
             yield from self._sampler.samples(session.state, self._stop)
@@ -164,7 +164,7 @@ class Loop:
         waited = session.checkpoints.are_older_than(saving.save_minutes)
         if is_due(step, saving.save_every) or improved or waited:
             yield Saved(step, str(session.save()))
-        reason = reason or self._no_gain()
+        reason = reason or no_gain(self._session.state, self._job.validation.patience)
         if reason:
             yield Notice(reason)
         return reason
@@ -177,19 +177,17 @@ class Loop:
                 session.state, self._stop, seconds=session.seconds, safe=session.safe
             )
 
-    def _out_of_time(self) -> str | None:
-        """Returns that the time for training is over, or None if it is not."""
-        minutes = self._job.length.max_minutes
-        return (
-            f"{minutes:g} minutes are over." if 0 < minutes * 60 <= self._session.seconds else None
-        )
 
-    def _no_gain(self) -> str | None:
-        """Returns that patience is at its end, or None if it is not."""
-        state = self._session.state
-        if 0 < self._job.validation.patience <= state.since_best:
-            return (
-                f"No gain in {state.since_best} validations; the best was step {state.best_step} "
-                f"with val_loss={state.best_loss:.4f}."
-            )
-        return None
+def out_of_time(minutes: float, seconds: float) -> str | None:
+    """Returns that the time for training is over, or None if it is not."""
+    return f"{minutes:g} minutes are over." if 0 < minutes * 60 <= seconds else None
+
+
+def no_gain(state: State, patience: int) -> str | None:
+    """Returns that patience is at its end, or None if it is not."""
+    if 0 < patience <= state.since_best:
+        return (
+            f"No gain in {state.since_best} validations; the best was step {state.best_step} "
+            f"with val_loss={state.best_loss:.4f}."
+        )
+    return None
