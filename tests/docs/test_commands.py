@@ -54,6 +54,7 @@ SHORT = {
     "GPT2CLI_FINETUNE_VAL_BATCHES": "1",
     "GPT2CLI_FINETUNE_XLA": "false",
     "GPT2CLI_GENERATE_XLA": "false",
+    "GPT2CLI_CHAT_XLA": "false",
     "GPT2CLI_EVALUATE_XLA": "false",
 }
 # What the commands find where they run.
@@ -72,6 +73,11 @@ printf 'The cat sat on the mat.\\n' | gzip > dump.gz
 printf 'The cat sat on the mat.\\n' > botchan.txt
 printf 'ROMEO:\\nAnd the LORD\\n' > prompts.txt
 printf '{"prompt": "ROMEO:\\\\n"}\\n{"prompt": "And the LORD"}\\n' > prompts.jsonl
+for line in {1..9}; do
+    echo '{"prompt": "What is 1 plus 1?", "completion": "1 plus 1 is 2."}' >> chats.jsonl
+done
+printf 'What is 1 plus 1?\n' > questions.txt
+printf '{"messages": [{"role": "user", "content": "What is 1 plus 1?"}]}\n' > questions.jsonl
 gpt2cli export ../downloads/gpt2-medium --model-name 124M
 """
 
