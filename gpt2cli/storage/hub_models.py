@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 from gpt2cli import json_reader
-from gpt2cli.errors import BadDataError, shortened
+from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.files.hub_names import COMMIT, OWNED, HubName
 from gpt2cli.storage import huggingface
 from gpt2cli.vocabulary import TOKENIZER
@@ -60,14 +61,17 @@ def cached_snapshot(hub: HubName) -> Path | None:
     """Returns the whole snapshot of a model in transformers' cache, or None."""
     names = [f"{hub.owner}--{hub.name}", *(short for short in OWNED if OWNED[short] == str(hub))]
     for name in names:
-        root = cache_folder() / f"models--{name}"
-        ref = root / "refs" / hub.wanted
-        commit = hub.wanted
-        if ref.is_file():
-            commit = json_reader.content(ref, LONGEST_REF_BYTES).decode(errors="replace").strip()
-        place = root / "snapshots" / commit
-        if COMMIT.fullmatch(commit) and is_whole(place):
-            return place
+        # What cannot be read is fetched, as if it were missing; without a home RuntimeError comes.
+        with contextlib.suppress(
+            OSError, RuntimeError, ValueError, BadDataError, MissingInputError
+        ):
+            root = cache_folder() / f"models--{name}"
+            ref, commit = root / "refs" / hub.wanted, hub.wanted
+            if ref.is_file():
+                commit = json_reader.content(ref, LONGEST_REF_BYTES).decode().strip()
+            place = root / "snapshots" / commit
+            if COMMIT.fullmatch(commit) and is_whole(place):
+                return place
     return None
 
 

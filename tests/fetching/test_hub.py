@@ -218,6 +218,27 @@ def test_what_transformers_has_fetched_is_not_fetched_again(site: Site) -> None:
     assert "already there" in site.download(f"{NAME}@{COMMIT}")
 
 
+@pytest.mark.parametrize("damage", ["ref", "shards", "weights", "config", "no home"])
+def test_a_cache_that_is_damaged_is_as_if_it_were_not_there(
+    damage: str, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = cached(site)
+    ref = snapshot.parent.parent / "refs" / "main"
+    if damage == "ref":
+        ref.write_bytes(b"../../..\xff\0")
+    elif damage == "shards":
+        (snapshot / "model.safetensors").unlink()
+        (snapshot / huggingface.SHARDS).write_text("{")
+    elif damage == "no home":
+        for name in ("HF_HOME", "XDG_CACHE_HOME", "HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HF_HUB_CACHE", "~nobody-of-this-name/hub")
+    else:
+        (snapshot / f"{'model.safetensors' if damage == 'weights' else 'config.json'}").unlink()
+    site.download()
+    assert site.is_complete()
+
+
 def test_distilgpt2_is_a_name_of_its_own(site: Site) -> None:
     site.hub.publish(site.files, "distilbert/distilgpt2")
     site.download("distilgpt2")
