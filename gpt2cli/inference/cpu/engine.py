@@ -33,15 +33,7 @@ class CPUEngine:
     ) -> None:
         """Takes named weights, float32, and the precision in which matrices are stored."""
         self.hparams = hparams
-        self._matrices, self._vectors = {}, {}
-        for name, array in weights:
-            if name == EMBEDDING:
-                self._matrices[name] = ops.Matrix(array, precision)
-            elif array.ndim == 3:
-                self._matrices[name] = ops.Matrix(array[0].T, precision)
-            else:
-                # Compiled loops are made for arrays that may be written to.
-                self._vectors[name] = np.require(np.squeeze(array), np.float32, ["C", "W"])
+        self._layers = Layers(weights, precision)
         # Keys and values of each layer, (rows, heads, slots, head).
         self._cache: list[tuple[Array, Array]] = []
 
@@ -93,18 +85,18 @@ class CPUEngine:
         """Takes a token a row in; returns (rows, embed)."""
         if parents is not None:
             self._copy({row: parent for row, parent in enumerate(parents) if row != parent})
-        x = self._embed(tokens, self._seen)  # (rows, embed)
+        x = self._layers.embed(tokens, self._seen)  # (rows, embed)
         for layer, pair in enumerate(self._cache):
-            mixed = self._mixed(x, layer)
-            x = self._rest(x, ops.attend_newest(mixed, *pair, self._seen), layer)
+            mixed = self._layers.mixed(x, layer)
+            x = self._layers.rest(x, ops.attend_newest(mixed, *pair, self._seen), layer)
         self._tokens[range(len(tokens)), self._seen] = tokens
         self._seen += 1
-        return self._norm(x, "model/ln_f")
+        return self._layers.norm(x, "model/ln_f")
 
     @np.errstate(all="ignore")
     def logits(self, hidden: Array) -> Logits:
         """(rows, embed) → (rows, vocab): the scores of the tokens that may follow."""
-        return self._matrices[EMBEDDING].times(hidden)
+        return self._layers.logits(hidden)
 
     def choose(
         self, hidden: Array, params: SamplingParams, uniforms: Sequence[float], history: History
@@ -140,14 +132,14 @@ class CPUEngine:
     def _fill(self, number: int, tokens: Row, *, whole: bool) -> Array:
         """Begins a row anew with tokens; returns their hidden states if wanted, (time, embed)."""
         self._tokens[number, : len(tokens)], self._seen[number] = tokens, len(tokens)
-        x = self._embed(tokens, np.arange(len(tokens)))  # (time, embed)
+        x = self._layers.embed(tokens, np.arange(len(tokens)))  # (time, embed)
         for layer, pair in enumerate(self._cache if tokens else ()):
-            mixed, keys, values = self._mixed(x, layer), pair[0][number], pair[1][number]
+            mixed, keys, values = self._layers.mixed(x, layer), pair[0][number], pair[1][number]
             keep(mixed, keys, values)
             # Of the last layer only keys and values are needed.
             if whole or layer < len(self._cache) - 1:
-                x = self._rest(x, ops.attend_prompt(mixed, keys, values), layer)
-        return self._norm(x, "model/ln_f") if whole else x
+                x = self._layers.rest(x, ops.attend_prompt(mixed, keys, values), layer)
+        return self._layers.norm(x, "model/ln_f") if whole else x
 
     def _copy(self, parents: dict[int, int]) -> None:
         """Makes rows copies of their parents, all at once; what they share is left as it is."""
@@ -162,20 +154,37 @@ class CPUEngine:
             for (row, _, part), slots in zip(moved, new, strict=True):
                 array[row, :, part] = slots
 
-    def _embed(self, tokens: Row, positions: Array) -> Array:
+
+class Layers:
+    """A model's weights, and what its layers compute of rows but for attention."""
+
+    def __init__(self, weights: Iterable[tuple[str, Array]], precision: str) -> None:
+        """Takes named weights, float32, and the precision in which matrices are stored."""
+        self._matrices, self._vectors = {}, {}
+        for name, array in weights:
+            if name == EMBEDDING:
+                self._matrices[name] = ops.Matrix(array, precision)
+            elif array.ndim == 3:
+                self._matrices[name] = ops.Matrix(array[0].T, precision)
+            else:
+                # Compiled loops are made for arrays that may be written to.
+                self._vectors[name] = np.require(np.squeeze(array), np.float32, ["C", "W"])
+
+    def embed(self, tokens: Row, positions: Array) -> Array:
+        """(rows,) → (rows, embed): the embeddings of tokens at their positions."""
         places = self._vectors["model/wpe"][positions]
         return np.asarray(self._matrices[EMBEDDING].rows(tokens) + places)
 
-    def _mixed(self, x: Array, layer: int) -> Array:
+    def mixed(self, x: Array, layer: int) -> Array:
         """(rows, embed) → (rows, 3 * embed): queries, keys and values."""
         place = f"model/h{layer}/"
-        return self._dense(self._norm(x, place + "ln_1"), place + "attn/c_attn")
+        return self._dense(self.norm(x, place + "ln_1"), place + "attn/c_attn")
 
-    def _rest(self, x: Array, attended: Array, layer: int) -> Array:
+    def rest(self, x: Array, attended: Array, layer: int) -> Array:
         """Returns a layer's output from its input and what attention found in it; (rows, embed)."""
         place = f"model/h{layer}/"
         x = x + self._dense(attended, place + "attn/c_proj")
-        expanded = self._dense(self._norm(x, place + "ln_2"), place + "mlp/c_fc")
+        expanded = self._dense(self.norm(x, place + "ln_2"), place + "mlp/c_fc")
         x += self._dense(ops.gelu(expanded), place + "mlp/c_proj")
         return x
 
@@ -183,9 +192,13 @@ class CPUEngine:
         """(rows, width) → (rows, columns)."""
         return self._matrices[f"{name}/w"].times(x, self._vectors[f"{name}/b"])
 
-    def _norm(self, x: Array, name: str) -> Array:
+    def norm(self, x: Array, name: str) -> Array:
         """Normalises the last axis to mean 0 and variance 1, then scales and shifts it."""
         return ops.norm(x, self._vectors[f"{name}/g"], self._vectors[f"{name}/b"])
+
+    def logits(self, hidden: Array) -> Logits:
+        """(rows, embed) → (rows, vocab)."""
+        return self._matrices[EMBEDDING].times(hidden)
 
 
 def keep(mixed: Array, keys: Array, values: Array) -> None:
