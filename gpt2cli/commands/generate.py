@@ -81,6 +81,12 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     """
     config.check_device()
     check_destination(config)
+    if config.compare:
+        # It builds on what is here.
+        from gpt2cli.commands.comparing import compared
+
+        yield from compared(config)
+        return
     arriving = answers_as_they_come(config)
     chats = [] if config.messages is None else unanswered(source_of(config.messages))
     later = arriving or chats
@@ -99,13 +105,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
         rows = min(config.batch_size, config.nsamples * len(prompts))
         many_rows = rows > 1 or longest > 2 or config.search != "tokens" or arriving
         engine = yield from engine_of(config, names, source, stack, many_rows=many_rows)
-        writer = Writer(
-            engine,
-            tokenizer,
-            params=sampling_params(config),
-            beams=beam_params(config) if config.search == "beams" else None,
-            alpha=config.penalty_alpha,
-        )
+        writer = writer_of(config, engine, tokenizer)
         job = Job(config=config, prompts=prompts, tokenizer=tokenizer, writer=writer)
         if arriving:
             yield from answered(job, source.hparams.n_ctx)
@@ -150,6 +150,17 @@ def engine_of(
     read = partial(load_engine, params=params, many_rows=many_rows)
     with announced(line, quiet=config.quiet):
         return (yield from load(names, source, read))
+
+
+def writer_of(config: GenerateConfig, engine: Engine, tokenizer: Tokenizer) -> Writer:
+    """Returns what lets samples grow, in the way that the options ask for."""
+    return Writer(
+        engine,
+        tokenizer,
+        params=sampling_params(config),
+        beams=beam_params(config) if config.search == "beams" else None,
+        alpha=config.penalty_alpha,
+    )
 
 
 def sampling_params(config: SamplingOptions) -> SamplingParams:

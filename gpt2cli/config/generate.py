@@ -153,6 +153,18 @@ class SearchOptions(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareOptions(Config):
+    """Which ways of writing are put side by side."""
+
+    group = "Output"
+    compare: tuple[str, ...] = option(
+        (),
+        "Continues each text in several ways, side by side: greedy, beam5, top-k40, top-p0.9, "
+        "contrastive, …, or name:option=value; commas between (repeatable).",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputOptions(Config):
     """Where the samples go, and in which form."""
 
@@ -186,6 +198,7 @@ class GenerateConfig(
     BatchOptions,
     SamplingOptions,
     SearchOptions,
+    CompareOptions,
     OutputOptions,
     ReadingOptions,
     SeedOptions,
@@ -283,6 +296,10 @@ def check_output(config: GenerateConfig) -> None:
         refuse_both(config.search == "beams", "--stream", "--num-beams")
         refuse_both(config.destination_path is not None, "--stream", "--destination-path")
         refuse_both(config.files > 0, "--stream", folder)
+    if config.compare:
+        refuse_both(config.stream is True, "--compare", "--stream")
+        refuse_both(config.destination_path is not None, "--compare", "--destination-path")
+        refuse_both(config.files > 0, "--compare", folder)
     delimiter = config.sample_delim != DEFAULT_DELIMITER
     refuse_both(config.format == "jsonl" and delimiter, "--sample-delim", "--format jsonl")
     if config.destination_path == "" or config.folder == "":

@@ -95,8 +95,12 @@ class Sample:
 
     def record(self) -> str:
         """Returns a line of JSON with all that is known of the sample."""
+        return json.dumps(self.facts(), ensure_ascii=False) + "\n"
+
+    def facts(self) -> dict[str, Json]:
+        """Returns all that is known of the sample."""
         count = len(self.new.tokens)
-        fields = {
+        return {
             **self.prompt.others,
             "prompt": self.prompt.text,
             "sample": self.number,
@@ -109,7 +113,6 @@ class Sample:
             "seconds": round(self.seconds, DIGITS),
             "tokens_per_second": round(count / self.seconds, 3) if self.seconds else 0.0,
         }
-        return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
 class Printer:

@@ -1,0 +1,152 @@
+"""`gpt2cli generate --compare`: the same texts continued in several ways, side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import secrets
+import shutil
+import sys
+import textwrap
+from collections.abc import Generator, Iterator
+
+from gpt2cli import layout
+from gpt2cli.commands.generate import Growth, Job, engine_of, writer_of
+from gpt2cli.commands.prompting import SEED_BITS, encoded, given_requests
+from gpt2cli.config.generate import GenerateConfig
+from gpt2cli.config.strategies import strategies
+from gpt2cli.errors import shortened
+from gpt2cli.fetching.base import find_weights
+from gpt2cli.inference.engine import Engine
+from gpt2cli.inference.samples import Prompt, Sample
+from gpt2cli.json_reader import Json
+from gpt2cli.records import Alert, Notice, Record, Text
+from gpt2cli.text.prompts import Request
+from gpt2cli.text.tokenizer import check_fits, read_tokenizer
+
+LEAST_TEXT_WIDTH = 24
+HEADING = ["strategy", "log-prob.", "distinct", "seconds", "text"]
+NUMBERS = (1, 2, 3)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Written:
+    """A sample, and what wrote it.
+
+    Attributes:
+        strategy: the name of the way in which it was written.
+        place: which of the texts it continues, from 0.
+        sample: what was written.
+    """
+
+    strategy: str
+    place: int
+    sample: Sample
+
+    @property
+    def words(self) -> list[str]:
+        """The words of the new text."""
+        return self.sample.new.text.lower().split()
+
+    def record(self) -> str:
+        """Returns a line of JSON with all that is known of the sample."""
+        words = self.words
+        counts: dict[str, Json] = {"words": len(words), "distinct_words": len(set(words))}
+        facts = {"strategy": self.strategy, **self.sample.facts(), **counts}
+        return json.dumps(facts, ensure_ascii=False) + "\n"
+
+    def rows(self, width: int) -> Iterator[list[str]]:
+        """Yields its rows in a table whose last column has a width (characters)."""
+        words, total = self.words, sum(self.sample.log_probabilities)
+        distinct = f"{len(set(words))} of {len(words)}"
+        cells = [self.strategy, f"{total:.2f}", distinct, f"{self.sample.seconds:.2f}"]
+        for line in self.sample.new.text.strip().splitlines() or [""]:
+            for part in textwrap.wrap(shortened(line, sys.maxsize), width) or [""]:
+                yield [*cells, part]
+                cells = [""] * len(cells)
+
+
+def compared(config: GenerateConfig) -> Iterator[Record]:
+    """Yields what each strategy makes of each text: a table on a terminal, else lines of JSON.
+
+    Raises:
+        MissingInputError: there is no such run, model or file of prompts.
+        BadDataError: a checkpoint is damaged, or a prompt is not text.
+    """
+    as_table = sys.stdout.isatty() and config.format == "text"
+    asked = strategies(config)
+    requests = yield from given_requests(config)
+    seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
+    yield Notice(f"seed {seed}")
+    same_seed = [
+        (name, each if each.seed is not None else dataclasses.replace(each, seed=seed))
+        for name, each in asked
+    ]
+    written: list[Written] = []
+    for _, group in itertools.groupby(same_seed, key=lambda each: source_key(each[1])):
+        for one in written_from_one_source(list(group), requests):
+            if isinstance(one, Written):
+                written.append(one)
+            if isinstance(one, Record) or not as_table:
+                yield one if isinstance(one, Record) else Text(one.record())
+    if as_table:
+        width = shutil.get_terminal_size().columns
+        yield from (Text(table) for table in tables(written, len(requests), width))
+
+
+def source_key(config: GenerateConfig) -> tuple[str | None, ...]:
+    """Returns what decides which weights are loaded."""
+    return config.run_name, config.model_name, config.checkpoint, config.precision
+
+
+def written_from_one_source(
+    several: list[tuple[str, GenerateConfig]], requests: list[Request]
+) -> Iterator[Record | Written]:
+    """Yields the samples of strategies that share a model, which is loaded once."""
+    first = several[0][1]
+    names, source = yield from find_weights(first)
+    tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
+    check_fits(tokenizer, source.hparams)
+    yield from map(Alert, source.remarks())
+    yield Notice(f"{', '.join(name for name, _ in several)}: from {source.prefix}")
+    with contextlib.ExitStack() as stack:
+        engine: Engine | None = None
+        for name, each in several:
+            n_ctx = source.hparams.n_ctx
+            prompts: list[Prompt] = yield from encoded(requests, tokenizer, each, n_ctx=n_ctx)
+            if engine is None:
+                engine = yield from engine_of(each, names, source, stack, many_rows=True)
+            writer = writer_of(each, engine, tokenizer)
+            job = Job(config=each, prompts=prompts, tokenizer=tokenizer, writer=writer)
+            yield from samples_of(job, name)
+
+
+def samples_of(job: Job, strategy: str) -> Generator[Record | Written, None, None]:
+    """Yields the samples of one strategy as they end, and how far they are."""
+    with Growth(job) as growth:
+        for samples in job.batches():
+            for progress in growth.of(samples):
+                yield from progress
+            for sample in samples:
+                place = next(n for n, each in enumerate(job.prompts) if each is sample.prompt)
+                yield Written(strategy=strategy, place=place, sample=sample)
+
+
+def tables(written: list[Written], prompts: int, width: int) -> Iterator[str]:
+    """Yields a table for each text that was continued.
+
+    Args:
+        written: all samples.
+        prompts: how many texts there were.
+        width: of the terminal (characters).
+    """
+    taken = max(len(each.strategy) for each in written) + sum(map(len, HEADING[1:4])) + 4 * 2 + 4
+    for number in range(prompts):
+        found = [each for each in written if each.place == number]
+        room = max(width - taken, LEAST_TEXT_WIDTH)
+        rows = [HEADING, *(row for each in found for row in each.rows(room))]
+        title = f"{shortened(found[0].sample.prompt.text)}\n" if found[0].sample.prompt.text else ""
+        between = "\n" if number else ""
+        yield f"{between}{title}" + "".join(f"{line}\n" for line in layout.table(rows, NUMBERS))

@@ -1,0 +1,129 @@
+"""The ways of writing that `generate --compare` puts side by side: presets, and one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any, get_args
+
+from gpt2cli.config.generate import GenerateConfig, SamplingOptions, SearchOptions
+from gpt2cli.errors import UsageError, shortened
+from gpt2cli.options import flag, options
+
+# Options that a strategy gives, by their fields' names.
+Settings = dict[str, Any]
+
+# A preset's name before its number → the option that the number is for.
+NUMBERED = {
+    "top-k": "top_k",
+    "top-p": "top_p",
+    "min-p": "min_p",
+    "typical-p": "typical_p",
+    "temperature": "temperature",
+    "beam": "num_beams",
+}
+FIXED: dict[str, Settings] = {
+    "sample": {},
+    "greedy": {"temperature": 0.0},
+    "contrastive": {"penalty_alpha": 0.6, "top_k": 4},
+}
+# Presets that draw nothing: what filters the tokens of others is left out.
+DRAW_NOTHING = ("greedy", "contrastive", "beam")
+PRESETS = "sample, greedy, beam5, top-k40, top-p0.9, min-p0.05, typical-p0.9, temperature1.2"
+# What a strategy of one's own may set besides how tokens are chosen.
+SOURCES = ("run_name", "model_name", "checkpoint", "precision", "seed", "length")
+PRESET = re.compile(r"([a-z-]*[a-z])(\d+(?:\.\d+)?)")
+
+
+def entries_of(given: tuple[str, ...]) -> list[str]:
+    """Returns the strategies that a repeatable option lists, with commas between."""
+    return [entry.strip() for each in given for entry in each.split(",") if entry.strip()]
+
+
+def strategies(config: GenerateConfig) -> list[tuple[str, GenerateConfig]]:
+    """Returns the strategies that --compare names: their names, and the settings of each.
+
+    Raises:
+        UsageError: there is no such strategy, or its options contradict each other.
+    """
+    made = []
+    for entry in entries_of(config.compare):
+        name, settings = strategy(entry)
+        try:
+            made.append((name, dataclasses.replace(config, compare=(), **settings)))
+        except UsageError as error:
+            raise UsageError(f"--compare {shortened(name, 40)}: {error}") from error
+    if not made:
+        raise UsageError("--compare needs a strategy, as greedy,top-k40.")
+    return made
+
+
+def strategy(entry: str) -> tuple[str, Settings]:
+    """Returns the name of a strategy, and the settings that make it.
+
+    Args:
+        entry: a preset, or `name:option=value option=value`.
+
+    Raises:
+        UsageError: there is no such preset or option, or a value is of another type.
+    """
+    neutral = neutral_settings()
+    name, colon, words = entry.partition(":")
+    if colon and name:
+        return name, own_settings(name, words.split(), {*neutral, *SOURCES})
+    if entry in FIXED:
+        return entry, (neutral if entry in DRAW_NOTHING else {}) | FIXED[entry]
+    found = PRESET.fullmatch(entry)
+    if found is None or found[1] not in NUMBERED:
+        raise UsageError(
+            f"--compare: there is no strategy '{shortened(entry, 60)}'. Give {PRESETS}, "
+            "contrastive, or name:option=value for one of your own."
+        )
+    field = NUMBERED[found[1]]
+    value = typed_value(found[2], entry, field)
+    return entry, (neutral if found[1] in DRAW_NOTHING else {}) | {field: value}
+
+
+def own_settings(name: str, words: list[str], allowed: set[str]) -> Settings:
+    """Returns the settings that `option=value` words give; raises as `strategy` does."""
+    settings: Settings = {}
+    for word in words:
+        option, _, value = word.partition("=")
+        field = option.lstrip("-").replace("-", "_")
+        if field not in allowed:
+            there = ", ".join(sorted(flag(each)[2:] for each in allowed))
+            raise UsageError(
+                f"--compare {shortened(name, 40)}: there is no option "
+                f"'{shortened(option, 40)}'; there are {there}."
+            )
+        settings[field] = typed_value(value, name, field)
+    # One of them stands for the other.
+    if "run_name" in settings:
+        settings.setdefault("model_name", None)
+    elif "model_name" in settings:
+        settings |= {"run_name": None, "checkpoint": "latest"}
+    return settings
+
+
+def neutral_settings() -> Settings:
+    """Returns the options on how tokens are chosen at their defaults."""
+    fields = [
+        each for owner in (SamplingOptions, SearchOptions) for each in dataclasses.fields(owner)
+    ]
+    return {each.name: each.default for each in fields}
+
+
+def typed_value(text: str, name: str, field: str) -> object:
+    """Returns an option's value; raises UsageError if it is not of the option's type."""
+    kind = next(kind for each, _, kind in options(GenerateConfig) if each.name == field)
+    kinds_there = (kind, *get_args(kind))
+    try:
+        if bool in kinds_there:
+            return {"true": True, "": True, "false": False}[text.lower()]
+        if int in kinds_there:
+            return int(text)
+        return float(text) if float in kinds_there else text
+    except (ValueError, KeyError):
+        raise UsageError(
+            f"--compare {shortened(name, 40)}: {flag(field)[2:]} cannot be '{shortened(text, 40)}'."
+        ) from None
