@@ -34,20 +34,37 @@ def tokens(config: TokensConfig) -> Iterator[Record]:
         BadDataError: a file is not text, or a vocabulary is damaged.
     """
     check_given(config)
+    if config.needs_weights:
+        # Loading it would slow the start of what needs only the vocabulary.
+        from gpt2cli.commands.scoring import scored
+
+        yield from scored(config)
+        return
     source = yield from vocabulary_source(config)
     tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
     yield Notice(f"vocabulary: {vocabulary_title(source, tokenizer)}")
-    if config.ids:
-        lists = config.id_lists
-        check_ids(lists, tokenizer, source)
-        if config.format == "text":
-            yield from (Text(f"{tokenizer.decode(ids)}\n") for ids in lists)
-            return
-    else:
-        lists = [tokenizer.encode(text, special=True) for text in given_texts(config)]
+    lists = token_lists(config, tokenizer, source)
+    if config.ids and config.format == "text":
+        yield from (Text(f"{tokenizer.decode(ids)}\n") for ids in lists)
+        return
     yield from listed(lists, tokenizer, config.format)
     count, size = sum(map(len, lists)), sum(len(tokenizer.decode_bytes(ids)) for ids in lists)
     yield Notice(f"{count:,} tokens, {size:,} bytes of text")
+
+
+def token_lists(
+    config: TokensConfig, tokenizer: Tokenizer, source: CheckpointSource
+) -> list[list[int]]:
+    """Returns the tokens of each text, or the ids that are given.
+
+    Raises:
+        UsageError: an id is beyond the vocabulary.
+        BadDataError: a file is not text.
+    """
+    if config.ids:
+        check_ids(config.id_lists, tokenizer, source)
+        return config.id_lists
+    return [tokenizer.encode(text, special=True) for text in given_texts(config)]
 
 
 def check_given(config: TokensConfig) -> None:

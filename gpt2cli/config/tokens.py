@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt2cli.config.shared import SourceOptions
+from gpt2cli.config.generate import SamplingOptions
+from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.errors import UsageError, shortened
 from gpt2cli.options import argument, option
 
@@ -16,16 +17,34 @@ ID = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokensConfig(SourceOptions):
+class ScoreOptions(SamplingOptions):
+    """What the model says of the tokens."""
+
+    group = "Sampling"
+    probabilities: bool = option(
+        False, "Shows each token's probability and rank, given what stands before it."
+    )
+    next: int = option(
+        0,
+        "Shows the N likeliest next tokens, before and after the filters below (0: none).",
+        least=0,
+        most=1000,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensConfig(ScoreOptions, ReadingOptions, SourceOptions):
     """Show the tokens of a text, or the text of tokens.
 
     The vocabulary is that of the run or model that is named; else that of the run, model or
-    bundled model that is found first. Without TEXT, --file and --ids, stdin is read.
+    bundled model that is found first. Without TEXT, --file and --ids, stdin is read. Weights are
+    read only for --probabilities and --next.
 
     Examples:
         gpt2cli tokens "Once upon a time" "Es war einmal"
         gpt2cli tokens --model-name 124M --ids 464,6290
         gpt2cli tokens --file poem.txt --format jsonl
+        gpt2cli tokens "Once upon a" --model-name 124M --next 10 --top-k 5 --top-p 0.9
     """
 
     group = "Text"
@@ -49,6 +68,11 @@ class TokensConfig(SourceOptions):
             other = "TEXT" if self.texts else "--file"
             raise UsageError(f"--ids and {other} contradict each other; give one of them.")
         self.id_lists  # noqa: B018
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the model itself is asked."""
+        return self.probabilities or self.next > 0
 
     @property
     def id_lists(self) -> list[list[int]]:

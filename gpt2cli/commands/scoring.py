@@ -1,0 +1,134 @@
+"""`gpt2cli tokens` with a model: each token's probability and rank, and which may come next."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from gpt2cli import layout
+from gpt2cli.commands.generate import sampling_params
+from gpt2cli.commands.tokens import token_lists
+from gpt2cli.config.tokens import TokensConfig
+from gpt2cli.fetching.base import find_weights
+from gpt2cli.inference.engine import Engine
+from gpt2cli.inference.load import EngineParams, load_engine
+from gpt2cli.inference.scoring import Score, filtered_steps, next_logits, scores
+from gpt2cli.json_reader import Json
+from gpt2cli.progress import announced
+from gpt2cli.records import Alert, Notice, Record, Text
+from gpt2cli.runtime import tensorflow
+from gpt2cli.storage.source import load
+from gpt2cli.text.pieces import quoted_piece, whole_text
+from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
+from gpt2cli.training import out_of_memory
+
+DIGITS = 6
+LEANER = "Try --precision bfloat16."
+# Background colours of xterm, from the least to the most likely, and the probabilities between.
+COLOURS, BOUNDS = (174, 180, 186, 150, 114), (0.01, 0.1, 0.3, 0.7)
+
+
+def scored(config: TokensConfig) -> Iterator[Record]:
+    """Yields what the model says of each text's tokens, and of those that may come next.
+
+    Raises:
+        MissingInputError: there is no such run, model or file.
+        BadDataError: a checkpoint is damaged, or a file is not text.
+        UsageError: an id is beyond the vocabulary.
+    """
+    config.check_device()
+    names, source = yield from find_weights(config)
+    tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
+    check_fits(tokenizer, source.hparams)
+    lists = token_lists(config, tokenizer, source)
+    yield from map(Alert, source.remarks())
+    yield Notice(f"from {source.prefix}")
+    params = EngineParams(
+        device=config.device,
+        precision=config.precision,
+        gpu_bytes=config.gpu_bytes,
+        xla=config.xla,
+    )
+    line = f"loading {source.prefix}"
+    if params.needs_tensorflow:
+        with announced(line, quiet=config.quiet):
+            tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
+    with out_of_memory.explained(config.device, config.gpu_bytes, remedy=LEANER):
+        with announced(line, quiet=config.quiet):
+            engine = yield from load(names, source, partial(load_engine, params=params))
+        for number, ids in enumerate(lists):
+            if number and config.format == "text":
+                yield Text("\n")
+            if config.probabilities:
+                judged = scores(engine, ids, tokenizer.end_of_text)
+                show = judged_lines if config.format == "text" else judged_records
+                yield from map(Text, show(number, ids, judged, tokenizer))
+            if config.next:
+                yield from map(Text, following(config, engine, tokenizer, number, ids))
+
+
+def judged_lines(
+    _: int, ids: list[int], judged: Iterator[Score], tokenizer: Tokenizer
+) -> Iterator[str]:
+    """Yields a line for each token: id, probability, rank and piece, on a terminal in colour."""
+    width = len(str(tokenizer.vocab - 1))
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for token, score in zip(ids, judged, strict=True):
+        probability = math.exp(score.log_probability)
+        piece = quoted_piece(tokenizer.decode_bytes([token]))
+        shown = in_colour(piece, probability) if coloured else piece
+        yield f"{token:>{width}}  {probability:8.2%}  {score.rank:>{width}}  {shown}\n"
+
+
+def in_colour(piece: str, probability: float) -> str:
+    """Returns a piece on a background that says how likely it was, from red to green."""
+    colour = COLOURS[sum(probability >= bound for bound in BOUNDS)]
+    return f"\x1b[48;5;{colour};38;5;16m{piece}\x1b[0m"
+
+
+def judged_records(
+    number: int, ids: list[int], judged: Iterator[Score], tokenizer: Tokenizer
+) -> Iterator[str]:
+    """Yields a line of JSON for each token."""
+    for position, (token, score) in enumerate(zip(ids, judged, strict=True)):
+        facts = {"text": number, "position": position, **facts_of(token, tokenizer)}
+        facts["log_probability"] = round(score.log_probability, DIGITS)
+        yield json.dumps({**facts, "rank": score.rank}) + "\n"
+
+
+def facts_of(token: int, tokenizer: Tokenizer) -> dict[str, Json]:
+    """Returns a token's id, its text if it is whole characters, and its bytes."""
+    piece = tokenizer.decode_bytes([token])
+    return {"id": token, "piece": whole_text(piece), "bytes": piece.hex()}
+
+
+def following(
+    config: TokensConfig, engine: Engine, tokenizer: Tokenizer, number: int, ids: list[int]
+) -> Iterator[str]:
+    """Yields the likeliest next tokens as a table or as lines of JSON.
+
+    A column for the model itself, and one for each filter, after it and those before it.
+    """
+    # As `generate` begins.
+    row = ids or [tokenizer.end_of_text]
+    logits = next_logits(engine, row)
+    steps = dict(filtered_steps(logits, np.array(row), sampling_params(config)))
+    order = np.argsort(-logits, kind="stable")[: config.next].tolist()
+    if config.format == "jsonl":
+        for rank, token in enumerate(order, 1):
+            shares = {name: round(float(step[token]), DIGITS) for name, step in steps.items()}
+            facts = {"text": number, "next": rank, **facts_of(token, tokenizer)}
+            yield json.dumps({**facts, "probabilities": shares}) + "\n"
+        return
+    rows = [["id", "next", *steps]]
+    for token in order:
+        shares_shown = [f"{step[token]:.2%}" if step[token] else "-" for step in steps.values()]
+        rows.append([str(token), quoted_piece(tokenizer.decode_bytes([token])), *shares_shown])
+    for line in layout.table(rows, right=(0, *range(2, 2 + len(steps)))):
+        yield f"{line}\n"
