@@ -13,7 +13,7 @@ import typer
 import typer.core
 import typer.models
 
-from gpt2cli import __version__, completion, help_text, spelling
+from gpt2cli import __version__, help_text, spelling
 from gpt2cli.errors import UsageError, shortened
 from gpt2cli.options import Option, options
 
@@ -38,6 +38,8 @@ SUMMARIES = {
     "tokens": "Show the tokens of a text.",
     "info": "Show what is installed, and which models and runs there are.",
 }
+# By this variable a shell asks what could come next (Typer, "CLI Option autocompletion").
+COMPLETING = "_GPT2CLI_COMPLETE"
 EPILOG = (
     "Every option of a command can come from the environment: GPT2CLI_FINETUNE_STEPS=100 is "
     "`finetune --steps 100`; each line of such a variable is a value of a repeatable option. Exit "
@@ -216,6 +218,16 @@ def typer_command(name: str, perform: Perform) -> ClickCommand:
     return typer.main.get_command(app)
 
 
+def proposals_for(name: str) -> Callable[..., list[str]] | None:
+    """Returns what proposes values of an option, if a shell asks; else None."""
+    if COMPLETING not in os.environ:
+        return None
+    # Loading it would slow the start of every command.
+    from gpt2cli import completion
+
+    return completion.proposals_for(name)
+
+
 def parameter(field: dataclasses.Field[Any], rule: Option, kind: object) -> inspect.Parameter:
     """Returns a field as a parameter that Typer reads: its type, help, range, names, default."""
     default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
@@ -223,7 +235,7 @@ def parameter(field: dataclasses.Field[Any], rule: Option, kind: object) -> insp
         typer.Argument(
             help=rule.help,
             metavar=help_text.argument_metavar(field),
-            autocompletion=completion.proposals_for(field.name),
+            autocompletion=proposals_for(field.name),
         )
         if rule.argument
         else typer_option(field.name, rule, kind)
@@ -254,7 +266,7 @@ def typer_option(name: str, rule: Option, kind: object) -> typer.models.OptionIn
         metavar=None if two_sided else help_text.metavar(kind),
         show_envvar=False,
         callback=each_line if get_origin(kind) is tuple else None,
-        autocompletion=completion.proposals_for(name),
+        autocompletion=proposals_for(name),
     )
     return described
 

@@ -10,7 +10,7 @@ import pytest
 
 from gpt2cli.hparams import HParams
 from gpt2cli.inference.engine import Engine
-from gpt2cli.inference.load import EngineParams, load_engine
+from gpt2cli.inference.load import EngineParams, load_engine, load_on_tensorflow
 from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.inference.scoring import filtered_steps, next_logits, score_of, scores
 from tests import models, oracle, reference_filters
@@ -20,11 +20,11 @@ ARRAYS = models.random_arrays(SHAPE)
 START = SHAPE.n_vocab - 1
 
 
-@pytest.fixture(scope="module")
-def engine(small_model: Path) -> Engine:
-    return load_engine(
-        small_model / "model.ckpt", SHAPE, params=EngineParams(device="cpu", xla=False)
-    )
+@pytest.fixture(scope="module", params=["numba", "tensorflow"])
+def engine(request: pytest.FixtureRequest, small_model: Path) -> Engine:
+    params = EngineParams(device="cpu", xla=False)
+    load = load_engine if request.param == "numba" else load_on_tensorflow
+    return load(small_model / "model.ckpt", SHAPE, params=params)
 
 
 def tokens(length: int) -> list[int]:
