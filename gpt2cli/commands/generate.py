@@ -18,7 +18,8 @@ from gpt2cli.commands.prompting import (
     given_requests,
 )
 from gpt2cli.config.chat import ChatConfig
-from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig, SamplingOptions
+from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
+from gpt2cli.config.sampling import SamplingOptions
 from gpt2cli.fetching.base import find_weights
 from gpt2cli.files import outputs
 from gpt2cli.inference.beam_search import BeamParams

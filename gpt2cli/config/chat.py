@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpt2cli.config.generate import SamplingOptions
+from gpt2cli.config.sampling import SamplingOptions
 from gpt2cli.config.shared import ReadingOptions, SeedOptions, SourceOptions
 from gpt2cli.options import option
 

@@ -6,7 +6,8 @@ import dataclasses
 import re
 from typing import Any, get_args
 
-from gpt2cli.config.generate import GenerateConfig, SamplingOptions, SearchOptions
+from gpt2cli.config.generate import GenerateConfig
+from gpt2cli.config.sampling import SamplingOptions, SearchOptions
 from gpt2cli.errors import UsageError, shortened
 from gpt2cli.options import flag, options
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt2cli.config.generate import SamplingOptions
+from gpt2cli.config.sampling import SamplingOptions
 from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.errors import UsageError, shortened
 from gpt2cli.options import argument, option
