@@ -23,6 +23,7 @@ from gpt2cli.runtime.signals import (
     run_interruptible,
     signals_blocked,
 )
+from gpt2cli.terminal import room
 
 if TYPE_CHECKING:
     from gpt2cli.config.shared import Shared
@@ -138,7 +139,8 @@ def deliver(text: str) -> None:
         DiskError: stdout is a file that cannot take it.
     """
     try:
-        print(text, end="", flush=True)
+        with room():
+            print(text, end="", flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -150,7 +152,8 @@ def deliver(text: str) -> None:
 def offer(text: str) -> None:
     """Prints text on stdout, if somebody still reads it."""
     try:
-        print(text, end="", flush=True)
+        with room():
+            print(text, end="", flush=True)
     except OSError:
         # A closed pipe or a full disk must not end a training run, nor fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
@@ -168,7 +171,8 @@ def refuse(error: Exception) -> int:
 def say(line: str) -> None:
     """Prints a line on stderr, if somebody still reads it."""
     try:
-        print(message(line), file=sys.stderr, flush=True)
+        with room():
+            print(message(line), file=sys.stderr, flush=True)
     except OSError:
         # A closed terminal must not end a training run.
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115

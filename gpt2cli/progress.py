@@ -5,23 +5,21 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
-from gpt2cli.records import Progress, Record
+from gpt2cli.records import Progress, Record, StepReport
+from gpt2cli.terminal import STDERR, LivingLine, is_terminal
 
 LINE_SECONDS = 10.0
-DRAW_SECONDS = 0.1
 # How long a piece of work may be silent before it is named.
 LONG_SECONDS = 4.0
-STDERR = 2
 COMPILING = "compiling (once for this model, options and device)"
 
 Piece = TypeVar("Piece")
@@ -93,33 +91,48 @@ class Lines:
 
 @contextlib.contextmanager
 def announced(line: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """Says a line on stderr if the block takes long, and then now and then how long it has taken.
+    """Says what the block does if that takes long: on a terminal a living line, else a line.
 
     The block may be deep in a library by then. What is yielded takes another line in its place.
     """
-    lines, done = [line], threading.Event()
+    lines, began = [line], time.monotonic()
+
+    def text() -> str:
+        return f"{lines[-1]} ({time.monotonic() - began:.0f} s)"
+
     if quiet:
         yield lines.append
-        return
+    elif is_terminal():
+        with LivingLine(text):
+            yield lines.append
+    else:
+        with printed_now_and_then(text):
+            yield lines.append
+
+
+@contextlib.contextmanager
+def printed_now_and_then(text: Callable[[], str]) -> Iterator[None]:
+    """Prints a line on stderr if the block takes long, and then now and then another one."""
+    done = threading.Event()
     try:
         # TensorFlow is loaded with another stderr.
         stderr = os.dup(STDERR)
     except OSError:
-        yield lines.append
+        yield
         return
 
     def say() -> None:
-        """Writes the newest line with its seconds until the block has ended."""
-        began, seconds = time.monotonic(), LONG_SECONDS
+        """Writes the newest line until the block has ended."""
+        seconds = LONG_SECONDS
         while not done.wait(seconds):
             seconds = LINE_SECONDS
             with contextlib.suppress(OSError):
-                os.write(stderr, f"{lines[-1]} ({time.monotonic() - began:.0f} s)\n".encode())
+                os.write(stderr, f"{text()}\n".encode())
 
     teller = threading.Thread(target=say, daemon=True)
     teller.start()
     try:
-        yield lines.append
+        yield
     finally:
         done.set()
         teller.join()
@@ -127,86 +140,143 @@ def announced(line: str, *, quiet: bool = False) -> Iterator[Callable[[str], Non
 
 
 class Count:
-    """How many pieces of the total are done: a bar on a terminal, or a line every ten seconds."""
+    """How many pieces are done: a living line on a terminal, or a line every ten seconds."""
 
     def __init__(self, label: str, total: int, *, quiet: bool, unit: str = "") -> None:
-        """Takes what the bar or line begins with."""
+        """Takes what the line begins with."""
         self._label, self._total, self._unit, self._quiet = label, total, unit, quiet
-        self._told = time.monotonic()
-        self._bar: tqdm[NoReturn] | None = None
-        if not quiet and sys.stderr.isatty():
-            self._bar = tqdm(desc=label, total=total, unit=unit, leave=False, dynamic_ncols=True)
+        self._done, self._remark = 0, ""
+        self._began = self._told = time.monotonic()
+        self._line = LivingLine(self._text) if not quiet and is_terminal() else None
+
+    def _text(self) -> str:
+        elapsed = time.monotonic() - self._began
+        counted = f"{self._label} {self._done:,} of {self._total:,} {self._unit}".rstrip()
+        return f"{counted} {bar(self._done, self._total, elapsed)} {self._remark}"
 
     def named(self, work: Iterator[Piece], line: str) -> Iterator[Piece]:
         """Yields the work's pieces; a line says what the first one is, if it takes long."""
-        if self._bar is not None:
-            self._bar.set_postfix_str(line)
-        with announced(line, quiet=self._quiet or self._bar is not None):
+        self._remark = line
+        with announced(line, quiet=self._quiet or self._line is not None):
             first = list(itertools.islice(work, 1))
+        self._remark = ""
         yield from first
         yield from work
 
     def advance(self, done: int, remark: str = "") -> Iterator[Progress]:
         """Draws how many are done, or yields a line if the last one is ten seconds ago."""
-        now = time.monotonic()
-        if self._bar is not None:
-            if now - self._told >= DRAW_SECONDS or done == self._total:
-                self._told = now
-                self._bar.n = done
-                self._bar.set_postfix_str(remark)
+        now, self._done, self._remark = time.monotonic(), done, remark
+        if self._line is not None:
+            self._line.refresh()
         elif not self._quiet and now - self._told >= LINE_SECONDS:
             self._told = now
             line = f"{self._label} {done:,} of {self._total:,} {self._unit}".rstrip()
             yield Progress(f"{line}: {remark}" if remark else line)
 
     def make_room(self) -> None:
-        """Clears the bar's line, so that another can be printed there."""
-        if self._bar is not None:
-            self._bar.clear()
+        """Does nothing: whoever prints a line makes room for it."""
 
     def __enter__(self) -> Count:
+        if self._line is not None:
+            self._line.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if self._line is not None:
+            self._line.end()
+
+
+class Steps:
+    """How far a training is: one living line on a terminal, which takes the place of step lines."""
+
+    def __init__(self, first: int, last: int | None) -> None:
+        """Takes the step before the first one, and the last one, if it is known."""
+        self._first, self._last = first, last
+        self._newest: StepReport | None = None
+        self._first_step, self._first_seconds = first, 0.0
+        self._told = time.monotonic()
+
+    def _text(self) -> str:
+        """Returns the line: the step, loss, average, tokens a second and time left."""
+        step, since = self._newest, time.monotonic() - self._told
+        if step is None:
+            return f"training ({since:.0f} s)"
+        told = f"loss={step.loss:.2f} avg={step.average:.2f} {step.speed:,.0f} tokens/s"
+        total = self._last and self._last - self._first
+        # The first step compiles.
+        took = step.seconds - self._first_seconds
+        rate = (step.step - self._first_step) / took if took else None
+        drawn = bar(step.step - self._first, total, step.seconds + since, rate)
+        of = f" of {self._last:,}" if self._last else ""
+        return f"step {step.step:,}{of} {drawn} {told}"
+
+    def told(self, records: Iterator[Record]) -> Iterator[Record]:
+        """Yields the records but those of steps, which the line tells of."""
+        with LivingLine(self._text, at_once=True) as line:
+            for record in records:
+                if isinstance(record, StepReport):
+                    if self._newest is None:
+                        self._first_step, self._first_seconds = record.step, record.seconds
+                    self._newest, self._told = record, time.monotonic()
+                    line.refresh()
+                else:
+                    yield record
 
 
 class Bar:
-    """A tqdm bar, drawn on stderr."""
+    """A living line that shows how far a file is, and stays when it is done."""
 
     def __init__(self, label: str) -> None:
         self._label = label
-        self._bar: tqdm[NoReturn] | None = None
+        self._last: Received | None = None
+        self._line: LivingLine | None = None
+        self._began = time.monotonic()
+
+    def _text(self) -> str:
+        if self._last is None:
+            return self._label
+        done, total = self._last.done, self._last.total
+        return f"{self._label}: {portion(done, total)} {bar(done, total, self._seconds)}"
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
 
     def advance(self, event: Received) -> Iterator[Record]:
         """Draws how far the file is; yields nothing."""
-        if self._bar is None:
-            self._bar = tqdm(
-                desc=self._label,
-                initial=event.done,
-                total=event.total,
-                unit="B",
-                unit_scale=True,
-                dynamic_ncols=True,
-            )
-        self._bar.total = event.total
-        self._bar.update(event.done - self._bar.n)
+        self._last = event
+        if self._line is None:
+            self._line = LivingLine(self._text, at_once=True).__enter__()
+        self._line.refresh()
         return iter(())
 
     def end(self) -> Iterator[Record]:
-        """Yields nothing: the bar stays as it is."""
+        """Yields nothing: the line stays as it is."""
         return iter(())
 
     def make_room(self) -> None:
-        """Clears the bar's line, so that another can be printed there."""
-        if self._bar is not None:
-            self._bar.clear()
+        """Clears the line, so that another can be printed there."""
+        if self._line is not None:
+            self._line.clear()
 
     def close(self) -> None:
-        """Leaves the bar as it is and goes to the next line."""
-        if self._bar is not None:
-            self._bar.close()
+        """Leaves the line as it is and goes to the next one."""
+        if self._line is not None:
+            self._line.end(leave=True)
+            self._line = None
+
+
+def bar(done: int, total: int | None, elapsed: float, rate: float | None = None) -> str:
+    """Returns a bar, with the time that it took and the time that is left.
+
+    Args:
+        done: how much is done.
+        total: how much there is to do, or None if that is not known.
+        elapsed: since the beginning (seconds).
+        rate: how much is done in a second, if that is not `done` by `elapsed`.
+    """
+    shown = "|{bar:10}| {elapsed} < {remaining}" if total else "{elapsed}"
+    return tqdm.format_meter(done, total or 0, elapsed, bar_format=shown, rate=rate)
 
 
 def portion(done: int, total: int | None) -> str:

@@ -16,7 +16,7 @@ PACKAGE = Path(gpt2cli.__file__).parent
 # From the ground up; modules and rooms on one floor don't know each other.
 FLOORS = [
     {"arrays", "errors", "records"},
-    {"reading"},
+    {"reading", "terminal"},
     {"json_reader"},
     {"special_tokens"},
     {"tokenizer_json"},

@@ -17,7 +17,7 @@ from gpt2cli.fetching.base import fetch_base
 from gpt2cli.files import paths
 from gpt2cli.files.temporary import private_folder
 from gpt2cli.hparams import HParams
-from gpt2cli.progress import announced
+from gpt2cli.progress import Steps, announced
 from gpt2cli.records import Alert, Notice, Record, Stopped
 from gpt2cli.runtime import tensorflow
 from gpt2cli.runtime.signals import deferred
@@ -26,6 +26,7 @@ from gpt2cli.storage.recovery import quarantine
 from gpt2cli.storage.source import CheckpointSource, SourceNames
 from gpt2cli.storage.state import State
 from gpt2cli.storage.training_source import find_for_training
+from gpt2cli.terminal import is_terminal
 from gpt2cli.text import dataset, documents, finding, markers
 from gpt2cli.text.encodings import normalized_line_ends
 from gpt2cli.text.finding import CorpusFiles
@@ -289,4 +290,8 @@ def run_job(
         if session.backend.reason:
             yield Notice(f"computing: {session.backend.reason}")
         records = loop.run()
-        yield from tensorboard.noted(records, job.folder) if group.is_chief else records
+        if group.is_chief:
+            records = tensorboard.noted(records, job.folder)
+        if not job.quiet and is_terminal():
+            records = Steps(job.start.step, job.last).told(records)
+        yield from records

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
+from gpt2cli.terminal import BEGIN, CLEAR, LINES
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Means nothing to anybody else: so the thread that waits for signals calls the main one.
 WAKE_UP = signal.SIGURG
@@ -138,7 +140,7 @@ PROCESS = contextlib.ExitStack()
 def say(line: bytes) -> None:
     """Writes a line to stderr, but not through Python: the main thread may be in another line."""
     with contextlib.suppress(OSError):
-        os.write(STDERR, line)
+        os.write(STDERR, (f"{BEGIN}{CLEAR}".encode() if LINES else b"") + line)
 
 
 def exit_now(signum: int, message: str) -> None:

@@ -13,7 +13,7 @@ from gpt2cli.runtime.signals import Stop
 from gpt2cli.storage.state import State
 from gpt2cli.training import memory, out_of_memory
 from gpt2cli.training.job import Job
-from gpt2cli.training.report import what_is_safe
+from gpt2cli.training.report import closing, what_is_safe
 from gpt2cli.training.samples import Sampler
 from gpt2cli.training.schedule import is_due
 from gpt2cli.training.session import Session
@@ -67,7 +67,10 @@ class Loop:
         session.all_reduce_max(GO_ON)
         signum = word if word not in (GO_ON, ENOUGH) else stop.signum
         if signum is not None:
-            yield Stopped(signum, what_is_safe(session.state.step))
+            yield Stopped(signal=signum, message=what_is_safe(session.state.step))
+        elif session.first is not None and self._is_chief:
+            first, seconds = session.first, session.seconds
+            yield from map(Notice, closing(self._job.folder, first, session.state, seconds))
 
     def _steps(self, reason: str | None) -> Generator[Record, None, int]:
         """Yields what happens in step after step; returns the word that the processes ended with.
@@ -77,7 +80,8 @@ class Loop:
         session, stop, first = self._session, self._stop, True
         word = session.all_reduce_max(ENOUGH if reason else stop.signum or GO_ON)
         while word == GO_ON and (session.last is None or session.launched < session.last):
-            with self._first_step() if first else contextlib.nullcontext():
+            compiling = first_step(session, stop, quiet=self._job.quiet)
+            with compiling if first else contextlib.nullcontext():
                 if not session.launch(lambda: session.group.is_single and bool(stop)):
                     break
                 reports = session.reports() if first or self._is_report_due() else []
@@ -94,16 +98,6 @@ class Loop:
             if self._is_chief and is_due(report.step, self._job.print_every):
                 yield report
 
-    @contextlib.contextmanager
-    def _first_step(self) -> Iterator[None]:
-        """Says within the block, which compiles, if that takes long; a signal ends it at once."""
-        # Until a step is done there is nothing to lose.
-        safe = what_is_safe(self._session.state.step)
-        alone = self._session.group.is_single
-        at_once = self._stop.at_once(safe) if alone else contextlib.nullcontext()
-        with announced(COMPILING, quiet=self._job.quiet), at_once:
-            yield
-
     def _is_report_due(self) -> bool:
         """Returns whether to wait for the steps under way: something needs their results."""
         session, job = self._session, self._job
@@ -116,12 +110,12 @@ class Loop:
             or session.waiting >= REPORT_SECONDS
             or any(is_due(step, period) for period in periods)
             or session.checkpoints.are_older_than(saving.save_minutes)
-            or out_of_time(self._job.length.max_minutes, self._session.seconds) is not None
+            or out_of_time(self._job.length.max_minutes, session.seconds) is not None
         )
 
     def _rescued(self) -> Iterator[Record]:
         """Saves the steps done when memory ran out, unless an update was left half-way."""
-        if self._session.group.is_single and self._session.is_intact:
+        if self._session.group.is_single and self._session.trainer.intact:
             with contextlib.suppress(tf.errors.OpError):
                 yield from self._session.reports()
                 yield from self._saved()
@@ -130,7 +124,7 @@ class Loop:
         """Saves the present step, unless the newest checkpoint holds it."""
         session = self._session
         if not session.checkpoints.has(session.state):
-            yield Saved(session.state.step, str(session.save()))
+            yield saved(session, quiet=self._job.quiet)
 
     def _before_steps(self) -> Generator[Record, None, str | None]:
         """Yields what is due before the next step; returns why there is to be none, if so.
@@ -144,7 +138,7 @@ class Loop:
         session.checkpoints.write_best(session.state)
         if self._sampler.owes(step):
             yield from self._sampler.samples(session.state, self._stop)
-        if reason := no_gain(self._session.state, self._job.validation.patience):
+        if reason := no_gain(session.state, self._job.validation.patience):
             reason += " To go on, raise --patience."
             yield Notice(reason)
         return reason
@@ -163,8 +157,8 @@ class Loop:
         improved = session.state.lowest[0] == step > (session.checkpoints.saved or 0)
         waited = session.checkpoints.are_older_than(saving.save_minutes)
         if is_due(step, saving.save_every) or improved or waited:
-            yield Saved(step, str(session.save()))
-        reason = reason or no_gain(self._session.state, self._job.validation.patience)
+            yield saved(session, quiet=self._job.quiet)
+        reason = reason or no_gain(session.state, self._job.validation.patience)
         if reason:
             yield Notice(reason)
         return reason
@@ -176,6 +170,24 @@ class Loop:
             session.state = yield from validator.score(
                 session.state, self._stop, seconds=session.seconds, safe=session.safe
             )
+
+
+@contextlib.contextmanager
+def first_step(session: Session, stop: Stop, *, quiet: bool) -> Iterator[None]:
+    """Says within the block, which compiles, if that takes long; a signal ends it at once.
+
+    Until a step is done there is nothing to lose.
+    """
+    safe = what_is_safe(session.state.step)
+    at_once = stop.at_once(safe) if session.group.is_single else contextlib.nullcontext()
+    with announced(COMPILING, quiet=quiet), at_once:
+        yield
+
+
+def saved(session: Session, *, quiet: bool) -> Saved:
+    """Saves the present step."""
+    with announced(f"saving step {session.state.step}", quiet=quiet):
+        return Saved(step=session.state.step, path=str(session.save()))
 
 
 def out_of_time(minutes: float, seconds: float) -> str | None:

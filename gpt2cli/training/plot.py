@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from gpt2cli.errors import DiskError, OutputError
@@ -13,6 +14,8 @@ from gpt2cli.storage import run_log
 NAME = "loss.png"
 # A curve of more points than this shows no more.
 MOST_POINTS = 2000
+# Losses so many times the usual one make the rest of a curve a flat line.
+DWARFS = 4.0
 INCHES, DOTS_PER_INCH = (8, 5), 120
 
 
@@ -30,9 +33,11 @@ def figure(history: run_log.History, title: str) -> Any:
     """Returns the picture of a run's history: a matplotlib figure.
 
     Losses are in nats per token. The losses of single steps are faint, their average and the
-    validation are not; the lowest validation is ringed.
+    validation are not; the lowest validation is ringed, and the last values are written beside
+    their curves. If the first losses dwarf the others, the axis is logarithmic.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     picture = Figure(INCHES, layout="constrained")
     axes = picture.subplots()
@@ -54,7 +59,26 @@ def figure(history: run_log.History, title: str) -> Any:
             label=f"validation, lowest {best:.3f} at step {step}",
         )
         axes.plot(step, best, color="tab:orange", marker="o", markersize=10, fillstyle="none")
+        write_beside(axes, history.val_steps[-1], history.val_losses[-1], "tab:orange")
+    if history.steps:
+        write_beside(axes, history.steps[-1], history.averages[-1], "tab:blue")
+    if is_dwarfed([*history.averages, *history.val_losses]):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(title=title, xlabel="step", ylabel="loss (nats per token)")
     axes.grid(alpha=0.3)
     axes.legend()
     return picture
+
+
+def is_dwarfed(losses: list[float]) -> bool:
+    """Returns whether the highest of some losses hides how the others differ."""
+    return bool(losses) and min(losses) > 0 and max(losses) > DWARFS * median(losses)
+
+
+def write_beside(axes: Any, step: int, loss: float, color: str) -> None:
+    """Writes a loss beside its point."""
+    place = {"xytext": (5, 3), "textcoords": "offset points"}
+    axes.annotate(f"{loss:.3f}", (step, loss), color=color, fontsize=9, **place)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpt2cli.records import Alert, Notice, Record
+from gpt2cli.records import Alert, Notice, Record, StepReport
 from gpt2cli.storage import run_log
 from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.storage.state import State
@@ -43,3 +45,25 @@ def opening(
     yield Notice(f"corpus: {len(data.tokens):,} tokens{beside}")
     if start.state and start.state.corpus != state.corpus:
         yield Notice("The corpus is another one than before; a new epoch begins.")
+
+
+def closing(folder: Path, first: StepReport, state: State, seconds: float) -> Iterator[str]:
+    """Yields the lines that tell what came of a training that ended by itself.
+
+    Args:
+        folder: the run folder.
+        first: the first step of this process.
+        state: where the run is.
+        seconds: how long this process has trained.
+    """
+    count, took = state.step - first.step + 1, datetime.timedelta(seconds=round(seconds))
+    lowest, best = state.lowest
+    told = f"{count:,} step{'s' if count > 1 else ''} in {took}: loss {first.loss:.2f} at step "
+    told += f"{first.step}, {state.average:.2f} on average now"
+    yield told + (f"; best validation {best:.4f} at step {lowest}" if best is not None else "")
+    where = (
+        ""
+        if folder.parent == Path("checkpoint")
+        else f" --checkpoint-dir {shlex.quote(str(folder.parent))}"
+    )
+    yield f"next: gpt2cli generate --run-name {shlex.quote(folder.name)}{where}"

@@ -33,7 +33,9 @@ class Session:
         last: the step at which it will end; None: it has no end.
         group: the devices that train together.
         backend: what computes the network.
+        trainer: what takes a step.
         checkpoints: where it is saved.
+        first: the first step of this process, or None.
     """
 
     def __init__(self, job: Job, group: ProcessGroup) -> None:
@@ -49,11 +51,11 @@ class Session:
         self.weights = variables.weights
         options = training_options(job, group.size)
         self.backend = options.backend
-        self._trainer = load_trainer(job, group, variables.weights, options)
+        self.trainer = load_trainer(job, group, variables.weights, options)
         self.checkpoints = Checkpoints(
             job.folder,
             variables.saved,
-            self._trainer.slots,
+            self.trainer.slots,
             kept=job.state if job.start.state else None,
             step=job.start.step,
         )
@@ -61,6 +63,7 @@ class Session:
         self._schedule = Schedule(
             kind=how.schedule, rate=how.learning_rate, warmup=how.warmup_steps, last=self.last
         )
+        self.first: StepReport | None = None
         self._began = self._launched_at = time.monotonic()
         # Steps that were begun and not reported, with their learning rates.
         self._launched: list[tuple[float, PendingStep]] = []
@@ -88,11 +91,6 @@ class Session:
         return time.monotonic() - self._began
 
     @property
-    def is_intact(self) -> bool:
-        """Whether the weights are all of one step, whatever became of the next one."""
-        return self._trainer.intact
-
-    @property
     def safe(self) -> str:
         """A sentence on what is safe on disk."""
         saved = self.checkpoints.saved
@@ -114,7 +112,7 @@ class Session:
         shape = job.batch.accumulate_gradients, job.batch.batch_size, window + 1
         rate = self._schedule(step)
         with self._watched():
-            pending = self._trainer.step(
+            pending = self.trainer.step(
                 drawn.reshape(shape), rate, step=step, seed=self.state.seed, cancelled=cancelled
             )
         if pending is not None:
@@ -147,6 +145,7 @@ class Session:
             speed = count * self._job.data.window / each
             facts = {"seconds": seconds, "loss": loss, "rate": rate, "norm": norm, "speed": speed}
             found.append(StepReport(step=step, average=self.state.average, **facts))
+        self.first = self.first or found[0]
         return found
 
     def save(self) -> Path:

@@ -27,6 +27,21 @@ def described(plugin: str, kind: int) -> Any:
 
 # DataClass in tensorflow/core/framework/summary.proto: a number, a tensor.
 SCALAR, TEXT = described("scalars", 1), described("text", 2)
+# Where TensorBoard's plugin looks for charts of several curves.
+LAYOUT_TAG, LAYOUT = "custom_scalars__config__", described("custom_scalars", 2)
+
+
+def layout() -> bytes:
+    """Returns one chart of training and validation loss, for the page Custom Scalars."""
+    from tensorboard.plugins.custom_scalar import layout_pb2
+
+    curves = layout_pb2.MultilineChartContent(
+        tag=["^training/loss$", "^training/average$", "^validation/loss$"]
+    )
+    chart = layout_pb2.Chart(title="training and validation", multiline=curves)
+    category = layout_pb2.Category(title="loss (nats per token)", chart=[chart])
+    content: bytes = layout_pb2.Layout(category=[category]).SerializeToString()
+    return content
 
 
 class TensorBoardWriter:
@@ -80,6 +95,8 @@ class TensorBoardWriter:
             # TensorFlow follows links: the file's name is none that somebody can have linked.
             suffix = f".{os.urandom(8).hex()}.v2"
             self._writer = tf.summary.create_file_writer(str(self._folder), filename_suffix=suffix)
+            with self._writer.as_default():
+                tf.summary.write(LAYOUT_TAG, layout(), 0, LAYOUT)
         return self._writer.as_default()
 
     def _draw(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import threading
 from pathlib import Path
@@ -52,6 +53,7 @@ def events(folder: Path) -> dict[str, dict[int, Any]]:
 def test_tensorboard_finds_every_curve_and_the_samples(tmp_path: Path) -> None:
     assert told(tmp_path) == RECORDS
     found = events(tmp_path)
+    found.pop("custom_scalars__config__")
     assert found.pop("sample 1") == {2: "Once upon a time — 桜".encode()}
     expected: dict[str, dict[int, float]] = {
         "training/loss": {1: 3.0, 2: 2.0},
@@ -66,6 +68,27 @@ def test_tensorboard_finds_every_curve_and_the_samples(tmp_path: Path) -> None:
     assert set(found) == set(expected)
     for name, curve in expected.items():
         assert found[name] == pytest.approx(curve, rel=1e-6), name
+
+
+def test_tensorboard_shows_training_and_validation_loss_in_one_chart(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
+
+    told(tmp_path)
+    events_of = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
+    events_of.Reload()
+    provider = MultiplexerDataProvider(events_of, str(tmp_path))
+    plugin = CustomScalarsPlugin(TBContext(logdir=str(tmp_path), data_provider=provider))
+    (category,) = plugin.layout_impl(RequestContext(), "")["category"]
+    (chart,) = category["chart"]
+    curves = set(events(tmp_path))
+    for pattern, name in zip(chart["multiline"]["tag"], ("loss", "average", "loss"), strict=True):
+        (found,) = [curve for curve in curves if re.search(pattern, curve)]
+        assert found.endswith("/" + name)
+    assert chart["multiline"]["tag"][-1] == "^validation/loss$"
 
 
 def test_loss_png_is_drawn_at_each_save(tmp_path: Path) -> None:
@@ -109,6 +132,26 @@ def test_the_picture_shows_what_the_log_says(tmp_path: Path) -> None:
     assert lines["training, average"] == [[1, 3.0], [2, 2.5]]
     assert lines["validation, lowest 2.250 at step 2"] == [[0, 3.5], [2, 2.25]]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "loss (nats per token)")
+
+
+def test_a_first_loss_that_dwarfs_the_rest_does_not_hide_it(tmp_path: Path) -> None:
+    from gpt2cli.training.plot import figure
+
+    steps = list(range(1, 101))
+    averages = [10.0, 8.0, *([1.2] * 50), *([0.6] * 48)]
+    curve = run_log.History(steps=steps, losses=averages, averages=averages)
+    curve.val_steps, curve.val_losses = [0, 50, 100], [9.0, 1.0, 0.7]
+    axes = figure(curve, "run1").axes[0]
+    assert axes.get_yscale() == "log"
+    # Where the curve falls from 1.2 to 0.6 takes a fifth of the picture's height, and not a tenth.
+    low, high = (axes.transData.transform((50, y))[1] for y in (0.6, 1.2))
+    assert (high - low) / axes.bbox.height > 0.2
+    assert [text.get_text() for text in axes.texts] == ["0.700", "0.600"]
+    axes.figure.savefig(tmp_path / "loss.png")
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert "1" in shown and "5" in shown, shown
+    even = run_log.History(steps=steps, losses=[2.0] * 100, averages=[2.0] * 100)
+    assert figure(even, "run1").axes[0].get_yscale() == "linear"
 
 
 def test_steps_that_are_trained_again_replace_what_they_were(tmp_path: Path) -> None:
