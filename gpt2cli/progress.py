@@ -110,6 +110,11 @@ def announced(line: str, *, quiet: bool = False) -> Iterator[Callable[[str], Non
             yield lines.append
 
 
+def living(line: str, *, quiet: bool) -> contextlib.AbstractContextManager[object]:
+    """Says what the block does if that takes long, on a terminal only."""
+    return announced(line, quiet=quiet or not is_terminal())
+
+
 @contextlib.contextmanager
 def printed_now_and_then(text: Callable[[], str]) -> Iterator[None]:
     """Prints a line on stderr if the block takes long, and then now and then another one."""

@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import struct
+import subprocess
 import sys
 import termios
 import threading
@@ -86,12 +87,19 @@ def run_on_terminal(arguments: Sequence[object], place: Path) -> tuple[int, Scre
 
     Returns the exit code, what was on the screen, and when it began (seconds, monotonic).
     """
-    began = time.monotonic()
-    pid, main = pty.fork()
-    if pid == 0:
-        os.chdir(place)
-        os.execv(sys.executable, [sys.executable, "-m", "gpt2cli", *map(str, arguments)])
-    found = Screen(main)
-    _, status = os.waitpid(pid, 0)
+    main, other = pty.openpty()
+    found, began = Screen(main), time.monotonic()
+    command = [sys.executable, "-m", "gpt2cli", *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        cwd=place,
+        stdin=other,
+        stdout=other,
+        stderr=other,
+        start_new_session=True,
+        timeout=300,
+        check=False,
+    )
+    os.close(other)
     found.close()
-    return os.waitstatus_to_exitcode(status), found, began
+    return done.returncode, found, began

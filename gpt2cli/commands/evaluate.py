@@ -14,7 +14,7 @@ from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.fetching.base import find_weights
 from gpt2cli.hparams import HParams
-from gpt2cli.progress import COMPILING, Count, announced
+from gpt2cli.progress import COMPILING, Count, announced, living
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime import tensorflow
 from gpt2cli.storage.source import load
@@ -49,7 +49,8 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     stride = chosen_stride(config, start.hparams.n_ctx)
     yield from map(Alert, start.remarks())
     encoder = Encoder(options=config, tokenizer=tokenizer, quiet=config.quiet)
-    tokens, mask = yield from encoder.read_once(corpus)
+    with living(f"reading {corpus}", quiet=config.quiet):
+        tokens, mask = yield from encoder.read_once(corpus)
     batches.check_length(tokens, str(corpus))
     check_any(tokens, tokenizer, str(corpus))
     yield Notice(f"from {start.prefix}")

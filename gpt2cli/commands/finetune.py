@@ -17,7 +17,7 @@ from gpt2cli.fetching.base import fetch_base
 from gpt2cli.files import paths
 from gpt2cli.files.temporary import private_folder
 from gpt2cli.hparams import HParams
-from gpt2cli.progress import Steps, announced
+from gpt2cli.progress import Steps, announced, living
 from gpt2cli.records import Alert, Notice, Record, Stopped
 from gpt2cli.runtime import tensorflow
 from gpt2cli.runtime.signals import deferred
@@ -97,7 +97,8 @@ def train(config: FinetuneConfig, members: Cluster | None) -> Iterator[Record]:
     checked = yield from check(config, members)
     # Others than the chief write nothing into the run folder.
     with run.owned(checked.folder) if checked.is_chief else private_folder() as place:
-        start = yield from found_start(config, checked.folder)
+        with living("looking for the weights", quiet=config.quiet):
+            start = yield from found_start(config, checked.folder)
         if beginning.is_done(
             start,
             config.until_step,
@@ -163,7 +164,9 @@ def prepare(
     encoder = Encoder(options=config, tokenizer=tokenizer, quiet=config.quiet)
     validation = validation_of(config, checked.held_out)
     window = config.window or start.hparams.n_ctx
-    data = yield from dataset.encode_dataset(encoder, checked.corpus, validation, place, window)
+    reading = encoder, checked.corpus, validation, place, window
+    with living(f"reading {checked.corpus}", quiet=config.quiet):
+        data = yield from dataset.encode_dataset(*reading)
     yield from map(Alert, markers.remarks([config.sample_prefix], tokenizer, data.tokens))
     state = beginning.first_state(
         start, data, config.seed, optimizer=config.optimizer, adapters=adapters

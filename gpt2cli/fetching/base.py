@@ -14,6 +14,7 @@ from gpt2cli.fetching import manifest, models
 from gpt2cli.fetching.hub import fetch_hub
 from gpt2cli.files import paths
 from gpt2cli.files.hub_names import HubName, parse_hub_name
+from gpt2cli.progress import living
 from gpt2cli.records import Record
 from gpt2cli.storage.source import CheckpointSource, SourceNames, find
 
@@ -35,7 +36,8 @@ def find_weights(
         checkpoint=options.checkpoint,
     )
     fetch = partial(fetch_base, offline=options.offline, quiet=options.quiet)
-    return names, (yield from find(names, fetch))
+    with living("looking for the weights", quiet=options.quiet):
+        return names, (yield from find(names, fetch))
 
 
 def fetch_base(
