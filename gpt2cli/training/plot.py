@@ -14,7 +14,7 @@ from gpt2cli.storage import run_log
 NAME = "loss.png"
 # A curve of more points than this shows no more.
 MOST_POINTS = 2000
-# Losses so many times the usual one make the rest of a curve a flat line.
+# Losses that are this many times the usual one make the rest of a curve a flat line.
 DWARFS = 4.0
 INCHES, DOTS_PER_INCH = (8, 5), 120
 
