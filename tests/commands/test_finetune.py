@@ -355,6 +355,37 @@ def test_a_signal_in_a_validation_leaves_the_run_as_if_there_had_been_none(
     assert len(trained(run_name="cut", until_step=last, **options)) == 1
 
 
+def test_samples_that_a_signal_cut_off_are_made_up_for(place: Path) -> None:
+    (place / "held-out.txt").write_text(TEXT)
+    options: dict[str, Any] = {"val_dataset": ("held-out.txt",), "val_every": 4, "sample_every": 4}
+    options |= {"sample_length": 4, "until_step": 4}
+    records = []
+    for record in finetune(
+        FinetuneConfig(
+            dataset=("text.txt",), model_name="small", seed=1, accumulate_gradients=2,
+            learning_rate=1e-3, xla=False, run_name="cut", **options,
+        )
+    ):  # fmt: skip
+        records.append(record)
+        if isinstance(record, Validation) and record.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.3)
+    assert isinstance(records[-1], Stopped)
+    assert not Path("checkpoint/cut/samples").exists()
+    rest = trained(run_name="cut", **options)
+    assert [r.step for r in rest if isinstance(r, (StepReport, Validation, Saved))] == []
+    trained(run_name="whole", **options)
+    found, expected = (Path("checkpoint", r, "samples/samples-4.txt") for r in ("cut", "whole"))
+    assert found.read_text() == expected.read_text()
+    assert len(trained(run_name="cut", **options)) == 1
+
+
+def test_a_new_run_folder_is_not_taken_for_the_model_of_its_name(place: Path) -> None:
+    records = trained(model_name="tiny", checkpoint_dir=".", run_name="tiny", steps=1)
+    assert any("from models/tiny/model.ckpt: " in str(record) for record in records)
+    assert (place / "tiny" / "model-1.index").exists()
+
+
 def test_epochs_end_when_the_text_was_seen_so_often(place: Path) -> None:
     options: dict[str, Any] = {"val_fraction": 0.0, "batch_size": 3}
     steps = losses(trained(epochs=1.5, **options))
@@ -368,8 +399,9 @@ def test_epochs_end_when_the_text_was_seen_so_often(place: Path) -> None:
 def test_minutes_that_are_over_end_training_saved(place: Path) -> None:
     records = trained(steps=-1, max_minutes=0.02, print_every=0)
     assert any("0.02 minutes are over" in str(record) for record in records)
-    assert isinstance(records[-1], Saved)
-    assert paths.checkpoint_steps(place / "checkpoint/run1") == [records[-1].step]
+    (saved,) = [record for record in records if isinstance(record, Saved)]
+    assert paths.checkpoint_steps(place / "checkpoint/run1") == [saved.step]
+    assert str(records[-1]) == "next: gpt2cli generate --run-name run1"
 
 
 @pytest.mark.slow
