@@ -223,7 +223,7 @@ class Steps:
                     if self._newest is None:
                         self._first_step, self._first_seconds = record.step, record.seconds
                     self._newest, self._told = record, time.monotonic()
-                    line.refresh()
+                    line.draw() if record.step == self._last else line.refresh()
                 else:
                     yield record
 

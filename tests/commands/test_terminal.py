@@ -54,6 +54,7 @@ def shown_next(shown: Screen) -> list[str]:
     return [*line.split()[2:], "--length", "3", "--device", "cpu"]
 
 
+@pytest.mark.slow
 def test_quiet_commands_leave_the_terminal_alone(place: Path) -> None:
     usual = ("finetune", "text.txt", "--model-name", "mini", "--device", "cpu", "--no-xla", "-q")
     code, shown, _ = run_on_terminal([*usual, "--steps", 2, "--sample-every", 0], place)

@@ -70,6 +70,8 @@ def test_tensorboard_finds_every_curve_and_the_samples(tmp_path: Path) -> None:
         assert found[name] == pytest.approx(curve, rel=1e-6), name
 
 
+# TensorBoard's own copy of a library warns when it is imported.
+@pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated:DeprecationWarning")
 def test_tensorboard_shows_training_and_validation_loss_in_one_chart(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
     from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
