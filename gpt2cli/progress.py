@@ -234,12 +234,12 @@ class Bar:
     def __init__(self, label: str) -> None:
         self._label = label
         self._last: Received | None = None
-        self._line: LivingLine | None = None
         self._began = time.monotonic()
+        self._line = LivingLine(self._text).__enter__()
 
     def _text(self) -> str:
         if self._last is None:
-            return self._label
+            return f"{self._label} ({self._seconds:.0f} s)"
         done, total = self._last.done, self._last.total
         return f"{self._label}: {portion(done, total)} {bar(done, total, self._seconds)}"
 
@@ -250,8 +250,6 @@ class Bar:
     def advance(self, event: Received) -> Iterator[Record]:
         """Draws how far the file is; yields nothing."""
         self._last = event
-        if self._line is None:
-            self._line = LivingLine(self._text, at_once=True).__enter__()
         self._line.refresh()
         return iter(())
 
@@ -261,14 +259,11 @@ class Bar:
 
     def make_room(self) -> None:
         """Clears the line, so that another can be printed there."""
-        if self._line is not None:
-            self._line.clear()
+        self._line.clear()
 
     def close(self) -> None:
         """Leaves the line as it is and goes to the next one."""
-        if self._line is not None:
-            self._line.end(leave=True)
-            self._line = None
+        self._line.end(leave=self._last is not None)
 
 
 def bar(done: int, total: int | None, elapsed: float, rate: float | None = None) -> str:

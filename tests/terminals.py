@@ -57,10 +57,8 @@ class Screen:
     @property
     def seen(self) -> list[str]:
         """The lines that stand there in the end."""
-        lines = [
-            re.split(r"\r|\x1b\[K", line) for line in self.text.replace("\r\n", "\n").split("\n")
-        ]
-        return [next((part for part in reversed(parts) if part), "") for parts in lines]
+        rows = self.text.replace("\r\n", "\n").split("\n")
+        return [row.split("\r")[-1].replace("\x1b[K", "") for row in rows]
 
 
 @contextlib.contextmanager

@@ -84,7 +84,7 @@ def test_tensorboard_shows_training_and_validation_loss_in_one_chart(tmp_path: P
     events_of.Reload()
     provider = MultiplexerDataProvider(events_of, str(tmp_path))
     plugin = CustomScalarsPlugin(TBContext(logdir=str(tmp_path), data_provider=provider))
-    (category,) = plugin.layout_impl(RequestContext(), "")["category"]
+    (category,) = json.loads(plugin.layout_impl(RequestContext(), ""))["category"]
     (chart,) = category["chart"]
     curves = set(events(tmp_path))
     for pattern, name in zip(chart["multiline"]["tag"], ("loss", "average", "loss"), strict=True):
