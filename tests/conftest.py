@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
@@ -28,13 +27,6 @@ COMPILED = Path(tempfile.gettempdir()) / f"gpt2cli-tests-{os.getuid()}-{numba.so
 os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-class Terminal(io.StringIO):
-    """A stderr that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def unignored() -> None:

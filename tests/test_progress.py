@@ -115,7 +115,7 @@ def test_a_count_on_a_terminal_is_a_living_line_that_goes_away(
     assert 2 <= len(shown.drawn) < 10
     assert all(re.match(r"judging \d+ of 50 tokens \|", line) for line in shown.drawn)
     assert "loss=" in shown.drawn[-1]
-    assert shown.seen[0].strip() == shown.drawn[-1].strip() or shown.text.endswith("\r\x1b[K")
+    assert shown.seen == [""]
 
 
 def test_a_living_line_ticks_while_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,6 @@ def test_a_living_line_ticks_while_nothing_happens(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(terminal, "TICK_SECONDS", 0.1)
     with screen() as shown:
         with Count("judging", 3, quiet=False) as meter:
-            meter._line._delay = 0.1  # type: ignore[union-attr]
             assert list(meter.named(slowly(3), "compiling")) == [0, 1, 2]
         monkeypatch.setattr(terminal, "DELAY_SECONDS", 5)
         with progress.announced("too short to be named"):

@@ -28,8 +28,9 @@ from gpt2cli.files import exports, paths
 from gpt2cli.records import Exported, Notice
 from gpt2cli.storage import bundle_writer, checkpoint
 from tests import models
-from tests.conftest import Run, Terminal
+from tests.conftest import Run
 from tests.faults.test_places import mounted
+from tests.terminals import screen
 
 # Names whose endings say the format.
 NAMES = {"tar": "out.tar", "gguf": "out.gguf"}
@@ -190,11 +191,10 @@ def test_a_signal_leaves_nothing_behind(place: Path) -> None:
 def test_how_far_it_is_is_told_by_a_bar_or_by_lines(
     name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    screen = Terminal()
-    with monkeypatch.context() as patched:
-        patched.setattr(sys, "stderr", screen)
+    with screen() as shown:
         run(name)
-    assert f"writing {name}: 100%" in screen.getvalue()
+    (line,) = [line for line in shown.seen if line]
+    assert line.startswith(f"writing {name}: ") and "|██████████|" in line
     monkeypatch.setattr(progress, "LONG_SECONDS", 0.0)
     run(name, overwrite=True)
     assert f"writing {name}" in capfd.readouterr().err
