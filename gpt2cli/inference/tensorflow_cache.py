@@ -56,25 +56,25 @@ def fill(pair: Pair, first: Tensor) -> Attend:
 def extend(
     pair: Pair, first: Tensor, place: Tensor, parents: Tensor, *, one_program: bool
 ) -> Attend:
-    """Returns an attention of one new position a row, which joins a layer's cache.
+    """Returns an attention of new positions of each row, which join a layer's cache.
 
     Args:
         pair: the layer's.
         first: int32 (rows,), each row's first slot that holds a token.
-        place: int32, the slot of the new position.
+        place: int32, the slot of the first new position.
         parents: int32 (rows,), the row that each row goes on from; None: its own.
         one_program: whether the whole step becomes one XLA program.
     """
 
     def attend(query: Tensor, *added: Tensor) -> Tensor:
-        for variable, one in zip(pair, added, strict=True):
+        for variable, new in zip(pair, added, strict=True):
             before = variable if parents is None else tf.gather(variable, parents)
             if one_program:
-                variable.assign(dynamic_update_slice(before, one, [0, 0, place, 0]))
+                variable.assign(dynamic_update_slice(before, new, [0, 0, place, 0]))
                 continue
             if parents is not None:
                 variable.assign(before)
-            variable[:, :, place : place + 1].assign(one)
+            variable[:, :, place : place + new.shape[2]].assign(new)
         keys, values = (variable.read_value() for variable in pair)
         return cached_attention(query, keys, values, first, place)
 

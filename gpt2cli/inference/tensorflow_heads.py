@@ -40,6 +40,18 @@ class TensorFlowHeads:
         tokens, nats = head(hidden, tf.constant(uniforms, tf.float32), self._before(history))
         return Chosen(tokens.numpy().tolist(), nats.numpy().tolist())
 
+    def choose_from(
+        self, logits: Logits, params: SamplingParams, uniforms: Sequence[float], history: History
+    ) -> Chosen:
+        """Returns what `choose` does, from logits (rows, vocab)."""
+        key = "logits", params
+        if key not in self._heads:
+            head = xla_clusters.cluster(partial(tensorflow_sampling.choose, params))
+            self._heads[key] = self.compiler(head)
+        uniform = tf.constant(uniforms, tf.float32)
+        tokens, nats = self._heads[key](tf.constant(logits), uniform, self._before(history))
+        return Chosen(tokens.numpy().tolist(), nats.numpy().tolist())
+
     def likeliest(
         self, hidden: Hidden, params: SamplingParams, count: int, history: History
     ) -> Candidates:

@@ -209,23 +209,24 @@ def padded_attention(query: Tensor, key: Tensor, value: Tensor, first: Tensor) -
 
 @xla_clusters.cluster
 def cached_attention(
-    query: Tensor, key: Tensor, value: Tensor, first: Tensor, last: Tensor
+    query: Tensor, key: Tensor, value: Tensor, first: Tensor, place: Tensor
 ) -> Tensor:
-    """Returns the values that one new position attends to, among those seen before.
+    """Returns the values that new positions attend to, themselves and those before them.
 
     Args:
-        query: (batch, heads, 1, head).
-        key: (batch, heads, slots, head), filled up to `last`.
+        query: (batch, heads, new, head).
+        key: (batch, heads, slots, head), filled up to the last new position.
         value: like key.
         first: (batch,) int32, each row's first slot that holds a token.
-        last: int32, the slot of the new position.
+        place: int32, the slot of the first new position.
 
     Returns:
-        (batch, heads, 1, head).
+        (batch, heads, new, head).
     """
     slots = tf.range(key.shape[2])
-    seen = (slots[None, :] >= first[:, None]) & (slots[None, :] <= last)  # (batch, slots)
-    return attend(query, key, value, seen[:, None, None])
+    before = slots[None, :] <= place + tf.range(query.shape[2])[:, None]  # (new, slots)
+    seen = (slots[None, None] >= first[:, None, None]) & before  # (batch, new, slots)
+    return attend(query, key, value, seen[:, None])
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
