@@ -11,7 +11,7 @@ import pytest
 from gpt2cli.inference import decode
 from gpt2cli.inference.engine import Engine
 from tests import models, oracle
-from tests.inference.engines import ARRAYS, HEADS, KINDS, N_CTX, engine_of, grown, slid
+from tests.inference.engines import ARRAYS, HEADS, KINDS, N_CTX, SMALL, engine_of, grown, slid
 
 PROMPT = [7, 100, 3, 42, 250]
 
@@ -168,3 +168,25 @@ def test_prompt_sizes_cover_the_window(n_ctx: int) -> None:
         assert length <= prompt_size(length, n_ctx) <= n_ctx
         assert prompt_size(length, n_ctx) - length < widest_padding(n_ctx)
     assert prompt_sizes(n_ctx)[-1] == n_ctx
+
+
+@pytest.mark.usefixtures("tensorflow")
+@pytest.mark.parametrize("xla", [False, True])
+def test_tokens_taken_in_at_once_have_the_scores_that_they_have_one_by_one(xla: bool) -> None:
+    from gpt2cli.inference.tensorflow_engine import TensorFlowEngine
+
+    engine = TensorFlowEngine(ARRAYS, SMALL, xla=xla)
+    engine.make_room(1, 3, N_CTX)
+    engine.prefill([[1, 2, 3]])
+    tokens = [1, 2, 3]
+    for new, dropped in (([9, 8], 1), ([7], 0), ([6, 5, 4, 3, 2], 3), (list(range(20, 37)), 2)):
+        found = engine.logits(engine.extend([new]))
+        expected = oracle.logits(ARRAYS, HEADS, [*tokens, *new])[len(tokens) :]
+        np.testing.assert_allclose(found[: len(new)], expected, rtol=2e-4, atol=2e-4)
+        engine.drop([dropped])
+        tokens += new[: len(new) - dropped]
+    # The last places of the cache leave no room for padding.
+    rest = list(range(N_CTX - len(tokens)))
+    found = engine.logits(engine.extend([rest]))
+    expected = oracle.logits(ARRAYS, HEADS, [*tokens, *rest])[len(tokens) :]
+    np.testing.assert_allclose(found[: len(rest)], expected, rtol=2e-4, atol=2e-4)
