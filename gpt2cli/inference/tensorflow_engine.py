@@ -172,17 +172,29 @@ class TensorFlowEngine(TensorFlowHeads):
         attention: Callable[[Pair], Attend],
         cache: list[Pair],
     ) -> Tensor:
-        """Returns the last hidden states, (rows, time, embed).
-
-        The block is a function of its weights and its part of the cache, so that it is traced
-        once and not once for each layer.
-        """
-
-        def block(x: Tensor, weights: Weights, pair: Pair) -> Tensor:
-            return gpt2.block(x, weights, self.hparams.n_head, attention(pair))
-
-        traced = tf.function(block, autograph=False)
+        """Returns the last hidden states, (rows, time, embed)."""
         x = gpt2.embed(self._weights, tokens, positions)  # (rows, time, embed)
-        for layer, pair in enumerate(cache):
-            x = traced(x, gpt2.block_weights(self._weights, layer), pair)
+        x = blocks(x, self._weights, self.hparams.n_head, cache, attention)
         return gpt2.norm(x, self._weights, "model/ln_f")
+
+
+def blocks(
+    x: Tensor,
+    weights: Weights,
+    n_head: int,
+    cache: list[Pair],
+    attention: Callable[[Pair], Attend],
+) -> Tensor:
+    """(rows, time, embed) → the same after all blocks, each with its part of the cache.
+
+    A block is a function of its weights and its part of the cache, so that it is traced once and
+    not once for each layer.
+    """
+
+    def block(x: Tensor, weights: Weights, pair: Pair) -> Tensor:
+        return gpt2.block(x, weights, n_head, attention(pair))
+
+    traced = tf.function(block, autograph=False)
+    for layer, pair in enumerate(cache):
+        x = traced(x, gpt2.block_weights(weights, layer), pair)
+    return x
