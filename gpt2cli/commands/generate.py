@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 
+from gpt2cli.commands.drafting import drafter_of
 from gpt2cli.commands.prompting import (
     answers_as_they_come,
     chat_requests,
@@ -23,6 +24,7 @@ from gpt2cli.config.sampling import SamplingOptions
 from gpt2cli.fetching.base import find_weights
 from gpt2cli.files import outputs
 from gpt2cli.inference.beam_search import BeamParams
+from gpt2cli.inference.drafts import Drafter
 from gpt2cli.inference.engine import Engine
 from gpt2cli.inference.load import EngineParams, load_engine
 from gpt2cli.inference.samples import Printer, Prompt, Sample
@@ -105,8 +107,10 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
         longest = max(len(prompt.tokens) for prompt in prompts)
         rows = min(config.batch_size, config.nsamples * len(prompts))
         many_rows = rows > 1 or longest > 2 or config.search != "tokens" or arriving
+        many_rows = many_rows or config.speculates
         engine = yield from engine_of(config, names, source, stack, many_rows=many_rows)
-        writer = writer_of(config, engine, tokenizer)
+        drafter = (yield from drafter_of(config, source, engine)) if config.speculates else None
+        writer = writer_of(config, engine, tokenizer, drafter)
         job = Job(config=config, prompts=prompts, tokenizer=tokenizer, writer=writer)
         if arriving:
             yield from answered(job, source.hparams.n_ctx)
@@ -153,11 +157,17 @@ def engine_of(
         return (yield from load(names, source, read))
 
 
-def writer_of(config: GenerateConfig, engine: Engine, tokenizer: Tokenizer) -> Writer:
+def writer_of(
+    config: GenerateConfig,
+    engine: Engine,
+    tokenizer: Tokenizer,
+    drafter: Drafter | None = None,
+) -> Writer:
     """Returns what lets samples grow, in the way that the options ask for."""
     return Writer(
         engine,
         tokenizer,
+        drafter=drafter,
         params=sampling_params(config),
         beams=beam_params(config) if config.search == "beams" else None,
         alpha=config.penalty_alpha,

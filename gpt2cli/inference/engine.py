@@ -74,6 +74,12 @@ class History:
             kept = self.tokens if parents is None else self.tokens[parents]
             self.tokens = np.column_stack([kept[:, 1:], np.asarray(newest, np.int32)])
 
+    def add_to(self, number: int, token: int) -> None:
+        """Adds a token to one row."""
+        if self.tokens.shape[1]:
+            row = self.tokens[number]
+            row[:-1], row[-1] = row[1:].copy(), token
+
     def row(self, number: int) -> Array:
         """Returns a row's tokens, int32 (tokens,)."""
         row = self.tokens[number]

@@ -57,6 +57,7 @@ class Sample:
         number: its place among the prompt's samples, from 0.
         new: what the model has written.
         log_probabilities: of each of its tokens (nats).
+        passes: in how many passes a draft was verified, the first ones included; 0: without.
         seconds: how long it took, once it has ended.
     """
 
@@ -69,7 +70,7 @@ class Sample:
             tokenizer, prompt.length, stops=prompt.stops, ignore_end=prompt.ignore_end
         )
         self.log_probabilities: list[float] = []
-        self.seconds = 0.0
+        self.passes, self.seconds = 0, 0.0
         self._prefix = prompt.text if include_prefix and not prompt.is_chat else ""
         self._began = time.monotonic()
 
@@ -111,6 +112,8 @@ class Sample:
             "finish_reason": self.new.reason,
             "seed": self.prompt.seed,
             "seconds": round(self.seconds, DIGITS),
+            "passes": self.passes or count,
+            "accepted": count - self.passes if self.passes else 0,
             "tokens_per_second": round(count / self.seconds, 3) if self.seconds else 0.0,
         }
 

@@ -8,9 +8,11 @@ from functools import partial
 from gpt2cli.inference import beam_search, contrastive_search, decode
 from gpt2cli.inference.beam_search import BeamParams, Group
 from gpt2cli.inference.decode import random_stream
+from gpt2cli.inference.drafts import Drafter
 from gpt2cli.inference.engine import Chosen, Engine
 from gpt2cli.inference.samples import Sample
 from gpt2cli.inference.sampling import SamplingParams
+from gpt2cli.inference.speculation import Text, VerifyingEngine, speculate
 from gpt2cli.text.tokenizer import Tokenizer
 
 
@@ -25,6 +27,7 @@ class Writer:
         params: SamplingParams,
         beams: BeamParams | None = None,
         alpha: float = 0.0,
+        drafter: Drafter | None = None,
     ) -> None:
         """Takes how tokens are chosen: one by one, by beams, or by contrastive search.
 
@@ -34,10 +37,11 @@ class Writer:
             params: which tokens are left to choose from.
             beams: how they are followed, if they are.
             alpha: contrastive search's weight of likeness; 0: no such search.
+            drafter: guesses tokens, several of which are then computed in a pass.
         """
         self._engine, self._tokenizer = engine, tokenizer
         self._params, self._beams, self._alpha = params, beams, alpha
-        self._width, self._missing = 0, 0
+        self._drafter, self._width, self._missing = drafter, 0, 0
 
     def grow(self, samples: Sequence[Sample]) -> Iterator[None]:
         """Lets all samples grow to their ends; yields after each token.
@@ -46,6 +50,9 @@ class Writer:
         """
         if self._beams:
             yield from self._search(samples, self._beams)
+            return
+        if self._drafter and isinstance(self._engine, VerifyingEngine) and not self._alpha:
+            yield from self._speculate(samples, self._engine, self._drafter)
             return
         for chosen in self._tokens(self._full(samples)):
             # Those that only fill the batch come last.
@@ -70,6 +77,22 @@ class Writer:
             )
         streams = [stream_of(sample) for sample in samples]
         return decode.tokens(self._engine, self._params, prompts, streams, length)
+
+    def _speculate(
+        self, samples: Sequence[Sample], engine: VerifyingEngine, drafter: Drafter
+    ) -> Iterator[None]:
+        texts = [
+            Text(sample.prompt.tokens, stream_of(sample), sample.prompt.length)
+            for sample in samples
+        ]
+        for _ in speculate(engine, self._params, drafter, texts):
+            for sample, text in zip(samples, texts, strict=True):
+                sample.passes += bool(text.new)
+                for token in text.new:
+                    sample.add(*token)
+                if sample.new.done:
+                    text.left = 0
+            yield
 
     def _search(self, samples: Sequence[Sample], beams: BeamParams) -> Iterator[None]:
         count = sum(sample.prompt is samples[0].prompt for sample in samples)

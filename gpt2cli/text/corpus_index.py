@@ -89,6 +89,12 @@ class CorpusIndex:
         return bisect_left(self._positions, wanted, low, high, key=self._before)
 
 
+def token_file(folder: Path, corpus: str) -> Path | None:
+    """Returns the token file in a run folder whose name, and perhaps a part, a run's state says."""
+    name = corpus.partition("-")[0]
+    return folder / f"tokens-{name}.u16" if name.isalnum() else None
+
+
 def load_index(tokens: Path) -> CorpusIndex:
     """Returns the index of a token file; it is built unless an intact one is beside the file.
 

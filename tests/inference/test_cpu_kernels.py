@@ -161,15 +161,18 @@ def test_attention_of_a_prompt_is_numpys(
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_attention_of_texts_at_different_places_is_numpys() -> None:
+@pytest.mark.parametrize("counts", [(1, 1, 1), (2, 1, 4), (0, 1, 5), (3, 0, 0)])
+def test_attention_of_texts_at_different_places_is_numpys(counts: tuple[int, ...]) -> None:
     texts, heads, slots, head = 3, 2, 9, 8
-    seen, mixed = np.array([0, 8, 3]), noise(texts, 3 * heads * head)
+    seen, starts = np.array([0, 8, 3]), np.cumsum([0, *counts])
+    mixed = noise(sum(counts), 3 * heads * head)
     keys, values = noise(texts, heads, slots, head), noise(texts, heads, slots, head)
     there = keys.copy(), values.copy()
-    found = ops.attend_newest(mixed, *there, seen)
-    for text, place in enumerate(seen):
-        _, keys[text, :, place], values[text, :, place] = mixed[text].reshape(3, heads, head)
-        before = (array[text, :, : place + 1] for array in (keys, values))
-        expected = attended(mixed[text], *before)
-        np.testing.assert_allclose(found[text], expected, rtol=1e-5, atol=1e-6)
+    found = ops.attend_newest(mixed, *there, seen, starts)
+    for text, count in enumerate(counts):
+        for row, place in enumerate(range(seen[text], seen[text] + count), starts[text]):
+            _, keys[text, :, place], values[text, :, place] = mixed[row].reshape(3, heads, head)
+            before = (array[text, :, : place + 1] for array in (keys, values))
+            expected = attended(mixed[row], *before)
+            np.testing.assert_allclose(found[row], expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(there, (keys, values))

@@ -13,26 +13,38 @@ from gpt2cli.runtime.numba import jit
 
 
 @jit(parallel=True, fastmath=SUMS)
-def attend_newest(mixed: Any, keys: Any, values: Any, seen: Any, found: Any) -> None:
-    """Adds each text's newest position to its keys and values, and attends to all of them.
+def attend_newest(mixed: Any, keys: Any, values: Any, seen: Any, starts: Any, found: Any) -> None:
+    """Adds each text's newest positions to its keys and values, and attends to all before them.
 
     Args:
-        mixed: float32 (texts, 3 * embed): queries, keys and values of the newest positions.
+        mixed: float32 (positions, 3 * embed): queries, keys and values, text after text.
         keys: float32 (texts, heads, slots, head).
         values: like keys.
         seen: int64 (texts,), how many positions each text has already.
-        found: float32 (texts, embed), the result.
+        starts: int64 (texts + 1,), where each text's rows of `mixed` begin, and their end.
+        found: float32 (positions, embed), the result.
     """
     heads = values.shape[1]
-    for job in prange(len(mixed) * heads):
-        attend(mixed, keys, values, seen, (job // heads, job % heads), found)
+    for job in prange(len(seen) * heads):
+        text, number = job // heads, job % heads
+        for row in range(starts[text], starts[text + 1]):
+            slot = seen[text] + row - starts[text]
+            attend(mixed, keys[text, number], values[text, number], (row, number, slot), found)
 
 
 @jit(fastmath=SUMS)
-def attend(mixed: Any, keys: Any, values: Any, seen: Any, job: Any, found: Any) -> None:
-    """The same for one text and one head, the job; of the result their part is set."""
-    text, number = job
-    embed, head, end = found.shape[1], keys.shape[3], seen[text] + 1
+def attend(mixed: Any, keys: Any, values: Any, job: Any, found: Any) -> None:
+    """The same for one position and one head; of the result their part is set.
+
+    Args:
+        mixed: as above.
+        keys: float32 (slots, head), of the position's text and the head.
+        values: like keys.
+        job: the position's row, the number of the head, and the position's slot.
+        found: as above.
+    """
+    row, number, slot_of = job
+    embed, head, end = found.shape[1], keys.shape[1], slot_of + 1
     first = number * head
     factor = np.float32(1 / np.sqrt(np.float32(head)))
     scores, query, sums = (
@@ -41,21 +53,21 @@ def attend(mixed: Any, keys: Any, values: Any, seen: Any, job: Any, found: Any) 
         np.zeros(head, np.float32),
     )
     for place in range(head):
-        query[place] = mixed[text, first + place] * factor
-        keys[text, number, end - 1, place] = mixed[text, embed + first + place]
-        values[text, number, end - 1, place] = mixed[text, 2 * embed + first + place]
+        query[place] = mixed[row, first + place] * factor
+        keys[slot_of, place] = mixed[row, embed + first + place]
+        values[slot_of, place] = mixed[row, 2 * embed + first + place]
     for slot in range(end):
         total = ZERO
         for place in range(head):
-            total += query[place] * keys[text, number, slot, place]
+            total += query[place] * keys[slot, place]
         scores[slot] = total
     softmax(scores, end)
     for slot in range(end):
         share = scores[slot]
         for place in range(head):
-            sums[place] += share * values[text, number, slot, place]
+            sums[place] += share * values[slot, place]
     for place in range(head):
-        found[text, first + place] = sums[place]
+        found[row, first + place] = sums[place]
 
 
 @jit(parallel=True, fastmath=SUMS)

@@ -32,7 +32,7 @@ class CPUEngine:
         self, weights: Iterable[tuple[str, Array]], hparams: HParams, precision: str = "float32"
     ) -> None:
         """Takes named weights, float32, and the precision in which matrices are stored."""
-        self.hparams = hparams
+        self.hparams, self._costs = hparams, ops.PASS_COSTS[precision]
         self._layers = Layers(weights, precision)
         # Keys and values of each layer, (rows, heads, slots, head).
         self._cache: list[tuple[Array, Array]] = []
@@ -79,19 +79,35 @@ class CPUEngine:
             self._copy(dict.fromkeys(same, number * copies))
         return found
 
-    # A model that has diverged must not cause warnings.
-    @np.errstate(all="ignore")
     def step(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> Array:
         """Takes a token a row in; returns (rows, embed)."""
         if parents is not None:
             self._copy({row: parent for row, parent in enumerate(parents) if row != parent})
-        x = self._layers.embed(tokens, self._seen)  # (rows, embed)
+        return self.extend([[token] for token in tokens])
+
+    # A model that has diverged must not cause warnings.
+    @np.errstate(all="ignore")
+    def extend(self, rows: Sequence[Row]) -> Array:
+        """Takes some tokens a row in, or none; returns (tokens, embed), row after row.
+
+        A token's hidden state is the same to the bit as if it were taken in by itself.
+        """
+        counts = [len(row) for row in rows]
+        starts = np.cumsum([0, *counts])
+        texts = np.repeat(np.arange(len(rows)), counts)
+        positions = np.arange(starts[-1]) + (self._seen - starts[:-1])[texts]
+        tokens = [token for row in rows for token in row]
+        x = self._layers.embed(tokens, positions)  # (tokens, embed)
         for layer, pair in enumerate(self._cache):
             mixed = self._layers.mixed(x, layer)
-            x = self._layers.rest(x, ops.attend_newest(mixed, *pair, self._seen), layer)
-        self._tokens[range(len(tokens)), self._seen] = tokens
-        self._seen += 1
+            x = self._layers.rest(x, ops.attend_newest(mixed, *pair, self._seen, starts), layer)
+        self._tokens[texts, positions] = tokens
+        self._seen += counts
         return self._layers.norm(x, "model/ln_f")
+
+    def drop(self, counts: Sequence[int]) -> None:
+        """Takes back each row's last tokens, as many as are said for it."""
+        self._seen -= counts
 
     @np.errstate(all="ignore")
     def logits(self, hidden: Array) -> Logits:
@@ -102,7 +118,13 @@ class CPUEngine:
         self, hidden: Array, params: SamplingParams, uniforms: Sequence[float], history: History
     ) -> Chosen:
         """Returns each row's next token: the likeliest, or drawn by a number from 0 up to 1."""
-        return sampling.choose(params, self.logits(hidden), uniforms, history)
+        return self.choose_from(self.logits(hidden), params, uniforms, history)
+
+    def choose_from(
+        self, logits: Logits, params: SamplingParams, uniforms: Sequence[float], history: History
+    ) -> Chosen:
+        """Returns what `choose` does, from logits (rows, vocab)."""
+        return sampling.choose(params, logits, uniforms, history)
 
     def likeliest(
         self, hidden: Array, params: SamplingParams, count: int, history: History
@@ -123,6 +145,12 @@ class CPUEngine:
         """Returns the best continuations of each prompt's beams."""
         logits = self.logits(hidden)
         return sampling.beam_candidates(params, count, logits, totals, uniforms, history)
+
+    def pass_cost(self, tokens: int) -> float:
+        """Returns the time of a pass that takes in this number of tokens; 1: that of one token."""
+        tiles = -(-tokens // ops.COSTED_ROWS) if tokens > 1 else 0
+        beyond = max(tiles - len(self._costs) + 1, 0)
+        return self._costs[tiles - beyond] + beyond * (self._costs[-1] - self._costs[-2])
 
     def pop_warnings(self) -> list[str]:
         """Returns no lines: nothing can go otherwise than asked."""

@@ -1,0 +1,143 @@
+"""Texts written in fewer passes, the same to the bit: drafts of the next tokens are verified.
+
+A pass takes in the newest token and the draft (Leviathan et al. 2023). The random number of each
+position is known before its token, so the token there is chosen as always. If it is the drafted
+one, the scores of the position after it have been computed already.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from gpt2cli.arrays import Array, Logits
+from gpt2cli.inference.decode import newer_half
+from gpt2cli.inference.drafts import Drafter, Guess
+from gpt2cli.inference.engine import Chosen, Engine, History, Row
+from gpt2cli.inference.sampling import SamplingParams
+
+
+@runtime_checkable
+class VerifyingEngine(Engine, Protocol):
+    """An engine that takes in several tokens a row, each with the result that it has by itself."""
+
+    def extend(self, rows: Sequence[Row]) -> Array:
+        """Takes some tokens a row in, or none; returns (tokens, embed), row after row."""
+        ...
+
+    def drop(self, counts: Sequence[int]) -> None:
+        """Takes back each row's last tokens, as many as are said for it."""
+        ...
+
+    def choose_from(
+        self, logits: Logits, params: SamplingParams, uniforms: Sequence[float], history: History
+    ) -> Chosen:
+        """Returns what `choose` does, from logits (rows, vocab)."""
+        ...
+
+    def pass_cost(self, tokens: int) -> float:
+        """Returns the time of a pass that takes in this number of tokens; 1: that of one token."""
+        ...
+
+
+class Text:
+    """A text that grows at its own speed.
+
+    Attributes:
+        window: what the model sees of it, and its newest token.
+        stream: its random numbers.
+        left: how many tokens it is to get; 0: it has ended.
+        draft: the tokens that may follow the newest one.
+        new: the tokens of the newest pass, each with its log-probability (nats).
+    """
+
+    def __init__(self, prompt: Row, stream: Iterator[float], length: int) -> None:
+        self.window, self.stream, self.left = list(prompt), stream, length
+        self.draft: list[Guess] = []
+        self.new: list[tuple[int, float]] = []
+
+    def room(self, n_ctx: int) -> int | None:
+        """Returns how many drafted tokens it and its window have room for; None: it has ended."""
+        return min(self.left - 1, n_ctx - len(self.window)) if self.left else None
+
+    def newest(self) -> list[int]:
+        """Returns its tokens that a pass takes in: none if it has ended."""
+        return [self.window[-1], *(guess.token for guess in self.draft)] if self.left else []
+
+
+def speculate(
+    engine: VerifyingEngine, params: SamplingParams, drafter: Drafter, texts: Sequence[Text]
+) -> Iterator[None]:
+    """Lets texts grow to their ends; yields after each pass, when a text may be ended from outside.
+
+    Args:
+        engine: computes the tokens.
+        params: how they are chosen.
+        drafter: guesses them.
+        texts: from 1 to n_ctx tokens each.
+    """
+    n_ctx, fresh = engine.hparams.n_ctx, True
+    windows, length = [text.window for text in texts], max(text.left for text in texts)
+    engine.make_room(len(texts), max(map(len, windows)), length)
+    history = History(windows, length, wanted=params.looks_back)
+    drafter.begin(windows)
+    while any(text.left for text in texts):
+        if fresh or any(text.left and len(text.window) > n_ctx for text in texts):
+            for text in texts:
+                text.window, text.draft = newer_half(text.window, n_ctx), []
+            taken, fresh = [1 for _ in texts], False
+            hidden = engine.prefill([text.window for text in texts])
+        else:
+            drafts = drafter.draft([text.room(n_ctx) for text in texts])
+            for text, draft in zip(texts, drafts, strict=True):
+                text.draft = draft
+            rows = [text.newest() for text in texts]
+            taken = [len(row) for row in rows]
+            hidden = engine.extend(rows)
+        verify(engine, params, texts, logits=engine.logits(hidden), taken=taken, history=history)
+        engine.drop([most - len(text.new) for most, text in zip(taken, texts, strict=True)])
+        drafter.learn([(text.draft, [token for token, _ in text.new]) for text in texts])
+        yield
+
+
+def verify(
+    engine: VerifyingEngine,
+    params: SamplingParams,
+    texts: Sequence[Text],
+    *,
+    logits: Logits,
+    taken: Sequence[int],
+    history: History,
+) -> None:
+    """Chooses each text's next tokens, up to the first that is not the drafted one.
+
+    Args:
+        engine: chooses them.
+        params: how they are chosen.
+        texts: get the tokens.
+        logits: float32 (tokens, vocab), of the tokens that were taken in, text after text.
+        taken: how many those are of each text.
+        history: gets the tokens.
+    """
+    last = len(logits) - 1
+    places = [min(place, last) for place in itertools.accumulate([0, *taken[:-1]])]
+    for text in texts:
+        text.new = []
+    going = [number for number, text in enumerate(texts) if text.left]
+    while going:
+        # For those that have ended, or come to a wrong token, a token is chosen and left at that.
+        uniforms = [next(text.stream) if n in going else 0.0 for n, text in enumerate(texts)]
+        chosen = engine.choose_from(logits[places], params, uniforms, history)
+        right = []
+        for number in going:
+            text, token = texts[number], chosen.tokens[number]
+            guesses = text.draft[len(text.new) :]
+            text.new.append((token, chosen.log_probabilities[number]))
+            text.window.append(token)
+            text.left -= 1
+            history.add_to(number, token)
+            if guesses and guesses[0].token == token:
+                places[number] += 1
+                right.append(number)
+        going = right

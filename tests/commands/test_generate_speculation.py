@@ -1,0 +1,131 @@
+"""generate with speculation: the same texts as ever, the index of the corpus, and without it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt2cli.commands.finetune import finetune
+from gpt2cli.commands.generate import generate
+from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.config.generate import GenerateConfig
+from gpt2cli.errors import UsageError
+from gpt2cli.records import Notice, Text
+
+TEXT = "".join(f"{n}. The cat sat on the mat, and the other cat sat there.\n" for n in range(60))
+PROMPT = "7. The cat sat on"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, mini_model: Path) -> Path:
+    """A folder with a run that has learned a little of a text."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "text.txt").write_text(TEXT)
+    config = FinetuneConfig(
+        dataset=(str(folder / "text.txt"),),
+        model_name=str(mini_model),
+        checkpoint_dir=str(folder / "checkpoint"),
+        steps=60,
+        accumulate_gradients=1,
+        batch_size=4,
+        learning_rate=1e-2,
+        sample_every=0,
+        val_fraction=0.0,
+        seed=1,
+        xla=False,
+    )
+    for _ in finetune(config):
+        pass
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run, in the current directory."""
+    shutil.copytree(trained / "checkpoint", tmp_path / "checkpoint")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "checkpoint" / "run1"
+
+
+def generated(**options: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    """Returns the samples' records, and the notices but for the first, which names the source."""
+    settings: dict[str, Any] = {"prefix": (PROMPT,), "temperature": 0.0, "length": 100, "seed": 1}
+    records = list(generate(GenerateConfig(format="jsonl", device="cpu", **settings | options)))
+    samples = [json.loads(record.text) for record in records if isinstance(record, Text)]
+    return samples, [str(record) for record in records if isinstance(record, Notice)][1:]
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    names = ("text", "tokens", "log_probabilities", "finish_reason")
+    return all(one[name] == other[name] for name in names)
+
+
+def test_the_index_of_the_corpus_is_kept_in_the_run_and_saves_passes(run: Path) -> None:
+    (plain,), _ = generated(speculate=False)
+    assert (plain["passes"], plain["accepted"]) == (100, 0)
+    assert list(run.glob("*.index")) == []
+    (found,), notices = generated()
+    assert notices == []
+    assert same(found, plain)
+    assert found["passes"] + found["accepted"] == 100
+    assert found["accepted"] > 20
+    (index,) = run.glob("*.index")
+    before = index.stat().st_mtime_ns
+    (found,), _ = generated(temperature=0.7, top_k=5)
+    (plain,), _ = generated(temperature=0.7, top_k=5, speculate=False)
+    assert same(found, plain)
+    assert index.stat().st_mtime_ns == before
+
+
+def test_samples_side_by_side_speculate_if_asked(run: Path) -> None:
+    options: dict[str, Any] = {"prefix": (PROMPT, "the mat"), "nsamples": 2, "temperature": 0.5}
+    plain, _ = generated(**options, batch_size=4)
+    assert all(sample["accepted"] == 0 for sample in plain)
+    found, _ = generated(**options, batch_size=4, speculate=True)
+    assert all(map(same, found, plain))
+    assert any(sample["accepted"] for sample in found)
+
+
+@pytest.mark.parametrize("damage", ["gone", "damaged", "another text", "no writing", "named oddly"])
+def test_without_an_index_the_text_is_looked_up_in_itself_and_it_is_said(
+    run: Path, damage: str
+) -> None:
+    (tokens,) = run.glob("*.u16")
+    expected, _ = generated(speculate=False, nsamples=2)
+    if damage == "gone":
+        tokens.unlink()
+    elif damage == "damaged":
+        content = tokens.read_bytes()
+        tokens.write_bytes(content[:6] + b"??" + content[8:])
+    elif damage == "another text":
+        tokens.write_bytes(b"\1\2" * 500)
+    elif damage == "no writing":
+        # What cannot be replaced, whoever writes.
+        tokens.with_suffix(".index").mkdir()
+    else:
+        (state,) = run.glob("state-*.json")
+        written = json.loads(state.read_text())
+        written["corpus"] = "../../" + tokens.stem
+        state.write_text(json.dumps(written))
+    found, notices = generated(nsamples=2)
+    assert all(map(same, found, expected))
+    if damage == "named oddly":
+        assert notices == []
+        return
+    (notice,) = notices
+    assert notice.startswith("What may follow is looked up in the text only. ")
+    assert tokens.stem in notice
+
+
+def test_speculation_and_searches_contradict_each_other() -> None:
+    with pytest.raises(UsageError, match="--speculate and --num-beams contradict"):
+        GenerateConfig(speculate=True, num_beams=3)
+    with pytest.raises(UsageError, match="--speculate and --penalty-alpha contradict"):
+        GenerateConfig(speculate=True, penalty_alpha=0.6, top_k=4)
+    assert not GenerateConfig(num_beams=3).speculates
+    assert not GenerateConfig(batch_size=2).speculates
+    assert GenerateConfig().speculates
