@@ -1,7 +1,7 @@
 """Guesses at how texts go on, looked up in the texts themselves and in a corpus.
 
-A guess costs a row of the pass that verifies it. How likely it is to be right is learned from those
-before: by how many tokens were the same where it was found, and how many places agree on it.
+A guess costs a row of the pass that verifies it. How likely it is right is learned from those
+before: by how much of the text's end its place shares, and by how many places agree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Origin = Literal["text", "corpus"]
 LEAST_SAME = 2
 # A draft has at most this number of tokens, each of at least this chance.
 MOST_DRAFTED, LEAST_CHANCE = 15, 0.05
-# Tokens that are the same, and places that agree (%), are told apart from these on.
+# Classes of guesses: by tokens that are the same, and by places that agree (%), from these on.
 SAME_STEPS, AGREED_STEPS = (3, 4, 6), (40, 70, 95)
 # Chances before any guess, by places that agree, lowest first, and of a place by itself. They
 # weigh as much as this number of guesses.
@@ -41,7 +41,7 @@ class TextIndex:
 
     def add(self, token: int) -> None:
         """Takes the next token in."""
-        # The end itself is no place to go on from, so the pair before it joins only now.
+        # Nothing follows the end itself, so the pair before it joins only now.
         if len(self.tokens) >= LEAST_SAME:
             self._places[tuple(self.tokens[-LEAST_SAME:])].append(len(self.tokens))
         self.tokens.append(token)

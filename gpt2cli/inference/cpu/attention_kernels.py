@@ -21,7 +21,7 @@ def attend_newest(mixed: Any, keys: Any, values: Any, seen: Any, starts: Any, fo
         keys: float32 (texts, heads, slots, head).
         values: like keys.
         seen: int64 (texts,), how many positions each text has already.
-        starts: int64 (texts + 1,), where each text's rows of `mixed` begin, and their end.
+        starts: int64 (texts + 1,), the begin of each text's rows of `mixed`, and the end of all.
         found: float32 (positions, embed), the result.
     """
     heads = values.shape[1]

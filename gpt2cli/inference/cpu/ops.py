@@ -152,7 +152,7 @@ def attend_newest(mixed: Array, keys: Array, values: Array, seen: Array, starts:
         keys: (rows, heads, slots, head).
         values: like keys.
         seen: int64 (rows,), how many positions each row has already.
-        starts: int64 (rows + 1,), where each row's positions begin, and where the last one's end.
+        starts: int64 (rows + 1,), the begin of each row's positions, and the end of all.
 
     Returns:
         (positions, embed).
