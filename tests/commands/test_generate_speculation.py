@@ -67,13 +67,13 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def test_the_index_of_the_corpus_is_kept_in_the_run_and_saves_passes(run: Path) -> None:
     (plain,), _ = generated(speculate=False)
     assert (plain["passes"], plain["accepted"]) == (100, 0)
-    assert list(run.glob("*.index")) == []
+    assert list(run.glob("tokens-*.index")) == []
     (found,), notices = generated()
     assert notices == []
     assert same(found, plain)
     assert found["passes"] + found["accepted"] == 100
     assert found["accepted"] > 20
-    (index,) = run.glob("*.index")
+    (index,) = run.glob("tokens-*.index")
     before = index.stat().st_mtime_ns
     (found,), _ = generated(temperature=0.7, top_k=5)
     (plain,), _ = generated(temperature=0.7, top_k=5, speculate=False)
