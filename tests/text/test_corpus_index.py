@@ -141,6 +141,14 @@ def test_a_token_file_that_is_gone_or_damaged_is_said(tmp_path: Path) -> None:
         load_index(tokens)
 
 
+def test_a_state_names_a_token_file_in_the_run_and_no_other(tmp_path: Path) -> None:
+    expected = tmp_path / "tokens-0a1b.u16"
+    for name in ("0a1b", "0a1b-9000"):
+        assert corpus_index.token_file(tmp_path, name) == expected
+    for name in ("", "-7", "../../etc/0a1b", "/0a1b", "0a.1b"):
+        assert corpus_index.token_file(tmp_path, name) is None
+
+
 def test_an_index_of_anything_gives_guesses_and_never_fails() -> None:
     noise = np.random.default_rng(0)
     tokens = random_tokens(3)
