@@ -30,4 +30,4 @@ def drafter_of(
                 corpus = corpus_index.load_index(path)
         except Gpt2cliError as error:
             yield Notice(f"What may follow is looked up in the text only. {error}")
-    return Drafter(corpus, source.hparams.n_vocab, engine.pass_cost)
+    return Drafter(corpus, source.hparams.n_vocab, engine.pass_costs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from gpt2cli.text.corpus_index import DEPTH, MOST_PLACES, CorpusIndex
@@ -19,6 +19,8 @@ Origin = Literal["text", "corpus"]
 LEAST_SAME = 2
 # A draft has at most this number of tokens, each of at least this chance.
 MOST_DRAFTED, LEAST_CHANCE = 15, 0.05
+# The costs of passes are known in steps of this number of tokens.
+COSTED = 4
 # Classes of guesses: by tokens that are the same, and by places that agree (%), from these on.
 SAME_STEPS, AGREED_STEPS = (3, 4, 6), (40, 70, 95)
 # Chances before any guess, by places that agree, lowest first, and of a place by itself. They
@@ -61,7 +63,7 @@ class TextIndex:
         return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class Rate:
     """How often guesses of one kind were right.
 
@@ -113,20 +115,24 @@ class Drafter:
         texts: the texts.
     """
 
-    def __init__(
-        self, corpus: CorpusIndex | None, vocab: int, cost: Callable[[int], float]
-    ) -> None:
+    def __init__(self, corpus: CorpusIndex | None, vocab: int, costs: tuple[float, ...]) -> None:
         """Takes a corpus, if there is one, and what a pass costs.
 
         Args:
             corpus: what the model was trained on.
             vocab: the model's tokens; others are never guessed.
-            cost: the time of a pass by its rows, in any unit.
+            costs: of one token, then of up to COSTED, of twice as many, and so on.
         """
         self.texts: list[TextIndex] = []
-        self._corpus, self._vocab, self._cost = corpus, vocab, cost
+        self._corpus, self._vocab, self._costs = corpus, vocab, costs
         self._rates: dict[tuple[Origin, int, int], Rate] = {}
         self._idle = 0
+
+    def _cost(self, tokens: int) -> float:
+        """Returns the time of a pass over this number of tokens; beyond the known it grows on."""
+        step = -(-tokens // COSTED) if tokens > 1 else 0
+        beyond = max(step - len(self._costs) + 1, 0)
+        return self._costs[step - beyond] + beyond * (self._costs[-1] - self._costs[-2])
 
     def begin(self, texts: Sequence[Sequence[int]]) -> None:
         """Takes texts in place of those before."""
@@ -201,4 +207,4 @@ class Drafter:
         kind = sum(same >= step for step in SAME_STEPS)
         class_of = -1 if agreed < 0 else sum(agreed >= step for step in AGREED_STEPS)
         first = FIRST_ALONE if agreed < 0 else FIRST_CHANCES[class_of]
-        return self._rates.setdefault((origin, kind, class_of), Rate(first))
+        return self._rates.setdefault((origin, kind, class_of), Rate(first=first))

@@ -20,24 +20,27 @@ from gpt2cli.inference.sampling import SamplingParams
 
 @runtime_checkable
 class VerifyingEngine(Engine, Protocol):
-    """An engine that takes in several tokens a row, each with the result that it has by itself."""
+    """An engine that takes in several tokens a row, each with the result that it has by itself.
+
+    Attributes:
+        pass_costs: the time of a pass over one token, then over up to 4, 8, 12, … of them, as
+            shares of the first.
+    """
+
+    pass_costs: tuple[float, ...]
 
     def extend(self, rows: Sequence[Row]) -> Array:
         """Takes some tokens a row in, or none; returns (tokens, embed), row after row."""
         ...
 
     def drop(self, counts: Sequence[int]) -> None:
-        """Takes back each row's last tokens, as many as are said for it."""
+        """Takes back each row's last tokens, by their counts."""
         ...
 
     def choose_from(
         self, logits: Logits, params: SamplingParams, uniforms: Sequence[float], history: History
     ) -> Chosen:
         """Returns what `choose` does, from logits (rows, vocab)."""
-        ...
-
-    def pass_cost(self, tokens: int) -> float:
-        """Returns the time of a pass that takes in this number of tokens; 1: that of one token."""
         ...
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
@@ -13,14 +11,8 @@ from gpt2cli.text.corpus_index import DEPTH, CorpusIndex, ordered_positions
 VOCAB = 300
 
 
-def free(_: int) -> float:
-    """The cost of passes that take the same time with any number of tokens."""
-    return 1.0
-
-
-def bound(tokens: int) -> float:
-    """The cost of passes whose time is that of their tokens."""
-    return float(tokens)
+# Costs of passes: all take the same time; each that of its tokens; and between the two.
+FREE, BOUND, USUAL = (1.0, 1.0), (1.0, 4.0, 8.0), (1.0, 1.6, 2.4)
 
 
 def corpus_of(tokens: list[int]) -> CorpusIndex:
@@ -28,8 +20,8 @@ def corpus_of(tokens: list[int]) -> CorpusIndex:
     return CorpusIndex(array, np.concatenate([*ordered_positions(array)]))
 
 
-def drafter_of(text: list[int], corpus: list[int], cost: Callable[[int], float] = free) -> Drafter:
-    drafter = Drafter(corpus_of(corpus), VOCAB, cost)
+def drafter_of(text: list[int], corpus: list[int], costs: tuple[float, ...] = FREE) -> Drafter:
+    drafter = Drafter(corpus_of(corpus), VOCAB, costs)
     drafter.begin([text])
     return drafter
 
@@ -86,16 +78,12 @@ def test_tokens_that_the_model_has_not_are_never_drafted() -> None:
 
 def test_nothing_is_drafted_if_a_pass_takes_the_time_of_its_tokens() -> None:
     corpus = list(range(100, 140))
-    assert tokens_of(drafter_of(corpus[10:20], corpus, bound)) == []
+    assert tokens_of(drafter_of(corpus[10:20], corpus, BOUND)) == []
 
 
 def test_what_is_never_right_is_no_longer_drafted_but_tried_again_at_times() -> None:
     corpus, wrong = list(range(100, 140)), 99
-
-    def cost(tokens: int) -> float:
-        return 1 + 0.2 * (tokens - 1)
-
-    drafter = drafter_of(corpus[10:20], corpus, cost)
+    drafter = drafter_of(corpus[10:20], corpus, USUAL)
     passes = []
     for _ in range(4 * IDLE_PASSES):
         (draft,) = drafter.draft([MOST_DRAFTED])
@@ -111,11 +99,7 @@ def test_what_is_never_right_is_no_longer_drafted_but_tried_again_at_times() -> 
 
 def test_what_is_always_right_is_drafted_further() -> None:
     corpus = list(range(100, 280))
-
-    def cost(tokens: int) -> float:
-        return 1 + 0.2 * (tokens - 1)
-
-    drafter = drafter_of(corpus[:10], corpus, cost)
+    drafter = drafter_of(corpus[:10], corpus, USUAL)
     sizes, place = [], 10
     while place < 150:
         (draft,) = drafter.draft([MOST_DRAFTED])
@@ -128,11 +112,7 @@ def test_what_is_always_right_is_drafted_further() -> None:
 
 def test_texts_side_by_side_share_what_a_pass_can_take() -> None:
     corpus = list(range(100, 140))
-
-    def cost(tokens: int) -> float:
-        return 1.0 if tokens <= 8 else 100.0
-
-    drafter = Drafter(corpus_of(corpus), VOCAB, cost)
+    drafter = Drafter(corpus_of(corpus), VOCAB, (1.0, 1.0, 1.0, 100.0))
     drafter.begin([corpus[:10], [1, 2, 3], corpus[5:15]])
     drafts = drafter.draft([MOST_DRAFTED, MOST_DRAFTED, MOST_DRAFTED])
     assert [len(draft) for draft in drafts][1] == 0

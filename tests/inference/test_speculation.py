@@ -23,6 +23,8 @@ from tests import models
 Written = list[list[tuple[int, float]]]
 LENGTH = 60
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+# Costs of passes by which long drafts pay, so that many are tried.
+CHEAP = (1.0, 1.2, 1.4, 1.6, 1.8)
 # The shape of GPT-2's layers, but one.
 WIDE = HParams(n_vocab=300, n_ctx=64, n_embd=768, n_head=12, n_layer=1)
 # All filters, by themselves and together.
@@ -42,11 +44,6 @@ PARAMS: tuple[dict[str, Any], ...] = (
 
 def new_engine(precision: str = "float32", hparams: HParams = models.SMALL) -> CPUEngine:
     return CPUEngine(models.random_arrays(hparams, deviation=0.15).items(), hparams, precision)
-
-
-def cheap(tokens: int) -> float:
-    """A cost of passes by which long drafts pay, so that many are tried."""
-    return 1 + 0.05 * tokens
 
 
 def index_of(tokens: list[int]) -> CorpusIndex:
@@ -97,7 +94,7 @@ def compare(precision: str, seeds: range) -> float:
         prompts = [noise.integers(0, 260, noise.integers(1, 20)).tolist() for _ in range(rows)]
         expected = one_by_one(engine, params, prompts, seed)
         corpus = spoilt([token for row in expected for token, _ in row] * 2, noise)
-        drafter = Drafter(index_of(corpus) if seed % 5 else None, engine.hparams.n_vocab, cheap)
+        drafter = Drafter(index_of(corpus) if seed % 5 else None, engine.hparams.n_vocab, CHEAP)
         found, count = speculated(engine, params, prompts, seed, drafter)
         assert found == expected, seed
         tokens, passes = tokens + LENGTH, passes + count
@@ -183,5 +180,5 @@ def test_stop_texts_and_lengths_and_the_end_of_a_text_are_where_they_were(
         {"length": LENGTH, "stops": (stop,), "ignore_end": True},
     )
     for each in settings:
-        drafter = Drafter(index_of(corpus), models.SMALL.n_vocab, cheap)
+        drafter = Drafter(index_of(corpus), models.SMALL.n_vocab, CHEAP)
         assert records(tokenizer, seed, drafter, **each) == records(tokenizer, seed, None, **each)

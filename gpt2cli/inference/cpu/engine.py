@@ -24,6 +24,7 @@ class CPUEngine:
 
     Attributes:
         hparams: the model's shape.
+        pass_costs: how long passes over several tokens take, see VerifyingEngine.
     """
 
     fixed_rows = False
@@ -32,7 +33,7 @@ class CPUEngine:
         self, weights: Iterable[tuple[str, Array]], hparams: HParams, precision: str = "float32"
     ) -> None:
         """Takes named weights, float32, and the precision in which matrices are stored."""
-        self.hparams, self._costs = hparams, ops.PASS_COSTS[precision]
+        self.hparams, self.pass_costs = hparams, ops.PASS_COSTS[precision]
         self._layers = Layers(weights, precision)
         # Keys and values of each layer, (rows, heads, slots, head).
         self._cache: list[tuple[Array, Array]] = []
@@ -45,10 +46,7 @@ class CPUEngine:
         if not self._cache or self._cache[0][0].shape != shape:
             # What was there goes before its successor comes.
             self._cache = []
-            self._cache = [
-                (np.empty(shape, np.float32), np.empty(shape, np.float32))
-                for _ in range(sizes.n_layer)
-            ]
+            self._cache = [new_pair(shape) for _ in range(sizes.n_layer)]
         # The tokens whose keys and values are in the cache, and how many each row has.
         self._tokens, self._seen = np.zeros((rows, slots), np.int64), np.zeros(rows, np.int64)
 
@@ -85,16 +83,14 @@ class CPUEngine:
             self._copy({row: parent for row, parent in enumerate(parents) if row != parent})
         return self.extend([[token] for token in tokens])
 
-    # A model that has diverged must not cause warnings.
-    @np.errstate(all="ignore")
+    @np.errstate(all="ignore")  # A model that has diverged must not cause warnings.
     def extend(self, rows: Sequence[Row]) -> Array:
         """Takes some tokens a row in, or none; returns (tokens, embed), row after row.
 
         A token's hidden state is the same to the bit as if it were taken in by itself.
         """
-        counts = [len(row) for row in rows]
-        starts = np.cumsum([0, *counts])
-        texts = np.repeat(np.arange(len(rows)), counts)
+        starts = np.cumsum([0, *map(len, rows)])
+        texts = np.repeat(np.arange(len(rows)), np.diff(starts))
         positions = np.arange(starts[-1]) + (self._seen - starts[:-1])[texts]
         tokens = [token for row in rows for token in row]
         x = self._layers.embed(tokens, positions)  # (tokens, embed)
@@ -102,11 +98,11 @@ class CPUEngine:
             mixed = self._layers.mixed(x, layer)
             x = self._layers.rest(x, ops.attend_newest(mixed, *pair, self._seen, starts), layer)
         self._tokens[texts, positions] = tokens
-        self._seen += counts
+        self._seen += np.diff(starts)
         return self._layers.norm(x, "model/ln_f")
 
     def drop(self, counts: Sequence[int]) -> None:
-        """Takes back each row's last tokens, as many as are said for it."""
+        """Takes back each row's last tokens, by their counts."""
         self._seen -= counts
 
     @np.errstate(all="ignore")
@@ -146,12 +142,6 @@ class CPUEngine:
         logits = self.logits(hidden)
         return sampling.beam_candidates(params, count, logits, totals, uniforms, history)
 
-    def pass_cost(self, tokens: int) -> float:
-        """Returns the time of a pass that takes in this number of tokens; 1: that of one token."""
-        tiles = -(-tokens // ops.COSTED_ROWS) if tokens > 1 else 0
-        beyond = max(tiles - len(self._costs) + 1, 0)
-        return self._costs[tiles - beyond] + beyond * (self._costs[-1] - self._costs[-2])
-
     def pop_warnings(self) -> list[str]:
         """Returns no lines: nothing can go otherwise than asked."""
         return []
@@ -178,9 +168,19 @@ class CPUEngine:
             moved.append((row, parent, slice(common, seen[parent])))
             self._tokens[row], self._seen[row] = tokens[parent], seen[parent]
         for array in (array for pair in self._cache for array in pair):
-            new = [array[parent, :, part].copy() for _, parent, part in moved]
-            for (row, _, part), slots in zip(moved, new, strict=True):
-                array[row, :, part] = slots
+            move_slots(array, moved)
+
+
+def new_pair(shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Returns arrays for a layer's keys and values."""
+    return np.empty(shape, np.float32), np.empty(shape, np.float32)
+
+
+def move_slots(array: Array, moved: Sequence[tuple[int, int, slice]]) -> None:
+    """Copies slots of (rows, heads, slots, head) at once: into a row, from a parent, which ones."""
+    new = [array[parent, :, part].copy() for _, parent, part in moved]
+    for (row, _, part), slots in zip(moved, new, strict=True):
+        array[row, :, part] = slots
 
 
 class Layers:

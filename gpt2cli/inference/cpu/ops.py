@@ -34,9 +34,9 @@ STORED: dict[str, Any] = {
 }
 
 # The time of a pass over one token, then over up to 4, 8, 12 and 16 of them, as shares of the
-# first: measured on two cores with AVX-512, GPT-2 124M, 200 tokens before.
-COSTED_ROWS = 4
-PASS_COSTS = {
+# first: measured on two cores with AVX-512, GPT-2 124M, 200 tokens before; half precision guessed
+# from the other two.
+PASS_COSTS: dict[str, tuple[float, ...]] = {
     "float32": (1.0, 1.17, 1.47, 1.70, 2.13),
     "bfloat16": (1.0, 1.3, 2.0, 2.8, 3.6),
     "float16": (1.0, 1.3, 2.0, 2.8, 3.6),
