@@ -15,6 +15,7 @@ GROUPS = (
     "Model and run",
     "Source",
     "Prompts",
+    "Conversation",
     "Text",
     "Length",
     "Batch",
