@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import re
 import shlex
 import statistics
 import subprocess
@@ -241,7 +242,7 @@ def test_help_groups_the_options_and_ends_with_examples(name: str) -> None:
     _, examples = help_text.prose(COMMANDS[name])
     assert examples
     for example in examples:
-        words = shlex.split(example.partition(" > ")[0])
+        words = shlex.split(re.split(" [<>] ", example)[0])
         assert isinstance(made_config(words[1:]), COMMANDS[name])
 
 
