@@ -18,13 +18,18 @@ from gpt2cli.text import corpus_index
 def drafter_of(
     config: GenerateConfig, source: CheckpointSource, engine: Engine
 ) -> Generator[Record, None, Drafter | None]:
-    """Returns what guesses tokens, or None if the engine cannot verify them."""
-    if not isinstance(engine, VerifyingEngine):
-        if config.speculate:
-            yield Notice("TensorFlow computes a token at a time; --speculate changes nothing.")
+    """Returns what guesses tokens, or None if that was not asked for and may not pay."""
+    # On TensorFlow it pays less, and was not measured on GPUs.
+    if not isinstance(engine, VerifyingEngine) or (engine.fixed_rows and not config.speculate):
         return None
     corpus = None
     if source.state and (path := corpus_index.token_file(source.folder, source.state.corpus)):
+        if not config.speculate and corpus_index.is_slow(path):
+            yield Notice(
+                f"What may follow is looked up in the text only. To index {path} takes a while; "
+                "--speculate does it, once."
+            )
+            return Drafter(None, source.hparams.n_vocab, engine.pass_costs)
         try:
             with announced(f"indexing {path}", quiet=config.quiet):
                 corpus = corpus_index.load_index(path)

@@ -74,8 +74,8 @@ class BatchOptions(Config):
     speculate: bool | None = option(
         None,
         "Looks up in the text and in the run's corpus what may follow, and computes several "
-        "tokens at once if it was right; the text stays the same (CPU with Numba).",
-        unset="on with --batch-size 1",
+        "tokens at once if it was right; the text stays the same.",
+        unset="on with --batch-size 1 on a CPU with Numba",
     )
 
 

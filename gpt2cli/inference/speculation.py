@@ -22,6 +22,8 @@ from gpt2cli.inference.sampling import SamplingParams
 class VerifyingEngine(Engine, Protocol):
     """An engine that takes in several tokens a row, each with the result that it has by itself.
 
+    If its number of rows is fixed, it does so only for a single row.
+
     Attributes:
         pass_costs: the time of a pass over one token, then over up to 4, 8, 12, … of them, as
             shares of the first.
@@ -30,7 +32,10 @@ class VerifyingEngine(Engine, Protocol):
     pass_costs: tuple[float, ...]
 
     def extend(self, rows: Sequence[Row]) -> Array:
-        """Takes some tokens a row in, or none; returns (tokens, embed), row after row."""
+        """Takes some tokens a row in, or none; returns (tokens, embed), row after row.
+
+        The hidden states of a single row may be followed by those of padding.
+        """
         ...
 
     def drop(self, counts: Sequence[int]) -> None:

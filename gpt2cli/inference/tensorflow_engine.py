@@ -22,12 +22,11 @@ from gpt2cli.network.attention import Attend
 from gpt2cli.network.compiling import CompileMode, Compiler, best_compile_mode
 from gpt2cli.runtime import devices
 
-# New tokens of a row are padded to one of these numbers, so that few programs are compiled; and the
-# time of such a pass as a share of one token's. Measured on two cores, GPT-2 124M, 200 tokens
-# before; on a GPU it is an estimate.
-PASS_COSTS = {4: 1.65, 16: 2.2}
-INT8_COSTS = {4: 3.1, 16: 3.9}
-GPU_COSTS = {4: 1.1, 16: 1.2}
+# New tokens of a row are padded to one of these numbers, so that few programs are compiled.
+EXTEND_SIZES = (4, 16)
+# See VerifyingEngine. Measured on two cores, GPT-2 124M, 200 tokens before; on a GPU an estimate.
+PASS_COSTS, INT8_COSTS = (1.0, 1.65, 2.2, 2.2, 2.2), (1.0, 3.1, 3.9, 3.9, 3.9)
+GPU_COSTS = (1.0, 1.1, 1.2, 1.2, 1.2)
 
 
 class TensorFlowEngine(TensorFlowHeads):
@@ -36,6 +35,7 @@ class TensorFlowEngine(TensorFlowHeads):
     Attributes:
         hparams: the model's shape.
         compiler: what compiles it; it says if XLA failed.
+        pass_costs: how long passes over several tokens take, see VerifyingEngine.
     """
 
     fixed_rows = True
@@ -48,7 +48,9 @@ class TensorFlowEngine(TensorFlowHeads):
         mode = best_compile_mode(xla=xla, width=hparams.n_embd) if split else CompileMode.FULL
         super().__init__(weights, Compiler(xla=xla, mode=mode))
         self.hparams = hparams
-        self._is_int8 = low_precision.EMBEDDING + low_precision.SCALE in weights
+        int8 = low_precision.EMBEDDING + low_precision.SCALE in weights
+        costs = INT8_COSTS if int8 else PASS_COSTS
+        self.pass_costs: tuple[float, ...] = GPU_COSTS if devices.has_gpu() else costs
         self._cache: list[Pair] = []
         self._slots = 0
         self._prefill, self._prefill_whole = map(
@@ -83,7 +85,7 @@ class TensorFlowEngine(TensorFlowHeads):
     def extend(self, rows: Sequence[Row]) -> Hidden:
         """Takes some tokens of a single row in; returns (at least as many, embed)."""
         (row,) = rows
-        size = next((size for size in PASS_COSTS if size >= len(row)), len(row))
+        size = next((size for size in EXTEND_SIZES if size >= len(row)), len(row))
         if len(row) == 1 or self._place + size > self._slots:
             return tf.concat([self.step([token]) for token in row], axis=0)
         tokens = tf.constant([[*row, *[0] * (size - len(row))]], tf.int32)
@@ -94,14 +96,6 @@ class TensorFlowEngine(TensorFlowHeads):
     def drop(self, counts: Sequence[int]) -> None:
         """Takes back the row's last tokens, as many as are said for it."""
         self._place -= counts[0]
-
-    def pass_cost(self, tokens: int) -> float:
-        """Returns the time of a pass that takes in this number of tokens; 1: that of one token."""
-        costs = PASS_COSTS if not self._is_int8 else INT8_COSTS
-        if devices.has_gpu():
-            costs = GPU_COSTS
-        found = next((cost for size, cost in costs.items() if size >= tokens), float(tokens))
-        return found if tokens > 1 else 1.0
 
     def pop_warnings(self) -> list[str]:
         """Returns a line for each thing that went otherwise than asked, once."""

@@ -51,10 +51,12 @@ class Writer:
         if self._beams:
             yield from self._search(samples, self._beams)
             return
-        if self._drafter and isinstance(self._engine, VerifyingEngine) and not self._alpha:
+        full = self._full(samples)
+        single = len(full) == 1 or not self._engine.fixed_rows
+        if self._drafter and single and isinstance(self._engine, VerifyingEngine):
             yield from self._speculate(samples, self._engine, self._drafter)
             return
-        for chosen in self._tokens(self._full(samples)):
+        for chosen in self._tokens(full):
             # Those that only fill the batch come last.
             for place, sample in enumerate(samples):
                 sample.add(chosen.tokens[place], chosen.log_probabilities[place])

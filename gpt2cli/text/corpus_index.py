@@ -32,6 +32,8 @@ MOST_POSITIONS = 1 << 32
 DEPTH, HALF, TOKEN_BITS = 8, 4, 16
 # About this number of positions is sorted at once; of this number the borders between are made.
 SORTED_AT_ONCE, SAMPLED = 1 << 22, 1 << 18
+# Bytes of tokens that are indexed in a few seconds: about 16 MB of text.
+MOST_IN_PASSING = 1 << 23
 # Of the places of the same tokens, at most this number is looked at.
 MOST_PLACES = 32
 
@@ -93,6 +95,14 @@ def token_file(folder: Path, corpus: str) -> Path | None:
     """Returns the token file in a run folder whose name, and perhaps a part, a run's state says."""
     name = corpus.partition("-")[0]
     return folder / f"tokens-{name}.u16" if name.isalnum() else None
+
+
+def is_slow(tokens: Path) -> bool:
+    """Returns whether a token file has no index yet, and is too large to get one in passing."""
+    try:
+        return tokens.stat().st_size > MOST_IN_PASSING and not tokens.with_suffix(ENDING).exists()
+    except OSError:
+        return False
 
 
 def load_index(tokens: Path) -> CorpusIndex:

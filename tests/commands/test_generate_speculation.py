@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.records import Notice, Text
+from gpt2cli.text import corpus_index
 
 TEXT = "".join(f"{n}. The cat sat on the mat, and the other cat sat there.\n" for n in range(60))
 PROMPT = "7. The cat sat on"
@@ -121,3 +123,33 @@ def test_speculation_and_searches_contradict_each_other() -> None:
     assert not GenerateConfig(num_beams=3).speculates
     assert not GenerateConfig(batch_size=2).speculates
     assert GenerateConfig().speculates
+
+
+def test_a_large_corpus_is_indexed_only_if_asked(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_index, "MOST_IN_PASSING", 100)
+    (plain,), _ = generated(speculate=False)
+    (found,), notices = generated()
+    assert same(found, plain)
+    assert len(notices) == 1
+    assert "--speculate does it, once." in notices[0]
+    assert list(run.glob("*.index")) == []
+    for options in ({"speculate": True}, {}):
+        (found,), notices = generated(**options)
+        assert same(found, plain)
+        assert (notices, len(list(run.glob("*.index")))) == ([], 1)
+
+
+def test_tensorflow_speculates_for_a_single_text_if_asked(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    (plain,), _ = generated()
+    assert (plain["passes"], plain["accepted"]) == (100, 0)
+    (found,), _ = generated(speculate=True)
+    assert found["tokens"] == plain["tokens"]
+    assert found["accepted"] > 20
+    several, _ = generated(speculate=True, nsamples=2, batch_size=2)
+    assert [sample["accepted"] for sample in several] == [0, 0]
+    assert several[0]["tokens"] == plain["tokens"]
