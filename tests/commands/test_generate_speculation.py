@@ -134,11 +134,11 @@ def test_a_large_corpus_is_indexed_only_if_asked(
     assert same(found, plain)
     assert len(notices) == 1
     assert "--speculate does it, once." in notices[0]
-    assert list(run.glob("*.index")) == []
+    assert list(run.glob("tokens-*.index")) == []
     for options in ({"speculate": True}, {}):
         (found,), notices = generated(**options)
         assert same(found, plain)
-        assert (notices, len(list(run.glob("*.index")))) == ([], 1)
+        assert (notices, len(list(run.glob("tokens-*.index")))) == ([], 1)
 
 
 def test_tensorflow_speculates_for_a_single_text_if_asked(
