@@ -10,7 +10,8 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from gpt2cli import chat_template
-from gpt2cli.commands.generate import engine_of, sampling_params
+from gpt2cli.commands.engines import engine_of
+from gpt2cli.commands.generate import sampling_params
 from gpt2cli.commands.prompting import SEED_BITS
 from gpt2cli.config.chat import ChatConfig
 from gpt2cli.errors import BadDataError, Gpt2cliError, OutputError, UsageError, shortened
@@ -52,7 +53,7 @@ def chat(config: ChatConfig) -> Iterator[Record]:
     check_system(config, source)
     yield from map(Alert, source.remarks())
     with contextlib.ExitStack() as stack:
-        engine = yield from engine_of(config, names, source, stack, many_rows=True)
+        engine = yield from engine_of(config, names, source, stack)
         writer = Writer(engine, tokenizer, params=sampling_params(config))
         session = ChatSession(config, tokenizer, writer, source)
         yield Notice(f"from {source.prefix}, seed {session.seed}")

@@ -13,7 +13,8 @@ import textwrap
 from collections.abc import Generator, Iterator
 
 from gpt2cli import layout
-from gpt2cli.commands.generate import Growth, Job, engine_of, writer_of
+from gpt2cli.commands.engines import engine_of
+from gpt2cli.commands.generate import Growth, Job, writer_of
 from gpt2cli.commands.prompting import SEED_BITS, encoded, given_requests
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.config.strategies import strategies
@@ -117,7 +118,7 @@ def written_from_one_source(
             n_ctx = source.hparams.n_ctx
             prompts: list[Prompt] = yield from encoded(requests, tokenizer, each, n_ctx=n_ctx)
             if engine is None:
-                engine = yield from engine_of(each, names, source, stack, many_rows=True)
+                engine = yield from engine_of(each, names, source, stack)
             writer = writer_of(each, engine, tokenizer)
             job = Job(config=each, prompts=prompts, tokenizer=tokenizer, writer=writer)
             yield from samples_of(job, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -17,7 +18,7 @@ from gpt2cli.hparams import HParams
 from gpt2cli.progress import COMPILING, Count, announced, living
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime import tensorflow
-from gpt2cli.storage.source import load
+from gpt2cli.storage.source import CheckpointSource, SourceNames, load
 from gpt2cli.text import batches, documents, finding
 from gpt2cli.text.batches import Tokens, Windows
 from gpt2cli.text.loss_mask import LossMask
@@ -54,6 +55,10 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     batches.check_length(tokens, str(corpus))
     check_any(tokens, tokenizer, str(corpus))
     yield Notice(f"from {start.prefix}")
+    windows = batches.overlapping(tokens, tokenizer.end_of_text, start.hparams.n_ctx, stride, mask)
+    if config.per_token:
+        yield from per_token(config, names, start, tokenizer, windows)
+        return
     with announced("loading TensorFlow", quiet=config.quiet):
         tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
     from gpt2cli.training import out_of_memory
@@ -61,11 +66,26 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     with out_of_memory.explained(config.device, config.gpu_bytes, remedy=LEANER):
         with announced(f"loading {start.prefix}", quiet=config.quiet):
             judge, prefix = yield from load(names, start, partial(load_evaluator, config))
-        windows = batches.overlapping(tokens, tokenizer.end_of_text, judge.n_ctx, stride, mask)
         length = len(tokens) if mask is None else mask.count(len(tokens))
         totals = yield from judged(config, judge, windows, length)
     yield from map(Notice, judge.compiler.pop_warnings())
     yield Text(told(config, prefix, totals, byte_count(tokens, tokenizer, mask)))
+
+
+def per_token(
+    config: EvaluateConfig,
+    names: SourceNames,
+    source: CheckpointSource,
+    tokenizer: Tokenizer,
+    windows: Iterator[tuple[Windows, Windows]],
+) -> Iterator[Record]:
+    """Yields a line of JSON for each token that is judged."""
+    from gpt2cli.commands.engines import engine_of
+    from gpt2cli.commands.scoring import scored_corpus
+
+    with contextlib.ExitStack() as stack:
+        engine = yield from engine_of(config, names, source, stack)
+        yield from scored_corpus(engine, tokenizer, windows)
 
 
 def chosen_stride(config: EvaluateConfig, n_ctx: int) -> int:

@@ -7,18 +7,17 @@ import dataclasses
 import itertools
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2cli.commands.drafting import drafter_of
+from gpt2cli.commands.engines import engine_of
 from gpt2cli.commands.prompting import (
     answers_as_they_come,
     chat_requests,
     encoded,
     given_requests,
 )
-from gpt2cli.config.chat import ChatConfig
 from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
 from gpt2cli.config.sampling import SamplingOptions
 from gpt2cli.fetching.base import find_weights
@@ -26,19 +25,15 @@ from gpt2cli.files import outputs
 from gpt2cli.inference.beam_search import BeamParams
 from gpt2cli.inference.drafts import Drafter
 from gpt2cli.inference.engine import Engine
-from gpt2cli.inference.load import EngineParams, load_engine
 from gpt2cli.inference.samples import Printer, Prompt, Sample
 from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.inference.writer import Writer
-from gpt2cli.progress import COMPILING, Count, announced
+from gpt2cli.progress import COMPILING, Count
 from gpt2cli.records import Alert, Notice, Record, Text
-from gpt2cli.runtime import tensorflow
-from gpt2cli.storage.source import CheckpointSource, SourceNames, load
 from gpt2cli.text.conversations import unanswered
 from gpt2cli.text.prompts import Request, arriving_prompts
 from gpt2cli.text.sources import source_of
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
-from gpt2cli.training import out_of_memory
 
 LEANER = "Try a lower --batch-size, or --precision bfloat16."
 
@@ -130,31 +125,6 @@ def answered(job: Job, n_ctx: int) -> Iterator[Record]:
         prompts = yield from encoded([request], job.tokenizer, config, n_ctx=n_ctx, first=number)
         one = dataclasses.replace(job, config=config, prompts=prompts)
         yield from to_stdout(one, printer)
-
-
-def engine_of(
-    config: GenerateConfig | ChatConfig,
-    names: SourceNames,
-    source: CheckpointSource,
-    stack: contextlib.ExitStack,
-    *,
-    many_rows: bool,
-) -> Generator[Record, None, Engine]:
-    """Returns the model, loaded; until the stack ends, memory that runs out is explained."""
-    params = EngineParams(
-        device=config.device,
-        precision=config.precision,
-        gpu_bytes=config.gpu_bytes,
-        xla=config.xla,
-    )
-    line = f"loading {source.prefix}"
-    if params.needs_tensorflow:
-        with announced(line, quiet=config.quiet):
-            tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
-    stack.enter_context(out_of_memory.explained(config.device, config.gpu_bytes, remedy=LEANER))
-    read = partial(load_engine, params=params, many_rows=many_rows)
-    with announced(line, quiet=config.quiet):
-        return (yield from load(names, source, read))
 
 
 def writer_of(

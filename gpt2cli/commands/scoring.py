@@ -1,35 +1,31 @@
-"""`gpt2cli tokens` with a model: each token's probability and rank, and which may come next."""
+"""What a model gives each token: its probability and rank, and which may come next."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
 from gpt2cli import layout
+from gpt2cli.commands.engines import engine_of
 from gpt2cli.commands.generate import sampling_params
 from gpt2cli.commands.tokens import token_lists
 from gpt2cli.config.tokens import TokensConfig
 from gpt2cli.fetching.base import find_weights
 from gpt2cli.inference.engine import Engine
-from gpt2cli.inference.load import EngineParams, load_engine
-from gpt2cli.inference.scoring import Score, filtered_steps, next_logits, scores
+from gpt2cli.inference.scoring import Score, filtered_steps, next_logits, scores, window_scores
 from gpt2cli.json_reader import Json
-from gpt2cli.progress import announced
 from gpt2cli.records import Alert, Notice, Record, Text
-from gpt2cli.runtime import tensorflow
-from gpt2cli.storage.source import load
+from gpt2cli.text.batches import Windows
 from gpt2cli.text.pieces import quoted_piece, whole_text
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
-from gpt2cli.training import out_of_memory
 
 DIGITS = 6
-LEANER = "Try --precision bfloat16."
 # Background colours of xterm, from the least to the most likely, and the probabilities between.
 COLOURS, BOUNDS = (174, 180, 186, 150, 114), (0.01, 0.1, 0.3, 0.7)
 
@@ -49,19 +45,8 @@ def scored(config: TokensConfig) -> Iterator[Record]:
     lists = token_lists(config, tokenizer, source)
     yield from map(Alert, source.remarks())
     yield Notice(f"from {source.prefix}")
-    params = EngineParams(
-        device=config.device,
-        precision=config.precision,
-        gpu_bytes=config.gpu_bytes,
-        xla=config.xla,
-    )
-    line = f"loading {source.prefix}"
-    if params.needs_tensorflow:
-        with announced(line, quiet=config.quiet):
-            tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
-    with out_of_memory.explained(config.device, config.gpu_bytes, remedy=LEANER):
-        with announced(line, quiet=config.quiet):
-            engine = yield from load(names, source, partial(load_engine, params=params))
+    with contextlib.ExitStack() as stack:
+        engine = yield from engine_of(config, names, source, stack)
         for number, ids in enumerate(lists):
             if number and config.format == "text":
                 yield Text("\n")
@@ -100,6 +85,26 @@ def judged_records(
         facts = {"text": number, "position": position, **facts_of(token, tokenizer)}
         facts["log_probability"] = round(score.log_probability, DIGITS)
         yield json.dumps({**facts, "rank": score.rank}) + "\n"
+
+
+def scored_corpus(
+    engine: Engine, tokenizer: Tokenizer, windows: Iterator[tuple[Windows, Windows]]
+) -> Iterator[Record]:
+    """Yields a line of JSON for each token of a corpus, and a line on all of them.
+
+    Args:
+        engine: scores them.
+        tokenizer: shows them.
+        windows: what is seen, and what follows; see `batches.overlapping`.
+    """
+    count, nats = 0, 0.0
+    for seen, targets in windows:
+        for token, score in window_scores(engine, seen, targets):
+            facts = {"position": count, **facts_of(token, tokenizer)}
+            facts["log_probability"] = round(score.log_probability, DIGITS)
+            yield Text(json.dumps({**facts, "rank": score.rank}) + "\n")
+            count, nats = count + 1, nats - score.log_probability
+    yield Notice(f"loss={nats / count:.4f} tokens={count}")
 
 
 def facts_of(token: int, tokenizer: Tokenizer) -> dict[str, Json]:

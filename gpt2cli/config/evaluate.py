@@ -32,9 +32,14 @@ class EvaluateConfig(CorpusOptions, WindowOptions, ReadingOptions, SourceOptions
     Examples:
         gpt2cli evaluate held-out.txt
         gpt2cli evaluate held-out.txt --model-name 124M --format jsonl
+        gpt2cli evaluate held-out.txt --per-token > tokens.jsonl
     """
 
     group = "Output"
     format: Literal["text", "jsonl"] = option(
         "text", "text: a line for people; jsonl: a line of JSON."
+    )
+    per_token: bool = option(
+        False,
+        "Prints a line of JSON for each token instead: its id, piece, log-probability and rank.",
     )

@@ -11,6 +11,7 @@ from gpt2cli.arrays import Array, Logits
 from gpt2cli.inference.cpu.sampling import FILTERS, softmax
 from gpt2cli.inference.engine import Engine
 from gpt2cli.inference.sampling import SamplingParams
+from gpt2cli.text.batches import Windows
 
 # Positions whose logits are held at once.
 AT_ONCE = 64
@@ -50,6 +51,27 @@ def scores(engine: Engine, tokens: Sequence[int], start: int) -> Iterator[Score]
         judged = begin + len(targets)
         if judged >= len(tokens):
             return
+
+
+def window_scores(engine: Engine, seen: Windows, targets: Windows) -> Iterator[tuple[int, Score]]:
+    """Yields the tokens that follow in a window, each with its score.
+
+    Args:
+        engine: scores them.
+        seen: int32 (window,); ~t stands for a token t that is read and does not count.
+        targets: int32 (window,), what follows each of them; negative ones are not scored.
+    """
+    wanted = np.flatnonzero(targets >= 0)
+    if not wanted.size:
+        return
+    row = seen[: wanted[-1] + 1]
+    row = np.maximum(row, ~row).tolist()
+    engine.make_room(1, len(row), 1)
+    (hidden,) = engine.hidden_states([row])  # (tokens, embed)
+    for start in range(0, len(wanted), AT_ONCE):
+        places = wanted[start : start + AT_ONCE]
+        tokens = targets[places].tolist()
+        yield from zip(tokens, map(score_of, engine.logits(hidden[places]), tokens), strict=True)
 
 
 def score_of(logits: Logits, token: int) -> Score:

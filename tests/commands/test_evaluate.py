@@ -189,3 +189,20 @@ def test_the_result_names_the_checkpoint_that_was_loaded(place: Path) -> None:
     assert result["checkpoint"] == "checkpoint/run1/model-3"
     again = [json.loads(r.text) for r in evaluate(config) if isinstance(r, Text)]
     assert again == [result]
+
+
+def test_each_token_is_scored_as_the_oracle_scores_it(
+    place: Path, tokens_of: Tokenizer, cli: Run
+) -> None:
+    ids, border = tokens_of.encode(TEXT), tokens_of.end_of_text
+    for options in ((), ("--stride", 7)):
+        done = cli("evaluate", "text.txt", "--model-name", "small", "--per-token", *options)
+        assert done.returncode == 0, done.stderr
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [each["id"] for each in found] == ids
+        assert [each["position"] for each in found] == list(range(len(ids)))
+        stride = options[1] if options else N_CTX // 2
+        expected = plain_losses([border, *ids], int(stride), border)
+        scores = [-each["log_probability"] for each in found]
+        assert scores == pytest.approx(expected, abs=1e-4)
+        assert f"loss={sum(expected) / len(expected):.4f} tokens={len(ids)}" in done.stderr
