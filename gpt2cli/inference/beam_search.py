@@ -117,6 +117,8 @@ class Group:
         if not self.done and (len(running[0].tokens) == self.length or not left):
             for beam in running:
                 self._finish(beam)
+            # A model that has diverged leaves no text a chance; it gets one all the same.
+            self._finished = self._finished or running[:1]
             self.done = True
 
     def best(self, count: int) -> list[Beam]:

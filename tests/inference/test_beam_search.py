@@ -58,6 +58,16 @@ def texts_of(group: Group) -> list[list[int]]:
     return [beam.tokens for beam in group.best(group.beams.count)]
 
 
+def test_a_model_that_has_diverged_has_a_text_whichever_way_beams_are_followed(
+    engine: Engine,
+) -> None:
+    kind = "cpu" if type(engine).__name__ == "CPUEngine" else "tensorflow"
+    broken = engine_of(kind, {name: array * np.float32(1e38) for name, array in ARRAYS.items()})
+    for sample in (False, True):
+        for group in searched(broken, BeamParams(count=3, sample=sample), length=4):
+            assert 1 <= len(texts_of(group)[0]) <= 4
+
+
 SETTINGS: list[dict[str, Any]] = [
     {"num_beams": 3, "temperature": 1.0},
     {"num_beams": 4, "temperature": 0.7, "top_k": 50, "no_repeat_ngram_size": 2},
