@@ -18,6 +18,7 @@ from gpt2cli.commands.tokens import token_lists
 from gpt2cli.config.tokens import TokensConfig
 from gpt2cli.fetching.base import find_weights
 from gpt2cli.inference.engine import Engine
+from gpt2cli.inference.samples import rounded
 from gpt2cli.inference.scoring import Score, filtered_steps, next_logits, scores, window_scores
 from gpt2cli.json_reader import Json
 from gpt2cli.records import Alert, Notice, Record, Text
@@ -25,7 +26,6 @@ from gpt2cli.text.batches import Windows
 from gpt2cli.text.pieces import quoted_piece, whole_text
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 
-DIGITS = 6
 # Background colours of xterm, from the least to the most likely, and the probabilities between.
 COLOURS, BOUNDS = (174, 180, 186, 150, 114), (0.01, 0.1, 0.3, 0.7)
 
@@ -82,9 +82,8 @@ def judged_records(
 ) -> Iterator[str]:
     """Yields a line of JSON for each token."""
     for position, (token, score) in enumerate(zip(ids, judged, strict=True)):
-        facts = {"text": number, "position": position, **facts_of(token, tokenizer)}
-        facts["log_probability"] = round(score.log_probability, DIGITS)
-        yield json.dumps({**facts, "rank": score.rank}) + "\n"
+        place = {"text": number, "position": position}
+        yield json.dumps({**place, **facts_of(token, tokenizer), **figures(score)}) + "\n"
 
 
 def scored_corpus(
@@ -100,9 +99,8 @@ def scored_corpus(
     count, nats = 0, 0.0
     for seen, targets in windows:
         for token, score in window_scores(engine, seen, targets):
-            facts = {"position": count, **facts_of(token, tokenizer)}
-            facts["log_probability"] = round(score.log_probability, DIGITS)
-            yield Text(json.dumps({**facts, "rank": score.rank}) + "\n")
+            facts = {"position": count, **facts_of(token, tokenizer), **figures(score)}
+            yield Text(json.dumps(facts) + "\n")
             count, nats = count + 1, nats - score.log_probability
     yield Notice(f"loss={nats / count:.4f} tokens={count}")
 
@@ -113,6 +111,11 @@ def facts_of(token: int, tokenizer: Tokenizer) -> dict[str, Json]:
     return {"id": token, "piece": whole_text(piece), "bytes": piece.hex()}
 
 
+def figures(score: Score) -> dict[str, Json]:
+    """Returns a score as a record has it."""
+    return {"log_probability": rounded(score.log_probability), "rank": score.rank}
+
+
 def following(
     config: TokensConfig, engine: Engine, tokenizer: Tokenizer, number: int, ids: list[int]
 ) -> Iterator[str]:
@@ -121,13 +124,13 @@ def following(
     A column for the model itself, and one for each filter, after it and those before it.
     """
     # As `generate` begins.
-    row = ids or [tokenizer.end_of_text]
+    row = (ids or [tokenizer.end_of_text])[-engine.hparams.n_ctx :]
     logits = next_logits(engine, row)
     steps = dict(filtered_steps(logits, np.array(row), sampling_params(config)))
     order = np.argsort(-logits, kind="stable")[: config.next].tolist()
     if config.format == "jsonl":
         for rank, token in enumerate(order, 1):
-            shares = {name: round(float(step[token]), DIGITS) for name, step in steps.items()}
+            shares = {name: rounded(float(step[token])) for name, step in steps.items()}
             facts = {"text": number, "next": rank, **facts_of(token, tokenizer)}
             yield json.dumps({**facts, "probabilities": shares}) + "\n"
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -107,15 +108,20 @@ class Sample:
             "sample": self.number,
             "text": self.whole,
             "tokens": self.new.tokens,
-            "log_probabilities": [round(value, DIGITS) for value in self.log_probabilities],
-            "log_probability": round(sum(self.log_probabilities), DIGITS),
+            "log_probabilities": [rounded(value) for value in self.log_probabilities],
+            "log_probability": rounded(sum(self.log_probabilities)),
             "finish_reason": self.new.reason,
             "seed": self.prompt.seed,
-            "seconds": round(self.seconds, DIGITS),
+            "seconds": rounded(self.seconds),
             "passes": self.passes or count,
             "accepted": count - self.passes if self.passes else 0,
             "tokens_per_second": round(count / self.seconds, 3) if self.seconds else 0.0,
         }
+
+
+def rounded(value: float) -> float | None:
+    """Returns a number for JSON, which has none for NaN: a model that has diverged."""
+    return round(value, DIGITS) if math.isfinite(value) else None
 
 
 class Printer:

@@ -25,7 +25,7 @@ class Score:
 
     Attributes:
         log_probability: without filters (nats).
-        rank: how many tokens are at least as likely; 1: it is the likeliest.
+        rank: its place by likelihood, from 1; tokens that are equally likely share theirs.
     """
 
     log_probability: float

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt2cli import progress
+from gpt2cli import json_reader, progress
 from gpt2cli.commands.generate import Job, generate
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import BadDataError, MissingInputError, OutputError
-from gpt2cli.inference.samples import Prompt
+from gpt2cli.inference.samples import Prompt, Sample
 from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.inference.writer import Writer
 from gpt2cli.records import Alert, Progress, Text
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
 from tests import models, oracle
 from tests.conftest import Run
-from tests.inference.engines import engine_of
+from tests.inference.engines import ARRAYS, engine_of
 
 PROMPT = "the cat "
 
@@ -335,6 +335,15 @@ def test_samples_are_planned_batch_by_batch(tokens_of: Tokenizer) -> None:
     job = Job(config=config, prompts=[prompt], tokenizer=tokens_of, writer=writer)
     found = itertools.islice(job.batches(5), 2)
     assert [[sample.number for sample in some] for some in found] == [[5, 6, 7], [8, 9, 10]]
+
+
+def test_a_model_that_has_diverged_gives_json_too(tokens_of: Tokenizer) -> None:
+    broken = {name: array * np.float32(1e38) for name, array in ARRAYS.items()}
+    writer = Writer(engine_of("cpu", broken), tokens_of, params=SamplingParams())
+    sample = Sample(Prompt(number=0, text="a", tokens=[1], length=3), 0, tokens_of)
+    assert len(list(writer.grow([sample]))) == 3
+    facts = json_reader.parse(sample.record(), "the record", dict)
+    assert (facts["log_probabilities"], facts["log_probability"]) == ([None] * 3, None)
 
 
 @pytest.mark.parametrize("where", ["a file", "stdout"])

@@ -73,6 +73,17 @@ def test_the_next_tokens_are_those_that_generate_draws(place: Path, cli: Run) ->
         assert drawn[each["id"]] / 400 == pytest.approx(share, abs=0.1)
 
 
+def test_filters_look_back_no_further_than_the_window(place: Path, cli: Run) -> None:
+    n_ctx = models.MINI.n_ctx
+    window = [7 + number % 50 for number in range(n_ctx)]
+    options = ["--next", "200", "--repetition-penalty", "50", "--temperature", "1"]
+    short, long = (
+        records(cli, "--ids", ",".join(map(str, ids)), *options)
+        for ids in (window, [*range(60, 200), *window])
+    )
+    assert long == short
+
+
 def test_a_table_has_a_column_for_each_filter(place: Path, cli: Run) -> None:
     shown = cli("tokens", "the", *MODEL, "--next", "4", "--top-p", "0.5").stdout.splitlines()
     assert shown[0].split() == ["id", "next", "model", "temperature", "0.7", "top-p", "0.5"]
