@@ -55,7 +55,9 @@ class Written:
         """Returns a line of JSON with all that is known of the sample."""
         words = self.words
         counts: dict[str, Json] = {"words": len(words), "distinct_words": len(set(words))}
-        facts = {"strategy": self.strategy, **self.sample.facts(), **counts}
+        own: dict[str, Json] = {"strategy": self.strategy}
+        # Once to be first, and once to count even if a prompt's record says something else.
+        facts = own | self.sample.facts() | own | counts
         return json.dumps(facts, ensure_ascii=False) + "\n"
 
     def rows(self, width: int) -> Iterator[list[str]]:

@@ -233,6 +233,8 @@ def check_output(config: GenerateConfig) -> None:
         refuse_both(config.files > 0, "--stream", folder)
     if config.compare:
         refuse_both(config.stream is True, "--compare", "--stream")
+        refuse_both(config.messages is not None, "--compare", "--messages")
+        refuse_both(config.speculate is True, "--compare", "--speculate")
         refuse_both(config.destination_path is not None, "--compare", "--destination-path")
         refuse_both(config.files > 0, "--compare", folder)
     delimiter = config.sample_delim != DEFAULT_DELIMITER

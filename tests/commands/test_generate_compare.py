@@ -15,6 +15,7 @@ import pytest
 
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.config.strategies import strategies
+from gpt2cli.errors import UsageError
 from tests.conftest import Run
 
 LENGTH = ["--model-name", "tiny", "--device", "cpu", "--length", "6", "--seed", "1"]
@@ -119,6 +120,24 @@ def test_what_contradicts_a_comparison_is_refused(option: list[str], cli: Run) -
     done = cli("generate", "a", *LENGTH, "--compare", "greedy", *option)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"--compare and {option[0]} contradict" in done.stderr
+
+
+def test_conversations_and_guesses_are_not_compared() -> None:
+    for option, given in (
+        ("--messages", {"messages": "a.jsonl"}),
+        ("--speculate", {"speculate": True}),
+    ):
+        with pytest.raises(UsageError, match=f"--compare and {option} contradict"):
+            GenerateConfig(compare=("greedy",), **given)
+    assert GenerateConfig(compare=("greedy",), speculate=False).compare
+
+
+def test_a_record_cannot_name_the_strategy(cli: Run, tmp_path: Path) -> None:
+    asked = {"prompt": "ROMEO:", "strategy": "mine", "id": 4}
+    (tmp_path / "asked.jsonl").write_text(json.dumps(asked) + "\n")
+    done = cli("generate", "--prompts", "asked.jsonl", *LENGTH, "--compare", "greedy,top-k5", "-q")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(each["strategy"], each["id"]) for each in found] == [("greedy", 4), ("top-k5", 4)]
 
 
 def test_a_terminal_shows_a_table(tmp_path: Path) -> None:
