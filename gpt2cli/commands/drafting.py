@@ -16,11 +16,17 @@ from gpt2cli.text import corpus_index
 
 
 def drafter_of(
-    config: GenerateConfig, source: CheckpointSource, engine: Engine
+    config: GenerateConfig, source: CheckpointSource, engine: Engine, *, rows: int
 ) -> Generator[Record, None, Drafter | None]:
-    """Returns what guesses tokens, or None if that was not asked for and may not pay."""
+    """Returns what guesses tokens of `rows` texts at once; None if it cannot, or may not pay."""
     # On TensorFlow it pays less, and was not measured on GPUs.
     if not isinstance(engine, VerifyingEngine) or (engine.fixed_rows and not config.speculate):
+        return None
+    if engine.fixed_rows and rows > 1:
+        yield Notice(
+            f"--speculate does nothing with --batch-size {config.batch_size}: TensorFlow guesses "
+            "for one text at a time. Give --batch-size 1."
+        )
         return None
     corpus = None
     if source.state and (path := corpus_index.token_file(source.folder, source.state.corpus)):

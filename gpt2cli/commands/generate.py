@@ -104,7 +104,9 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
         many_rows = rows > 1 or longest > 2 or config.search != "tokens" or arriving
         many_rows = many_rows or config.speculates
         engine = yield from engine_of(config, names, source, stack, many_rows=many_rows)
-        drafter = (yield from drafter_of(config, source, engine)) if config.speculates else None
+        drafter = None
+        if config.speculates:
+            drafter = yield from drafter_of(config, source, engine, rows=rows)
         writer = writer_of(config, engine, tokenizer, drafter)
         job = Job(config=config, prompts=prompts, tokenizer=tokenizer, writer=writer)
         if arriving:

@@ -150,6 +150,7 @@ def test_tensorflow_speculates_for_a_single_text_if_asked(
     (found,), _ = generated(speculate=True)
     assert found["tokens"] == plain["tokens"]
     assert found["accepted"] > 20
-    several, _ = generated(speculate=True, nsamples=2, batch_size=2)
+    several, (notice,) = generated(speculate=True, nsamples=2, batch_size=2)
+    assert notice.startswith("--speculate does nothing with --batch-size 2")
     assert [sample["accepted"] for sample in several] == [0, 0]
     assert several[0]["tokens"] == plain["tokens"]
