@@ -20,7 +20,13 @@ from gpt2cli.errors import BadDataError
 from gpt2cli.files import atomic
 from gpt2cli.text.arrays import TOKEN_TYPE
 from gpt2cli.text.batches import Tokens
-from gpt2cli.text.token_files import DIGEST_BYTES, append_digest, is_intact, open_tokens
+from gpt2cli.text.token_files import (
+    DIGEST_BYTES,
+    MASKED,
+    append_digest,
+    is_intact,
+    open_tokens,
+)
 
 ENDING = ".index"
 # What an index begins with, before the digest of its token file. Another one if its order changes.
@@ -94,7 +100,7 @@ class CorpusIndex:
 def token_file(folder: Path, corpus: str) -> Path | None:
     """Returns the token file in a run folder whose name, and perhaps a part, a run's state says."""
     name = corpus.partition("-")[0]
-    return folder / f"tokens-{name}.u16" if name.isalnum() else None
+    return folder / f"tokens-{name}.u16" if name.removesuffix(MASKED).isalnum() else None
 
 
 def is_slow(tokens: Path) -> bool:

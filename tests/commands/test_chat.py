@@ -18,6 +18,7 @@ import pytest
 from gpt2cli.chat_template import CHAT_TEMPLATE, STOPS
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.text import corpus_index
 from tests import chat_corpus
 from tests.conftest import Run
 
@@ -42,6 +43,14 @@ def tuned(place: Path) -> Path:
     settings = {"model_name": "small", "steps": 1, "sample_every": 0, "xla": False, "seed": 1}
     list(finetune(FinetuneConfig(dataset=("pairs.jsonl",), **settings)))  # type: ignore[arg-type]
     return place
+
+
+def test_the_corpus_of_conversations_is_looked_up_too(tuned: Path, cli: Run) -> None:
+    run = tuned / "checkpoint" / "run1"
+    (tokens,) = run.glob("tokens-*.u16")
+    done = cli("generate", "--prefix", "User: Is 7", "--length", 20, "--device", "cpu", "-q")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert tokens.with_suffix(".index").stat().st_size > len(corpus_index.MAGIC)
 
 
 def test_a_pipe_is_answered_line_by_line(place: Path, cli: Run) -> None:

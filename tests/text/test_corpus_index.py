@@ -145,7 +145,9 @@ def test_a_state_names_a_token_file_in_the_run_and_no_other(tmp_path: Path) -> N
     expected = tmp_path / "tokens-0a1b.u16"
     for name in ("0a1b", "0a1b-9000"):
         assert corpus_index.token_file(tmp_path, name) == expected
-    for name in ("", "-7", "../../etc/0a1b", "/0a1b", "0a.1b"):
+    masked = tmp_path / "tokens-0a1b.masked.u16"
+    assert corpus_index.token_file(tmp_path, "0a1b.masked-9000") == masked
+    for name in ("", ".masked", "../0a1b.masked", "-7", "../../etc/0a1b", "/0a1b", "0a.1b"):
         assert corpus_index.token_file(tmp_path, name) is None
 
 
