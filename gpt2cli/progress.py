@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from gpt2cli.errors import message
 from gpt2cli.records import Progress, Record, StepReport
 from gpt2cli.terminal import STDERR, LivingLine, is_terminal
 
@@ -132,7 +133,7 @@ def printed_now_and_then(text: Callable[[], str]) -> Iterator[None]:
         while not done.wait(seconds):
             seconds = LINE_SECONDS
             with contextlib.suppress(OSError):
-                os.write(stderr, f"{text()}\n".encode())
+                os.write(stderr, f"{message(text())}\n".encode())
 
     teller = threading.Thread(target=say, daemon=True)
     teller.start()

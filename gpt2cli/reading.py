@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,6 +49,28 @@ def content(path: Path) -> bytes:
     """Returns what a regular file holds; raises as `opened` does."""
     with opened(path) as file:
         return file.read()
+
+
+def files_below(folder: Path, failed: Callable[[OSError], None]) -> Iterator[os.DirEntry[str]]:
+    """Yields all below a folder that are not folders, in no order; links are not followed.
+
+    Unlike os.walk it takes folders of any depth.
+
+    Args:
+        folder: where to look.
+        failed: is called with why a folder below cannot be read.
+    """
+    waiting = [os.fspath(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        yield entry
+        except OSError as error:
+            failed(error)
 
 
 def name_in(error: OSError) -> str:

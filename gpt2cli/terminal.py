@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from gpt2cli.errors import message
+
 STDERR = 2
 # How long a piece of work may be silent before its line is drawn; how often that ticks; and how
 # soon it is drawn anew.
@@ -82,7 +84,7 @@ class LivingLine:
                 with contextlib.suppress(OSError):
                     columns = os.get_terminal_size(self._descriptor).columns or columns
                 # A line that fills the last column would go on in the next one.
-                self._write(BEGIN + self._text()[: columns - 1] + CLEAR)
+                self._write(BEGIN + message(self._text())[: columns - 1] + CLEAR)
                 self._drawn, self._due = True, time.monotonic() + DRAW_SECONDS
 
     def clear(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from gpt2cli import progress, terminal
-from gpt2cli.progress import Count, Event, Received, Steps, told
+from gpt2cli.progress import Count, Event, Received, Steps, announced, told
 from gpt2cli.records import Notice, Record, StepReport
 from gpt2cli.runtime import tensorflow
 from gpt2cli.terminal import LivingLine
@@ -170,3 +170,10 @@ def test_the_line_of_a_training_tells_where_it_is(monkeypatch: pytest.MonkeyPatc
     with screen() as shown:
         list(Steps(10, None).told(training()))
     assert shown.drawn[-1] == "step 12 00:32 loss=2.00 avg=3.25 5,120 tokens/s"
+
+
+def test_a_foreign_name_cannot_command_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "DELAY_SECONDS", 0.0)
+    with screen() as shown, announced("reading a\x1b]0;mine\x07.txt\u202e"):
+        time.sleep(0.3)
+    assert "reading a\\x1b]0;mine\\x07.txt\\u202e (0 s)" in shown.drawn

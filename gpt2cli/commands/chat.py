@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import sys
@@ -215,9 +216,12 @@ class ChatSession:
         """Writes the turns to a new file; raises as `replied`."""
         if not name or not self._history.turns:
             raise UsageError("/save needs a turn, and the name of a new file: /save chat.jsonl")
+        if "\0" in name:
+            raise UsageError(f"No file can be called {shortened(name)}. Give another name.")
         path = Path(name)
-        if path.exists() or path.is_symlink():
+        if os.path.lexists(path):
             raise OutputError(f"{shortened(path)} exists and stays as it is. Give another name.")
         with outputs.written(path, overwrite=False) as aside:
             outputs.add(aside, self._history.saved())
-        yield Notice(f"{len(self._history.turns)} turns in {path}")
+        count = len(self._history.turns)
+        yield Notice(f"{count} {'turn' if count == 1 else 'turns'} in {shortened(path)}")

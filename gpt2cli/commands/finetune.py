@@ -270,15 +270,14 @@ def run_job(
 
             device = devices.configure(config.device, config.gpu_bytes, config.precision)
         yield Notice(f"device: {device}, {devices.describe_precision(config.precision)}")
-        shared = config.is_shared
         group = process_group.form(
-            members, meeting, config.wait_minutes, lambda: stop.signum, shared=shared
+            members, meeting, config.wait_minutes, lambda: stop.signum, shared=config.is_shared
         )
         cluster.check_divisible(config.batch_size, group.size)
         if group.strategy is not None:
             share = f"{config.batch_size // group.size} of each micro-batch's windows on each"
             yield Notice(f"together: {group.size} devices, {share}")
-        elif shared:
+        elif config.is_shared:
             yield Notice("--multi-gpu: there is only one device; it trains as without.")
         # If there are other processes, they learn of the signal first: see `Loop.run`.
         remedy = memory.remedy(job.footprint)
@@ -298,3 +297,4 @@ def run_job(
         if not job.quiet and is_terminal():
             records = Steps(job.start.step, job.last).told(records)
         yield from records
+        yield from loop.closing()

@@ -49,6 +49,8 @@ def install(name: str, folder: Path, *, data: Path = DATA) -> Iterator[Record]:
 def same(source: Path, destination: Path) -> bool:
     """Returns whether two files hold the same bytes."""
     try:
-        return destination.is_file() and source.read_bytes() == destination.read_bytes()
+        if not destination.is_file() or destination.stat().st_size != source.stat().st_size:
+            return False
+        return source.read_bytes() == destination.read_bytes()
     except OSError as error:
         raise DiskError(f"Cannot read {destination}: {error.strerror}.") from error

@@ -15,7 +15,7 @@ from gpt2cli.config.download import is_address
 from gpt2cli.errors import BadDataError, MissingInputError, UsageError, shortened
 from gpt2cli.fetching.manifest import SHA256, Form, Model, ModelFile, need
 from gpt2cli.files import atomic
-from gpt2cli.files.hub_names import COMMIT, MOST_CHARACTERS, HubName
+from gpt2cli.files.hub_names import COMMIT, MOST_CHARACTERS, REVISION, HubName
 from gpt2cli.storage import huggingface
 from gpt2cli.storage.hub_models import MOST_RECORD_BYTES, RECORD
 from gpt2cli.vocabulary import TOKENIZER
@@ -72,7 +72,8 @@ class HubRecord:
         Raises:
             ValueError, KeyError, TypeError, AttributeError: they cannot be.
         """
-        need(isinstance(revision, str) and len(revision) <= MOST_CHARACTERS, "revision", revision)
+        sound = isinstance(revision, str) and len(revision) <= MOST_CHARACTERS
+        need(sound and bool(REVISION.fullmatch(revision)), "revision", revision)
         need(isinstance(commit, str) and bool(COMMIT.fullmatch(commit)), "commit", commit)
         made = tuple(hub_file(name, facts) for name, facts in files.items())
         return cls(hub=hub, revision=revision, commit=commit, files=made)

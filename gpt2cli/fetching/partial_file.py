@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from gpt2cli import json_reader
-from gpt2cli.errors import BadDataError
-from gpt2cli.files import atomic
+from gpt2cli.errors import BadDataError, OutputError, shortened
+from gpt2cli.files import atomic, temporary
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Digest
@@ -71,7 +73,7 @@ class PartialFile:
         self.size, self._hash = 0, self._new_hash()
         self.origin = read_origin(self._side)
         with atomic.disk_errors(self.path):
-            self._file = self.path.open("a+b", buffering=0)
+            self._file = opened(self.path)
             self._file.seek(0)
             while block := self._file.read(BLOCK_BYTES):
                 self._hash.update(block)
@@ -83,7 +85,7 @@ class PartialFile:
         with atomic.disk_errors(self.path):
             # The bytes go first: old bytes must never stand beside a new validator.
             if self._file is None:
-                self._file = self.path.open("a+b", buffering=0)
+                self._file = opened(self.path)
             self._file.truncate(0)
             self.size, self._hash = 0, self._new_hash()
             self.note(origin)
@@ -135,6 +137,20 @@ class PartialFile:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def opened(path: Path) -> IO[bytes]:
+    """Returns a file to read and to append to, made if it is missing.
+
+    Raises:
+        OutputError: a pipe or a device has its name.
+        OSError: it cannot be opened; a link is not followed.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | temporary.SAFELY, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OutputError(f"{shortened(path)} is not a regular file. Nothing was changed. Move it.")
+    return os.fdopen(descriptor, "a+b", buffering=0)
 
 
 def read_origin(path: Path) -> Origin | None:

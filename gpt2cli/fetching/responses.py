@@ -87,6 +87,10 @@ def refuse_other_host(response: requests.Response, **_: Any) -> None:
         )
 
 
+# In place of a session's own hook if a host may not send us to another one.
+STAYS = (refuse_other_host, drop_redirects_body)
+
+
 @contextlib.contextmanager
 def network_faults(url: str) -> Iterator[None]:
     """Within the block the network's failures become TransientError, or what else they mean.

@@ -131,7 +131,7 @@ class Transfer:
                 headers=range_headers(self.partial, self.wanted, self._origin().url),
                 stream=True,
                 timeout=self.connection.policy.timeouts,
-                hooks={} if self.wanted.moves else {"response": responses.refuse_other_host},
+                hooks={} if self.wanted.moves else {"response": responses.STAYS},
             )
         with response:
             if response.status_code == 206:
@@ -184,7 +184,8 @@ class Transfer:
         """Appends the bytes as they come; yields how far that is."""
         yield Received(self.partial.size, self.total)
         pace = responses.Pace(self.connection.policy.timeout_seconds, self.partial.size)
-        most = self.wanted.most if self.total is None else self.total
+        # A host may say any size of what has no known one.
+        most = min(self.wanted.most, self.total or self.wanted.most)
         while chunk := self._read(response):
             self.partial.append(chunk)
             yield Received(self.partial.size, self.total)

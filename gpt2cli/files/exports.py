@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import os
 import stat
 import zlib
 from collections.abc import Iterator
@@ -72,13 +71,11 @@ def files(folder: Path) -> Iterator[str]:
     """
 
     def refuse(error: OSError) -> None:
-        """Raises what `os.walk` would pass over."""
+        """Raises it."""
         raise error
 
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        links = [name for name in folders if (Path(place) / name).is_symlink()]
-        for name in (*names, *links):
-            yield (Path(place) / name).relative_to(folder).as_posix()
+    for entry in reading.files_below(folder, refuse):
+        yield Path(entry.path).relative_to(folder).as_posix()
 
 
 def beginning(path: Path) -> bytes:

@@ -10,8 +10,9 @@ from gpt2cli.files.paths import known_name
 
 # As the Hub allows them: letters, digits, and . _ - between them.
 PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*")
 # The Hub keeps names from holding `--`, so that a folder's name says both parts.
-NAME = re.compile(rf"({PART})(?:/|--)({PART})(?:@([A-Za-z0-9][A-Za-z0-9_./-]*))?")
+NAME = re.compile(rf"({PART})(?:/|--)({PART})(?:@({REVISION.pattern}))?")
 MOST_CHARACTERS = 96
 MAIN = "main"
 COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -9,6 +9,7 @@ HPARAMS = "hparams.json"
 ENCODER = "encoder.json"
 MERGES = "vocab.bpe"
 POINTER = "checkpoint"
+MOST_POINTER_BYTES = 1_000_000
 COUNTER = "counter"
 # The weights that adapters are trained beside.
 BASE = "base"
@@ -187,7 +188,8 @@ def newest(folder: Path) -> Path | None:
     pointer = folder / POINTER
     if not pointer.is_file():
         return None
-    content = pointer.read_text(encoding="utf-8", errors="replace")
+    with pointer.open("rb") as file:
+        content = file.read(MOST_POINTER_BYTES).decode(errors="replace")
     match = re.search(r'^model_checkpoint_path: "([^"\n]+)"', content, re.MULTILINE)
     all_paths = re.findall(r'^all_model_checkpoint_paths: "([^"\n]+)"', content, re.MULTILINE)
     if not match or (all_paths and match[1] not in all_paths):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from gpt2cli.errors import BadDataError, Gpt2cliError, shortened
+from gpt2cli import reading
+from gpt2cli.errors import MOST_CHARACTERS, BadDataError, Gpt2cliError, shortened
 from gpt2cli.files import paths
 from gpt2cli.hparams import HParams, read_hparams
 from gpt2cli.json_reader import Json
-from gpt2cli.reading import refusal
 from gpt2cli.storage import bundle, huggingface, run_log
 from gpt2cli.storage.base_models import opened
 from gpt2cli.storage.source import from_prefix
@@ -94,9 +94,9 @@ def examined(path: Path, read: Callable[[Path], Found]) -> tuple[Place, Found | 
     try:
         return Place(path=path, size=size, changed=changed), read(path)
     except OSError as error:
-        problem = str(refusal(error, path))
+        problem = str(reading.refusal(error, path))
     except Gpt2cliError as error:
-        problem = str(error)
+        problem = shortened(error, MOST_CHARACTERS)
     return Place(path=path, size=size, changed=changed, problem=problem), None
 
 
@@ -106,12 +106,9 @@ def measured(folder: Path) -> tuple[int, float]:
     Links are not followed; what cannot be read counts nothing.
     """
     size, changed = 0, 0.0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                status = os.lstat(os.path.join(place, name))  # noqa: PTH118
-            except OSError:
-                continue
+    for entry in reading.files_below(folder, lambda _error: None):
+        with contextlib.suppress(OSError):
+            status = entry.stat(follow_symlinks=False)
             size, changed = size + status.st_size, max(changed, status.st_mtime)
     return size, changed
 

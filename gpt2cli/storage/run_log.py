@@ -22,6 +22,8 @@ BEST = "best.json"
 CONFIG = "config.json"
 # Far more than what a run writes between two steps.
 TAIL_BYTES = 1 << 16
+# No step or loss reaches it, and sums of what is below are exact.
+LARGEST = 1e15
 
 
 class Log:
@@ -92,7 +94,8 @@ class History:
         """
         step = record["step"]
         told = [record["loss"], *([record["average"]] if record["event"] == "step" else [])]
-        if type(step) is not int or any(type(value) not in (int, float) for value in told):
+        numbers = all(type(value) in (int, float) and abs(value) < LARGEST for value in told)
+        if not numbers or type(step) is not int or not 0 <= step < LARGEST:
             raise ValueError(f"{step!r}: {told!r}")
         if record["event"] == "step":
             while self.steps and self.steps[-1] >= step:

@@ -33,6 +33,7 @@ class Loop:
         """Takes the run, its weights and optimiser, and what says whether to stop."""
         self._job, self._session, self._stop = job, session, stop
         self._is_chief = session.group.is_chief
+        self._took: float | None = None
         held_out = job.data.held_out if job.validation.val_every else None
         self._validator = None
         if held_out is not None and self._is_chief:
@@ -68,9 +69,14 @@ class Loop:
         signum = word if word not in (GO_ON, ENOUGH) else stop.signum
         if signum is not None:
             yield Stopped(signal=signum, message=what_is_safe(session.state.step))
-        elif session.first is not None and self._is_chief:
-            first, seconds = session.first, session.seconds
-            yield from map(Notice, closing(self._job.folder, first, session.state, seconds))
+        else:
+            self._took = session.seconds
+
+    def closing(self) -> Iterator[Record]:
+        """Yields the last lines, if the training came to its end."""
+        first, took = self._session.first, self._took
+        if took is not None and first is not None and self._is_chief:
+            yield from map(Notice, closing(self._job.folder, first, self._session.state, took))
 
     def _steps(self, reason: str | None) -> Generator[Record, None, int]:
         """Yields what happens in step after step; returns the word that the processes ended with.

@@ -83,11 +83,20 @@ def test_commands_are_obeyed_and_wrong_ones_change_nothing(place: Path, cli: Run
         "There is no turn to forget.",
         "there.txt exists and stays as it is.",
         "none",
-        "turns in a.txt",
+        "1 turn in a.txt",
         "All turns are forgotten.",
         "seed 7",
     ):
         assert told in done.stderr, told
+
+
+def test_a_file_that_cannot_be_saved_loses_no_turn(place: Path, cli: Run) -> None:
+    lines = f"the\n/save {'x' * 300}\n/save a\0b\n/save models/small/vocab.bpe/a\n/save a.txt\n"
+    done = cli("chat", "--model-name", "small", "--length", 3, "--seed", 1, input=lines)
+    assert done.returncode == 0, done.stderr
+    for told in ("File name too long", "No file can be called a\\x00b", "vocab.bpe", "1 turn in a"):
+        assert told in done.stderr, told
+    assert (place / "a.txt").read_text(errors="replace").startswith("the")
 
 
 def test_what_does_not_fit_the_window_is_dropped_and_said(place: Path, cli: Run) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+import tracemalloc
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 from gpt2cli import __version__
-from gpt2cli.storage import run_log, state
+from gpt2cli.files import exports, paths
+from gpt2cli.storage import inventory, run_log, state
 from tests import models
 from tests.conftest import Run
 
@@ -186,6 +188,54 @@ def test_damaged_and_foreign_models_are_listed_as_such(place: Path, cli: Run) ->
     assert problems["empty"] == "Not a model: it is empty."
     assert problems["photos\\x1b[31m"] == "Not a model: it holds cat.jpg."
     assert "'llama'" in problems["hf"]
+
+
+def test_what_strangers_wrote_commands_no_terminal(place: Path, cli: Run) -> None:
+    odd, run = place / "models" / "odd", place / "checkpoint" / "run1"
+    shutil.copytree(place / "models" / "small", odd)
+    (odd / "checkpoint").write_text('model_checkpoint_path: "x\x1b]0;mine\x07"\n')
+    with (run / run_log.LOG).open("a") as log:
+        for number in ("1" + "0" * 400, "1e999"):
+            log.write(f'{{"event": "validation", "step": 3, "loss": {number}}}\n')
+            log.write(f'{{"event": "validation", "step": {number}, "loss": 1.0}}\n')
+    done = cli("info")
+    assert done.returncode == 0, done.stderr
+    assert all(line.isprintable() for line in done.stdout.splitlines())
+    facts = found(cli)
+    assert "\\x1b" in facts["model", "odd"]["problem"]
+    named = cli("info", "run1")
+    assert (named.returncode, named.stderr) == (0, "")
+    assert "loss over steps" in named.stdout
+
+
+def test_folders_deeper_than_python_has_levels_are_measured(tmp_path: Path) -> None:
+    levels = [tmp_path / "deep"]
+    for _ in range(1200):
+        levels.append(levels[-1] / "d")
+    for level in levels:
+        level.mkdir()
+    end = levels[-1] / "end"
+    end.write_text("12345")
+    try:
+        assert inventory.measured(tmp_path) == (5, end.stat().st_mtime)
+        assert list(exports.files(tmp_path)) == [end.relative_to(tmp_path).as_posix()]
+    finally:
+        # shutil.rmtree has no more levels than Python.
+        end.unlink()
+        for level in reversed(levels):
+            level.rmdir()
+
+
+def test_of_a_pointer_without_end_little_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "checkpoint").open("wb") as file:
+        file.write(b'model_checkpoint_path: "model-7"\n')
+        file.truncate(200_000_000)
+    tracemalloc.start()
+    try:
+        assert paths.newest(tmp_path) == tmp_path / "model-7"
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

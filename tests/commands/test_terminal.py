@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gpt2cli.cli import show
+from gpt2cli.commands.finetune import finetune
+from gpt2cli.config.finetune import FinetuneConfig
 from tests import models
-from tests.terminals import Screen, run_on_terminal
+from tests.terminals import Screen, run_on_terminal, screen
 
 # No piece of work may be silent for longer (seconds).
 MOST_SILENCE = 10.0
@@ -46,6 +51,21 @@ def test_a_training_is_one_living_line_that_sums_up(place: Path) -> None:
     assert f"; best validation {best:.4f} at step " in summed
     code, shown, began = run_on_terminal(shown_next(shown), place)
     assert code == 0 and max(silences(shown, began)) < MOST_SILENCE
+
+
+def test_nothing_is_drawn_below_the_closing_lines(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    usual: dict[str, Any] = {"model_name": "mini", "device": "cpu", "xla": False, "seed": 1}
+    config = FinetuneConfig(dataset=("text.txt",), steps=2, sample_every=0, **usual)
+    with screen() as shown:
+        for record in finetune(config):
+            show(record, config)
+            if str(record).startswith("next: "):
+                time.sleep(1.5)
+    assert "step 2 of 2" in shown.text
+    assert shown.text.partition("next: gpt2cli generate")[2].strip() == "--run-name run1"
 
 
 def shown_next(shown: Screen) -> list[str]:

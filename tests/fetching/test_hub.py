@@ -345,6 +345,35 @@ def test_an_answer_that_leads_to_another_host_is_not_followed(
     assert not site.models.exists()
 
 
+def endless(code: int, sent: list[int], **headers: str) -> host.Behaviour:
+    """Answers with a body of 200 MB, and notes how much of it was taken."""
+
+    def behave(handler: host.Handler, _content: bytes) -> None:
+        handler.begin(code, 200_000_000, **headers)
+        for _ in range(200):
+            handler.wfile.write(b" " * 1_000_000)
+            sent[0] += 1_000_000
+
+    return behave
+
+
+def test_of_an_answer_without_end_little_is_taken(site: Site) -> None:
+    sent = [0]
+    site.hub.always(API, endless(200, sent))
+    with pytest.raises(RefusedError, match="more than the 10,000,000 bytes"):
+        site.download()
+    assert sent[0] < 50_000_000
+    assert not site.models.exists()
+
+
+def test_a_redirect_with_a_body_without_end_is_followed_without_it(site: Site) -> None:
+    sent = [0]
+    site.hub.script(API, [endless(302, sent, Location=f"/{API}")])
+    site.download()
+    assert site.is_complete()
+    assert sent[0] < 50_000_000
+
+
 def test_a_model_that_was_renamed_is_found_by_its_old_name(site: Site) -> None:
     old = API.replace(NAME, "someone/old")
     site.hub.files[old] = b""
@@ -492,7 +521,10 @@ def test_a_folder_that_gpt2cli_did_not_fetch_is_left_as_it_is(site: Site) -> Non
 
 @pytest.mark.parametrize(
     "change",
-    [{"name": "else/where"}, {"commit": "../x"}, {"files": []}, {"files": {}}, {"revision": 7}],
+    [
+        *({"name": "else/where"}, {"commit": "../x"}, {"files": []}, {"files": {}}),
+        *({"revision": 7}, {"revision": ""}, {"revision": "\x1b]0;mine\x07"}),
+    ],
 )
 def test_a_damaged_record_is_named_and_nothing_is_changed(
     change: dict[str, Any], site: Site
@@ -502,6 +534,8 @@ def test_a_damaged_record_is_named_and_nothing_is_changed(
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BadDataError, match=r"hub\.json.*download the model again"):
         site.download()
+    with pytest.raises(BadDataError, match=r"hub\.json"):
+        rows(site)
     assert (site.folder / "model.safetensors").exists()
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
+import pytest
+
+from gpt2cli.errors import OutputError
 from gpt2cli.fetching.partial_file import Origin, PartialFile
 
 ORIGIN = Origin(url="http://host/file", validator='"tag"', size=6)
@@ -54,3 +58,19 @@ def test_a_note_that_cannot_be_read_is_no_note(tmp_path: Path) -> None:
         part = opened(tmp_path / "file")
         assert part.origin is None
         part.close()
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe"])
+def test_what_is_no_file_of_ours_is_not_written_to(kind: str, tmp_path: Path) -> None:
+    thesis, place = tmp_path / "thesis.txt", tmp_path / "file.part"
+    thesis.write_text("mine")
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to(thesis if kind == "link" else tmp_path / "new")
+    with pytest.raises(OutputError, match=r"file\.part"):
+        list(PartialFile(tmp_path / "file").reopen())
+    with pytest.raises(OutputError, match=r"file\.part"):
+        PartialFile(tmp_path / "file").restart(ORIGIN)
+    assert thesis.read_text() == "mine"
+    assert not (tmp_path / "new").exists()
