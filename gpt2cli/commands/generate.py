@@ -35,8 +35,6 @@ from gpt2cli.text.prompts import Request, arriving_prompts
 from gpt2cli.text.sources import source_of
 from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 
-LEANER = "Try a lower --batch-size, or --precision bfloat16."
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
@@ -244,7 +242,9 @@ class Growth:
         growing = self._writer.grow(samples)
         if not self.done:
             growing = self._meter.named(growing, COMPILING)
-        for tokens, _ in enumerate(growing, 1):
+        for steps, _ in enumerate(growing, 1):
+            # A verified draft is several tokens in a step; a search adds them all at its end.
+            tokens = max(steps, *(len(sample.new.tokens) for sample in samples))
             yield self._meter.advance(self.done, f"token {tokens:,}")
         self.done += len(samples)
         yield self._meter.advance(self.done)

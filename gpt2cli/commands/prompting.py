@@ -66,7 +66,8 @@ def chat_requests(
         if prompt.dropped:
             yield Alert(f"conversation {number}: {prompt.remark(source.hparams.n_ctx)}")
         stops = (*config.stops, *STOPS)
-        requests.append(Request(text=prompt.text, stops=stops, others=others))
+        length = config.length or max(source.hparams.n_ctx - len(prompt.tokens), 1)
+        requests.append(Request(text=prompt.text, length=length, stops=stops, others=others))
     return requests
 
 

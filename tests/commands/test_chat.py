@@ -187,6 +187,16 @@ def test_what_cannot_be_answered_is_named(
     assert message in done.stderr
 
 
+def test_the_longest_message_leaves_room_for_an_answer(tuned: Path, cli: Run) -> None:
+    asked = {"messages": [{"role": "user", "content": "other " * 40}]}
+    (tuned / "asked.jsonl").write_text(json.dumps(asked))
+    done = cli("generate", "--messages", "asked.jsonl", "--format", "jsonl", "--seed", 1)
+    answer = json.loads(done.stdout)
+    assert answer["finish_reason"] == "length"
+    # Half the window, which slides.
+    assert len(answer["tokens"]) == 16
+
+
 def test_prompts_and_conversations_contradict_each_other(place: Path, cli: Run) -> None:
     done = cli("generate", "--messages", "a.jsonl", "--prefix", "a")
     assert done.returncode == 2

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from gpt2cli import progress
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.commands.generate import generate
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
 from gpt2cli.errors import UsageError
-from gpt2cli.records import Notice, Text
+from gpt2cli.records import Notice, Progress, Text
 from gpt2cli.text import corpus_index
 
 TEXT = "".join(f"{n}. The cat sat on the mat, and the other cat sat there.\n" for n in range(60))
@@ -81,6 +82,15 @@ def test_the_index_of_the_corpus_is_kept_in_the_run_and_saves_passes(run: Path) 
     (plain,), _ = generated(temperature=0.7, top_k=5, speculate=False)
     assert same(found, plain)
     assert index.stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("run")
+def test_progress_counts_tokens_and_not_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    config = GenerateConfig(prefix=(PROMPT,), temperature=0, length=100, seed=1, device="cpu")
+    told = [str(record) for record in generate(config) if isinstance(record, Progress)]
+    assert "writing 0 of 1 samples: token 100" in told
+    assert len(told) < 90
 
 
 def test_samples_side_by_side_speculate_if_asked(run: Path) -> None:
