@@ -58,11 +58,6 @@ class Job:
         return self.batch.accumulate_gradients * self.batch.batch_size
 
     @property
-    def frugal(self) -> bool:
-        """Whether memory is to be saved before time."""
-        return self.compute.use_memory_saving_gradients or self.state.lora_rank > 0
-
-    @property
     def last(self) -> int | None:
         """The step at which training ends; None: only a signal ends it."""
         return self.length.last_step(
