@@ -14,12 +14,15 @@ The codes are those of BSD's sysexits.h, so that a wrapper can tell what to do n
 
 from __future__ import annotations
 
+import os
 import re
 
 # The longest message (characters).
 MOST_CHARACTERS = 499
 # A name and password within an address.
 CREDENTIALS = re.compile(r"://[^/?#\s]*@")
+# A shorter HF_TOKEN is none, and may be part of any word (characters).
+LEAST_TOKEN = 8
 # How much of a text that comes from elsewhere a message shows (characters).
 SHOWN = 120
 
@@ -44,7 +47,10 @@ def cut(text: object, most: int) -> str:
 
 
 def without_password(text: str) -> str:
-    """Returns a text with `…` in place of the names and passwords in its addresses."""
+    """Returns a text with `…` in place of HF_TOKEN, and of the names and passwords in addresses."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if len(token) >= LEAST_TOKEN:
+        text = text.replace(token, "…")
     return CREDENTIALS.sub("://…@", text)
 
 

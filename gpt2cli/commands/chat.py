@@ -165,9 +165,11 @@ class ChatSession:
         )
         sample = Sample(prompt, 0, self._tokenizer, include_prefix=False)
         answer = yield from self._grown(sample)
-        self._history.add(said, answer)
+        added = self._history.add(said, answer)
         yield from map(Notice, self._writer.pop_warnings())
-        if sample.new.reason is None:
+        if not added:
+            yield Notice("no answer; what you wrote is forgotten")
+        elif sample.new.reason is None:
             yield Notice("stopped; /undo forgets this turn")
         elif sample.new.reason == "length":
             yield Notice(f"cut at --length {self._length}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 
 from gpt2cli.config.shared import SourceOptions
-from gpt2cli.errors import MissingInputError
+from gpt2cli.errors import MissingInputError, shortened
 from gpt2cli.fetching import manifest, models
 from gpt2cli.fetching.hub import fetch_hub
 from gpt2cli.files import paths
@@ -60,9 +61,10 @@ def fetch_base(
         return
     forbidden = offline or os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0")
     if forbidden and name not in manifest.BUNDLED:
+        place = shlex.quote(str(folder.parent))
         raise MissingInputError(
-            f"There is no model {folder}, and fetching it is forbidden (--offline). Run "
-            f"`gpt2cli download {name} --model-dir {folder.parent}` with a network."
+            f"There is no model {shortened(folder)}, and fetching it is forbidden (--offline). "
+            f"Run `gpt2cli download {name} --model-dir {place}` with a network."
         )
     yield from fetch_model(name, str(folder.parent), bars=sys.stderr.isatty() and not quiet)
 

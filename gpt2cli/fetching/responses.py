@@ -16,7 +16,7 @@ import urllib3
 from urllib3.util.retry import Retry
 
 from gpt2cli import __version__
-from gpt2cli.errors import RefusedError, shortened
+from gpt2cli.errors import RefusedError, shortened, without_password
 from gpt2cli.fetching.partial_file import VALIDATOR
 from gpt2cli.fetching.verification import HEAD_BYTES, page_like
 
@@ -165,7 +165,8 @@ def sample(response: requests.Response) -> bytes:
 
 def excerpt(head: bytes) -> str:
     """Returns the beginning of a body for a message: one line of plain characters."""
-    text = head[:120].decode("utf-8", errors="replace")
+    # A host may send back what it was asked with.
+    text = without_password(head.decode("utf-8", errors="replace"))[:120]
     return repr(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
 
 

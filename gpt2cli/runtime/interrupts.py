@@ -10,7 +10,10 @@ from gpt2cli.runtime.signals import WHOLE, Stop
 
 @contextlib.contextmanager
 def interrupts_caught() -> Iterator[Stop]:
-    """Within the block Ctrl-C only sets `interrupted` of the Stop that is yielded."""
+    """Within the block Ctrl-C only sets `interrupted` of the Stop that is yielded.
+
+    A second one is a signal as elsewhere: the block may be in a call that does not end.
+    """
     stop = WHOLE[0] if WHOLE else Stop()
     stop.interrupted, stop.catches = False, True
     try:

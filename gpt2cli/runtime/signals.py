@@ -47,7 +47,7 @@ class Stop:
     Attributes:
         signum: the signal that asked, or None.
         asked: whether it was to be heard at once.
-        catches: whether Ctrl-C is only noted: in `interrupts.interrupts_caught`.
+        catches: whether a first Ctrl-C is only noted: in `interrupts.interrupts_caught`.
         interrupted: whether it was.
     """
 
@@ -63,7 +63,7 @@ class Stop:
 
     def request(self, signum: int) -> None:
         """Notes the first signal and says so at once; a second one ends the process at once."""
-        if self.catches and signum == signal.SIGINT:
+        if self.catches and signum == signal.SIGINT and not self.interrupted:
             self.interrupted = True
             return
         again = self.signum is not None

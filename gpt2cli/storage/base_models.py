@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from gpt2cli import json_reader
@@ -44,7 +45,8 @@ def remedy(folder: Path) -> str:
     """Returns how a model that is not there can be had."""
     name = model_label(folder.name)
     if folder.name in paths.FETCHED or "/" in name:
-        place = "" if folder.parent == Path("models") else f" --model-dir {folder.parent}"
+        parent = shlex.quote(str(folder.parent))
+        place = "" if parent == "models" else f" --model-dir {parent}"
         if len(place) <= paths.SHOWN_PATH and place.isprintable():
             return f"Fetch it with `gpt2cli download {name}{place}`."
     return (

@@ -100,9 +100,12 @@ class ChatHistory:
             cut=max(len(tokens) - room, 0),
         )
 
-    def add(self, said: str, answer: str) -> None:
-        """Adds a turn."""
-        self.turns.append(Turn(said=said, answer=answer))
+    def add(self, said: str, answer: str) -> bool:
+        """Adds a turn; returns False if it is no turn: nobody can learn from an empty answer."""
+        answered = bool(answer.strip()) or not self._has_roles
+        if answered:
+            self.turns.append(Turn(said=said, answer=answer))
+        return answered
 
     def undo(self) -> bool:
         """Removes the last turn; returns whether there was one."""

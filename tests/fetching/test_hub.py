@@ -131,6 +131,24 @@ def test_the_token_goes_to_the_hub_and_not_where_the_hub_leads(
     assert not any(b"hf_secret" in content for content in kept)
 
 
+@pytest.mark.parametrize("code", [200, 400, 404])
+def test_a_host_that_sends_the_token_back_does_not_get_it_shown(
+    code: int, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", f"hf_{'secret' * 6}")
+
+    def echo(handler: host.Handler, _content: bytes) -> None:
+        sent = handler.headers["Authorization"]
+        # In a message such a body is cut: no part of the token may be left.
+        body = f"<html>{'padding ' * 10}{sent}</html>".encode()
+        host.status(code, body, Content_Type=sent[7:])(handler, b"")
+
+    site.hub.always(API, echo)
+    with pytest.raises(RefusedError) as refusal:
+        site.download()
+    assert "secret" not in str(refusal.value)
+
+
 def test_the_token_goes_to_no_mirror(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     with Server({f"{NAME}/{name}": content for name, content in site.files.items()}) as mirror:

@@ -61,14 +61,40 @@ sys.exit(100 + stop.signum if stop else 0)
 """
 
 
-def waiting(seconds: float) -> subprocess.Popen[str]:
-    program = [sys.executable, "-c", WAITS, str(seconds)]
+CATCHES = """
+import sys, time
+from gpt2cli.runtime import signals
+from gpt2cli.runtime.interrupts import interrupts_caught
+signals.raise_on_signals()
+try:
+    with interrupts_caught() as stop:
+        print("ready", flush=True)
+        while not stop.interrupted:
+            time.sleep(0.01)
+        print("heard", flush=True)
+        time.sleep(float(sys.argv[1]))
+except signals.Interrupted as interrupted:
+    sys.exit(100 + interrupted.signum)
+"""
+
+
+def waiting(seconds: float, program_text: str = WAITS) -> subprocess.Popen[str]:
+    program = [sys.executable, "-c", program_text, str(seconds)]
     process = subprocess.Popen(
         program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=unignored
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+def test_a_second_ctrl_c_ends_what_does_not_listen_to_the_first() -> None:
+    process = waiting(60, CATCHES)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None and process.stdout.readline() == "heard\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 100 + signal.SIGINT
+    process.communicate()
 
 
 def pause(process: subprocess.Popen[str], times: int) -> None:

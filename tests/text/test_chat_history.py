@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from gpt2cli.chat_template import Message
+from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.text.chat_history import ChatHistory, prompt_room
+from gpt2cli.text.conversations import documents
+from gpt2cli.text.sources import ReadingState, source_of
 from gpt2cli.text.tokenizer import Tokenizer
 
 
@@ -53,6 +57,21 @@ def test_what_is_said_now_is_cut_only_if_it_is_too_long_by_itself(tokenizer: Tok
     assert (found.dropped, len(found.tokens)) == (2, 20)
     assert found.cut == len(tokenizer.encode(found.text)) - 20
     assert found.tokens == tokenizer.encode(found.text)[-20:]
+
+
+def test_what_is_saved_can_be_tuned_on_if_an_answer_was_empty(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    history = talked(tokenizer)
+    assert not history.add("five", " \n")
+    assert history.add("six", "seven")
+    (tmp_path / "chat.jsonl").write_text(history.saved())
+    source = source_of(str(tmp_path / "chat.jsonl"))
+    (found,) = documents(source, CorpusOptions(dataset=()), ReadingState())
+    told = ["Be kind.", "one", "two", "three", "four", "six", "seven"]
+    assert [message.content for message in found.messages] == told
+    # Without roles a line is part of the text, whatever follows.
+    assert talked(tokenizer, has_roles=False).add("five", "")
 
 
 def test_undo_and_reset_forget(tokenizer: Tokenizer) -> None:
