@@ -23,6 +23,8 @@ GRACE_SECONDS = 1.5
 # `timeout` sends its signal twice in a row, to its child and to the group: so soon it is the same.
 ECHO_SECONDS = 0.3
 STOPPED = "stopped"
+# The thread that waits for signals.
+WAITER = "signals"
 # Threads that may still compute when the command ends, after a signal: nobody waits for them.
 ABANDONED: list[threading.Thread] = []
 
@@ -268,7 +270,7 @@ def listening(stop: Stop) -> Iterator[None]:
     before = {number: signal.signal(number, stop.handle) for number in (*numbers, WAKE_UP)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     done = threading.Event()
-    waiter = threading.Thread(target=_wait, args=(numbers, stop, done), daemon=True)
+    waiter = threading.Thread(target=_wait, args=(numbers, stop, done), name=WAITER, daemon=True)
     waiter.start()
     try:
         yield
