@@ -39,6 +39,14 @@ def send(signum: int) -> None:
     signal.pthread_kill(waiters[0], signum)
 
 
+def send_soon(signum: int) -> None:
+    """Sends a signal while the main thread sleeps, and not in the instant before it does.
+
+    In that instant nothing wakes it, and the process is ended after a while, as it should be.
+    """
+    threading.Timer(0.3, send, [signum]).start()
+
+
 def test_a_held_signal_comes_at_the_end_of_the_block() -> None:
     done = []
     with pytest.raises(signals.Interrupted) as caught, signals.signals_blocked():
@@ -136,7 +144,7 @@ def test_a_process_that_was_stopped_and_continued_hears_one_signal_once(number: 
 
 def test_a_signal_raises_at_once_where_there_is_nothing_to_finish() -> None:
     with pytest.raises(signals.Interrupted) as caught, signals.deferred() as stop, stop.at_once():
-        send(signal.SIGTERM)
+        send_soon(signal.SIGTERM)
         time.sleep(20)
     assert caught.value.signum == signal.SIGTERM
 
@@ -145,7 +153,7 @@ def test_a_signal_that_a_callback_swallows_is_heard_at_the_end_of_the_block() ->
     done = []
     with pytest.raises(signals.Interrupted), signals.deferred() as stop, stop.at_once():
         with contextlib.suppress(signals.Interrupted):
-            send(signal.SIGHUP)
+            send_soon(signal.SIGHUP)
             time.sleep(5)
         done.append("the block")
     assert done == ["the block"]
@@ -236,7 +244,7 @@ def test_a_message_of_what_is_safe_is_told_by_whatever_ends_the_block() -> None:
         signals.deferred() as stop,
         stop.at_once("Step 3 is saved."),
     ):
-        send(signal.SIGTERM)
+        send_soon(signal.SIGTERM)
         time.sleep(20)
     assert caught.value.message == "Step 3 is saved."
 
