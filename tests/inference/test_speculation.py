@@ -112,13 +112,13 @@ def test_the_texts_are_the_same_to_the_bit(precision: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_a_thousand_texts_are_the_same_to_the_bit(precision: str) -> None:
-    assert compare(new_engine(precision), range(1000, 2000)) > 1.5
+def test_a_hundred_texts_are_the_same_to_the_bit(precision: str) -> None:
+    assert compare(new_engine(precision), range(1000, 1100)) > 1.5
 
 
 @pytest.mark.usefixtures("tensorflow")
 @pytest.mark.parametrize(
-    "seeds", [range(10), pytest.param(range(1000, 2000), marks=pytest.mark.slow)], ids=len
+    "seeds", [range(10), pytest.param(range(1000, 1100), marks=pytest.mark.slow)], ids=len
 )
 def test_tensorflows_engine_writes_the_same_tokens(seeds: range) -> None:
     from gpt2cli.inference.tensorflow_engine import TensorFlowEngine

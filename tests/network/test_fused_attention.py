@@ -118,6 +118,7 @@ def compiled_parts(hparams: HParams, **options: Any) -> dict[str, list[str]]:
     from gpt2cli.training.backend import Backend
     from gpt2cli.training.options import TrainingOptions
     from gpt2cli.training.step import Trainer
+    from gpt2cli.training.step_graph import Scalars
 
     backend = Backend(mode=CompileMode.PARTIAL, gpu=True, fused=True)
     weights = gpt2.to_variables(models.random_arrays(hparams).items())
@@ -125,8 +126,9 @@ def compiled_parts(hparams: HParams, **options: Any) -> dict[str, list[str]]:
         weights, hparams, TrainingOptions(precision="bfloat16", backend=backend, **options)
     )
     tokens = tf.zeros([2, hparams.n_ctx + 1], tf.int32)
-    numbers = tf.constant(1e-4), tf.constant(1.0), tf.constant([3, 0])
-    traced = trainer._compiled.get_concrete_function(tokens, *numbers, first=True, last=True)
+    numbers = tf.constant(1e-4), tf.constant(1.0), tf.constant([3, 0]), tf.constant(32.0)
+    scalars = Scalars(*numbers)
+    traced = trainer._compiled.get_concrete_function(tokens, scalars, first=True, last=True)
     library = traced.graph.as_graph_def().library.function
     return {
         function.signature.name: [node.op for node in function.node_def]

@@ -121,7 +121,7 @@ def test_finetune_starts_from_a_path_by_either_option(
 
 def test_a_path_is_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("./124M", "elsewhere/tiny", str(tmp_path / "124M")):
+    for name in ("./124M", "./elsewhere/tiny", str(tmp_path / "124M")):
         config = ExportConfig(destination="x", model_name=name)
         assert fetched_for(config) == []
         with pytest.raises(MissingInputError, match="There is no model"):

@@ -171,6 +171,7 @@ def test_an_empty_corpus_and_a_tiny_one_have_no_followers(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="its peak of memory is Linux's to say")
 def test_the_index_of_a_hundred_megabytes_takes_little_time_and_memory(tmp_path: Path) -> None:
     path = tmp_path / "tokens-large.u16"
     noise = np.random.default_rng(0)
@@ -179,12 +180,13 @@ def test_the_index_of_a_hundred_megabytes_takes_little_time_and_memory(tmp_path:
     path.write_bytes(drawn.astype(np.uint16).tobytes())
     token_files.append_digest(path)
     program = (
-        "import resource, sys, time\nfrom pathlib import Path\n"
+        "import sys, time\nfrom pathlib import Path\n"
         "from gpt2cli.text import corpus_index\n"
         "before = time.process_time()\n"
         "index = corpus_index.load_index(Path(sys.argv[1]))\n"
-        "print(time.process_time() - before, "
-        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "status = Path('/proc/self/status').read_text()\n"
+        "peak = status.partition('VmHWM:')[2].split()[0]\n"
+        "print(time.process_time() - before, peak)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(path)],
@@ -195,4 +197,4 @@ def test_the_index_of_a_hundred_megabytes_takes_little_time_and_memory(tmp_path:
     )
     seconds, memory = map(float, done.stdout.split())
     assert seconds < MOST_SECONDS
-    assert memory * (1 if sys.platform == "darwin" else 1024) < MOST_MEMORY
+    assert memory * 1024 < MOST_MEMORY
