@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -94,6 +95,20 @@ def commands() -> Iterator[str]:
         yield from (line for line in lines if line.strip())
 
 
+def old_calls() -> Iterator[str]:
+    """Yields the command lines of the README's table for those who come from gpt-2-simple."""
+    text = pages.README.read_text(encoding="utf-8")
+    table = text.partition("## Coming from gpt-2-simple")[2].partition("Some defaults differ")[0]
+    for row in table.splitlines():
+        for command in re.findall(r"`([^`]+)`", row.rpartition(" | ")[2]):
+            if command.startswith("gpt2cli "):
+                yield command
+            elif command.startswith("--restore-from"):
+                yield f"gpt2cli finetune text.txt --model-name 124M --steps 1 {command}"
+            elif command.startswith("--") and " " in command:
+                yield f"gpt2cli generate {command}"
+
+
 def is_elsewhere(command: str) -> bool:
     return any(command.startswith(begin) for begin in ELSEWHERE)
 
@@ -131,7 +146,11 @@ def test_every_command_works(tmp_path: Path) -> None:
     programs.mkdir()
     shutil.copy(pages.README, place)
     shutil.copytree(TINY, place / "models" / "124M")
-    run = [command for command in commands() if not is_elsewhere(command)]
+    run = [(place, command) for command in commands() if not is_elsewhere(command)]
+    other = tmp_path / "other" / "work"
+    shutil.copytree(place, other)
+    first = "gpt2cli finetune text.txt --model-name 124M --run-name mine"
+    run += [(other, command) for command in (PLACE, first, *old_calls())]
     large = Server({})
     hub = Hub(large)
     with Server({}) as server, large, hub, Warm(programs):
@@ -141,10 +160,10 @@ def test_every_command_works(tmp_path: Path) -> None:
         environment["PATH"] = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
         environment["GPT2CLI_PINS"] = str(tmp_path / "pins.json")
-        for command in [PLACE, *run]:
+        for folder, command in [(place, PLACE), *run]:
             done = subprocess.run(
                 ["bash", "-e", "-o", "pipefail", "-c", command],
-                cwd=place,
+                cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -153,3 +172,4 @@ def test_every_command_works(tmp_path: Path) -> None:
             )
             assert done.returncode == 0, (command, done.stderr)
     assert len(run) > 25
+    assert len(list(old_calls())) >= 12
