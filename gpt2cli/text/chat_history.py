@@ -101,7 +101,7 @@ class ChatHistory:
         )
 
     def add(self, said: str, answer: str) -> bool:
-        """Adds a turn; returns False if it is no turn: nobody can learn from an empty answer."""
+        """Adds a turn; returns False if it is not a turn: nobody can learn from an empty answer."""
         answered = bool(answer.strip()) or not self._has_roles
         if answered:
             self.turns.append(Turn(said=said, answer=answer))

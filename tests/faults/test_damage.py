@@ -283,7 +283,7 @@ def test_a_run_of_gpt_2_simples_is_checked_by_the_checksums_in_its_index(
 def test_generate_is_not_led_astray_by_a_run_that_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt2cli.commands import generate as verb
+    from gpt2cli.commands import engines as verb
     from gpt2cli.inference.load import load_engine
 
     tries = []

@@ -22,7 +22,7 @@ SECONDS = 3.0
 PATIENCE_SECONDS = 90
 LINE = "The cat sat on the mat, and the other cat sat there: {}.\n"
 # More than any command is done with before it is stopped.
-BEAMS = "generate --model-name tiny --length 900 --num-beams 2 --ignore-eos"
+BEAMS = "generate --model-name tiny --length 900 --num-beams 40 --ignore-eos"
 ENDLESS = "generate --model-name tiny --length 900 --nsamples 900 --ignore-eos"
 TRAIN = "finetune text.txt --model-name tiny --steps 9000"
 
