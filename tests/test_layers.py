@@ -176,3 +176,12 @@ def test_tensorflow_is_not_loaded_to(command: str, tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.endswith("ended with 0\nloaded False\n"), done.stderr
+
+
+def test_no_graph_goes_through_autograph() -> None:
+    """It writes each function to the temporary folder, where a signal would leave it."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "tf.function":
+                options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+                assert options.get("autograph") == "False", f"{path}: {ast.unparse(node)}"

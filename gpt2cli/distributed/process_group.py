@@ -45,7 +45,7 @@ class ProcessGroup:
         self.size: int = strategy.num_replicas_in_sync if strategy else 1
         self.is_single = cluster is None
         self.is_chief = cluster is None or cluster.is_chief
-        self._sums = tf.function(self._sums_graph)
+        self._sums = tf.function(self._sums_graph, autograph=False)
 
     def all_reduce_max(self, value: int) -> int:
         """Returns the largest of the processes' numbers, each from 0 to MOST_VALUE.

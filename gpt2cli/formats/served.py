@@ -43,10 +43,9 @@ class Served(tf.Module):  # type: ignore[misc]
             name: tf.Variable(tf.zeros([1] * len(shape)), shape=[None] * len(shape))
             for name, shape in self._shapes.items()
         }
-        self.logits = tf.function(self._logits_graph, input_signature=[ROWS, EACH])
-        self.generate = tf.function(
-            self._generate_graph, input_signature=[ROWS, EACH, WHOLE, REAL, WHOLE, REAL, WHOLE]
-        )
+        inputs = [ROWS, EACH, WHOLE, REAL, WHOLE, REAL, WHOLE]
+        self.logits = tf.function(self._logits_graph, input_signature=inputs[:2], autograph=False)
+        self.generate = tf.function(self._generate_graph, input_signature=inputs, autograph=False)
 
     def _logits_graph(self, tokens: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Returns the scores of the token that follows each row.

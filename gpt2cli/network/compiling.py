@@ -52,7 +52,7 @@ def xla_failure() -> str:
     On a GPU it needs ptxas and libdevice, which are parts of CUDA's compiler.
     """
     try:
-        tf.function(tf.tanh, jit_compile=True)(tf.ones([2])).numpy()
+        tf.function(tf.tanh, jit_compile=True, autograph=False)(tf.ones([2])).numpy()
     except tf.errors.OpError as error:
         return error_summary(error)
     return ""

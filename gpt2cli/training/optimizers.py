@@ -119,7 +119,7 @@ class Adafactor(Optimizer):
         """Takes the variables to update, and the share of each matrix that decays at rate 1."""
         super().__init__(weights, weight_decay=weight_decay)
         # Fused, a matrix's update takes no more memory than the matrix once.
-        self._change = tf.function(adafactor_change, jit_compile=True)
+        self._change = tf.function(adafactor_change, jit_compile=True, autograph=False)
 
     @staticmethod
     def slot_shapes(shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

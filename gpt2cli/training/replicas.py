@@ -38,7 +38,7 @@ class ReplicatedTrainer(Trainer):
                 copies = {name: copy_variable(weight) for name, weight in weights.items()}
                 self._replicas.append(Trainer(copies, hparams, options, all_reduce_mean))
         self._has_spread = False
-        self._on_all_replicas = tf.function(self._replicas_graph)
+        self._on_all_replicas = tf.function(self._replicas_graph, autograph=False)
 
     def micro_batch(
         self, batch: Array, scalars: Scalars, *, first: bool, last: bool
