@@ -115,7 +115,7 @@ MOMENTS = [
     (f"{ENDLESS} --destination-path new/all.txt", "from", 4.0, signal.SIGTERM),
     (f"{BEAMS} --nfiles 900 --folder new", "from", 5.0, signal.SIGTERM),
     ("export new/out --format savedmodel --model-name tiny", "from", 1.0, signal.SIGINT),
-    ("export new/out --format savedmodel --model-name tiny", "from", 5.0, signal.SIGTERM),
+    ("export new/out --format savedmodel --model-name tiny", "from", 2.0, signal.SIGTERM),
 ]
 
 
