@@ -75,6 +75,20 @@ def test_functions_and_files_stay_within_the_walls() -> None:
                 assert (node.end_lineno or 0) - node.lineno < 45, f"{path}: {node.name}"
 
 
+def test_a_commands_settings_enter_few_modules() -> None:
+    """Other code takes paths, numbers, and groups of options."""
+    taken: dict[str, set[str]] = {}
+    for path in MODULES:
+        name = path.relative_to(PACKAGE).as_posix()
+        for target in imports(path):
+            if target.startswith("gpt2cli.config.") and target.endswith("Config"):
+                taken.setdefault(target, set()).add(name)
+    assert "commands/generate.py" in taken["gpt2cli.config.generate.GenerateConfig"]
+    for target, names in taken.items():
+        assert len(names) <= 4, f"{target}: {names}"
+        assert all(name.startswith(("commands/", "config/")) for name in names), names
+
+
 # What renames, locks, removes, or makes a file or folder with a name of its own for a while. An
 # unnamed temporary file (`TemporaryFile`, `memfd_create`) leaves nothing that is to be removed.
 REFUSED = {

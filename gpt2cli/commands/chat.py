@@ -5,26 +5,27 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from gpt2cli import chat_template
-from gpt2cli.commands.engines import engine_of
-from gpt2cli.commands.generate import sampling_params
-from gpt2cli.commands.prompting import SEED_BITS
+from gpt2cli.commands.engines import SINGLE, engine_of, found_model
+from gpt2cli.commands.prompting import SEED_BITS, chosen_seed
 from gpt2cli.config.chat import ChatConfig
+from gpt2cli.config.sampling import SamplingOptions
+from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.errors import BadDataError, Gpt2cliError, OutputError, UsageError, shortened
-from gpt2cli.fetching.base import find_weights
 from gpt2cli.files import outputs
 from gpt2cli.inference.samples import Prompt, Sample
+from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.inference.writer import Writer
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime.interrupts import interrupts_caught
 from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.text.chat_history import ChatHistory, prompt_room
-from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
+from gpt2cli.text.tokenizer import Tokenizer
+from gpt2cli.training import out_of_memory
 
 ASKING = "> "
 # The longest line that is read (bytes).
@@ -48,15 +49,17 @@ def chat(config: ChatConfig) -> Iterator[Record]:
         UsageError: the model knows no roles, and a system message is given.
     """
     config.check_device()
-    names, source = yield from find_weights(config)
-    tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
-    check_fits(tokenizer, source.hparams)
+    model = yield from found_model(config.part(SourceOptions))
+    source = model.source
     check_system(config, source)
     yield from map(Alert, source.remarks())
-    with contextlib.ExitStack() as stack:
-        engine = yield from engine_of(config, names, source, stack)
-        writer = Writer(engine, tokenizer, params=sampling_params(config))
-        session = ChatSession(config, tokenizer, writer, source)
+    with out_of_memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
+        engine = yield from engine_of(
+            model, config.part(ReadingOptions), quiet=config.quiet, verbose=config.verbose
+        )
+        params = SamplingParams(**vars(config.part(SamplingOptions)))
+        writer = Writer(engine, model.tokenizer, params=params)
+        session = ChatSession(config, model.tokenizer, writer, source)
         yield Notice(f"from {source.prefix}, seed {session.seed}")
         yield Notice(session.greeting)
         for line in lines_read():
@@ -122,7 +125,7 @@ class ChatSession:
         source: CheckpointSource,
     ) -> None:
         """Takes the settings, the model's tokenizer, and what lets answers grow."""
-        self.seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
+        self.seed = chosen_seed(config.seed)
         self._tokenizer, self._writer = tokenizer, writer
         self._has_roles = bool(source.chat_template)
         self._history = ChatHistory(

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
-import secrets
 import shutil
 import sys
 import textwrap
 from collections.abc import Generator, Iterator
 
 from gpt2cli import layout
-from gpt2cli.commands.engines import engine_of
+from gpt2cli.commands.engines import LEANER, engine_of, found_model
 from gpt2cli.commands.generate import Growth, Job, writer_of
-from gpt2cli.commands.prompting import SEED_BITS, encoded, given_requests
-from gpt2cli.config.generate import GenerateConfig
+from gpt2cli.commands.prompting import chosen_seed, encoded, given_requests
+from gpt2cli.config.generate import GenerateConfig, LengthOptions, PromptOptions
+from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.config.strategies import strategies
 from gpt2cli.errors import shortened
-from gpt2cli.fetching.base import find_weights
 from gpt2cli.inference.engine import Engine
-from gpt2cli.inference.samples import Prompt, Sample
+from gpt2cli.inference.samples import Sample
 from gpt2cli.json_reader import Json
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.text.prompts import Request
-from gpt2cli.text.tokenizer import check_fits, read_tokenizer
+from gpt2cli.training import out_of_memory
 
 LEAST_TEXT_WIDTH = 24
 HEADING = ["strategy", "log-prob.", "distinct", "seconds", "text"]
@@ -80,8 +78,8 @@ def compared(config: GenerateConfig) -> Iterator[Record]:
     """
     as_table = sys.stdout.isatty() and config.format == "text"
     asked = strategies(config)
-    requests = yield from given_requests(config)
-    seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
+    requests = yield from given_requests(config.part(PromptOptions))
+    seed = chosen_seed(config.seed)
     yield Notice(f"seed {seed}")
     same_seed = [
         (name, each if each.seed is not None else dataclasses.replace(each, seed=seed))
@@ -99,9 +97,9 @@ def compared(config: GenerateConfig) -> Iterator[Record]:
         yield from (Text(table) for table in tables(written, len(requests), width))
 
 
-def source_key(config: GenerateConfig) -> tuple[str | None, ...]:
+def source_key(config: GenerateConfig) -> tuple[SourceOptions, str]:
     """Returns what decides which weights are loaded."""
-    return config.run_name, config.model_name, config.checkpoint, config.precision
+    return config.part(SourceOptions), config.precision
 
 
 def written_from_one_source(
@@ -109,20 +107,20 @@ def written_from_one_source(
 ) -> Iterator[Record | Written]:
     """Yields the samples of strategies that share a model, which is loaded once."""
     first = several[0][1]
-    names, source = yield from find_weights(first)
-    tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
-    check_fits(tokenizer, source.hparams)
-    yield from map(Alert, source.remarks())
-    yield Notice(f"{', '.join(name for name, _ in several)}: from {source.prefix}")
-    with contextlib.ExitStack() as stack:
+    model = yield from found_model(first.part(SourceOptions))
+    yield from map(Alert, model.source.remarks())
+    yield Notice(f"{', '.join(name for name, _ in several)}: from {model.source.prefix}")
+    with out_of_memory.explained(first.device, first.gpu_bytes, remedy=LEANER):
         engine: Engine | None = None
         for name, each in several:
-            n_ctx = source.hparams.n_ctx
-            prompts: list[Prompt] = yield from encoded(requests, tokenizer, each, n_ctx=n_ctx)
+            seed, ends = chosen_seed(each.seed), each.part(LengthOptions)
+            prompts = yield from encoded(requests, model, ends, seed=seed)
             if engine is None:
-                engine = yield from engine_of(each, names, source, stack)
-            writer = writer_of(each, engine, tokenizer)
-            job = Job(config=each, prompts=prompts, tokenizer=tokenizer, writer=writer)
+                engine = yield from engine_of(
+                    model, each.part(ReadingOptions), quiet=each.quiet, verbose=each.verbose
+                )
+            writer = writer_of(each, engine, model.tokenizer)
+            job = Job(config=each, prompts=prompts, tokenizer=model.tokenizer, writer=writer)
             yield from samples_of(job, name)
 
 

@@ -1,47 +1,76 @@
-"""The model in an engine, for the commands that write with it or score by it."""
+"""The model that a command line means: found, checked, and loaded into an engine."""
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 from collections.abc import Generator
 from functools import partial
 
-from gpt2cli.config.chat import ChatConfig
-from gpt2cli.config.evaluate import EvaluateConfig
-from gpt2cli.config.generate import GenerateConfig
-from gpt2cli.config.tokens import TokensConfig
+from gpt2cli.config.shared import ReadingOptions, SourceOptions
+from gpt2cli.fetching.base import find_weights
 from gpt2cli.inference.engine import Engine
 from gpt2cli.inference.load import EngineParams, load_engine
 from gpt2cli.progress import announced
 from gpt2cli.records import Record
 from gpt2cli.runtime import tensorflow
 from gpt2cli.storage.source import CheckpointSource, SourceNames, load
-from gpt2cli.training import out_of_memory
+from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
 
 LEANER, SINGLE = "Try a lower --batch-size, or --precision bfloat16.", "Try --precision bfloat16."
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FoundModel:
+    """A model that is there and fits together, and is not loaded.
+
+    Attributes:
+        names: what the command line says of it.
+        source: where its weights are.
+        tokenizer: its own.
+    """
+
+    names: SourceNames
+    source: CheckpointSource
+    tokenizer: Tokenizer
+
+    @property
+    def n_ctx(self) -> int:
+        """The tokens of its window."""
+        return self.source.hparams.n_ctx
+
+
+def found_model(options: SourceOptions) -> Generator[Record, None, FoundModel]:
+    """Returns the model that the options mean; yields what is fetched.
+
+    Raises:
+        MissingInputError: there is no such run or model.
+        BadDataError: its checkpoint or vocabulary is damaged, or they do not fit each other.
+    """
+    names, source = yield from find_weights(options)
+    tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
+    check_fits(tokenizer, source.hparams)
+    return FoundModel(names=names, source=source, tokenizer=tokenizer)
+
+
 def engine_of(
-    config: GenerateConfig | ChatConfig | EvaluateConfig | TokensConfig,
-    names: SourceNames,
-    source: CheckpointSource,
-    stack: contextlib.ExitStack,
+    model: FoundModel,
+    options: ReadingOptions,
     *,
     many_rows: bool = True,
+    quiet: bool,
+    verbose: bool,
 ) -> Generator[Record, None, Engine]:
-    """Returns the model, loaded; until the stack ends, memory that runs out is explained."""
+    """Returns the model, loaded; raises BadDataError if its checkpoint is damaged."""
     params = EngineParams(
-        device=config.device,
-        precision=config.precision,
-        gpu_bytes=config.gpu_bytes,
-        xla=config.xla,
+        device=options.device,
+        precision=options.precision,
+        gpu_bytes=options.gpu_bytes,
+        xla=options.xla,
     )
-    remedy = LEANER if isinstance(config, GenerateConfig) else SINGLE
-    line = f"loading {source.prefix}"
+    line = f"loading {model.source.prefix}"
     if params.needs_tensorflow:
-        with announced(line, quiet=config.quiet):
-            tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
-    stack.enter_context(out_of_memory.explained(config.device, config.gpu_bytes, remedy=remedy))
+        with announced(line, quiet=quiet):
+            tensorflow.load(verbose=verbose, keep_compiled=options.xla)
     read = partial(load_engine, params=params, many_rows=many_rows)
-    with announced(line, quiet=config.quiet):
-        return (yield from load(names, source, read))
+    with announced(line, quiet=quiet):
+        return (yield from load(model.names, model.source, read))

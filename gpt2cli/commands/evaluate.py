@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import math
@@ -11,19 +10,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpt2cli.commands.engines import SINGLE, FoundModel, engine_of, found_model
 from gpt2cli.config.evaluate import EvaluateConfig
+from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.errors import BadDataError, UsageError
-from gpt2cli.fetching.base import find_weights
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import COMPILING, Count, announced, living
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime import tensorflow
-from gpt2cli.storage.source import CheckpointSource, SourceNames, load
+from gpt2cli.storage.source import load
 from gpt2cli.text import batches, documents, finding
 from gpt2cli.text.batches import Tokens, Windows
 from gpt2cli.text.loss_mask import LossMask
 from gpt2cli.text.token_files import Encoder
-from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
+from gpt2cli.text.tokenizer import Tokenizer
+from gpt2cli.training import out_of_memory
 
 if TYPE_CHECKING:
     from gpt2cli.training.evaluation import Evaluator, Totals
@@ -44,10 +45,9 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     corpus = finding.find(config.dataset, config.encoding, own)
     yield from corpus.remarks(all_skipped=config.verbose)
     yield from documents.remarks(corpus.files, config)
-    names, start = yield from find_weights(config)
-    tokenizer = read_tokenizer(*start.vocabulary, start.hparams.n_vocab)
-    check_fits(tokenizer, start.hparams)
-    stride = chosen_stride(config, start.hparams.n_ctx)
+    model = yield from found_model(config.part(SourceOptions))
+    start, tokenizer = model.source, model.tokenizer
+    stride = chosen_stride(config, model.n_ctx)
     yield from map(Alert, start.remarks())
     encoder = Encoder(options=config, tokenizer=tokenizer, quiet=config.quiet)
     with living(f"reading {corpus}", quiet=config.quiet):
@@ -55,17 +55,15 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     batches.check_length(tokens, str(corpus))
     check_any(tokens, tokenizer, str(corpus))
     yield Notice(f"from {start.prefix}")
-    windows = batches.overlapping(tokens, tokenizer.end_of_text, start.hparams.n_ctx, stride, mask)
+    windows = batches.overlapping(tokens, tokenizer.end_of_text, model.n_ctx, stride, mask)
     if config.per_token:
-        yield from per_token(config, names, start, tokenizer, windows)
+        yield from per_token(config, model, windows)
         return
     with announced("loading TensorFlow", quiet=config.quiet):
         tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
-    from gpt2cli.training import out_of_memory
-
     with out_of_memory.explained(config.device, config.gpu_bytes, remedy=LEANER):
         with announced(f"loading {start.prefix}", quiet=config.quiet):
-            judge, prefix = yield from load(names, start, partial(load_evaluator, config))
+            judge, prefix = yield from load(model.names, start, partial(load_evaluator, config))
         length = len(tokens) if mask is None else mask.count(len(tokens))
         totals = yield from judged(config, judge, windows, length)
     yield from map(Notice, judge.compiler.pop_warnings())
@@ -73,19 +71,16 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
 
 
 def per_token(
-    config: EvaluateConfig,
-    names: SourceNames,
-    source: CheckpointSource,
-    tokenizer: Tokenizer,
-    windows: Iterator[tuple[Windows, Windows]],
+    config: EvaluateConfig, model: FoundModel, windows: Iterator[tuple[Windows, Windows]]
 ) -> Iterator[Record]:
     """Yields a line of JSON for each token that is judged."""
-    from gpt2cli.commands.engines import engine_of
     from gpt2cli.commands.scoring import scored_corpus
 
-    with contextlib.ExitStack() as stack:
-        engine = yield from engine_of(config, names, source, stack)
-        yield from scored_corpus(engine, tokenizer, windows)
+    with out_of_memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
+        engine = yield from engine_of(
+            model, config.part(ReadingOptions), quiet=config.quiet, verbose=config.verbose
+        )
+        yield from scored_corpus(engine, model.tokenizer, windows)
 
 
 def chosen_stride(config: EvaluateConfig, n_ctx: int) -> int:

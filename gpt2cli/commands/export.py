@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gpt2cli import vocabulary
+from gpt2cli.commands.engines import found_model
 from gpt2cli.config.export import ExportConfig
+from gpt2cli.config.shared import SourceOptions
 from gpt2cli.errors import BadDataError, UsageError
-from gpt2cli.fetching.base import find_weights
 from gpt2cli.files import atomic, paths
 from gpt2cli.files.hub_names import model_label
 from gpt2cli.files.staging import check_free, output, size_of
@@ -27,7 +28,6 @@ from gpt2cli.runtime.installation import install_command
 from gpt2cli.storage import run_log
 from gpt2cli.storage.source import CheckpointSource, load
 from gpt2cli.storage.state import State, read_state
-from gpt2cli.text.tokenizer import check_fits, read_tokenizer
 
 # What a format needs beyond gpt2cli's own requirements.
 LIBRARIES = {"gguf": "gguf"}
@@ -49,7 +49,8 @@ def export(config: ExportConfig) -> Iterator[Record]:
     destination = Path(config.destination)
     check_library(config.kind)
     check_free(destination, overwrite=config.overwrite, spare=[Path.cwd()])
-    names, start = yield from find_weights(config)
+    model = yield from found_model(config.part(SourceOptions))
+    start = model.source
     check_free(destination, overwrite=config.overwrite, spare=[start.folder])
     check_model(config, start)
     yield from map(Alert, start.remarks())
@@ -59,7 +60,7 @@ def export(config: ExportConfig) -> Iterator[Record]:
         if config.kind in NEED_TENSORFLOW:
             with announced("loading TensorFlow", quiet=config.quiet):
                 tensorflow.load(verbose=config.verbose)
-        yield from load(names, start, partial(write_aside, config, start, aside))
+        yield from load(model.names, start, partial(write_aside, config, start, aside))
         size = size_of(aside)
     yield Exported(path=config.destination, kind=config.kind, precision=config.precision, size=size)
 
@@ -74,14 +75,7 @@ def check_library(kind: str) -> None:
 
 
 def check_model(config: ExportConfig, start: CheckpointSource) -> None:
-    """Checks that a model can be written in the format.
-
-    Raises:
-        UsageError: its shape does not fit the precision.
-        BadDataError: its vocabulary does not fit its shape.
-    """
-    rows = start.hparams.n_vocab
-    check_fits(read_tokenizer(*start.vocabulary, rows), start.hparams)
+    """Raises UsageError if a model cannot be written in the format."""
     if config.kind == "gguf":
         gguf.check_precision(start.hparams, config.precision)
     if config.kind == "tar":

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from gpt2cli.commands.drafting import drafter_of
-from gpt2cli.commands.engines import engine_of
+from gpt2cli.commands.engines import LEANER, FoundModel, engine_of, found_model
 from gpt2cli.commands.prompting import (
-    answers_as_they_come,
     chat_requests,
+    chosen_seed,
     encoded,
     given_requests,
+    only_stdin,
 )
-from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
+from gpt2cli.config.generate import (
+    DEFAULT_FOLDER,
+    GenerateConfig,
+    LengthOptions,
+    PromptOptions,
+)
 from gpt2cli.config.sampling import SamplingOptions
-from gpt2cli.fetching.base import find_weights
+from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.files import outputs
 from gpt2cli.inference.beam_search import BeamParams
 from gpt2cli.inference.drafts import Drafter
@@ -33,7 +38,8 @@ from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.text.conversations import unanswered
 from gpt2cli.text.prompts import Request, arriving_prompts
 from gpt2cli.text.sources import source_of
-from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
+from gpt2cli.text.tokenizer import Tokenizer
+from gpt2cli.training import out_of_memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,48 +89,63 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
 
         yield from compared(config)
         return
-    arriving = answers_as_they_come(config)
+    given, ends = config.part(PromptOptions), config.part(LengthOptions)
+    arriving = config.stream is True and only_stdin(given)
     chats = [] if config.messages is None else unanswered(source_of(config.messages))
     later = arriving or chats
-    requests = [Request(text="")] if later else (yield from given_requests(config))
-    names, source = yield from find_weights(config)
-    tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
-    check_fits(tokenizer, source.hparams)
+    requests = [Request(text="")] if later else (yield from given_requests(given))
+    model = yield from found_model(config.part(SourceOptions))
     if chats:
-        requests = yield from chat_requests(chats, config, source, tokenizer)
-    prompts = yield from encoded(requests, tokenizer, config, n_ctx=source.hparams.n_ctx)
-    yield from map(Alert, source.remarks())
-    yield Notice(f"from {source.prefix}, seed {prompts[0].seed}")
-    with contextlib.ExitStack() as stack:
-        # A prompt is taken in but for its last token.
-        longest = max(len(prompt.tokens) for prompt in prompts)
-        rows = min(config.batch_size, config.nsamples * len(prompts))
-        many_rows = rows > 1 or longest > 2 or config.search != "tokens" or arriving
-        many_rows = many_rows or config.speculates
-        engine = yield from engine_of(config, names, source, stack, many_rows=many_rows)
-        drafter = None
-        if config.speculates:
-            drafter = yield from drafter_of(config, source, engine, rows=rows)
-        writer = writer_of(config, engine, tokenizer, drafter)
-        job = Job(config=config, prompts=prompts, tokenizer=tokenizer, writer=writer)
-        if arriving:
-            yield from answered(job, source.hparams.n_ctx)
-        else:
-            yield from delivered(job)
+        requests = yield from chat_requests(chats, model, ends)
+    seed = chosen_seed(config.seed)
+    prompts = yield from encoded(requests, model, ends, seed=seed, is_chat=bool(chats))
+    yield from map(Alert, model.source.remarks())
+    yield Notice(f"from {model.source.prefix}, seed {prompts[0].seed}")
+    with out_of_memory.explained(config.device, config.gpu_bytes, remedy=LEANER):
+        writer = yield from loaded_writer(config, model, prompts, arriving=arriving)
+        job = Job(config=config, prompts=prompts, tokenizer=model.tokenizer, writer=writer)
+        yield from answered(job, model, seed) if arriving else delivered(job)
 
 
-def answered(job: Job, n_ctx: int) -> Iterator[Record]:
+def loaded_writer(
+    config: GenerateConfig, model: FoundModel, prompts: list[Prompt], *, arriving: bool
+) -> Generator[Record, None, Writer]:
+    """Returns what lets the samples grow; raises BadDataError if the checkpoint is damaged."""
+    # A prompt is taken in but for its last token.
+    longest = max(len(prompt.tokens) for prompt in prompts)
+    rows = min(config.batch_size, config.nsamples * len(prompts))
+    many_rows = rows > 1 or longest > 2 or config.search != "tokens" or arriving
+    engine = yield from engine_of(
+        model,
+        config.part(ReadingOptions),
+        many_rows=many_rows or config.speculates,
+        quiet=config.quiet,
+        verbose=config.verbose,
+    )
+    drafter = None
+    if config.speculates:
+        drafter = yield from drafter_of(
+            model.source,
+            engine,
+            rows=rows,
+            batch_size=config.batch_size,
+            speculate=config.speculate,
+            quiet=config.quiet,
+        )
+    return writer_of(config, engine, model.tokenizer, drafter)
+
+
+def answered(job: Job, model: FoundModel, seed: int) -> Iterator[Record]:
     """Yields the samples of each prompt that comes on stdin, before the next is read.
 
     The model is loaded by then. The numbers of prompts count on, as those of a file do.
     """
     printer = job.printer()
-    seed = job.prompts[0].seed
-    config = dataclasses.replace(job.config, seed=seed, quiet=True)
+    config = dataclasses.replace(job.config, quiet=True)
+    ends = config.part(LengthOptions)
     for number, request in enumerate(arriving_prompts(keep_line_ends=config.keep_line_ends)):
-        prompts = yield from encoded([request], job.tokenizer, config, n_ctx=n_ctx, first=number)
-        one = dataclasses.replace(job, config=config, prompts=prompts)
-        yield from to_stdout(one, printer)
+        prompts = yield from encoded([request], model, ends, seed=seed, first=number)
+        yield from to_stdout(dataclasses.replace(job, config=config, prompts=prompts), printer)
 
 
 def writer_of(
@@ -134,36 +155,19 @@ def writer_of(
     drafter: Drafter | None = None,
 ) -> Writer:
     """Returns what lets samples grow, in the way that the options ask for."""
-    return Writer(
-        engine,
-        tokenizer,
-        drafter=drafter,
-        params=sampling_params(config),
-        beams=beam_params(config) if config.search == "beams" else None,
-        alpha=config.penalty_alpha,
-    )
-
-
-def sampling_params(config: SamplingOptions) -> SamplingParams:
-    """Returns how the next token is chosen."""
-    return SamplingParams(
-        temperature=config.temperature,
-        repetition_penalty=config.repetition_penalty,
-        no_repeat_ngram_size=config.no_repeat_ngram_size,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        min_p=config.min_p,
-        typical_p=config.typical_p,
-    )
-
-
-def beam_params(config: GenerateConfig) -> BeamParams:
-    """Returns how beams are followed."""
-    return BeamParams(
+    beams = BeamParams(
         count=config.num_beams,
         sample=config.beam_sample,
         length_penalty=config.length_penalty,
         early_stopping=config.early_stopping,
+    )
+    return Writer(
+        engine,
+        tokenizer,
+        drafter=drafter,
+        params=SamplingParams(**vars(config.part(SamplingOptions))),
+        beams=beams if config.search == "beams" else None,
+        alpha=config.penalty_alpha,
     )
 
 

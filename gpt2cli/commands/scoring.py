@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -12,19 +11,21 @@ from collections.abc import Iterator
 import numpy as np
 
 from gpt2cli import layout
-from gpt2cli.commands.engines import engine_of
-from gpt2cli.commands.generate import sampling_params
+from gpt2cli.commands.engines import SINGLE, engine_of, found_model
 from gpt2cli.commands.tokens import token_lists
+from gpt2cli.config.sampling import SamplingOptions
+from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.config.tokens import TokensConfig
-from gpt2cli.fetching.base import find_weights
 from gpt2cli.inference.engine import Engine
 from gpt2cli.inference.samples import rounded
+from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.inference.scoring import Score, filtered_steps, next_logits, scores, window_scores
 from gpt2cli.json_reader import Json
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.text.batches import Windows
 from gpt2cli.text.pieces import quoted_piece, whole_text
-from gpt2cli.text.tokenizer import Tokenizer, check_fits, read_tokenizer
+from gpt2cli.text.tokenizer import Tokenizer
+from gpt2cli.training import out_of_memory
 
 # Background colours of xterm, from the least to the most likely, and the probabilities between.
 COLOURS, BOUNDS = (174, 180, 186, 150, 114), (0.01, 0.1, 0.3, 0.7)
@@ -39,14 +40,15 @@ def scored(config: TokensConfig) -> Iterator[Record]:
         UsageError: an id is beyond the vocabulary.
     """
     config.check_device()
-    names, source = yield from find_weights(config)
-    tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
-    check_fits(tokenizer, source.hparams)
+    model = yield from found_model(config.part(SourceOptions))
+    source, tokenizer = model.source, model.tokenizer
     lists = token_lists(config, tokenizer, source)
     yield from map(Alert, source.remarks())
     yield Notice(f"from {source.prefix}")
-    with contextlib.ExitStack() as stack:
-        engine = yield from engine_of(config, names, source, stack)
+    with out_of_memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
+        engine = yield from engine_of(
+            model, config.part(ReadingOptions), quiet=config.quiet, verbose=config.verbose
+        )
         for number, ids in enumerate(lists):
             if number and config.format == "text":
                 yield Text("\n")
@@ -126,7 +128,8 @@ def following(
     # As `generate` begins.
     row = (ids or [tokenizer.end_of_text])[-engine.hparams.n_ctx :]
     logits = next_logits(engine, row)
-    steps = dict(filtered_steps(logits, np.array(row), sampling_params(config)))
+    params = SamplingParams(**vars(config.part(SamplingOptions)))
+    steps = dict(filtered_steps(logits, np.array(row), params))
     order = np.argsort(-logits, kind="stable")[: config.next].tolist()
     if config.format == "jsonl":
         for rank, token in enumerate(order, 1):
