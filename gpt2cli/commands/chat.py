@@ -47,6 +47,7 @@ def chat(config: ChatConfig) -> Iterator[Record]:
         MissingInputError: there is no such run or model.
         BadDataError: a checkpoint is damaged, or a line is not text.
         UsageError: the model knows no roles, and a system message is given.
+        Gpt2cliError: nobody types, and a line failed; the others were answered.
     """
     config.check_device()
     model = yield from found_model(config.part(SourceOptions))
@@ -62,13 +63,18 @@ def chat(config: ChatConfig) -> Iterator[Record]:
         session = ChatSession(config, model.tokenizer, writer, source)
         yield Notice(f"from {source.prefix}, seed {session.seed}")
         yield Notice(session.greeting)
+        failed: list[Gpt2cliError] = []
         for line in lines_read():
             try:
                 yield from session.replied(line)
             except Gpt2cliError as error:
+                failed.append(error)
                 yield Alert(str(error))
-        if sys.stdin.isatty():
-            yield Text("\n")
+    if sys.stdin.isatty():
+        yield Text("\n")
+    elif failed:
+        count = "A line" if len(failed) == 1 else f"{len(failed)} lines"
+        raise type(failed[0])(f"{count} of stdin failed, the first with: {failed[0]}")
 
 
 def check_system(config: ChatConfig, source: CheckpointSource) -> None:

@@ -89,6 +89,11 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
 
         yield from compared(config)
         return
+    if config.files > 1 and not config.draws:
+        yield Notice(
+            f"--nfiles {config.files}: all files will hold the same text, as nothing in it is "
+            "drawn. Give --nfiles 1, or a --temperature above 0."
+        )
     given, ends = config.part(PromptOptions), config.part(LengthOptions)
     arriving = config.stream is True and only_stdin(given)
     chats = [] if config.messages is None else unanswered(source_of(config.messages))

@@ -60,7 +60,9 @@ def info(config: InfoConfig) -> Iterator[Record]:
 
 def as_json(facts: Facts) -> str:
     """Returns facts as a line of JSON."""
-    return json.dumps(facts) + "\n"
+    # A foreign config.json may say 1e999: infinity in Python, for which JSON has no number.
+    finite = json.loads(json.dumps(facts), parse_constant=lambda _: None)
+    return json.dumps(finite) + "\n"
 
 
 def installed_facts() -> Iterator[Facts]:

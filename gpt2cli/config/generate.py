@@ -170,6 +170,13 @@ class GenerateConfig(
         return wanted and self.search == "tokens"
 
     @property
+    def draws(self) -> bool:
+        """Whether random numbers choose the tokens."""
+        if self.search == "beams":
+            return self.beam_sample
+        return self.search == "tokens" and self.temperature > 0
+
+    @property
     def files(self) -> int:
         """How many files are written to a folder; 0: none."""
         return (self.nfiles or 1) if self.folder or self.nfiles else 0

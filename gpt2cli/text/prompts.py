@@ -169,6 +169,11 @@ def prompts_in(source: Source) -> Iterator[Request]:
     Raises:
         BadDataError: a line is not text, or not JSON with a prompt; says which.
     """
+    if source.kind in ("csv", "tsv"):
+        raise BadDataError(
+            f"{source} is a table, and --prompts takes texts: one a line, or .json or .jsonl with "
+            "`prompt`. Save its texts so, under another name."
+        )
     text = normalized_line_ends(text_of(source))
     if source.kind == "json":
         for where, record in records.in_array(source, [text]):

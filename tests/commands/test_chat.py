@@ -18,6 +18,7 @@ import pytest
 from gpt2cli.chat_template import CHAT_TEMPLATE, STOPS
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.errors import OutputError
 from gpt2cli.text import corpus_index
 from tests import chat_corpus
 from tests.conftest import Run
@@ -72,7 +73,10 @@ def test_commands_are_obeyed_and_wrong_ones_change_nothing(place: Path, cli: Run
     lines = "/help\n/bogus\n/seed x\n/seed 99999999999\n/save a.txt\n/undo\nthe\n"
     lines += "/save there.txt\n/save none/a.txt\n/save a.txt\n/save\n/reset\n/seed 7\n//the\n"
     done = cli("chat", "--model-name", "small", "--length", 3, "--seed", 1, input=lines)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(
+        "gpt2cli: 7 lines of stdin failed, the first with: There is no command /bogus."
+    )
     assert (place / "there.txt").read_text() == "mine"
     assert (place / "a.txt").read_text(errors="replace").startswith("the")
     for told in (
@@ -93,10 +97,25 @@ def test_commands_are_obeyed_and_wrong_ones_change_nothing(place: Path, cli: Run
 def test_a_file_that_cannot_be_saved_loses_no_turn(place: Path, cli: Run) -> None:
     lines = f"the\n/save {'x' * 300}\n/save a\0b\n/save models/small/vocab.bpe/a\n/save a.txt\n"
     done = cli("chat", "--model-name", "small", "--length", 3, "--seed", 1, input=lines)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == OutputError.exit_code, done.stderr
     for told in ("File name too long", "No file can be called a\\x00b", "vocab.bpe", "1 turn in a"):
         assert told in done.stderr, told
     assert (place / "a.txt").read_text(errors="replace").startswith("the")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"), [("/bogus", 2), ("/save there.txt", 73), ("/seed 7", 0)]
+)
+def test_a_pipe_goes_on_after_a_wrong_line_and_ends_with_its_code(
+    wrong: str, code: int, place: Path, cli: Run
+) -> None:
+    (place / "there.txt").write_text("mine")
+    options = ("--model-name", "small", "--length", 3, "--seed", 7)
+    done = cli("chat", *options, input=f"the\n{wrong}\n the other\n")
+    assert done.returncode == code, done.stderr
+    assert done.stdout == cli("chat", *options, input="the\n the other\n").stdout
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("gpt2cli: A line of stdin failed, the first with: ") == (code != 0)
 
 
 def test_what_does_not_fit_the_window_is_dropped_and_said(place: Path, cli: Run) -> None:

@@ -216,6 +216,29 @@ def test_a_folder_gets_new_files_each_time(place: Path) -> None:
     assert len(list((place / "one").iterdir())) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "draws"),
+    [
+        ({"temperature": 0.0}, False),
+        ({"num_beams": 2}, False),
+        ({"penalty_alpha": 0.6, "top_k": 4}, False),
+        ({"num_beams": 2, "beam_sample": True}, True),
+        ({}, True),
+    ],
+)
+def test_files_of_which_none_is_drawn_hold_the_same_and_it_is_said(
+    options: dict[str, Any], draws: bool, place: Path
+) -> None:
+    options = {"model_name": "small", "seed": 1, "length": 9, "ignore_eos": True} | options
+    records = list(generate(GenerateConfig(**options, prefix=(PROMPT,), nfiles=3)))
+    said = [str(each) for each in records if "the same text" in str(each)]
+    assert len(said) == (0 if draws else 1)
+    contents = {file.read_text(encoding="utf-8") for file in (place / "gen").iterdir()}
+    assert len(contents) == (3 if draws else 1)
+    one = generate(GenerateConfig(**options, prefix=(PROMPT,), nfiles=1))
+    assert not [each for each in one if "the same text" in str(each)]
+
+
 def test_what_is_stopped_half_way_leaves_no_file(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

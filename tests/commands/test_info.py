@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gpt2cli import __version__
+from gpt2cli import __version__, json_reader
 from gpt2cli.files import exports, paths
 from gpt2cli.storage import inventory, run_log, state
 from tests import models
@@ -104,6 +104,15 @@ def test_a_named_run_shows_its_settings_and_its_losses(place: Path, cli: Run) ->
     both = cli("info", "run1", "small").stdout
     assert "run            checkpoint/run1" in both
     assert "model    models/small" in both
+
+
+def test_what_is_not_a_number_of_json_is_null(place: Path, cli: Run) -> None:
+    run = place / "checkpoint" / "run1"
+    (run / "config.json").write_text('{"learning_rate": 1e999, "clip_norm": -1e999, "steps": 3}')
+    done = cli("info", "run1", "--format", "jsonl")
+    assert (done.returncode, done.stderr) == (0, "")
+    facts = json_reader.parse(done.stdout, "the facts", dict)
+    assert facts["settings"] == {"learning_rate": None, "clip_norm": None, "steps": 3}
 
 
 def test_a_setting_is_shown_as_it_would_be_typed(place: Path, cli: Run) -> None:

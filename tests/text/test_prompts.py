@@ -63,6 +63,7 @@ def test_json_lines_hold_any_prompt(tmp_path: Path) -> None:
         ("p.txt", b"a\nb\xff\n", r"p\.txt, line 2: byte 2 of it \(0xff\) is not UTF-8 text"),
         ("p.txt", b"\n \n", r"p\.txt: no prompts in there"),
         ("p.txt", b"", r"p\.txt: no prompts in there"),
+        ("p.csv", b"prompt,id\na,1\n", r"p\.csv is a table, and --prompts takes texts: one a line"),
         ("p.jsonl", b'{"prompt": "a"}\n{"prompt"\n', r"p\.jsonl, line 2 is not JSON"),
         ("p.jsonl", b'\n{"text": "a"}', r'line 2: not a record with a text in "prompt": {"text"'),
         ("p.jsonl", b'{"prompt": 3}', r"line 1: not a record"),
