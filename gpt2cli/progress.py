@@ -8,15 +8,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
 from gpt2cli.errors import message
 from gpt2cli.records import Progress, Record, StepReport
 from gpt2cli.terminal import STDERR, LivingLine, is_terminal
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 LINE_SECONDS = 10.0
 # How long a piece of work may be silent before it is named.
@@ -43,51 +45,40 @@ Event = Received | Record
 
 
 def told(events: Iterator[Event], label: str, bars: bool) -> Iterator[Record]:
-    """Yields the records among the events; tells how far they are by a bar, or by lines.
+    """Yields the records among the events of a file; a bar, or lines, tell how far it is.
 
     Args:
-        events: what happens to one file.
+        events: what happens to the file.
         label: what the bar or line begins with.
         bars: whether to draw a bar on stderr.
     """
-    meter = Bar(label) if bars else Lines(label)
-    with closing(meter):
+    return drawn(events, label) if bars else noted(events, label)
+
+
+def drawn(events: Iterator[Event], label: str) -> Iterator[Record]:
+    """Yields the records among the events; the others are drawn as a bar."""
+    with Bar(label) as meter:
         for event in events:
             if isinstance(event, Received):
-                yield from meter.advance(event)
+                meter.advance(event.done, event.total)
             else:
-                meter.make_room()
                 yield event
-        yield from meter.end()
 
 
-class Lines:
-    """A line every ten seconds and one at the end."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._began = self._told = time.monotonic()
-        self._last: Received | None = None
-
-    def advance(self, event: Received) -> Iterator[Record]:
-        """Yields a line if the last one is ten seconds ago."""
-        self._last = event
-        now = time.monotonic()
-        if now - self._told >= LINE_SECONDS:
-            self._told = now
-            yield Progress(f"{self._label}: {portion(event.done, event.total)}")
-
-    def end(self) -> Iterator[Record]:
-        """Yields the last line."""
-        if self._last is not None:
-            seconds = time.monotonic() - self._began
-            yield Progress(f"{self._label}: {amount(self._last.done)} in {seconds:.1f} s")
-
-    def make_room(self) -> None:
-        """Does nothing: a line stands above the next one by itself."""
-
-    def close(self) -> None:
-        """Does nothing: there is nothing to put away."""
+def noted(events: Iterator[Event], label: str) -> Iterator[Record]:
+    """Yields the records among the events, a line every ten seconds, and one at the end."""
+    began = last_told = time.monotonic()
+    last: Received | None = None
+    for event in events:
+        if not isinstance(event, Received):
+            yield event
+            continue
+        last, now = event, time.monotonic()
+        if now - last_told >= LINE_SECONDS:
+            last_told = now
+            yield Progress(f"{label}: {portion(event.done, event.total)}")
+    if last is not None:
+        yield Progress(f"{label}: {amount(last.done)} in {time.monotonic() - began:.1f} s")
 
 
 @contextlib.contextmanager
@@ -101,14 +92,11 @@ def announced(line: str, *, quiet: bool = False) -> Iterator[Callable[[str], Non
     def text() -> str:
         return f"{lines[-1]} ({time.monotonic() - began:.0f} s)"
 
-    if quiet:
+    seen: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if not quiet:
+        seen = LivingLine(text) if is_terminal() else printed_now_and_then(text)
+    with seen:
         yield lines.append
-    elif is_terminal():
-        with LivingLine(text):
-            yield lines.append
-    else:
-        with printed_now_and_then(text):
-            yield lines.append
 
 
 def living(line: str, *, quiet: bool) -> contextlib.AbstractContextManager[object]:
@@ -149,16 +137,18 @@ class Count:
     """How many pieces are done: a living line on a terminal, or a line every ten seconds."""
 
     def __init__(self, label: str, total: int, *, quiet: bool, unit: str = "") -> None:
-        """Takes what the line begins with."""
         self._label, self._total, self._unit, self._quiet = label, total, unit, quiet
         self._done, self._remark = 0, ""
         self._began = self._told = time.monotonic()
         self._line = LivingLine(self._text) if not quiet and is_terminal() else None
 
+    @property
+    def _counted(self) -> str:
+        return f"{self._label} {self._done:,} of {self._total:,} {self._unit}".rstrip()
+
     def _text(self) -> str:
         elapsed = time.monotonic() - self._began
-        counted = f"{self._label} {self._done:,} of {self._total:,} {self._unit}".rstrip()
-        return f"{counted} {bar(self._done, self._total, elapsed)} {self._remark}"
+        return f"{self._counted} {bar(self._done, self._total, elapsed)} {self._remark}"
 
     def named(self, work: Iterator[Piece], line: str) -> Iterator[Piece]:
         """Yields the work's pieces; a line says what the first one is, if it takes long."""
@@ -176,13 +166,9 @@ class Count:
             self._line.refresh()
         elif not self._quiet and now - self._told >= LINE_SECONDS:
             self._told = now
-            line = f"{self._label} {done:,} of {self._total:,} {self._unit}".rstrip()
-            yield Progress(f"{line}: {remark}" if remark else line)
+            yield Progress(f"{self._counted}: {remark}" if remark else self._counted)
 
-    def make_room(self) -> None:
-        """Does nothing: whoever prints a line makes room for it."""
-
-    def __enter__(self) -> Count:
+    def __enter__(self) -> Self:
         if self._line is not None:
             self._line.__enter__()
         return self
@@ -233,37 +219,26 @@ class Bar:
     """A living line that shows how far a file is, and stays when it is done."""
 
     def __init__(self, label: str) -> None:
-        self._label = label
-        self._last: Received | None = None
-        self._began = time.monotonic()
-        self._line = LivingLine(self._text).__enter__()
+        self._label, self._began = label, time.monotonic()
+        self._last: tuple[int, int | None] | None = None
+        self._line = LivingLine(self._text)
 
     def _text(self) -> str:
+        seconds = time.monotonic() - self._began
         if self._last is None:
-            return f"{self._label} ({self._seconds:.0f} s)"
-        done, total = self._last.done, self._last.total
-        return f"{self._label}: {portion(done, total)} {bar(done, total, self._seconds)}"
+            return f"{self._label} ({seconds:.0f} s)"
+        return f"{self._label}: {portion(*self._last)} {bar(*self._last, seconds)}"
 
-    @property
-    def _seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def advance(self, event: Received) -> Iterator[Record]:
-        """Draws how far the file is; yields nothing."""
-        self._last = event
+    def advance(self, done: int, total: int | None) -> None:
+        """Draws how far the file is."""
+        self._last = done, total
         self._line.refresh()
-        return iter(())
 
-    def end(self) -> Iterator[Record]:
-        """Yields nothing: the line stays as it is."""
-        return iter(())
+    def __enter__(self) -> Bar:
+        self._line.__enter__()
+        return self
 
-    def make_room(self) -> None:
-        """Clears the line, so that another can be printed there."""
-        self._line.clear()
-
-    def close(self) -> None:
-        """Leaves the line as it is and goes to the next one."""
+    def __exit__(self, *_: object) -> None:
         self._line.end(leave=self._last is not None)
 
 
@@ -272,9 +247,9 @@ def bar(done: int, total: int | None, elapsed: float, rate: float | None = None)
 
     Args:
         done: how much is done.
-        total: how much there is to do, or None if that is not known.
+        total: None: not known.
         elapsed: since the beginning (seconds).
-        rate: how much is done in a second, if that is not `done` by `elapsed`.
+        rate: how much is done in a second; None: `done` by `elapsed`.
     """
     shown = "|{bar:10}| {elapsed} < {remaining}" if total else "{elapsed}"
     return tqdm.format_meter(done, total or 0, elapsed, bar_format=shown, rate=rate)

@@ -21,7 +21,7 @@ from gpt2cli.formats import archive, gguf
 from gpt2cli.formats.model import Model
 from gpt2cli.formats.table import write_model
 from gpt2cli.hparams import HParams
-from gpt2cli.progress import Bar, Received, announced, portion
+from gpt2cli.progress import Bar, announced, portion
 from gpt2cli.records import Alert, Exported, Notice, Record
 from gpt2cli.runtime import tensorflow
 from gpt2cli.runtime.installation import install_command
@@ -129,9 +129,9 @@ def bar(config: ExportConfig) -> Iterator[Callable[[int, int], object]]:
     if config.quiet or not sys.stderr.isatty():
         with announced(line, quiet=config.quiet) as told:
             yield lambda done, total: told(f"{line}: {portion(done, total)}")
-        return
-    with contextlib.closing(Bar(line)) as drawn:
-        yield lambda done, total: drawn.advance(Received(done, total))
+    else:
+        with Bar(line) as drawn:
+            yield drawn.advance
 
 
 def state_of(prefix: Path) -> State | None:

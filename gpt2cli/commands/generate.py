@@ -225,7 +225,7 @@ def to_file(job: Job, path: Path, *, first: int = 0) -> Iterator[Record]:
     yield Notice(f"{growth.done} sample{'s' if growth.done > 1 else ''} in {path}")
 
 
-class Growth:
+class Growth(Count):
     """Shows how far the samples are, if their text does not.
 
     Attributes:
@@ -234,29 +234,19 @@ class Growth:
 
     def __init__(self, job: Job, *, shown: bool = False) -> None:
         """Takes what is written, and whether its text is shown while it is."""
+        total, quiet = len(job.prompts) * job.config.nsamples, job.config.quiet or shown
+        super().__init__("writing", total, quiet=quiet, unit="samples")
         self.done, self._writer = 0, job.writer
-        total = len(job.prompts) * job.config.nsamples
-        quiet = job.config.quiet or shown
-        self._meter = Count("writing", total, quiet=quiet, unit="samples")
-
-    def __enter__(self) -> Growth:
-        self._meter.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._meter.__exit__()
 
     def of(self, samples: list[Sample]) -> Iterator[Iterator[Record]]:
         """Lets samples grow to their ends; yields the progress whenever they have grown."""
         growing = self._writer.grow(samples)
         if not self.done:
-            growing = self._meter.named(growing, COMPILING)
+            growing = self.named(growing, COMPILING)
         for steps, _ in enumerate(growing, 1):
             # A verified draft is several tokens in a step; a search adds them all at its end.
             tokens = max(steps, *(len(sample.new.tokens) for sample in samples))
-            yield self._meter.advance(self.done, f"token {tokens:,}")
+            yield self.advance(self.done, f"token {tokens:,}")
         self.done += len(samples)
-        yield self._meter.advance(self.done)
-        if warnings := self._writer.pop_warnings():
-            self._meter.make_room()
-            yield map(Notice, warnings)
+        yield self.advance(self.done)
+        yield map(Notice, self._writer.pop_warnings())

@@ -229,13 +229,14 @@ def test_a_folder_gets_new_files_each_time(place: Path) -> None:
 def test_files_of_which_none_is_drawn_hold_the_same_and_it_is_said(
     options: dict[str, Any], draws: bool, place: Path
 ) -> None:
-    options = {"model_name": "small", "seed": 1, "length": 9, "ignore_eos": True} | options
-    records = list(generate(GenerateConfig(**options, prefix=(PROMPT,), nfiles=3)))
+    settings: dict[str, Any] = {"model_name": "small", "seed": 1, "length": 9, "ignore_eos": True}
+    settings |= options
+    records = list(generate(GenerateConfig(**settings, prefix=(PROMPT,), nfiles=3)))
     said = [str(each) for each in records if "the same text" in str(each)]
     assert len(said) == (0 if draws else 1)
     contents = {file.read_text(encoding="utf-8") for file in (place / "gen").iterdir()}
     assert len(contents) == (3 if draws else 1)
-    one = generate(GenerateConfig(**options, prefix=(PROMPT,), nfiles=1))
+    one = generate(GenerateConfig(**settings, prefix=(PROMPT,), nfiles=1))
     assert not [each for each in one if "the same text" in str(each)]
 
 
