@@ -18,9 +18,8 @@ class Option:
 
     Attributes:
         help: one sentence.
-        least: the smallest value allowed, or None.
-        most: the largest value allowed, or None.
-        short: a second name of one letter, such as `-q`, or None.
+        least, most: the range of its values, both ends included.
+        short: a second name of one letter, such as `-q`.
         argument: whether the value stands on the command line without an option's name.
         unset: what None stands for, as help shows it in place of a default.
     """
@@ -55,14 +54,12 @@ class Config:
 
     Attributes:
         group: the heading in help under which the fields of a class stand.
-
-    Raises:
-        UsageError: a value is out of its range or not one of its choices.
     """
 
     group: ClassVar[str] = "Reporting"
 
     def __post_init__(self) -> None:
+        """Raises UsageError if a value is out of its range or not one of its choices."""
         for field, rule, kind in options(type(self)):
             value = getattr(self, field.name)
             if value is not None:
@@ -74,13 +71,13 @@ class Config:
 
 
 def options(config: type[Config]) -> Iterator[tuple[dataclasses.Field[Any], Option, Any]]:
-    """Yields each field of a config, its option, and its type; the command's own fields first."""
+    """Yields each field of a config once, its option and type; the command's own come first."""
     hints = get_type_hints(config)
     fields = {field.name: field for field in dataclasses.fields(config)}
     for owner in config.__mro__:
         for name in vars(owner).get("__annotations__", {}):
-            if name in fields:
-                yield fields[name], fields[name].metadata["option"], hints[name]
+            if field := fields.pop(name, None):
+                yield field, field.metadata["option"], hints[name]
 
 
 def check_range(name: str, value: Any, rule: Option, kind: object) -> None:

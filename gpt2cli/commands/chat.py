@@ -124,11 +124,7 @@ class ChatSession:
     """
 
     def __init__(
-        self,
-        config: ChatConfig,
-        tokenizer: Tokenizer,
-        writer: Writer,
-        source: CheckpointSource,
+        self, config: ChatConfig, tokenizer: Tokenizer, writer: Writer, source: CheckpointSource
     ) -> None:
         """Takes the settings, the model's tokenizer, and what lets answers grow."""
         self.seed = chosen_seed(config.seed)

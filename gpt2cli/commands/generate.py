@@ -18,12 +18,7 @@ from gpt2cli.commands.prompting import (
     given_requests,
     only_stdin,
 )
-from gpt2cli.config.generate import (
-    DEFAULT_FOLDER,
-    GenerateConfig,
-    LengthOptions,
-    PromptOptions,
-)
+from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig, LengthOptions, PromptOptions
 from gpt2cli.config.sampling import SamplingOptions
 from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.files import outputs
@@ -154,10 +149,7 @@ def answered(job: Job, model: FoundModel, seed: int) -> Iterator[Record]:
 
 
 def writer_of(
-    config: GenerateConfig,
-    engine: Engine,
-    tokenizer: Tokenizer,
-    drafter: Drafter | None = None,
+    config: GenerateConfig, engine: Engine, tokenizer: Tokenizer, drafter: Drafter | None = None
 ) -> Writer:
     """Returns what lets samples grow, in the way that the options ask for."""
     beams = BeamParams(

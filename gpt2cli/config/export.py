@@ -42,8 +42,7 @@ class ExportConfig(SourceOptions):
     group = "Output"
     destination: str = argument("Folder or file to write.")
     format: Literal["auto", "huggingface", "openai", "gguf", "savedmodel", "tar"] = option(
-        "auto",
-        "auto: gguf or tar if DESTINATION ends in .gguf, .tar or .tar.gz, else huggingface.",
+        "auto", "auto: gguf or tar if DESTINATION ends in .gguf, .tar or .tar.gz, else huggingface."
     )
     precision: Literal["float32", "float16", "q8_0"] = option(
         "float32",
@@ -52,11 +51,7 @@ class ExportConfig(SourceOptions):
     overwrite: bool = option(False, "Replaces an export at DESTINATION.")
 
     def __post_init__(self) -> None:
-        """Checks what no single option shows.
-
-        Raises:
-            UsageError: options contradict each other.
-        """
+        """Raises UsageError if options contradict each other."""
         super().__post_init__()
         if not self.destination.strip():
             raise UsageError("DESTINATION needs a path, not an empty one.")

@@ -26,10 +26,7 @@ class LengthOptions(Config):
 
     group = "Length"
     steps: int | None = option(
-        None,
-        "Trains N steps from here (-1: until stopped).",
-        least=-1,
-        unset=DEFAULT_STEPS,
+        None, "Trains N steps from here (-1: until stopped).", least=-1, unset=DEFAULT_STEPS
     )
     until_step: int | None = option(
         None,
@@ -114,8 +111,7 @@ class MemoryOptions(ComputeOptions):
         "7.0 on, else float32.",
     )
     use_memory_saving_gradients: bool = option(
-        False,
-        "Gradient checkpointing: keeps only the input of each block and recomputes the rest.",
+        False, "Gradient checkpointing: keeps only the input of each block and recomputes the rest."
     )
     only_train_transformer_layers: bool = option(
         False, "Leaves the embeddings and the last norm as they are."
@@ -240,11 +236,7 @@ class FinetuneConfig(
     )
 
     def __post_init__(self) -> None:
-        """Checks what no single option shows.
-
-        Raises:
-            UsageError: options contradict each other.
-        """
+        """Raises UsageError if options contradict each other."""
         super().__post_init__()
         if self.val_dataset and self.val_fraction:
             raise UsageError("--val-dataset and --val-fraction contradict each other; give one.")

@@ -147,11 +147,7 @@ class GenerateConfig(
     )
 
     def __post_init__(self) -> None:
-        """Checks what no single option shows.
-
-        Raises:
-            UsageError: options contradict each other.
-        """
+        """Raises UsageError if options contradict each other."""
         super().__post_init__()
         refuse_both(bool(self.texts and self.prefix), "TEXT", "--prefix")
         if "" in self.stops:
@@ -234,16 +230,16 @@ def check_output(config: GenerateConfig) -> None:
     """Raises UsageError if options on the output contradict each other."""
     folder = "--folder" if config.folder else "--nfiles"
     refuse_both(bool(config.destination_path and config.files), "--destination-path", folder)
+    to_file = config.destination_path is not None
+    elsewhere = {"--destination-path": to_file, folder: config.files > 0}
     if config.stream:
-        refuse_both(config.search == "beams", "--stream", "--num-beams")
-        refuse_both(config.destination_path is not None, "--stream", "--destination-path")
-        refuse_both(config.files > 0, "--stream", folder)
+        for other, given in ({"--num-beams": config.search == "beams"} | elsewhere).items():
+            refuse_both(given, "--stream", other)
     if config.compare:
-        refuse_both(config.stream is True, "--compare", "--stream")
-        refuse_both(config.messages is not None, "--compare", "--messages")
-        refuse_both(config.speculate is True, "--compare", "--speculate")
-        refuse_both(config.destination_path is not None, "--compare", "--destination-path")
-        refuse_both(config.files > 0, "--compare", folder)
+        others = {"--stream": config.stream is True, "--messages": config.messages is not None}
+        others["--speculate"] = config.speculate is True
+        for other, given in (others | elsewhere).items():
+            refuse_both(given, "--compare", other)
     delimiter = config.sample_delim != DEFAULT_DELIMITER
     refuse_both(config.format == "jsonl" and delimiter, "--sample-delim", "--format jsonl")
     if config.destination_path == "" or config.folder == "":

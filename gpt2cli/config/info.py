@@ -5,27 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt2cli.config.shared import Shared, check_component
+from gpt2cli.config.shared import PlaceOptions
 from gpt2cli.options import argument, option
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlaceOptions(Shared):
-    """Which runs and models are looked at."""
-
-    group = "Model and run"
-    run_name: str | None = option(None, "Run to describe, as NAME does.")
-    checkpoint_dir: str = option("checkpoint", "Folder that holds the runs.")
-
-    def __post_init__(self) -> None:
-        """Checks what no range shows.
-
-        Raises:
-            UsageError: the run's name is not that of a folder in another one.
-        """
-        super().__post_init__()
-        if self.run_name is not None:
-            check_component("--run-name", self.run_name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +23,7 @@ class InfoConfig(PlaceOptions):
     """
 
     group = "Output"
+    run_name: str | None = option(None, "Run to describe, as NAME does.")
     names: tuple[str, ...] = argument("Runs, or base models, to describe.", default=())
     tensorflow: bool = option(False, "Loads TensorFlow, and shows the devices that it sees.")
     format: Literal["text", "jsonl"] = option(

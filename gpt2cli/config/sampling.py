@@ -52,11 +52,7 @@ class SamplingOptions(Config):
     )
 
     def __post_init__(self) -> None:
-        """Checks what no range shows.
-
-        Raises:
-            UsageError: a value is one at which nothing could be chosen.
-        """
+        """Raises UsageError if a value is one at which nothing could be chosen."""
         super().__post_init__()
         if 0 < self.temperature < LEAST_TEMPERATURE:
             raise UsageError(

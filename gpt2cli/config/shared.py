@@ -73,33 +73,35 @@ class Shared(ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(Shared):
-    """Which run."""
+class PlaceOptions(Shared):
+    """Where runs are, and which of them is meant."""
 
     group = "Model and run"
-    offline: bool = option(
-        False,
-        "Never fetches a missing model (GPT2CLI_OFFLINE=1: nor does any command).",
-    )
     run_name: str | None = option(
         None, "Name of the run: a folder in --checkpoint-dir.", unset=DEFAULT_RUN
     )
     checkpoint_dir: str = option("checkpoint", "Folder that holds the runs.")
 
+    def __post_init__(self) -> None:
+        """Raises UsageError if the run's name is not that of a folder in another one."""
+        super().__post_init__()
+        if self.run_name is not None:
+            check_component("--run-name", self.run_name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(PlaceOptions):
+    """Which run, and whether its model may be fetched."""
+
+    group = "Model and run"
+    offline: bool = option(
+        False, "Never fetches a missing model (GPT2CLI_OFFLINE=1: nor does any command)."
+    )
+
     @property
     def run(self) -> str:
         """The run's name, its default filled in."""
         return self.run_name or DEFAULT_RUN
-
-    def __post_init__(self) -> None:
-        """Checks what no range shows.
-
-        Raises:
-            UsageError: the run's name is not that of a folder in another one.
-        """
-        super().__post_init__()
-        if self.run_name is not None:
-            check_component("--run-name", self.run_name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +119,7 @@ class SourceOptions(RunOptions):
     )
 
     def __post_init__(self) -> None:
-        """Checks what no single option shows.
-
-        Raises:
-            UsageError: options contradict each other, or --checkpoint is not a step.
-        """
+        """Raises UsageError if options contradict each other, or --checkpoint is not a step."""
         super().__post_init__()
         if self.model_name is not None and self.run_name is not None:
             raise UsageError("--model-name and --run-name contradict each other; give one.")
@@ -151,21 +149,12 @@ class ComputeOptions(Config):
     xla: bool = option(True, "Compiles with XLA: slower to start, faster from then on.")
 
     def __post_init__(self) -> None:
-        """Checks what no single option shows.
-
-        Raises:
-            UsageError: --gpu-memory-limit is not a size.
-        """
+        """Raises UsageError if --gpu-memory-limit is not a size."""
         super().__post_init__()
         self.gpu_bytes  # noqa: B018
 
     def check_device(self) -> None:
-        """Checks the device options against the machine, as far as possible without TensorFlow.
-
-        Raises:
-            Gpt2cliError: --device is gpu, and there is none that TensorFlow could use.
-            UsageError: --gpu-memory-limit is more than the GPU has.
-        """
+        """Raises Gpt2cliError if the machine lacks the GPU asked for, or its memory."""
         # Loading it would slow the start of every command.
         from gpt2cli.runtime import hardware
 
@@ -184,21 +173,17 @@ class ComputeOptions(Config):
 
     @property
     def gpu_bytes(self) -> int | None:
-        """The most memory to take of each GPU (bytes), or None.
-
-        Raises:
-            UsageError: --gpu-memory-limit is not a size.
-        """
-        asked = self.gpu_memory_limit
-        if asked is None:
+        """The most memory to take of each GPU (bytes), or None; raises UsageError."""
+        if self.gpu_memory_limit is None:
             return None
-        found = SIZE.fullmatch(asked)
-        if found is None or float(found[1]) * UNITS[found[2].upper()] < LEAST_GPU_BYTES:
+        found = SIZE.fullmatch(self.gpu_memory_limit)
+        size = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
+        if size < LEAST_GPU_BYTES:
             raise UsageError(
                 "--gpu-memory-limit must be a size from 64MB, as 8GB or 6000MB, not "
-                f"'{shortened(asked)}'."
+                f"'{shortened(self.gpu_memory_limit)}'."
             )
-        return int(float(found[1]) * UNITS[found[2].upper()])
+        return size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,11 +202,7 @@ class SeedOptions(Config):
     """The source of random numbers."""
 
     seed: int | None = option(
-        None,
-        "Seed of every random choice.",
-        least=0,
-        most=2**32 - 1,
-        unset="a new one each time",
+        None, "Seed of every random choice.", least=0, most=2**32 - 1, unset="a new one each time"
     )
 
 
@@ -245,9 +226,7 @@ class CorpusOptions(Config):
         None, "Whether the first row of a CSV file names the columns.", unset="detected"
     )
     csv_delimiter: str | None = option(
-        None,
-        "Character between two cells of a CSV file, or the word tab.",
-        unset="detected",
+        None, "Character between two cells of a CSV file, or the word tab.", unset="detected"
     )
     text_field: str | None = option(
         None,
@@ -255,8 +234,7 @@ class CorpusOptions(Config):
         unset="text, else a field with a telling name",
     )
     loss_on: Literal["assistant", "all"] = option(
-        "assistant",
-        "Tokens of a conversation that count in the loss: the assistant's, or all.",
+        "assistant", "Tokens of a conversation that count in the loss: the assistant's, or all."
     )
 
     @property
@@ -265,11 +243,7 @@ class CorpusOptions(Config):
         return "\t" if self.csv_delimiter in TAB else self.csv_delimiter
 
     def __post_init__(self) -> None:
-        """Checks what no single option shows.
-
-        Raises:
-            UsageError: options contradict each other, or Python does not know the encoding.
-        """
+        """Raises UsageError if options contradict each other, or Python lacks the encoding."""
         super().__post_init__()
         try:
             "a".encode(self.encoding)

@@ -63,12 +63,9 @@ def strategy(entry: str) -> tuple[str, Settings]:
     """Returns the name of a strategy, and the settings that make it.
 
     Args:
-        entry: a preset, or `name:option=value option=value`.
-
-    Raises:
-        UsageError: there is no such preset or option, or a value is of another type.
+        entry: a preset, or `name:option=value option=value`; else UsageError is raised.
     """
-    neutral = neutral_settings()
+    neutral = vars(SamplingOptions()) | vars(SearchOptions())
     name, colon, words = entry.partition(":")
     if colon and name:
         return name, own_settings(name, words.split(), {*neutral, *SOURCES})
@@ -106,24 +103,16 @@ def own_settings(name: str, words: list[str], allowed: set[str]) -> Settings:
     return settings
 
 
-def neutral_settings() -> Settings:
-    """Returns the options on how tokens are chosen at their defaults."""
-    fields = [
-        each for owner in (SamplingOptions, SearchOptions) for each in dataclasses.fields(owner)
-    ]
-    return {each.name: each.default for each in fields}
-
-
 def typed_value(text: str, name: str, field: str) -> object:
     """Returns an option's value; raises UsageError if it is not of the option's type."""
     kind = next(kind for each, _, kind in options(GenerateConfig) if each.name == field)
-    kinds_there = (kind, *get_args(kind))
+    kinds = (kind, *get_args(kind))
     try:
-        if bool in kinds_there:
+        if bool in kinds:
             return {"true": True, "": True, "false": False}[text.lower()]
-        if int in kinds_there:
+        if int in kinds:
             return int(text)
-        return float(text) if float in kinds_there else text
+        return float(text) if float in kinds else text
     except (ValueError, KeyError):
         raise UsageError(
             f"--compare {shortened(name, 40)}: {flag(field)[2:]} cannot be '{shortened(text, 40)}'."

@@ -58,11 +58,7 @@ class TokensConfig(ScoreOptions, ReadingOptions, SourceOptions):
     )
 
     def __post_init__(self) -> None:
-        """Checks what no single option shows.
-
-        Raises:
-            UsageError: options contradict each other, or an id is not a whole number.
-        """
+        """Raises UsageError if options contradict each other, or an id is not a whole number."""
         super().__post_init__()
         if self.ids and (self.texts or self.file):
             other = "TEXT" if self.texts else "--file"
@@ -76,20 +72,12 @@ class TokensConfig(ScoreOptions, ReadingOptions, SourceOptions):
 
     @property
     def id_lists(self) -> list[list[int]]:
-        """The ids that are decoded, a list for each --ids.
-
-        Raises:
-            UsageError: one of them is not a whole number.
-        """
+        """The ids that are decoded, a list for each --ids; raises as `ids_in` does."""
         return [ids_in(given) for given in self.ids]
 
 
 def ids_in(given: str) -> list[int]:
-    """Returns the ids that a text lists.
-
-    Raises:
-        UsageError: one of them is not a whole number, or there are none.
-    """
+    """Returns the ids that a text lists; raises UsageError if they are not whole numbers."""
     words = [word for word in BETWEEN_IDS.split(given) if word]
     for word in words or [given]:
         if not ID.fullmatch(word):
