@@ -9,14 +9,15 @@ import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from gpt2cli import chat_template
-from gpt2cli.commands.engines import SINGLE, engine_of, found_model
+from gpt2cli.chat_template import STOPS
+from gpt2cli.commands.engines import SINGLE, FoundModel, engine_of, found_model
 from gpt2cli.commands.prompting import SEED_BITS, chosen_seed
 from gpt2cli.config.chat import ChatConfig
 from gpt2cli.config.sampling import SamplingOptions
 from gpt2cli.config.shared import ReadingOptions, SourceOptions
-from gpt2cli.errors import BadDataError, Gpt2cliError, OutputError, UsageError, shortened
+from gpt2cli.errors import Gpt2cliError, OutputError, UsageError, shortened
 from gpt2cli.files import outputs
+from gpt2cli.inference.engine import Engine
 from gpt2cli.inference.samples import Prompt, Sample
 from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.inference.writer import Writer
@@ -24,7 +25,7 @@ from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime.interrupts import interrupts_caught
 from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.text.chat_history import ChatHistory, prompt_room
-from gpt2cli.text.tokenizer import Tokenizer
+from gpt2cli.text.prompts import arriving_lines
 from gpt2cli.training import out_of_memory
 
 ASKING = "> "
@@ -51,17 +52,12 @@ def chat(config: ChatConfig) -> Iterator[Record]:
     """
     config.check_device()
     model = yield from found_model(config.part(SourceOptions))
-    source = model.source
-    check_system(config, source)
-    yield from map(Alert, source.remarks())
+    check_system(config.system, model.source)
+    yield from map(Alert, model.source.remarks())
     with out_of_memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
-        engine = yield from engine_of(
-            model, config.part(ReadingOptions), quiet=config.quiet, verbose=config.verbose
-        )
-        params = SamplingParams(**vars(config.part(SamplingOptions)))
-        writer = Writer(engine, model.tokenizer, params=params)
-        session = ChatSession(config, model.tokenizer, writer, source)
-        yield Notice(f"from {source.prefix}, seed {session.seed}")
+        engine = yield from engine_of(model, config.part(ReadingOptions))
+        session = ChatSession(config, model, engine)
+        yield Notice(f"from {model.source.prefix}, seed {session.seed}")
         yield Notice(session.greeting)
         failed: list[Gpt2cliError] = []
         for line in lines_read():
@@ -77,24 +73,18 @@ def chat(config: ChatConfig) -> Iterator[Record]:
         raise type(failed[0])(f"{count} of stdin failed, the first with: {failed[0]}")
 
 
-def check_system(config: ChatConfig, source: CheckpointSource) -> None:
+def check_system(system: str | None, source: CheckpointSource) -> None:
     """Raises UsageError if a system message is given that the model could not understand."""
-    if config.system is None:
-        return
-    if not source.chat_template:
+    if system is not None and not source.chat_template:
         raise UsageError(
             f"--system needs a run that was tuned on conversations, and {source.folder} was not."
         )
-    if not config.system.strip():
+    if system is not None and not system.strip():
         raise UsageError("--system needs a text, not an empty one.")
 
 
 def lines_read() -> Iterator[str]:
-    """Yields the lines that are typed, or those of a pipe or file; empty ones are left out.
-
-    Raises:
-        BadDataError: a line is not UTF-8, or too long.
-    """
+    """Yields the lines that are typed, or those of a pipe or file; empty ones are left out."""
     if sys.stdin.isatty() and sys.stdout.isatty():
         # It lets `input` edit a line, and find the earlier ones.
         with contextlib.suppress(ImportError):
@@ -103,16 +93,7 @@ def lines_read() -> Iterator[str]:
             while True:
                 yield from filter(str.strip, [input(ASKING)])
         return
-    number = 0
-    while line := sys.stdin.buffer.readline(MOST_LINE + 1):
-        number += 1
-        if len(line) > MOST_LINE:
-            raise BadDataError(f"stdin, line {number}: over {MOST_LINE:,} bytes. Cut it in two.")
-        try:
-            text = line.decode().rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise BadDataError(f"stdin, line {number}: not UTF-8 text ({error.reason}).") from error
-        yield from filter(str.strip, [text])
+    yield from (text for _, text in arriving_lines(MOST_LINE))
 
 
 class ChatSession:
@@ -123,17 +104,16 @@ class ChatSession:
         greeting: what the user can do, in a line.
     """
 
-    def __init__(
-        self, config: ChatConfig, tokenizer: Tokenizer, writer: Writer, source: CheckpointSource
-    ) -> None:
-        """Takes the settings, the model's tokenizer, and what lets answers grow."""
+    def __init__(self, config: ChatConfig, model: FoundModel, engine: Engine) -> None:
+        """Takes the settings, and the model in an engine."""
         self.seed = chosen_seed(config.seed)
-        self._tokenizer, self._writer = tokenizer, writer
-        self._has_roles = bool(source.chat_template)
+        self._tokenizer, self._n_ctx, self._length = model.tokenizer, model.n_ctx, config.length
+        params = SamplingParams(**vars(config.part(SamplingOptions)))
+        self._writer = Writer(engine, model.tokenizer, params=params)
+        self._has_roles = bool(model.source.chat_template)
         self._history = ChatHistory(
-            tokenizer, has_roles=self._has_roles, system=config.system or ""
+            model.tokenizer, has_roles=self._has_roles, system=config.system or ""
         )
-        self._length, self._n_ctx = config.length, source.hparams.n_ctx
         how = "The assistant answers each line" if self._has_roles else "Each line is continued"
         self.greeting = f"{how}. /help lists the commands; Ctrl-D ends."
 
@@ -145,12 +125,11 @@ class ChatSession:
             OutputError: a file cannot be written, or exists.
             BadDataError: the line holds half a character.
         """
-        if line.startswith("//"):
-            yield from self._answered(line[1:])
-        elif line.startswith("/"):
-            yield from self._obeyed(*line[1:].strip().partition(" ")[::2])
+        if line.startswith("/") and not line.startswith("//"):
+            name, _, argument = line[1:].strip().partition(" ")
+            yield from self._obeyed(name, argument.strip())
         else:
-            yield from self._answered(line)
+            yield from self._answered(line.removeprefix("/"))
 
     def _answered(self, said: str) -> Iterator[Record]:
         """Yields the answer as it grows, and adds both to the turns."""
@@ -164,7 +143,7 @@ class ChatSession:
             text=asked.text,
             tokens=asked.tokens,
             length=self._length,
-            stops=chat_template.STOPS if self._has_roles else (),
+            stops=STOPS if self._has_roles else (),
             seed=self.seed,
             is_chat=self._has_roles,
         )
@@ -180,11 +159,7 @@ class ChatSession:
             yield Notice(f"cut at --length {self._length}")
 
     def _grown(self, sample: Sample) -> Generator[Record, None, str]:
-        """Yields a sample's text as it becomes certain, until it ends or Ctrl-C is pressed.
-
-        Returns:
-            All that was shown.
-        """
+        """Yields a sample's text as it becomes certain, up to Ctrl-C; returns what was shown."""
         shown = ""
         with interrupts_caught() as stop:
             for _ in self._writer.grow([sample]):
@@ -200,7 +175,6 @@ class ChatSession:
 
     def _obeyed(self, name: str, argument: str) -> Iterator[Record]:
         """Does what a command says; raises as `replied`."""
-        argument = argument.strip()
         if name == "help":
             yield Alert(HELP)
         elif name == "reset":

@@ -32,13 +32,7 @@ NUMBERS = (1, 2, 3)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Written:
-    """A sample, and what wrote it.
-
-    Attributes:
-        strategy: the name of the way in which it was written.
-        place: which of the texts it continues, from 0.
-        sample: what was written.
-    """
+    """A sample, the name of the strategy that wrote it, and the place of its text (from 0)."""
 
     strategy: str
     place: int
@@ -70,12 +64,7 @@ class Written:
 
 
 def compared(config: GenerateConfig) -> Iterator[Record]:
-    """Yields what each strategy makes of each text: a table on a terminal, else lines of JSON.
-
-    Raises:
-        MissingInputError: there is no such run, model or file of prompts.
-        BadDataError: a checkpoint is damaged, or a prompt is not text.
-    """
+    """Yields what each strategy makes of each text: a table on a terminal, else lines of JSON."""
     as_table = sys.stdout.isatty() and config.format == "text"
     asked = strategies(config)
     requests = yield from given_requests(config.part(PromptOptions))
@@ -86,7 +75,10 @@ def compared(config: GenerateConfig) -> Iterator[Record]:
         for name, each in asked
     ]
     written: list[Written] = []
-    for _, group in itertools.groupby(same_seed, key=lambda each: source_key(each[1])):
+    # What decides which weights are loaded.
+    for _, group in itertools.groupby(
+        same_seed, key=lambda each: (each[1].part(SourceOptions), each[1].precision)
+    ):
         for one in written_from_one_source(list(group), requests):
             if isinstance(one, Written):
                 written.append(one)
@@ -95,11 +87,6 @@ def compared(config: GenerateConfig) -> Iterator[Record]:
     if as_table:
         width = shutil.get_terminal_size().columns
         yield from (Text(table) for table in tables(written, len(requests), width))
-
-
-def source_key(config: GenerateConfig) -> tuple[SourceOptions, str]:
-    """Returns what decides which weights are loaded."""
-    return config.part(SourceOptions), config.precision
 
 
 def written_from_one_source(
@@ -116,9 +103,7 @@ def written_from_one_source(
             seed, ends = chosen_seed(each.seed), each.part(LengthOptions)
             prompts = yield from encoded(requests, model, ends, seed=seed)
             if engine is None:
-                engine = yield from engine_of(
-                    model, each.part(ReadingOptions), quiet=each.quiet, verbose=each.verbose
-                )
+                engine = yield from engine_of(model, each.part(ReadingOptions))
             writer = writer_of(each, engine, model.tokenizer)
             job = Job(config=each, prompts=prompts, tokenizer=model.tokenizer, writer=writer)
             yield from samples_of(job, name)
@@ -136,13 +121,7 @@ def samples_of(job: Job, strategy: str) -> Generator[Record | Written, None, Non
 
 
 def tables(written: list[Written], prompts: int, width: int) -> Iterator[str]:
-    """Yields a table for each text that was continued.
-
-    Args:
-        written: all samples.
-        prompts: how many texts there were.
-        width: of the terminal (characters).
-    """
+    """Yields a table for each of several texts, for a terminal of a width (characters)."""
     taken = max(len(each.strategy) for each in written) + sum(map(len, HEADING[1:4])) + 4 * 2 + 4
     for number in range(prompts):
         found = [each for each in written if each.place == number]

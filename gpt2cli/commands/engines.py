@@ -24,11 +24,13 @@ class FoundModel:
     """A model that is there and fits together, and is not loaded.
 
     Attributes:
-        names: what the command line says of it.
+        options: what the command line says of it.
+        names: the same, its defaults filled in.
         source: where its weights are.
         tokenizer: its own.
     """
 
+    options: SourceOptions
     names: SourceNames
     source: CheckpointSource
     tokenizer: Tokenizer
@@ -49,16 +51,11 @@ def found_model(options: SourceOptions) -> Generator[Record, None, FoundModel]:
     names, source = yield from find_weights(options)
     tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
     check_fits(tokenizer, source.hparams)
-    return FoundModel(names=names, source=source, tokenizer=tokenizer)
+    return FoundModel(options=options, names=names, source=source, tokenizer=tokenizer)
 
 
 def engine_of(
-    model: FoundModel,
-    options: ReadingOptions,
-    *,
-    many_rows: bool = True,
-    quiet: bool,
-    verbose: bool,
+    model: FoundModel, options: ReadingOptions, *, many_rows: bool = True
 ) -> Generator[Record, None, Engine]:
     """Returns the model, loaded; raises BadDataError if its checkpoint is damaged."""
     params = EngineParams(
@@ -67,10 +64,10 @@ def engine_of(
         gpu_bytes=options.gpu_bytes,
         xla=options.xla,
     )
-    line = f"loading {model.source.prefix}"
+    line, quiet = f"loading {model.source.prefix}", model.options.quiet
     if params.needs_tensorflow:
         with announced(line, quiet=quiet):
-            tensorflow.load(verbose=verbose, keep_compiled=options.xla)
+            tensorflow.load(verbose=model.options.verbose, keep_compiled=options.xla)
     read = partial(load_engine, params=params, many_rows=many_rows)
     with announced(line, quiet=quiet):
         return (yield from load(model.names, model.source, read))

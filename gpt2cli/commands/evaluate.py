@@ -77,9 +77,7 @@ def per_token(
     from gpt2cli.commands.scoring import scored_corpus
 
     with out_of_memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
-        engine = yield from engine_of(
-            model, config.part(ReadingOptions), quiet=config.quiet, verbose=config.verbose
-        )
+        engine = yield from engine_of(model, config.part(ReadingOptions))
         yield from scored_corpus(engine, model.tokenizer, windows)
 
 

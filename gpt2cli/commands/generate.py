@@ -116,11 +116,7 @@ def loaded_writer(
     rows = min(config.batch_size, config.nsamples * len(prompts))
     many_rows = rows > 1 or longest > 2 or config.search != "tokens" or arriving
     engine = yield from engine_of(
-        model,
-        config.part(ReadingOptions),
-        many_rows=many_rows or config.speculates,
-        quiet=config.quiet,
-        verbose=config.verbose,
+        model, config.part(ReadingOptions), many_rows=many_rows or config.speculates
     )
     drafter = None
     if config.speculates:

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpt2cli import layout
 from gpt2cli.commands.engines import SINGLE, engine_of, found_model
-from gpt2cli.commands.tokens import token_lists
+from gpt2cli.commands.tokens import token_facts, token_lists
 from gpt2cli.config.sampling import SamplingOptions
 from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.config.tokens import TokensConfig
@@ -23,7 +23,7 @@ from gpt2cli.inference.scoring import Score, filtered_steps, next_logits, scores
 from gpt2cli.json_reader import Json
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.text.batches import Windows
-from gpt2cli.text.pieces import quoted_piece, whole_text
+from gpt2cli.text.pieces import quoted_piece
 from gpt2cli.text.tokenizer import Tokenizer
 from gpt2cli.training import out_of_memory
 
@@ -32,23 +32,15 @@ COLOURS, BOUNDS = (174, 180, 186, 150, 114), (0.01, 0.1, 0.3, 0.7)
 
 
 def scored(config: TokensConfig) -> Iterator[Record]:
-    """Yields what the model says of each text's tokens, and of those that may come next.
-
-    Raises:
-        MissingInputError: there is no such run, model or file.
-        BadDataError: a checkpoint is damaged, or a file is not text.
-        UsageError: an id is beyond the vocabulary.
-    """
+    """Yields what the model says of each text's tokens, and of those that may come next."""
     config.check_device()
     model = yield from found_model(config.part(SourceOptions))
     source, tokenizer = model.source, model.tokenizer
-    lists = token_lists(config, tokenizer, source)
+    lists = token_lists(config, tokenizer, source.model_name)
     yield from map(Alert, source.remarks())
     yield Notice(f"from {source.prefix}")
     with out_of_memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
-        engine = yield from engine_of(
-            model, config.part(ReadingOptions), quiet=config.quiet, verbose=config.verbose
-        )
+        engine = yield from engine_of(model, config.part(ReadingOptions))
         for number, ids in enumerate(lists):
             if number and config.format == "text":
                 yield Text("\n")
@@ -85,32 +77,20 @@ def judged_records(
     """Yields a line of JSON for each token."""
     for position, (token, score) in enumerate(zip(ids, judged, strict=True)):
         place = {"text": number, "position": position}
-        yield json.dumps({**place, **facts_of(token, tokenizer), **figures(score)}) + "\n"
+        yield json.dumps({**place, **token_facts(token, tokenizer), **figures(score)}) + "\n"
 
 
 def scored_corpus(
     engine: Engine, tokenizer: Tokenizer, windows: Iterator[tuple[Windows, Windows]]
 ) -> Iterator[Record]:
-    """Yields a line of JSON for each token of a corpus, and a line on all of them.
-
-    Args:
-        engine: scores them.
-        tokenizer: shows them.
-        windows: what is seen, and what follows; see `batches.overlapping`.
-    """
+    """Yields a line of JSON for each token of `batches.overlapping` windows, and their loss."""
     count, nats = 0, 0.0
     for seen, targets in windows:
         for token, score in window_scores(engine, seen, targets):
-            facts = {"position": count, **facts_of(token, tokenizer), **figures(score)}
+            facts = {"position": count, **token_facts(token, tokenizer), **figures(score)}
             yield Text(json.dumps(facts) + "\n")
             count, nats = count + 1, nats - score.log_probability
     yield Notice(f"loss={nats / count:.4f} tokens={count}")
-
-
-def facts_of(token: int, tokenizer: Tokenizer) -> dict[str, Json]:
-    """Returns a token's id, its text if it is whole characters, and its bytes."""
-    piece = tokenizer.decode_bytes([token])
-    return {"id": token, "piece": whole_text(piece), "bytes": piece.hex()}
 
 
 def figures(score: Score) -> dict[str, Json]:
@@ -134,7 +114,7 @@ def following(
     if config.format == "jsonl":
         for rank, token in enumerate(order, 1):
             shares = {name: rounded(float(step[token])) for name, step in steps.items()}
-            facts = {"text": number, "next": rank, **facts_of(token, tokenizer)}
+            facts = {"text": number, "next": rank, **token_facts(token, tokenizer)}
             yield json.dumps({**facts, "probabilities": shares}) + "\n"
         return
     rows = [["id", "next", *steps]]

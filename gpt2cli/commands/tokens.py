@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from gpt2cli.errors import MissingInputError, UsageError
 from gpt2cli.fetching.manifest import BUNDLED, DATA
 from gpt2cli.files import paths
 from gpt2cli.files.hub_names import HubName
+from gpt2cli.json_reader import Json
 from gpt2cli.records import Notice, Record, Text
 from gpt2cli.storage import huggingface
 from gpt2cli.storage.source import CheckpointSource, find_base
@@ -33,7 +34,8 @@ def tokens(config: TokensConfig) -> Iterator[Record]:
         MissingInputError: there is no such file, run or model.
         BadDataError: a file is not text, or a vocabulary is damaged.
     """
-    check_given(config)
+    if not (config.texts or config.file or config.ids or stdin_is_piped()):
+        raise UsageError("There is no text: give TEXT, --file or --ids, or a pipe as stdin.")
     if config.needs_weights:
         # Loading it would slow the start of what needs only the vocabulary.
         from gpt2cli.commands.scoring import scored
@@ -43,7 +45,7 @@ def tokens(config: TokensConfig) -> Iterator[Record]:
     source = yield from vocabulary_source(config)
     tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
     yield Notice(f"vocabulary: {vocabulary_title(source, tokenizer)}")
-    lists = token_lists(config, tokenizer, source)
+    lists = token_lists(config, tokenizer, source.model_name)
     if config.ids and config.format == "text":
         yield from (Text(f"{tokenizer.decode(ids)}\n") for ids in lists)
         return
@@ -52,25 +54,22 @@ def tokens(config: TokensConfig) -> Iterator[Record]:
     yield Notice(f"{count:,} tokens, {size:,} bytes of text")
 
 
-def token_lists(
-    config: TokensConfig, tokenizer: Tokenizer, source: CheckpointSource
-) -> list[list[int]]:
-    """Returns the tokens of each text, or the ids that are given.
+def token_lists(config: TokensConfig, tokenizer: Tokenizer, name: str) -> list[list[int]]:
+    """Returns the tokens of each text, or the ids that are given, by the vocabulary of a name.
 
     Raises:
         UsageError: an id is beyond the vocabulary.
         BadDataError: a file is not text.
     """
-    if config.ids:
-        check_ids(config.id_lists, tokenizer, source)
-        return config.id_lists
-    return [tokenizer.encode(text, special=True) for text in given_texts(config)]
-
-
-def check_given(config: TokensConfig) -> None:
-    """Raises UsageError if there is nothing to look at."""
-    if not (config.texts or config.file or config.ids or stdin_is_piped()):
-        raise UsageError("There is no text: give TEXT, --file or --ids, or a pipe as stdin.")
+    if not config.ids:
+        return [tokenizer.encode(text, special=True) for text in given_texts(config)]
+    for number in itertools.chain(*config.id_lists):
+        if number >= tokenizer.vocab:
+            raise UsageError(
+                f"--ids: {number} is beyond the vocabulary of {name}, which has "
+                f"{tokenizer.vocab:,} tokens: give 0 to {tokenizer.vocab - 1}."
+            )
+    return config.id_lists
 
 
 def given_texts(config: TokensConfig) -> Iterator[str]:
@@ -83,12 +82,7 @@ def given_texts(config: TokensConfig) -> Iterator[str]:
 
 
 def vocabulary_source(config: TokensConfig) -> Generator[Record, None, CheckpointSource]:
-    """Returns where the vocabulary is that the command line means; fetches a model that is named.
-
-    Raises:
-        MissingInputError: there is no such run or model.
-        BadDataError: it is something else, or its shape is damaged.
-    """
+    """Returns where the vocabulary is that is meant; a model that is named is fetched."""
     if config.model_name is not None:
         fetch = partial(fetch_missing, config)
         return (
@@ -141,16 +135,6 @@ def vocabulary_title(source: CheckpointSource, tokenizer: Tokenizer) -> str:
     )
 
 
-def check_ids(lists: Iterable[list[int]], tokenizer: Tokenizer, source: CheckpointSource) -> None:
-    """Raises UsageError if an id is beyond the vocabulary."""
-    for number in itertools.chain(*lists):
-        if number >= tokenizer.vocab:
-            raise UsageError(
-                f"--ids: {number} is beyond the vocabulary of {source.model_name}, which has "
-                f"{tokenizer.vocab:,} tokens: give 0 to {tokenizer.vocab - 1}."
-            )
-
-
 def listed(lists: list[list[int]], tokenizer: Tokenizer, form: str) -> Iterator[Text]:
     """Yields the lines of all tokens, some at once; an empty line is between two texts."""
     width = len(str(tokenizer.vocab - 1))
@@ -159,15 +143,16 @@ def listed(lists: list[list[int]], tokenizer: Tokenizer, form: str) -> Iterator[
             yield Text("\n")
         numbered = enumerate(ids)
         while some := list(itertools.islice(numbered, AT_ONCE)):
-            pieces = ((place, each, tokenizer.decode_bytes([each])) for place, each in some)
             if form == "text":
-                lines = (f"{each:>{width}}  {quoted_piece(piece)}\n" for _, each, piece in pieces)
+                pieces = ((each, tokenizer.decode_bytes([each])) for _, each in some)
+                lines = (f"{each:>{width}}  {quoted_piece(piece)}\n" for each, piece in pieces)
             else:
-                lines = (as_json(number, place, each, piece) for place, each, piece in pieces)
+                facts = ({"position": at, **token_facts(each, tokenizer)} for at, each in some)
+                lines = (json.dumps({"text": number, **each}) + "\n" for each in facts)
             yield Text("".join(lines))
 
 
-def as_json(text: int, position: int, token: int, piece: bytes) -> str:
-    """Returns a token as a line of JSON; `piece` is null if it is not whole characters."""
-    facts = {"text": text, "position": position, "id": token}
-    return json.dumps({**facts, "piece": whole_text(piece), "bytes": piece.hex()}) + "\n"
+def token_facts(token: int, tokenizer: Tokenizer) -> dict[str, Json]:
+    """Returns a token's id, its text if it is whole characters, and its bytes."""
+    piece = tokenizer.decode_bytes([token])
+    return {"id": token, "piece": whole_text(piece), "bytes": piece.hex()}

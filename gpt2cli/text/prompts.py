@@ -91,21 +91,31 @@ def arriving_prompts(*, keep_line_ends: bool = False) -> Iterator[Request]:
     Raises:
         BadDataError: a line is not text, or not JSON with a prompt; says which.
     """
-    as_json, number = None, 0
-    while line := sys.stdin.buffer.readline(MOST_LINE + 1):
+    as_json = None
+    for where, text in arriving_lines(MOST_LINE):
+        as_json = text.lstrip().startswith("{") if as_json is None else as_json
+        parsed = json_reader.parse(text, where, object) if as_json else text
+        yield with_line_ends(request_of(parsed, where), keep=keep_line_ends)
+
+
+def arriving_lines(most: int) -> Iterator[tuple[str, str]]:
+    """Yields each line of stdin that is not empty, as it comes: which it is, and its text.
+
+    Raises:
+        BadDataError: it is not UTF-8, or has more than `most` bytes.
+    """
+    number = 0
+    while line := sys.stdin.buffer.readline(most + 1):
         number += 1
         where = f"stdin, line {number}"
-        if len(line) > MOST_LINE:
-            raise BadDataError(f"{where}: over {MOST_LINE:,} bytes. Cut it in two.")
+        if len(line) > most:
+            raise BadDataError(f"{where}: over {most:,} bytes. Cut it in two.")
         try:
             text = line.decode().removeprefix(BYTE_ORDER_MARK).rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise BadDataError(f"{where}: byte {error.start + 1} of it is not UTF-8.") from error
-        if not text.strip():
-            continue
-        as_json = text.lstrip().startswith("{") if as_json is None else as_json
-        parsed = json_reader.parse(text, where, object) if as_json else text
-        yield with_line_ends(request_of(parsed, where), keep=keep_line_ends)
+        if text.strip():
+            yield where, text
 
 
 def with_line_ends(request: Request, *, keep: bool) -> Request:

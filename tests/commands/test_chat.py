@@ -129,7 +129,7 @@ def test_what_does_not_fit_the_window_is_dropped_and_said(place: Path, cli: Run)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"fine\ncaf\xe9\n", "stdin, line 2: not UTF-8"),
+        (b"fine\ncaf\xe9\n", "stdin, line 2: byte 4 of it is not UTF-8"),
         (b"a" * (1 << 21), "line 1: over 1,048,576"),
     ],
 )
