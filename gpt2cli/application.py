@@ -71,11 +71,7 @@ COMMANDS = Commands()
 
 
 class Program(typer.core.TyperGroup):
-    """The commands; each is made when it is needed.
-
-    Attributes:
-        perform: what the commands call.
-    """
+    """The commands; each is made when it is needed, and calls `perform`."""
 
     perform: Perform
 
@@ -88,11 +84,7 @@ class Program(typer.core.TyperGroup):
         return typer_command(cmd_name, self.perform) if cmd_name in SUMMARIES else None
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """Reads the arguments; returns those that are left.
-
-        Raises:
-            Exit: there are none; the help is shown.
-        """
+        """Returns the arguments that are left; if there are none at all, help is shown."""
         if args or ctx.resilient_parsing:
             return super().parse_args(ctx, args)
         typer.echo(ctx.get_help(), err=True)
@@ -101,11 +93,7 @@ class Program(typer.core.TyperGroup):
     def resolve_command(
         self, ctx: Context, args: list[str]
     ) -> tuple[str | None, ClickCommand | None, list[str]]:
-        """Returns the command that the arguments begin with.
-
-        Raises:
-            UsageError: there is none of that name.
-        """
+        """Returns the command that the arguments begin with; raises UsageError if there is none."""
         if args[0].startswith("-") or args[0] in SUMMARIES or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
         raise UsageError(
@@ -132,11 +120,7 @@ class Command(typer.core.TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Context) -> object:
-        """Runs the command; returns its exit code.
-
-        Raises:
-            UsageError: as the command does; it names the variables that options come from.
-        """
+        """Returns the command's exit code; a UsageError names the variables options come from."""
         given = {name.replace("_", "-"): ctx.get_parameter_source(name) for name in ctx.params}
         try:
             return super().invoke(ctx)
@@ -173,28 +157,25 @@ def application(perform: Perform) -> Program:
     return made
 
 
+def show_version(wanted: bool) -> None:
+    """Shows the version and exits, if that is wanted."""
+    if wanted:
+        typer.echo(f"gpt2cli {__version__}")
+        raise typer.Exit
+
+
 def no_command(
     version: Annotated[
         bool,
         typer.Option(
             "--version",
             help="Show the version and exit.",
-            callback=lambda wanted: show_version() if wanted else None,
+            callback=show_version,
             is_eager=True,
         ),
     ] = False,
 ) -> None:
     """Stands for `gpt2cli` itself, before any command."""
-
-
-def show_version() -> None:
-    """Shows the version.
-
-    Raises:
-        Exit: always.
-    """
-    typer.echo(f"gpt2cli {__version__}")
-    raise typer.Exit
 
 
 def typer_command(name: str, perform: Perform) -> ClickCommand:
@@ -274,10 +255,7 @@ def typer_option(name: str, rule: Option, kind: object) -> typer.models.OptionIn
 def each_line(
     context: typer.Context, described: typer.CallbackParam, values: list[str]
 ) -> Sequence[str]:
-    """Returns the values of a repeatable option; a variable holds one on each line.
-
-    Typer would split them at every space.
-    """
+    """Returns a repeatable option's values; of a variable its lines, as Typer splits at spaces."""
     source = context.get_parameter_source(str(described.name))
     if source is None or source.name != "ENVIRONMENT":
         return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
@@ -123,8 +124,9 @@ def perform(name: str, settings: Shared) -> int:
 def show(record: Record, settings: Shared) -> None:
     """Prints a record where its channel belongs."""
     if record.event == "sample":
-        # A reader that is gone does not end a training.
-        offer(str(record))
+        # A reader that is gone, or a full disk, does not end a training.
+        with contextlib.suppress(BrokenPipeError, DiskError):
+            deliver(str(record))
     elif record.channel == "text":
         deliver(str(record))
     elif record.channel == "alert" or not settings.quiet:
@@ -141,22 +143,12 @@ def deliver(text: str) -> None:
     try:
         with room():
             print(text, end="", flush=True)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         # What Python still holds for stdout must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+        if isinstance(error, BrokenPipeError):
+            raise
         raise DiskError(f"Cannot write to stdout: {error.strerror}.") from error
-
-
-def offer(text: str) -> None:
-    """Prints text on stdout, if somebody still reads it."""
-    try:
-        with room():
-            print(text, end="", flush=True)
-    except OSError:
-        # A closed pipe or a full disk must not end a training run, nor fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
 
 
 def refuse(error: Exception) -> int:
