@@ -19,8 +19,9 @@ from gpt2cli.progress import COMPILING, Count, announced, living
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime import tensorflow
 from gpt2cli.storage.source import load
-from gpt2cli.text import batches, documents, finding
+from gpt2cli.text import batches
 from gpt2cli.text.batches import Tokens, Windows
+from gpt2cli.text.documents import find_corpora
 from gpt2cli.text.loss_mask import LossMask
 from gpt2cli.text.token_files import Encoder
 from gpt2cli.text.tokenizer import Tokenizer
@@ -40,11 +41,9 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         BadDataError: it is not text, or a checkpoint is damaged.
     """
     config.check_device()
-    yield from finding.announce_streams(config.dataset)
     own = config.model_dir, config.checkpoint_dir, config.model_name
-    corpus = finding.find(config.dataset, config.encoding, own)
-    yield from corpus.remarks(all_skipped=config.verbose)
-    yield from documents.remarks(corpus.files, config)
+    all_skipped = config.verbose
+    [corpus] = yield from find_corpora([config.dataset], config, own, all_skipped=all_skipped)
     model = yield from found_model(config.part(SourceOptions))
     start, tokenizer = model.source, model.tokenizer
     stride = chosen_stride(config, model.n_ctx)

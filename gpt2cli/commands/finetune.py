@@ -27,9 +27,9 @@ from gpt2cli.storage.source import CheckpointSource, SourceNames
 from gpt2cli.storage.state import State
 from gpt2cli.storage.training_source import find_for_training
 from gpt2cli.terminal import is_terminal
-from gpt2cli.text import dataset, documents, finding, markers
+from gpt2cli.text import dataset, markers
+from gpt2cli.text.documents import Corpus, find_corpora
 from gpt2cli.text.encodings import normalized_line_ends
-from gpt2cli.text.finding import CorpusFiles
 from gpt2cli.text.token_files import Encoder
 from gpt2cli.text.tokenizer import check_fits, read_tokenizer
 from gpt2cli.training import beginning, memory, report
@@ -48,8 +48,8 @@ class Checked:
         members: the processes that train together; None: this is the only one.
     """
 
-    corpus: CorpusFiles
-    held_out: CorpusFiles | None
+    corpus: Corpus
+    held_out: Corpus | None
     folder: Path
     members: Cluster | None
 
@@ -123,18 +123,12 @@ def check(config: FinetuneConfig, members: Cluster | None) -> Generator[Record, 
 
 def find_texts(
     config: FinetuneConfig,
-) -> Generator[Record, None, tuple[CorpusFiles, CorpusFiles | None]]:
+) -> Generator[Record, None, tuple[Corpus, Corpus | None]]:
     """Yields what is read and skipped; returns the text to train on, and one to validate on."""
     own = config.model_dir, config.checkpoint_dir, config.model_name, config.restore_from
-    yield from finding.announce_streams((*config.dataset, *config.val_dataset))
-    held_out = None
-    if config.val_dataset:
-        held_out = finding.find(config.val_dataset, config.encoding, own)
-    corpus = finding.find(config.dataset, config.encoding, own)
-    every = corpus.plus(held_out)
-    yield from every.remarks(all_skipped=config.verbose)
-    yield from documents.remarks(every.files, config)
-    return corpus, held_out
+    named = filter(None, (config.dataset, config.val_dataset))
+    corpus, *others = yield from find_corpora(named, config, own, all_skipped=config.verbose)
+    return corpus, others[0] if others else None
 
 
 def found_start(config: FinetuneConfig, folder: Path) -> Generator[Record, None, CheckpointSource]:
@@ -210,7 +204,7 @@ def footprint_of(
     )
 
 
-def validation_of(config: FinetuneConfig, held_out: CorpusFiles | None) -> dataset.Validation:
+def validation_of(config: FinetuneConfig, held_out: Corpus | None) -> dataset.Validation:
     """Returns what a run is validated on; nothing is held out unasked if nothing is validated."""
     never = config.val_fraction is None and not config.val_every
     return dataset.Validation(

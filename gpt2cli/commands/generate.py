@@ -30,8 +30,7 @@ from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.inference.writer import Writer
 from gpt2cli.progress import COMPILING, Count
 from gpt2cli.records import Alert, Notice, Record, Text
-from gpt2cli.text.conversations import unanswered
-from gpt2cli.text.prompts import Request, arriving_prompts
+from gpt2cli.text.prompts import Request, arriving_prompts, unanswered
 from gpt2cli.text.sources import source_of
 from gpt2cli.text.tokenizer import Tokenizer
 from gpt2cli.training import out_of_memory

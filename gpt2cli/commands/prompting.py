@@ -14,8 +14,7 @@ from gpt2cli.inference.samples import Prompt
 from gpt2cli.records import Alert, Progress, Record
 from gpt2cli.text import markers
 from gpt2cli.text.chat_history import ChatHistory, prompt_room
-from gpt2cli.text.conversations import Unanswered
-from gpt2cli.text.prompts import Request, read_prompts, reads_stdin_unasked
+from gpt2cli.text.prompts import Request, Unanswered, read_prompts, reads_stdin_unasked
 from gpt2cli.text.sources import STDIN_NAMES
 
 SEED_BITS = 32

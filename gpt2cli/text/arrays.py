@@ -6,7 +6,6 @@ import contextlib
 import errno
 import math
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from typing import IO
@@ -14,14 +13,7 @@ from typing import IO
 import numpy as np
 
 from gpt2cli.errors import BadDataError, DiskError, shortened
-from gpt2cli.text.sources import (
-    FREE_OF_RATIO,
-    MOST_RATIO,
-    ReadingState,
-    Source,
-    read_bytes,
-    temporary_file_errors,
-)
+from gpt2cli.text.sources import FREE_OF_RATIO, MOST_RATIO, ReadingState, Source
 
 TOKEN_TYPE = np.dtype("<u2")
 READ_TOKENS = 1 << 18
@@ -45,7 +37,7 @@ def token_documents(source: Source, vocab: int, state: ReadingState) -> Iterator
         DiskError: the disk fails.
     """
     before = state.done
-    with seekable(source) as file:
+    with source.open_seekable() as file:
         if source.kind == "npy":
             yield tokens(file, str(source), vocab)
         else:
@@ -59,23 +51,6 @@ def token_documents(source: Source, vocab: int, state: ReadingState) -> Iterator
                 with array:
                     yield tokens(array, where, vocab)
     state.done = before + source.size()
-
-
-@contextlib.contextmanager
-def seekable(source: Source) -> Iterator[IO[bytes]]:
-    """Opens a file's content, unzipped into a temporary file if it is gzipped: seekable."""
-    if not source.gzipped:
-        with source.open() as file:
-            yield file
-        return
-    with temporary_file_errors(str(source)):
-        copy = tempfile.TemporaryFile()  # noqa: SIM115
-    with copy:
-        for piece in read_bytes(source):
-            with temporary_file_errors(str(source)):
-                copy.write(piece)
-        copy.seek(0)
-        yield copy
 
 
 @contextlib.contextmanager

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from gpt2cli.chat_template import NAMES, ROLES, Conversation, Message
-from gpt2cli.config.shared import CorpusOptions
+from gpt2cli.chat_template import ROLES, Conversation, Message
 from gpt2cli.errors import BadDataError
-from gpt2cli.json_reader import Json
 from gpt2cli.text import records
-from gpt2cli.text.encodings import normalized_line_ends
-from gpt2cli.text.sources import RECORDS, ReadingState, Source
+from gpt2cli.text.records import Records
 
 MESSAGES = "messages"
 PAIR = ("prompt", "completion")
-# Messages, the last of which is the user's, and the other fields of their record.
-Unanswered = tuple[tuple[Message, ...], dict[str, Json]]
 FORM = 'Write {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", …}]}.'
-
-
-def are_in(source: Source, options: CorpusOptions) -> bool:
-    """Returns whether a file's records are conversations, as its first one is.
-
-    Raises:
-        BadDataError: the first record is not JSON.
-    """
-    if source.kind not in RECORDS or options.text_field is not None:
-        return False
-    first = next(records.records(source, options, ReadingState()), None)
-    return first is not None and is_conversation(first[1])
 
 
 def is_conversation(record: object) -> bool:
@@ -38,54 +22,17 @@ def is_conversation(record: object) -> bool:
     return isinstance(record.get(MESSAGES), list) or all(name in record for name in PAIR)
 
 
-def documents(
-    source: Source, options: CorpusOptions, state: ReadingState
-) -> Iterator[Conversation]:
-    """Yields the conversations of a file.
+def documents(found: Records, normalized: Callable[[str], str]) -> Iterator[Conversation]:
+    """Yields the conversations in records, with contents that `normalized` has changed.
 
     Raises:
         BadDataError: a record is not a whole conversation; says which.
     """
-    for where, record in records.records(source, options, state):
+    for where, record in found:
         messages = messages_of(record, where)
         check_answered(messages, where)
-        if not options.keep_line_ends and any("\r" in each.content for each in messages):
-            state.converted.add(source)
-            messages = tuple(
-                Message(role=each.role, content=normalized_line_ends(each.content))
-                for each in messages
-            )
-        yield Conversation(messages)
-
-
-def unanswered(source: Source) -> list[Unanswered]:
-    """Returns the conversations of a file, and the other fields of their records.
-
-    Each ends with what the user says.
-
-    Raises:
-        MissingInputError: the file cannot be read.
-        BadDataError: there is none, or a record is something else; says which.
-    """
-    found = []
-    for where, record in records.records(source, CorpusOptions(dataset=()), ReadingState()):
-        messages = messages_of(record, where)
-        if messages[-1].role != "user":
-            raise BadDataError(
-                f"{where}: the last of its {len(messages)} messages is the assistant's; there is "
-                "nothing to answer. Leave it out."
-            )
-        fields = record if isinstance(record, dict) else {}
-        found.append((messages, {n: v for n, v in fields.items() if n not in (MESSAGES, *PAIR)}))
-    if not found:
-        raise BadDataError(f"{source}: no conversations in there. {FORM}")
-    return found
-
-
-def description(source: Source, options: CorpusOptions) -> tuple[str, str]:
-    """Returns what a file's records are, and its first message; raises as `documents` does."""
-    first = next(documents(source, options, ReadingState())).messages[0]
-    return "every record is a conversation", f"{NAMES[first.role]} {first.content}"
+        changed = (replace(each, content=normalized(each.content)) for each in messages)
+        yield Conversation(tuple(changed))
 
 
 def messages_of(record: object, where: str) -> tuple[Message, ...]:

@@ -16,7 +16,7 @@ from gpt2cli.files import atomic
 from gpt2cli.records import Alert, Notice, Record
 from gpt2cli.text import batches, corpus_index
 from gpt2cli.text.batches import Tokens, Windows
-from gpt2cli.text.finding import CorpusFiles
+from gpt2cli.text.documents import Corpus
 from gpt2cli.text.loss_mask import LossMask
 from gpt2cli.text.token_files import Encoder, open_mask, open_tokens
 
@@ -36,7 +36,7 @@ class Validation:
         windows: how many windows of it are taken.
     """
 
-    files: CorpusFiles | None = None
+    files: Corpus | None = None
     fraction: float | None = None
     windows: int
 
@@ -102,7 +102,7 @@ class Data:
 
 
 def encode_dataset(
-    encoder: Encoder, corpus: CorpusFiles, validation: Validation, folder: Path, window: int
+    encoder: Encoder, corpus: Corpus, validation: Validation, folder: Path, window: int
 ) -> Generator[Record, None, Data]:
     """Yields how far it is; returns a text as tokens and windows.
 
@@ -125,7 +125,7 @@ def encode_dataset(
             name=name,
             window=window,
             mask=open_mask(used[-1]),
-            has_conversations=encoder.has_conversations(corpus),
+            has_conversations=corpus.has_conversations,
         )
         yield from dataset.remarks(encoder.tokenizer.end_of_text)
         if validation.files is not None:

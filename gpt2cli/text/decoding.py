@@ -17,8 +17,24 @@ MOST_LINE = 1 << 24
 
 
 def read_text(
-    source: Source, options: CorpusOptions, state: ReadingState | None = None
+    source: Source, options: CorpusOptions, state: ReadingState, newline: str | None = None
 ) -> Iterator[str]:
+    """Yields a file's text without a byte-order mark: in pieces of bounded size, or in lines.
+
+    Args:
+        source: the file.
+        options: its encoding, and whether line ends are kept.
+        state: takes note of what is read.
+        newline: how a line ends, as `lines` takes it; None: pieces.
+
+    Raises:
+        BadDataError: bytes that the encoding does not have, or a line that is too long; says where.
+    """
+    text = decoded_pieces(source, options, state)
+    return text if newline is None else lines(source, text, newline)
+
+
+def decoded_pieces(source: Source, options: CorpusOptions, state: ReadingState) -> Iterator[str]:
     """Yields a file's text in pieces of bounded size, without a byte-order mark.
 
     Raises:
@@ -44,7 +60,7 @@ def read_text(
             text, first = text.removeprefix("\ufeff"), False
         if text:
             yield text
-    if state is not None and isinstance(decoder, io.IncrementalNewlineDecoder):
+    if isinstance(decoder, io.IncrementalNewlineDecoder):
         seen = decoder.newlines or ()
         if {"\r", "\r\n"}.intersection([seen] if isinstance(seen, str) else seen):
             state.converted.add(source)

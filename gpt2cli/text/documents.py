@@ -1,29 +1,119 @@
-"""Files of every format → documents: texts, arrays of tokens, conversations."""
+"""Patterns → the files of a corpus, looked into → documents: texts, arrays, conversations."""
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Iterable, Iterator
+import dataclasses
+import functools
+import itertools
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
-from gpt2cli.chat_template import Conversation
+from gpt2cli.chat_template import NAMES, Conversation
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import shortened
-from gpt2cli.records import Notice
-from gpt2cli.text import arrays, conversations, records, tables
+from gpt2cli.records import Notice, Record
+from gpt2cli.text import arrays, conversations, finding, records, tables
 from gpt2cli.text.decoding import read_text
-from gpt2cli.text.sources import ARRAYS, RECORDS, ReadingState, Source
+from gpt2cli.text.encodings import normalized_line_ends
+from gpt2cli.text.finding import CorpusFiles
+from gpt2cli.text.sources import ARRAYS, RECORDS, TABLES, ReadingState, Source
 
 # A document's text in pieces (str), its tokens (bytes, 16 bits each, little-endian), or messages.
 Document = Iterable[str] | Iterable[bytes] | Conversation
-TABLES = frozenset({"csv", "tsv"})
+# How a line ends in the formats that are read line by line, as `decoding.lines` takes it.
+NEWLINES = {"csv": "", "tsv": "", "jsonl": "\n"}
 # How much of the first text a remark shows (characters).
 SHOWN = 60
 
 
-def documents(
-    source: Source, options: CorpusOptions, vocab: int, state: ReadingState
-) -> Iterator[Document]:
-    """Yields a file's documents; each must be read before the next.
+@dataclasses.dataclass(frozen=True)
+class Corpus(CorpusFiles):
+    """The files of a corpus, looked into.
+
+    Attributes:
+        has_conversations: whether some of the files hold conversations.
+    """
+
+    has_conversations: bool = dataclasses.field(kw_only=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Content:
+    """What is in a file.
+
+    Attributes:
+        documents: each must be read before the next.
+        taken: which part of a table or of records they are; empty for other files.
+        has_conversations: whether they are conversations.
+    """
+
+    documents: Iterator[Document]
+    taken: str = ""
+    has_conversations: bool = False
+
+
+def find_corpora(
+    several: Iterable[Sequence[str]],
+    options: CorpusOptions,
+    own: Sequence[str | None] = (),
+    *,
+    all_skipped: bool = False,
+) -> Generator[Record, None, list[Corpus]]:
+    """Yields what is waited for, skipped and taken; returns the corpora that patterns name.
+
+    Raises:
+        MissingInputError: a pattern names nothing, or a file that cannot be read.
+        BadDataError: a file is not text, or not what its name or an option says; says which.
+        UsageError: stdin or a pipe is named twice.
+    """
+    several = list(several)
+    yield from finding.announce_streams(itertools.chain(*several))
+    found = [finding.find(patterns, options.encoding, own) for patterns in several]
+    every = functools.reduce(CorpusFiles.plus, found)
+    yield from every.remarks(all_skipped=all_skipped)
+    talks = yield from remarks(every.files, options)
+    return [
+        Corpus(each.files, each.skipped, has_conversations=not talks.isdisjoint(each.files))
+        for each in found
+    ]
+
+
+def remarks(
+    files: Iterable[Source], options: CorpusOptions
+) -> Generator[Notice, None, set[Source]]:
+    """Yields what is taken of tables and records, and how the first text begins.
+
+    Returns:
+        The files that hold conversations.
+
+    Raises:
+        BadDataError: a csv lacks the column, or a file is not what its name says.
+    """
+    alike: dict[str, list[tuple[Source, str]]] = {}
+    talks = set()
+    for source in files:
+        if source.kind in TABLES | RECORDS:
+            content = content_of(source, options, 0, ReadingState())
+            begin = begin_of(next(content.documents, ()))
+            alike.setdefault(content.taken, []).append((source, begin))
+            if content.has_conversations:
+                talks.add(source)
+    for taken, [(source, begin), *others] in alike.items():
+        more = f" and {len(others)} more" if others else ""
+        begins = f"; the first begins: {begin}" if begin else ""
+        yield Notice(f"{source}{more}: {taken}{begins}")
+    return talks
+
+
+def begin_of(document: Document) -> str:
+    """Returns how a text or a conversation begins, for a remark."""
+    if isinstance(document, Conversation):
+        first = document.messages[0]
+        return shortened(f"{NAMES[first.role]} {first.content}", SHOWN)
+    return shortened(next(iter(document), ""), SHOWN)
+
+
+def content_of(source: Source, options: CorpusOptions, vocab: int, state: ReadingState) -> Content:
+    """Returns what is in a file; nothing else asks what kind of file it is.
 
     Args:
         source: the file.
@@ -37,48 +127,32 @@ def documents(
         DiskError: the disk fails.
     """
     if source.kind in ARRAYS:
-        yield from arrays.token_documents(source, vocab, state)
-    elif source.kind in TABLES:
-        yield from zip(tables.documents(source, options, state))
-    elif conversations.are_in(source, options):
-        yield from conversations.documents(source, options, state)
-    elif source.kind in RECORDS:
-        yield from zip(records.documents(source, options, state))
-    else:
-        yield read_text(source, options, state)
-
-
-def remarks(files: Iterable[Source], options: CorpusOptions) -> Iterator[Notice]:
-    """Yields what is taken of tables and records, with the beginning of the first text.
-
-    Raises:
-        BadDataError: a csv lacks the column, or a file is not what its name says.
-    """
-    found: dict[str, list[tuple[Source, str]]] = {}
-    for source in files:
-        if source.kind in TABLES | RECORDS:
-            taken, first = description(source, options)
-            found.setdefault(taken, []).append((source, shortened(first, SHOWN)))
-    for taken, alike in found.items():
-        (source, first), more = alike[0], len(alike) - 1
-        begins = f"; the first begins: {first}" if first else ""
-        yield Notice(f"{source}{f' and {more} more' if more else ''}: {taken}{begins}")
-
-
-def description(source: Source, options: CorpusOptions) -> tuple[str, str]:
-    """Returns what is taken of a table or of records, and the first text."""
+        return Content(documents=arrays.token_documents(source, vocab, state))
+    text = read_text(source, options, state, NEWLINES.get(source.kind))
     if source.kind in TABLES:
-        return tables.description(source, options)
-    if conversations.are_in(source, options):
-        return conversations.description(source, options)
-    return records.description(source, options)
+        layout, texts = tables.text_cells(source, text, options)
+        return Content(documents=zip(texts), taken=str(layout))
+    if source.kind not in RECORDS:
+        return Content(documents=iter([text]))
 
+    def normalized(text: str) -> str:
+        """Returns a text of a record with the line ends that are asked for."""
+        if options.keep_line_ends or "\r" not in text:
+            return text
+        state.converted.add(source)
+        return normalized_line_ends(text)
 
-def relevant_options(files: Iterable[Source], options: CorpusOptions) -> tuple[object, ...]:
-    """Returns the options that make a difference to these files: part of a token file's name."""
-    kinds = {source.kind for source in files}
-    text = codecs.lookup(options.encoding).name if kinds - ARRAYS else None
-    ends = "kept" if options.keep_line_ends else "converted"
-    table = (options.csv_column, options.csv_header, options.delimiter) if kinds & TABLES else None
-    field = options.text_field if kinds & RECORDS else None
-    return text, ends if text else None, table, field
+    found = records.records(source, text)
+    first = list(itertools.islice(found, 1))
+    found = itertools.chain(first, found)
+    if not first:
+        return Content(documents=iter(()), taken="no records")
+    record = first[0][1]
+    if options.text_field is not None or not conversations.is_conversation(record):
+        texts = map(normalized, records.texts(found, options.text_field))
+        return Content(documents=zip(texts), taken=records.description(record, options.text_field))
+    return Content(
+        documents=conversations.documents(found, normalized),
+        taken="every record is a conversation",
+        has_conversations=True,
+    )

@@ -37,10 +37,8 @@ class CorpusFiles:
         others = len(self.files) - 1
         return f"{self.files[0]}" + (f" and {others} more" if others else "")
 
-    def plus(self, others: CorpusFiles | None) -> CorpusFiles:
+    def plus(self, others: CorpusFiles) -> CorpusFiles:
         """Returns the files of both."""
-        if others is None:
-            return self
         return CorpusFiles(self.files + others.files, self.skipped + others.skipped)
 
     def size(self) -> int:

@@ -9,11 +9,22 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from gpt2cli import json_reader
+from gpt2cli.chat_template import Message
+from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError, UsageError, shortened
 from gpt2cli.json_reader import Json
 from gpt2cli.text import encodings, records
+from gpt2cli.text.conversations import FORM, MESSAGES, PAIR, messages_of
+from gpt2cli.text.decoding import read_text
 from gpt2cli.text.encodings import normalized_line_ends
-from gpt2cli.text.sources import STDIN, STDIN_NAMES, Source, read_bytes, source_of
+from gpt2cli.text.sources import (
+    STDIN,
+    STDIN_NAMES,
+    ReadingState,
+    Source,
+    read_bytes,
+    source_of,
+)
 
 FIELD = "prompt"
 MOST_SEED = 2**32 - 1
@@ -26,6 +37,8 @@ MOST_BYTES = 1 << 26
 CONVERT = "Convert it: iconv -f {} -t utf-8"
 # What Python makes of bytes on the command line that are not text (PEP 383).
 ESCAPED_BYTES = range(0xDC80, 0xDD00)
+# Messages, the last of which is the user's, and the other fields of their record.
+Unanswered = tuple[tuple[Message, ...], dict[str, Json]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,6 +129,30 @@ def arriving_lines(most: int) -> Iterator[tuple[str, str]]:
             raise BadDataError(f"{where}: byte {error.start + 1} of it is not UTF-8.") from error
         if text.strip():
             yield where, text
+
+
+def unanswered(source: Source) -> list[Unanswered]:
+    """Returns the conversations of a file, each of which ends with what the user says.
+
+    Raises:
+        MissingInputError: the file cannot be read.
+        BadDataError: there is none, or a record is something else; says which.
+    """
+    found = []
+    newline = None if source.kind == "json" else "\n"
+    text = read_text(source, CorpusOptions(dataset=()), ReadingState(), newline)
+    for where, record in records.records(source, text):
+        messages = messages_of(record, where)
+        if messages[-1].role != "user":
+            raise BadDataError(
+                f"{where}: the last of its {len(messages)} messages is the assistant's; there is "
+                "nothing to answer. Leave it out."
+            )
+        fields = record if isinstance(record, dict) else {}
+        found.append((messages, {n: v for n, v in fields.items() if n not in (MESSAGES, *PAIR)}))
+    if not found:
+        raise BadDataError(f"{source}: no conversations in there. {FORM}")
+    return found
 
 
 def with_line_ends(request: Request, *, keep: bool) -> Request:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterable, Iterator
 
 import regex
 
 from gpt2cli import json_reader
-from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError, shortened
-from gpt2cli.text.decoding import lines, read_text
-from gpt2cli.text.encodings import normalized_line_ends
-from gpt2cli.text.sources import TEXT_NAMES, ReadingState, Source
+from gpt2cli.text.sources import TEXT_NAMES, Source
 
 FIELD = "text"
 # The longest record (characters).
@@ -27,43 +23,17 @@ NEAR_END = 16
 Records = Iterator[tuple[str, object]]
 
 
-def documents(source: Source, options: CorpusOptions, state: ReadingState) -> Iterator[str]:
-    """Yields the texts of a file's records.
-
-    Raises:
-        BadDataError: it is not JSON, or a record lacks the text; says where.
-    """
-    for text in texts(records(source, options, state), options.text_field):
-        if options.keep_line_ends or "\r" not in text:
-            yield text
-        else:
-            state.converted.add(source)
-            yield normalized_line_ends(text)
+def description(record: object, field: str | None) -> str:
+    """Returns where the texts are in records, by the first of them and the field that is given."""
+    if isinstance(record, str) and field is None:
+        return "every record is a text"
+    name = shortened(repr(field_of(record, field)), 40)
+    return f"the text is field {name} of each record"
 
 
-def description(source: Source, options: CorpusOptions) -> tuple[str, str]:
-    """Returns where the texts are in a file's records, and the first text.
-
-    Raises:
-        BadDataError: it is not JSON, or the first record lacks the text; says where.
-    """
-    found = list(itertools.islice(records(source, options, ReadingState()), 1))
-    first = next(texts(iter(found), options.text_field), "")
-    if not found:
-        return "no records", first
-    record = found[0][1]
-    if isinstance(record, str) and options.text_field is None:
-        return "every record is a text", first
-    name = shortened(repr(field_of(record, options.text_field)), 40)
-    return f"the text is field {name} of each record", first
-
-
-def records(source: Source, options: CorpusOptions, state: ReadingState) -> Records:
-    """Yields the records of a file."""
-    pieces = read_text(source, options, state)
-    if source.kind == "json":
-        return in_array(source, pieces)
-    return in_lines(source, lines(source, pieces, "\n"))
+def records(source: Source, text: Iterable[str]) -> Records:
+    """Yields the records in a file's text: pieces of a .json, else lines."""
+    return in_array(source, text) if source.kind == "json" else in_lines(source, text)
 
 
 def in_lines(source: Source, found: Iterable[str]) -> Records:
@@ -260,10 +230,12 @@ def field_values(record: object, field: str, where: str) -> list[object]:
         inner: list[object] = []
         for value in found:
             if not isinstance(value, dict) or part not in value:
-                names = shortened(", ".join(record)) if isinstance(record, dict) else ""
+                names = ", ".join(record) if isinstance(record, dict) else ""
                 there = names or f"no fields, as no object: {json_shown(record)}"
-                name = shortened(repr(field))
-                raise BadDataError(f"{where} has no {name}, but {there}. Give its --text-field.")
+                raise BadDataError(
+                    f"{where} has no {shortened(repr(field))}, but {shortened(there)}. Give its "
+                    "--text-field."
+                )
             inner += as_list(value[part])
         found = inner
     return found

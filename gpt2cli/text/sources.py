@@ -11,7 +11,8 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -33,6 +34,7 @@ KINDS = {
 }
 ARRAYS = frozenset({"npy", "npz"})
 RECORDS = frozenset({"json", "jsonl"})
+TABLES = frozenset({"csv", "tsv"})
 # Fields of records and columns of tables that hold the text, in whatever file; the surest first.
 TEXT_NAMES = (
     *("text", "texts", "content", "contents", "body", "selftext", "lyrics", "poem", "poems"),
@@ -117,6 +119,10 @@ class Source:
             raise BadDataError(f"{self} is a device, neither a file nor a pipe.")
         return file
 
+    def open_seekable(self) -> IO[bytes]:
+        """Returns its content: unzipped in a temporary file if it is gzipped; raises as `open`."""
+        return copied(read_bytes(self), str(self)) if self.gzipped else self.open()
+
     def identity(self) -> Hashable:
         """Returns what distinguishes it from other streams."""
         if self.stdin:
@@ -159,7 +165,8 @@ class StreamCopies:
         if key not in self._copies:
             original = source.open_original()
             try:
-                self._copies[key] = copied(original, str(source))
+                pieces = iter(partial(original.read, READ_BYTES), b"")
+                self._copies[key] = copied(pieces, str(source))
             finally:
                 if original is not sys.stdin.buffer:
                     original.close()
@@ -178,17 +185,17 @@ COPIES = StreamCopies()
 atexit.register(COPIES.close)
 
 
-def copied(file: BinaryIO, name: str) -> IO[bytes]:
-    """Returns an unnamed temporary file with the rest of an open one.
+def copied(pieces: Iterable[bytes], name: str) -> IO[bytes]:
+    """Returns an unnamed temporary file with these pieces, at its beginning.
 
     Raises:
         DiskError: it has no room, or reading fails.
     """
-    with temporary_file_errors(name):
-        copy = tempfile.TemporaryFile()  # noqa: SIM115
-        while piece := file.read(READ_BYTES):
-            copy.write(piece)
-        copy.flush()
+    with temporary_file_errors(name), contextlib.ExitStack() as stack:
+        copy = stack.enter_context(tempfile.TemporaryFile())
+        copy.writelines(pieces)
+        copy.seek(0)
+        stack.pop_all()
     return copy
 
 
@@ -226,19 +233,21 @@ def is_endless(file: BinaryIO) -> bool:
     return False
 
 
+@dataclasses.dataclass
 class ReadingState:
     """How much of a corpus has been read, and what was changed.
 
     Attributes:
+        total: how much there is to read (bytes, as they are on the disk); 0 if that is not known.
         done: bytes read, as they are on the disk.
         converted: the files whose line ends were changed.
         source: the file that is being read, or None.
     """
 
-    def __init__(self) -> None:
-        self.done = 0
-        self.converted: set[Source] = set()
-        self.source: Source | None = None
+    total: int = 0
+    done: int = 0
+    converted: set[Source] = dataclasses.field(default_factory=set)
+    source: Source | None = None
 
 
 @contextlib.contextmanager

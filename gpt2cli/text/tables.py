@@ -13,8 +13,7 @@ import regex
 
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError, shortened
-from gpt2cli.text.decoding import lines, read_text
-from gpt2cli.text.sources import TEXT_NAMES, ReadingState, Source
+from gpt2cli.text.sources import TEXT_NAMES, Source
 
 # How many rows show whether the first is a header, and which column is text.
 SNIFFED_ROWS = 20
@@ -45,43 +44,43 @@ class Layout:
     Attributes:
         column: the column's number, from 0.
         header: whether the first row is names.
-        name: the column's name, or its number from 1 if there is no header.
         delimiter: the character between two cells.
-        width: how many cells the first row has.
+        first: the first row.
     """
 
     column: int
     header: bool
-    name: str
     delimiter: str = ","
-    width: int = 1
+    first: Sequence[str] = ("",)
+
+    @property
+    def name(self) -> str:
+        """The column's name for a message, or its number from 1 if there is no header."""
+        return shortened(repr(self.first[self.column]), 40) if self.header else f"{self.column + 1}"
+
+    @property
+    def names(self) -> str:
+        """The first row for a message."""
+        return shortened(", ".join(map(repr, self.first)))
 
     def __str__(self) -> str:
         header = "the first row is a header" if self.header else "no header"
         between = "" if self.delimiter == "," else f", its delimiter is {self.delimiter!r}"
-        columns = f" of {self.width}" if self.width > 1 else ""
+        columns = f" of {len(self.first)}" if len(self.first) > 1 else ""
         return f"{header}{between}, the text is column {self.name}{columns}"
 
 
-def documents(source: Source, options: CorpusOptions, state: ReadingState) -> Iterator[str]:
-    """Yields the text of each row.
+def text_cells(
+    source: Source, found: Iterable[str], options: CorpusOptions
+) -> tuple[Layout, Iterator[str]]:
+    """Returns where the text is in the lines of a csv, and the text of each row.
 
     Raises:
         BadDataError: the file is not a csv, or lacks the column; says where.
     """
-    layout = layout_of(source, csv_lines(source, options, ReadingState()), options)
-    return cells(source, layout, csv_lines(source, options, state))
-
-
-def description(source: Source, options: CorpusOptions) -> tuple[str, str]:
-    """Returns where the text is in a csv, and the first text; raises as `documents` does."""
-    layout = layout_of(source, csv_lines(source, options, ReadingState()), options)
-    return str(layout), next(cells(source, layout, csv_lines(source, options, ReadingState())), "")
-
-
-def csv_lines(source: Source, options: CorpusOptions, state: ReadingState) -> Iterator[str]:
-    """Yields a file's lines; a row may have several."""
-    return lines(source, read_text(source, options, state), "")
+    held, found = itertools.tee(found)
+    layout = layout_of(source, held, options)
+    return layout, cells(source, layout, found)
 
 
 def layout_of(source: Source, found: Iterable[str], options: CorpusOptions) -> Layout:
@@ -97,9 +96,9 @@ def layout_of(source: Source, found: Iterable[str], options: CorpusOptions) -> L
     first = first_of(found_rows, SNIFFED_ROWS, lambda row: sum(map(len, row)))
     if not first:
         # An empty file among others does not stop the reading.
-        return Layout(column=0, header=False, name="1", delimiter=delimiter)
+        return Layout(column=0, header=False, delimiter=delimiter)
     layout = text_column(source, first, options.csv_column, options.csv_header)
-    return dataclasses.replace(layout, delimiter=delimiter, width=len(first[0]))
+    return dataclasses.replace(layout, delimiter=delimiter)
 
 
 def without_separator(
@@ -159,34 +158,22 @@ def first_of(parts: Iterable[Part], count: int, size: Callable[[Part], int]) -> 
 def text_column(source: Source, first: Rows, column: str | None, header: bool | None) -> Layout:
     """Returns in which column the text is, and whether the first of these rows is names."""
     names = first[0]
-    if column is None:
-        guess = wordiest(first[1:] or first)
-        found = looks_like_header(first, guess) if header is None else header
-        place = named_as_text(names, first[1:], guess) if found else wordiest(first)
-        return Layout(
-            column=place, header=found, name=name_shown(names[place]) if found else str(place + 1)
-        )
+    number = int(column) if column and column.isdecimal() and len(column) < 10 else 0
     # A number is a number, even if a cell of the first row happens to be it.
-    if column in names and header is not False and (header or not column.isdecimal()):
-        return Layout(column=names.index(column), header=True, name=name_shown(column))
-    number = int(column) if column.isdecimal() and len(column) < 10 else 0
-    if not 1 <= number <= len(names):
-        there = shortened(", ".join(map(repr, names)))
+    may_be_name = header or (header is None and not (column or "").isdecimal())
+    if column is not None and column in names and may_be_name:
+        return Layout(column=names.index(column), header=True, first=names)
+    place = wordiest(first[1:] or first) if column is None else number - 1
+    header = looks_like_header(first, place) if header is None else header
+    if column is None:
+        place = named_as_text(names, first[1:], place) if header else wordiest(first)
+    layout = Layout(column=place, header=header, first=names)
+    if column is not None and not 1 <= number <= len(names):
         raise BadDataError(
-            f"{source} has no column {shortened(repr(column))}; its first row has {there}. "
+            f"{source} has no column {shortened(repr(column))}; its first row has {layout.names}. "
             "Give --csv-column one of them, or a number from 1."
         )
-    found = looks_like_header(first, number - 1) if header is None else header
-    return Layout(
-        column=number - 1,
-        header=found,
-        name=name_shown(names[number - 1]) if found else str(number),
-    )
-
-
-def name_shown(name: str) -> str:
-    """Returns a column's name for a message."""
-    return shortened(repr(name), 40)
+    return layout
 
 
 def sniffed_delimiter(found: Sequence[str], usual: str) -> str:
@@ -273,7 +260,7 @@ def cells(source: Source, layout: Layout, found: Iterable[str]) -> Iterator[str]
         BadDataError: a row lacks the column, or has more cells than the first; says which line.
     """
     _, rest = without_separator(found, layout.delimiter)
-    column, width = layout.column, layout.width
+    column, width = layout.column, len(layout.first)
     for index, (line, row) in enumerate(rows(source, rest, layout.delimiter)):
         if index == 0 and layout.header:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import dataclasses
 import hashlib
@@ -9,7 +10,6 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -21,13 +21,21 @@ from gpt2cli.errors import BadDataError
 from gpt2cli.files import atomic
 from gpt2cli.progress import Received, told
 from gpt2cli.records import Notice, Record
-from gpt2cli.text import batches, conversations
+from gpt2cli.text import batches
 from gpt2cli.text.arrays import TOKEN_TYPE
 from gpt2cli.text.batches import Tokens
-from gpt2cli.text.documents import relevant_options
-from gpt2cli.text.finding import CorpusFiles
+from gpt2cli.text.documents import Corpus
 from gpt2cli.text.loss_mask import LossMask, MaskBuilder
-from gpt2cli.text.sources import READ_BYTES, ReadingState, read_errors, temporary_file_errors
+from gpt2cli.text.sources import (
+    ARRAYS,
+    READ_BYTES,
+    RECORDS,
+    TABLES,
+    ReadingState,
+    Source,
+    read_errors,
+    temporary_file_errors,
+)
 from gpt2cli.text.tokenizer import Tokenizer
 from gpt2cli.text.tokens import encode_corpus
 
@@ -64,44 +72,40 @@ class Encoder:
                 f"The vocabulary has {vocab:,} tokens; token files hold {MOST_TOKENS:,}."
             )
 
-    def file_name(self, corpus: CorpusFiles) -> str:
+    def file_name(self, corpus: Corpus) -> str:
         """Returns the name of a corpus's token file: the same for what gives the same tokens."""
         facts = self.tokenizer.fingerprint, relevant_options(corpus.files, self.options)
         whole = hashlib.sha256(repr(facts).encode())
-        if self.has_conversations(corpus):
+        if corpus.has_conversations:
             # What they are written as.
             whole.update(chat_template.CHAT_TEMPLATE.encode())
         for source in corpus.files:
             with read_errors(source), source.open() as file:
-                digest = hashed(iter(partial(file.read, READ_BYTES), b""))
+                digest = digest_of(file)
             whole.update(f"{source.kind} {source.gzipped} ".encode() + digest)
         return f"tokens-{whole.hexdigest()[:16]}{MASKED if self.has_mask(corpus) else ''}.u16"
 
-    def has_conversations(self, corpus: CorpusFiles) -> bool:
-        """Returns whether a corpus has conversations among its files."""
-        return any(conversations.are_in(source, self.options) for source in corpus.files)
-
-    def has_mask(self, corpus: CorpusFiles) -> bool:
+    def has_mask(self, corpus: Corpus) -> bool:
         """Returns whether some tokens of a corpus do not count in the loss."""
-        return self.options.loss_on == "assistant" and self.has_conversations(corpus)
+        return self.options.loss_on == "assistant" and corpus.has_conversations
 
     def write(
-        self, corpus: CorpusFiles, file: IO[bytes], mask: MaskBuilder | None = None
+        self, corpus: Corpus, file: IO[bytes], mask: MaskBuilder | None = None
     ) -> Iterator[Record]:
         """Writes a corpus's tokens, and yields how far it is; the mask takes those that count.
 
         Raises:
             BadDataError: a file is not what its name or the options say; says where.
         """
-        size, state = corpus.size(), ReadingState()
+        state = ReadingState(corpus.size())
 
         def written() -> Generator[Received, None, None]:
-            for packed in encode_corpus(corpus, self.options, self.tokenizer, state, mask):
+            for packed in encode_corpus(corpus.files, self.options, self.tokenizer, state, mask):
                 file.write(packed)
-                yield Received(state.done, size)
+                yield Received(state.done, state.total)
 
         with contextlib.closing(written()) as received:
-            if size >= WORTH_A_BAR:
+            if state.total >= WORTH_A_BAR:
                 bars = not self.quiet and sys.stderr.isatty()
                 yield from told(received, f"encoding {corpus}", bars)
             deque(received, 0)
@@ -112,9 +116,7 @@ class Encoder:
                 "became \\n; --keep-line-ends keeps them"
             )
 
-    def read_once(
-        self, corpus: CorpusFiles
-    ) -> Generator[Record, None, tuple[Tokens, LossMask | None]]:
+    def read_once(self, corpus: Corpus) -> Generator[Record, None, tuple[Tokens, LossMask | None]]:
         """Yields how far it is; returns a corpus's tokens and which count; leaves no file.
 
         More than HELD_BYTES of tokens are in an unnamed temporary file.
@@ -138,7 +140,7 @@ class Encoder:
             file.seek(0)
             return np.frombuffer(file.read(), TOKEN_TYPE), mask
 
-    def token_file(self, corpus: CorpusFiles, folder: Path) -> Generator[Record, None, Path]:
+    def token_file(self, corpus: Corpus, folder: Path) -> Generator[Record, None, Path]:
         """Yields how far it is; returns a corpus's token file, which is written unless it is there.
 
         Raises:
@@ -157,6 +159,16 @@ class Encoder:
                 append_digest(aside)
                 batches.check_length(open_tokens(aside), str(corpus))
         return path
+
+
+def relevant_options(files: Iterable[Source], options: CorpusOptions) -> tuple[object, ...]:
+    """Returns the options that make a difference to these files: part of a token file's name."""
+    kinds = {source.kind for source in files}
+    text = codecs.lookup(options.encoding).name if kinds - ARRAYS else None
+    ends = "kept" if options.keep_line_ends else "converted"
+    table = (options.csv_column, options.csv_header, options.delimiter) if kinds & TABLES else None
+    field = options.text_field if kinds & RECORDS else None
+    return text, ends if text else None, table, field
 
 
 def open_tokens(path: Path) -> Tokens:
@@ -188,9 +200,8 @@ def token_count(path: Path) -> int:
 
 def append_digest(path: Path) -> None:
     """Appends the SHA-256 of what a token file holds."""
-    digest = digest_of(path, path.stat().st_size)
-    with path.open("ab") as file:
-        file.write(digest)
+    with path.open("r+b") as file:
+        file.write(digest_of(file))
 
 
 def is_intact(path: Path) -> bool:
@@ -199,20 +210,13 @@ def is_intact(path: Path) -> bool:
     if size < 0:
         return False
     with path.open("rb") as file:
-        file.seek(size)
-        return file.read() == digest_of(path, size)
+        return digest_of(file, size) == file.read()
 
 
-def digest_of(path: Path, size: int) -> bytes:
-    """Returns the SHA-256 of a file's first bytes."""
-    with path.open("rb") as file:
-        ends = (min(READ_BYTES, size - start) for start in range(0, size, READ_BYTES))
-        return hashed(file.read(length) for length in ends)
-
-
-def hashed(parts: Iterable[bytes]) -> bytes:
-    """Returns the SHA-256 of parts."""
+def digest_of(file: IO[bytes], size: int = sys.maxsize) -> bytes:
+    """Returns the SHA-256 of what an open file holds, or of so much of it as its first bytes."""
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
+    while piece := file.read(min(READ_BYTES, size)):
+        digest.update(piece)
+        size -= len(piece)
     return digest.digest()

@@ -16,10 +16,9 @@ from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
 from gpt2cli.runtime.hardware import cores
 from gpt2cli.text.added import AddedTokens
-from gpt2cli.text.documents import Document, documents
-from gpt2cli.text.finding import CorpusFiles
+from gpt2cli.text.documents import Document, content_of
 from gpt2cli.text.loss_mask import MaskBuilder
-from gpt2cli.text.sources import ReadingState
+from gpt2cli.text.sources import ReadingState, Source
 from gpt2cli.text.tokenizer import Tokenizer
 
 # Characters that are encoded at once, at least.
@@ -43,7 +42,7 @@ Piece = str | bytes | Conversation
 
 
 def encode_corpus(
-    corpus: CorpusFiles,
+    files: Iterable[Source],
     options: CorpusOptions,
     tokenizer: Tokenizer,
     state: ReadingState,
@@ -55,10 +54,10 @@ def encode_corpus(
     piece, however many threads make them. The memory taken does not depend on the corpus's size.
 
     Args:
-        corpus: the files.
-        options: how they are read.
+        files: what is read.
+        options: how.
         tokenizer: what encodes them.
-        state: takes note of how much has been read and what was changed.
+        state: says how much there is to read; takes note of how much has been, and of changes.
         mask: takes note of which tokens count: of a conversation only the assistant's.
 
     Raises:
@@ -66,11 +65,11 @@ def encode_corpus(
     """
     found = (
         document
-        for source in corpus.files
-        for document in documents(source, options, tokenizer.vocab, state)
+        for source in files
+        for document in content_of(source, options, tokenizer.vocab, state).documents
     )
     pieces = chunks(with_ends(found, tokenizer), tokenizer.added, state)
-    if corpus.size() >= WORTH_COMPILING:
+    if state.total >= WORTH_COMPILING:
         tokenizer.compile()
     for tokens, flags in encode_pieces(pieces, tokenizer):
         if mask is not None:

@@ -58,7 +58,8 @@ def read(path: Path, **options: Any) -> None:
         settings = CorpusOptions(dataset=(), **options)
         for source in finding.find([str(path)], settings.encoding).files:
             list(documents.remarks([source], settings))
-            for document in documents.documents(source, settings, 300, ReadingState()):
+            content = documents.content_of(source, settings, 300, ReadingState())
+            for document in content.documents:
                 if isinstance(document, Conversation):
                     assert document.messages
                     continue

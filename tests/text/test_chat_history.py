@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gpt2cli.chat_template import Message
+from gpt2cli.chat_template import Conversation, Message
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.text.chat_history import ChatHistory, prompt_room
-from gpt2cli.text.conversations import documents
+from gpt2cli.text.documents import content_of
 from gpt2cli.text.sources import ReadingState, source_of
 from gpt2cli.text.tokenizer import Tokenizer
 
@@ -67,7 +67,8 @@ def test_what_is_saved_can_be_tuned_on_if_an_answer_was_empty(
     assert history.add("six", "seven")
     (tmp_path / "chat.jsonl").write_text(history.saved())
     source = source_of(str(tmp_path / "chat.jsonl"))
-    (found,) = documents(source, CorpusOptions(dataset=()), ReadingState())
+    (found,) = content_of(source, CorpusOptions(dataset=()), 50257, ReadingState()).documents
+    assert isinstance(found, Conversation)
     told = ["Be kind.", "one", "two", "three", "four", "six", "seven"]
     assert [message.content for message in found.messages] == told
     # Without roles a line is part of the text, whatever follows.

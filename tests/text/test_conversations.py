@@ -13,7 +13,7 @@ from gpt2cli import chat_template
 from gpt2cli.chat_template import Conversation, Message
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
-from gpt2cli.text import conversations, documents, finding, token_files, tokens
+from gpt2cli.text import conversations, documents, token_files, tokens
 from gpt2cli.text.loss_mask import LossMask, MaskBuilder
 from gpt2cli.text.sources import ReadingState, Source
 from gpt2cli.text.tokenizer import Tokenizer
@@ -50,14 +50,15 @@ def corpus_of(path: Path, *records: Any) -> Source:
 
 def found_in(source: Source, **options: Any) -> list[Any]:
     settings = CorpusOptions(dataset=(), **options)
-    return list(documents.documents(source, settings, 50257, ReadingState()))
+    return list(documents.content_of(source, settings, 50257, ReadingState()).documents)
 
 
 def encoded(path: Path, tokenizer: Tokenizer, **options: Any) -> tuple[list[int], list[bool]]:
     """Returns the tokens of a corpus, and which of them count."""
     settings = CorpusOptions(dataset=(), **options)
     encoder = token_files.Encoder(options=settings, tokenizer=tokenizer)
-    read, mask = returned(encoder.read_once(finding.find([str(path)])))
+    [corpus] = returned(documents.find_corpora([[str(path)]], settings))
+    read, mask = returned(encoder.read_once(corpus))
     counts = mask.at(np.arange(len(read))).tolist() if mask else [True] * len(read)
     return read.tolist(), counts
 
@@ -209,7 +210,8 @@ def test_only_conversations_change_what_a_token_file_is_called(
     def name_of(name: str, **options: Any) -> str:
         settings = CorpusOptions(dataset=(), **options)
         encoder = token_files.Encoder(options=settings, tokenizer=tokenizer)
-        return encoder.file_name(finding.find([str(tmp_path / name)]))
+        [corpus] = returned(documents.find_corpora([[str(tmp_path / name)]], settings))
+        return encoder.file_name(corpus)
 
     assert name_of("b.jsonl") == name_of("b.jsonl", loss_on="all")
     assert ".masked." not in name_of("b.jsonl")

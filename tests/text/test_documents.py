@@ -13,7 +13,7 @@ import pytest
 from gpt2cli.chat_template import Conversation
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
-from gpt2cli.text import documents, sources
+from gpt2cli.text import documents, sources, token_files
 from gpt2cli.text.sources import ReadingState, Source
 
 POEM = "床前明月光、疑是地上霜。\n舉頭望明月、低頭思故鄉。\n"
@@ -22,7 +22,7 @@ POEM = "床前明月光、疑是地上霜。\n舉頭望明月、低頭思故鄉�
 def texts(path: Path, **options: Any) -> list[str]:
     """Returns the text of each document of a file."""
     settings = CorpusOptions(dataset=(), **options)
-    found = documents.documents(Source(path), settings, 50257, ReadingState())
+    found = documents.content_of(Source(path), settings, 50257, ReadingState()).documents
     plain = [each for each in found if not isinstance(each, Conversation)]
     return ["".join(piece for piece in each if isinstance(piece, str)) for each in plain]
 
@@ -123,7 +123,7 @@ def test_a_broken_line_of_jsonl_is_named(line: str, message: str, tmp_path: Path
 def test_only_options_that_matter_to_the_files_make_a_difference() -> None:
     def facts(name: str, **options: Any) -> Any:
         settings = CorpusOptions(dataset=(), **options)
-        return documents.relevant_options([Source(Path(name))], settings)
+        return token_files.relevant_options([Source(Path(name))], settings)
 
     assert facts("a.txt", csv_column="x", text_field="y") == facts("a.txt")
     assert facts("a.txt", encoding="UTF8") == facts("a.txt")
@@ -142,7 +142,7 @@ def converted(path: Path, **options: Any) -> tuple[list[str], bool]:
     """Returns the documents of a file, and whether line ends were converted."""
     state = ReadingState()
     settings = CorpusOptions(dataset=(), **options)
-    found = documents.documents(Source(path), settings, 50257, state)
+    found = documents.content_of(Source(path), settings, 50257, state).documents
     plain = [each for each in found if not isinstance(each, Conversation)]
     return ["".join(map(str, each)) for each in plain], bool(state.converted)
 

@@ -14,7 +14,7 @@ from gpt2cli.config.evaluate import EvaluateConfig
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import UsageError
 from gpt2cli.records import Record
-from gpt2cli.text import documents, finding
+from gpt2cli.text import documents
 
 
 @pytest.fixture
@@ -33,15 +33,15 @@ def found(*dataset: str, **options: Any) -> list[str]:
             next(steps)
         except StopIteration as end:
             corpus, held_out = end.value
-            return [str(source) for source in corpus.plus(held_out).files]
+            return [
+                str(source) for each in filter(None, (corpus, held_out)) for source in each.files
+            ]
 
 
 def remarks(config: EvaluateConfig, *, all_skipped: bool = False) -> Iterator[Record]:
     """Yields what evaluate says of its corpus."""
     own = config.model_dir, config.checkpoint_dir
-    corpus = finding.find(config.dataset, config.encoding, own)
-    yield from corpus.remarks(all_skipped=all_skipped)
-    yield from documents.remarks(corpus.files, config)
+    yield from documents.find_corpora([config.dataset], config, own, all_skipped=all_skipped)
 
 
 def test_a_second_run_in_a_folder_finds_what_the_first_one_found(place: Path) -> None:

@@ -18,8 +18,10 @@ import pytest
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError, DiskError, MissingInputError
 from gpt2cli.text import finding, sources
+from gpt2cli.text.documents import find_corpora
 from gpt2cli.text.token_files import Encoder
 from tests import models
+from tests.sources import returned
 
 
 @pytest.mark.parametrize(
@@ -82,9 +84,10 @@ def test_a_file_whose_name_is_that_of_stdin_is_a_file(
     assert b"".join(sources.read_bytes(finding.find(["./-"]).files[0])) == b"text"
 
 
-def file_name(found: finding.CorpusFiles, **options: Any) -> str:
+def file_name(pattern: str, **options: Any) -> str:
     """Returns the name of a corpus's token file."""
     settings = CorpusOptions(dataset=(), **options)
+    [found] = returned(find_corpora([[pattern]], settings))
     return Encoder(options=settings, tokenizer=models.real_tokenizer()).file_name(found)
 
 
@@ -93,16 +96,16 @@ def test_the_hash_tells_contents_order_borders_and_kinds(tmp_path: Path) -> None
     for number, texts in enumerate([["ab"], ["a", "b"], ["b", "a"], ["ab", ""], ["ac"]]):
         for index, text in enumerate(texts):
             (tmp_path / f"{number}-{index}.txt").write_text(text)
-        hashes.add(file_name(finding.find([f"{tmp_path}/{number}-*.txt"])))
+        hashes.add(file_name(f"{tmp_path}/{number}-*.txt"))
     (tmp_path / "ab.csv").write_text("ab")
-    hashes.add(file_name(finding.find([f"{tmp_path}/ab.csv"])))
+    hashes.add(file_name(f"{tmp_path}/ab.csv"))
     assert len(hashes) == 6
 
 
 def test_the_hash_does_not_tell_names(tmp_path: Path) -> None:
     for name in ("a.txt", "b.md"):
         (tmp_path / name).write_text("text")
-    first, second = (finding.find([str(tmp_path / name)]) for name in ("a.txt", "b.md"))
+    first, second = (str(tmp_path / name) for name in ("a.txt", "b.md"))
     assert file_name(first) == file_name(second)
     assert file_name(first, encoding="latin-1") != file_name(first, encoding="utf-8")
 

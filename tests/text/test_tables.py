@@ -49,18 +49,17 @@ def test_a_header_is_found_where_the_first_row_is_of_another_kind(
 
 def test_a_column_is_found_by_name_or_number() -> None:
     text = "id,body\n1,Good morning.\n"
-    assert layout(text, "body") == tables.Layout(column=1, header=True, name="'body'", width=2)
-    assert layout(text, "2") == tables.Layout(column=1, header=True, name="'body'", width=2)
-    assert layout(text, "2", header=False) == tables.Layout(
-        column=1, header=False, name="2", width=2
-    )
-    assert layout(text) == tables.Layout(column=1, header=True, name="'body'", width=2)
-    assert layout("2,Good morning.\n" * 3, "2") == tables.Layout(
-        column=1, header=False, name="2", width=2
-    )
-    assert layout("2,1\n" * 3, "1", header=True) == tables.Layout(
-        column=1, header=True, name="'1'", width=2
-    )
+
+    def column(text: str, *options: Any, **header: Any) -> tuple[int, bool, str]:
+        found = layout(text, *options, **header)
+        return found.column, found.header, found.name
+
+    assert column(text, "body") == (1, True, "'body'")
+    assert column(text, "2") == (1, True, "'body'")
+    assert column(text, "2", header=False) == (1, False, "2")
+    assert column(text) == (1, True, "'body'")
+    assert column("2,Good morning.\n" * 3, "2") == (1, False, "2")
+    assert column("2,1\n" * 3, "1", header=True) == (1, True, "'1'")
     assert str(layout(text, "body")) == "the first row is a header, the text is column 'body' of 2"
 
 

@@ -14,9 +14,11 @@ from gpt2cli.errors import BadDataError
 from gpt2cli.special_tokens import END_OF_TEXT, Added
 from gpt2cli.text import finding, sources, token_files, tokens
 from gpt2cli.text.added import AddedTokens
+from gpt2cli.text.documents import find_corpora
 from gpt2cli.text.sources import ReadingState
 from gpt2cli.text.tokenizer import Tokenizer
 from tests import models
+from tests.sources import returned
 
 ADDED = AddedTokens({50256: Added(text=END_OF_TEXT)})
 VERSES = "Shall I compare thee to a summer's day?\n\n\n  Thou art more lovely…\tand\r\n" * 40
@@ -36,7 +38,7 @@ LANGUAGES = {
 def tokens_of(patterns: list[str], tokenizer: Tokenizer, **options: Any) -> list[int]:
     found = finding.find(patterns, options.get("encoding", "utf-8"))
     options_given = CorpusOptions(dataset=(), **options)
-    packed = b"".join(tokens.encode_corpus(found, options_given, tokenizer, ReadingState()))
+    packed = b"".join(tokens.encode_corpus(found.files, options_given, tokenizer, ReadingState()))
     return [int(token) for token in np.frombuffer(packed, "<u2")]
 
 
@@ -122,7 +124,7 @@ def test_how_far_it_is_ends_at_the_corpus_size(tmp_path: Path, tokenizer: Tokeni
     (tmp_path / "c.csv").write_text("text\n" + "word\n" * 10)
     found = finding.find([str(tmp_path)])
     state = ReadingState()
-    encoded = tokens.encode_corpus(found, CorpusOptions(dataset=()), tokenizer, state)
+    encoded = tokens.encode_corpus(found.files, CorpusOptions(dataset=()), tokenizer, state)
     told = [state.done for _ in encoded]
     assert told == sorted(told)
     assert told[-1] == found.size()
@@ -130,10 +132,10 @@ def test_how_far_it_is_ends_at_the_corpus_size(tmp_path: Path, tokenizer: Tokeni
 
 def test_the_name_tells_text_vocabulary_and_options(tmp_path: Path, tokenizer: Tokenizer) -> None:
     (tmp_path / "a.csv").write_text("text\nfine\n")
-    found = finding.find([str(tmp_path)])
 
     def name_of(tokenizer: Tokenizer, **options: Any) -> str:
         settings = CorpusOptions(dataset=(), **options)
+        [found] = returned(find_corpora([[str(tmp_path)]], settings))
         return token_files.Encoder(options=settings, tokenizer=tokenizer).file_name(found)
 
     name = name_of(tokenizer)

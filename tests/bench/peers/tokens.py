@@ -65,7 +65,7 @@ def gpt2cli(settings: argparse.Namespace) -> Callable[[], object]:
     def work() -> None:
         with Path("tokens.tmp").open("wb") as file:
             found = finding.find([settings.text])
-            file.writelines(tokens.encode_corpus(found, options, tokenizer, ReadingState()))
+            file.writelines(tokens.encode_corpus(found.files, options, tokenizer, ReadingState()))
 
     return work
 
