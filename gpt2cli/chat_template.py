@@ -29,12 +29,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What one speaker says.
-
-    Attributes:
-        role: who speaks.
-        content: the words.
-    """
+    """What one speaker says."""
 
     role: Role
     content: str
@@ -42,11 +37,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A document that is messages.
-
-    Attributes:
-        messages: in the order in which they are said; the last one is the assistant's.
-    """
+    """A document that is messages, in order; the last one is the assistant's."""
 
     messages: tuple[Message, ...]
 
@@ -54,9 +45,7 @@ class Conversation:
 class Part(NamedTuple):
     """A stretch of a conversation's text. Its first and last token reach into no other part.
 
-    Attributes:
-        text: what is written.
-        answers: whether the assistant writes it: an answer, or what ends one.
+    The assistant writes it if it `answers`: an answer, or what ends one.
     """
 
     text: str
@@ -64,12 +53,7 @@ class Part(NamedTuple):
 
 
 def parts(messages: Sequence[Message], end: str) -> Iterator[Part]:
-    """Yields a whole conversation's text.
-
-    Args:
-        messages: the messages, at least one.
-        end: the text of the end-of-text token, which closes the conversation.
-    """
+    """Yields a conversation's text, which `end`, the text of the end-of-text token, closes."""
     answered = False
     for number, message in enumerate(messages):
         # The name after an answer is what ends it.

@@ -26,12 +26,7 @@ Json: TypeAlias = Any
 
 
 def read(path: Path, kind: type[Kind] = dict, *, most: int = 64 * MEGABYTE) -> Kind:  # type: ignore[assignment]
-    """Returns what a JSON file holds.
-
-    Args:
-        path: a regular file; a pipe or a device would block or never end.
-        kind: what it must hold at its top: dict or list.
-        most: the largest size to read (bytes).
+    """Returns what a JSON file holds, at most `most` bytes, with this kind of value at its top.
 
     Raises:
         BadDataError: it is not a regular file, too large, not JSON, too deep, or of another kind.
@@ -43,9 +38,7 @@ def read(path: Path, kind: type[Kind] = dict, *, most: int = 64 * MEGABYTE) -> K
 def content(path: Path, most: int = 64 * MEGABYTE) -> bytes:
     """Returns what a regular file holds, if that is not more than `most` bytes.
 
-    Raises:
-        BadDataError: it is not a regular file, or too large.
-        OSError: it cannot be read.
+    Raises BadDataError for other files, or an OSError.
     """
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -55,15 +48,10 @@ def content(path: Path, most: int = 64 * MEGABYTE) -> bytes:
 
 
 def parse(content: bytes | str, where: str, kind: type[Kind] = dict) -> Kind:  # type: ignore[assignment]
-    """Returns the value of a JSON text.
+    """Returns the value of a JSON text, with or without a byte order mark.
 
-    Args:
-        content: UTF-8, with or without a byte order mark.
-        where: what it is, for the message.
-        kind: what it must be: dict or list.
-
-    Raises:
-        BadDataError: it is not JSON, holds NaN or infinity, is too deep, or of another kind.
+    Raises BadDataError, which begins with `where`, if it is not JSON, holds NaN or infinity, is too
+    deep, or not of this kind.
     """
     if is_pointer(content):
         raise BadDataError(f"{where} {POINTER_REASON}")

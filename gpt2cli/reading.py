@@ -29,11 +29,9 @@ class UnreadableError(MissingInputError):
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """Opens a regular file for reading.
+    """Opens a regular file for reading; raises OSError if it cannot be opened.
 
-    Raises:
-        BadDataError: it is a pipe, a device or a folder, which would block or never end.
-        OSError: it cannot be opened.
+    Raises BadDataError if it is a pipe, a device or a folder, which would block or never end.
     """
     # Without O_NONBLOCK, opening a pipe would wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -54,11 +52,7 @@ def content(path: Path) -> bytes:
 def files_below(folder: Path, failed: Callable[[OSError], None]) -> Iterator[os.DirEntry[str]]:
     """Yields all below a folder that are not folders, in no order; links are not followed.
 
-    Unlike os.walk it takes folders of any depth.
-
-    Args:
-        folder: where to look.
-        failed: is called with why a folder below cannot be read.
+    Unlike os.walk it takes folders of any depth. `failed` is called if one cannot be read.
     """
     waiting = [os.fspath(folder)]
     while waiting:
@@ -83,9 +77,7 @@ def name_in(error: OSError) -> str:
 def refusal(error: OSError, path: Path | None = None) -> Gpt2cliError:
     """Returns what the system's refusal to read means, with the right exit code.
 
-    Args:
-        error: the refusal.
-        path: what was read, if the error does not say.
+    The path is what was read, if the error does not say.
     """
     where = shortened(name_in(error) or path or "it")
     reason = error.strerror or shortened(error)

@@ -90,9 +90,7 @@ class Beside:
     def __init__(self, encoder: Path) -> None:
         """Reads the files beside an encoder.json, vocab.json or tokenizer.json.
 
-        Raises:
-            BadDataError: a file is not JSON, or asks for what GPT-2 does not do.
-            OSError: a file cannot be read.
+        Raises BadDataError if one is not JSON or asks for what GPT-2 does not do, or an OSError.
         """
         self._where, folder = encoder, encoder.parent
         foreign = encoder.name != ENCODER
@@ -111,14 +109,9 @@ class Beside:
                 )
 
     def added(self, tokens: Mapping[str, int], known: Mapping[int, Added]) -> dict[int, Added]:
-        """Returns all added tokens by number.
+        """Returns all added tokens by number: also those that a tokenizer.json names, if `known`.
 
-        Args:
-            tokens: the vocabulary.
-            known: those that a tokenizer.json names.
-
-        Raises:
-            BadDataError: a file does not say what it should.
+        Raises BadDataError if a file does not say what it should.
         """
         where = self._where.with_name(SETTINGS)
         found = dict(known)
@@ -147,15 +140,12 @@ class Beside:
     def specials(
         self, tokens: Mapping[str, int], added: Mapping[int, Added], joined: set[str]
     ) -> Specials:
-        """Returns the added tokens, and which of all ends a text.
+        """Returns the added tokens, and which of all ends a text; raises BadDataError if none does.
 
         Args:
             tokens: the vocabulary, with the added ones.
             added: those of them that the model knows.
             joined: what merges make.
-
-        Raises:
-            BadDataError: no token ends a text.
         """
         texts = {token.text: number for number, token in added.items()}
         ends = tuple(number for number in self._ends() if 0 <= number < len(tokens))

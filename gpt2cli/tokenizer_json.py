@@ -15,8 +15,7 @@ Json = dict[str, Any]
 def converted(whole: Json, where: Path) -> tuple[object, list[tuple[str, str]], dict[int, Added]]:
     """Returns the tokens, the merges and the added tokens of a tokenizer.json.
 
-    Raises:
-        BadDataError: it makes other tokens of a text than GPT-2's way does.
+    Raises BadDataError if it makes other tokens of a text than GPT-2's way does.
     """
     model = whole.get("model")
     if not isinstance(model, dict) or model.get("type") != "BPE":

@@ -76,12 +76,7 @@ def read_vocabulary(encoder: Path, merges: Path, rows: int | None = None) -> Voc
     """Returns the vocabulary of an encoder.json or vocab.json and its merges.
 
     A tokenizer.json stands for both. What is beside them is heeded: which tokens were added,
-    and which ends a text.
-
-    Args:
-        encoder: the tokens.
-        merges: the merges.
-        rows: how many tokens the model knows. Added ones beyond them can't be meant.
+    and which ends a text. Added ones beyond the model's `rows` can't be meant.
 
     Raises:
         MissingInputError: a file is missing or cannot be read.
@@ -124,11 +119,7 @@ def json_bytes(values: Mapping[str, Any]) -> bytes:
 
 
 def numbered(tokens: Json, where: Path) -> dict[str, int]:
-    """Returns the numbers of tokens, checked to be such.
-
-    Raises:
-        BadDataError: they are something else.
-    """
+    """Returns the numbers of tokens; raises BadDataError if they are something else."""
     if not isinstance(tokens, dict) or not all(type(number) is int for number in tokens.values()):
         raise BadDataError(f"{shortened(where)} does not give a whole number for each token.")
     for token in tokens:
@@ -139,8 +130,7 @@ def numbered(tokens: Json, where: Path) -> dict[str, int]:
 def read_pairs(content: bytes, where: Path) -> list[tuple[str, str]]:
     """Returns the merges of a vocab.bpe or merges.txt; its line `#version` may be missing.
 
-    Raises:
-        BadDataError: a line is not two pieces of words.
+    Raises BadDataError if another line is not two pieces of words.
     """
     if json_reader.is_pointer(content):
         raise BadDataError(f"{shortened(where)} {json_reader.POINTER_REASON}")
@@ -176,10 +166,7 @@ def with_added(
         tokens: the number of each; some of the added ones may be among them.
         kept: the added ones that the model knows.
         named: the added ones that the files name.
-        where: the file, for the message.
-
-    Raises:
-        BadDataError: an added token is another one already.
+        where: the file; BadDataError names it if an added token is another one already.
     """
     symbols = byte_symbols()
     whole = {t: n for t, n in tokens.items() if n in kept or n not in named}

@@ -28,8 +28,8 @@ from gpt2cli.storage.state import State
 from gpt2cli.storage.training_source import find_for_training
 from gpt2cli.terminal import is_terminal
 from gpt2cli.text import dataset, markers
+from gpt2cli.text.decoding import normalized_line_ends
 from gpt2cli.text.documents import Corpus, find_corpora
-from gpt2cli.text.encodings import normalized_line_ends
 from gpt2cli.text.token_files import Encoder
 from gpt2cli.text.tokenizer import check_fits, read_tokenizer
 from gpt2cli.training import beginning, memory, report

@@ -23,8 +23,7 @@ from gpt2cli.inference.scoring import Score, filtered_steps, next_logits, scores
 from gpt2cli.json_reader import Json
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.text.batches import Windows
-from gpt2cli.text.pieces import quoted_piece
-from gpt2cli.text.tokenizer import Tokenizer
+from gpt2cli.text.tokenizer import Tokenizer, quoted_piece
 from gpt2cli.training import out_of_memory
 
 # Background colours of xterm, from the least to the most likely, and the probabilities between.

@@ -17,10 +17,9 @@ from gpt2cli.json_reader import Json
 from gpt2cli.records import Notice, Record, Text
 from gpt2cli.storage import huggingface
 from gpt2cli.storage.source import CheckpointSource, find_base
-from gpt2cli.text.pieces import quoted_piece, whole_text
 from gpt2cli.text.prompts import stdin_is_piped, text_of
 from gpt2cli.text.sources import STDIN, source_of
-from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
+from gpt2cli.text.tokenizer import Tokenizer, quoted_piece, read_tokenizer, whole_text
 
 # Tokens that are printed at once.
 AT_ONCE = 1000

@@ -32,9 +32,7 @@ PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 def token_documents(source: Source, vocab: int, state: ReadingState) -> Iterator[Iterator[bytes]]:
     """Yields the arrays of a file, each as its tokens in pieces of 16 bits a token.
 
-    Raises:
-        BadDataError: a file is damaged, or an array is not of tokens of this vocabulary.
-        DiskError: the disk fails.
+    Raises BadDataError if one is damaged, or not of tokens of this vocabulary.
     """
     before = state.done
     with source.open_seekable() as file:
@@ -79,11 +77,7 @@ def check_member(member: zipfile.ZipInfo) -> None:
 
 
 def tokens(file: IO[bytes], where: str, vocab: int) -> Iterator[bytes]:
-    """Yields an array's tokens in its own order, 16 bits each.
-
-    Raises:
-        BadDataError: the array is damaged, or not of tokens of this vocabulary.
-    """
+    """Yields an array's tokens in its own order, 16 bits each; raises BadDataError for others."""
     with numpy_errors(where):
         count, kind = header(file)
     if kind.kind not in "iu":
@@ -112,12 +106,9 @@ def tokens(file: IO[bytes], where: str, vocab: int) -> Iterator[bytes]:
 
 
 def header(file: IO[bytes]) -> tuple[int, np.dtype[np.generic]]:
-    """Returns how many numbers an array file has, and their type.
+    """Returns how many numbers an array file has, and their type; raises ValueError for others.
 
     NumPy's own reader takes whatever length a header claims, and evaluates it as Python.
-
-    Raises:
-        ValueError: it is not an array file.
     """
     start = file.read(len(MAGIC) + 2)
     if len(start) < len(MAGIC) + 2 or not start.startswith(MAGIC) or start[-2] not in (1, 2, 3):

@@ -31,12 +31,7 @@ def check_length(tokens: Tokens, what: str) -> None:
 
 
 def per_epoch(length: int, window: int) -> int:
-    """Returns how many windows an epoch of a text has.
-
-    Args:
-        length: of the text (tokens).
-        window: tokens to predict in each.
-    """
+    """Returns how many windows, of `window` tokens to predict, show a text of `length` once."""
     return max(length // window, 1)
 
 
@@ -99,10 +94,8 @@ def epoch_order(seed: int, epoch: int, count: int, length: int) -> tuple[int, np
 def spread(tokens: Tokens, count: int, window: int, mask: LossMask | None = None) -> Windows:
     """Returns windows spread evenly over a text, always the same ones, to validate on.
 
-    A text that fills no window is its only one, with PADDING behind it.
-
-    Returns:
-        int32 (at most count, window + 1).
+    They are int32 (at most count, window + 1). A text that fills no window is its only one, with
+    PADDING behind it.
     """
     if len(tokens) <= window:
         return padded(tokens, window, mask)
@@ -125,15 +118,9 @@ def overlapping(
     """Yields windows over a whole text in which each token is to be predicted once.
 
     The text begins behind an end-of-text token, so that its first token has one before it, too.
-    A window goes on `stride` tokens behind the one before, and only its last `stride` tokens are
-    to be predicted: the others are context. End-of-text tokens are not text, only context.
-
-    Args:
-        tokens: the text, uint16 (tokens,).
-        end_of_text: the token between documents.
-        window: tokens that are seen at once; a shorter text has one window, of its length.
-        stride: from 1 to `window`.
-        mask: which tokens count; None: all.
+    A window goes on `stride` tokens (1 to `window`) behind the one before, and only its last
+    `stride` tokens are to be predicted: the others are context, as end-of-text tokens always are.
+    A text that fills no window has one of its length.
 
     Yields:
         int32 (window,) what is seen, and int32 (window,) what follows each of them, which is

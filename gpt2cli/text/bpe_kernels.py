@@ -141,12 +141,8 @@ def encode_words(
 def merge(scratch: Array, size: Integer, keys: Array, ranks: Array, joined: Array) -> Integer:
     """Joins neighbours as bpe.merge does; returns how many tokens are left.
 
-    Args:
-        scratch: int32 (2, at least size): tokens, which are joined, and room for ranks.
-        size: how many tokens there are.
-        keys: the pairs' table, as `find_pair` takes it.
-        ranks: int32, of each place of the table.
-        joined: int32, of each place of the table.
+    The first row of scratch, int32 (2, at least size), holds the tokens, which are joined; the
+    second is room for ranks. The table of pairs is as `fill` fills it.
     """
     tokens, of_pairs = scratch[0], scratch[1]
     for place in range(size - 1):

@@ -12,19 +12,6 @@ from gpt2cli.text.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Turn:
-    """What the user has written, and what the model.
-
-    Attributes:
-        said: the user's part.
-        answer: the model's part.
-    """
-
-    said: str
-    answer: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ChatPrompt:
     """What the model sees of a chat.
 
@@ -55,15 +42,12 @@ def prompt_room(n_ctx: int, length: int) -> int:
 
 
 class ChatHistory:
-    """The turns of a chat so far.
-
-    Attributes:
-        turns: all of them, the oldest first.
-    """
+    """The turns of a chat so far, the oldest first."""
 
     def __init__(self, tokenizer: Tokenizer, *, has_roles: bool, system: str = "") -> None:
         """Takes whether the model knows roles, and the system message, if there is one."""
-        self.turns: list[Turn] = []
+        # What the user has said, and what the model has answered.
+        self.turns: list[tuple[str, str]] = []
         self._tokenizer, self._has_roles = tokenizer, has_roles
         self._system = [Message(role="system", content=system)] if system else []
         # The first turn that the model still sees.
@@ -80,11 +64,9 @@ class ChatHistory:
         return history
 
     def prompt(self, said: str, room: int) -> ChatPrompt:
-        """Returns what the model is to continue; the oldest turns make room for what is new.
+        """Returns what the model is to continue after what the user has said now.
 
-        Args:
-            said: what the user has written now.
-            room: tokens that the model can see.
+        The oldest turns make room for what is new: at most `room` tokens are seen.
         """
         before = self._first = min(self._first, len(self.turns))
         while True:
@@ -104,7 +86,7 @@ class ChatHistory:
         """Adds a turn; returns False if it is not a turn: nobody can learn from an empty answer."""
         answered = bool(answer.strip()) or not self._has_roles
         if answered:
-            self.turns.append(Turn(said=said, answer=answer))
+            self.turns.append((said, answer))
         return answered
 
     def undo(self) -> bool:
@@ -120,23 +102,22 @@ class ChatHistory:
     def saved(self) -> str:
         """Returns all turns as a file holds them: `messages` in a line of JSON, or plain text."""
         if not self._has_roles:
-            return "".join(f"{turn.said}{turn.answer}\n" for turn in self.turns)
+            return self._plain(0)
         listed = [dataclasses.asdict(message) for message in self._messages(0)]
         return json.dumps({"messages": listed}, ensure_ascii=False) + "\n"
 
     def _messages(self, first: int) -> list[Message]:
-        return self._system + [
-            message
-            for turn in self.turns[first:]
-            for message in (
-                Message(role="user", content=turn.said),
-                Message(role="assistant", content=turn.answer),
-            )
-        ]
+        found = list(self._system)
+        for said, answer in self.turns[first:]:
+            found.append(Message(role="user", content=said))
+            found.append(Message(role="assistant", content=answer))
+        return found
+
+    def _plain(self, first: int) -> str:
+        return "".join(f"{said}{answer}\n" for said, answer in self.turns[first:])
 
     def _written(self, said: str) -> str:
         if self._has_roles:
             asked = [*self._messages(self._first), Message(role="user", content=said)]
             return chat_template.prompt(asked, self._tokenizer.end)
-        seen = self.turns[self._first :]
-        return "".join(f"{turn.said}{turn.answer}\n" for turn in seen) + said
+        return self._plain(self._first) + said

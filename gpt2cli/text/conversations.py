@@ -25,22 +25,21 @@ def is_conversation(record: object) -> bool:
 def documents(found: Records, normalized: Callable[[str], str]) -> Iterator[Conversation]:
     """Yields the conversations in records, with contents that `normalized` has changed.
 
-    Raises:
-        BadDataError: a record is not a whole conversation; says which.
+    Raises BadDataError for a record that is not a whole conversation; says which.
     """
     for where, record in found:
         messages = messages_of(record, where)
-        check_answered(messages, where)
+        if messages[-1].role != "assistant":
+            raise BadDataError(
+                f"{where}: the last of its {len(messages)} messages is not answered. Leave it out, "
+                "or give the assistant's answer."
+            )
         changed = (replace(each, content=normalized(each.content)) for each in messages)
         yield Conversation(tuple(changed))
 
 
 def messages_of(record: object, where: str) -> tuple[Message, ...]:
-    """Returns the messages of a record, in an order in which people speak.
-
-    Raises:
-        BadDataError: it has none, or they are not messages, or out of order.
-    """
+    """Returns a record's messages; raises BadDataError if it has none, or out of order."""
     found = record if isinstance(record, dict) else {}
     if MESSAGES in found:
         listed = found[MESSAGES]
@@ -62,11 +61,7 @@ def messages_of(record: object, where: str) -> tuple[Message, ...]:
 
 
 def message_of(record: object, where: str) -> Message:
-    """Returns a message.
-
-    Raises:
-        BadDataError: it has no known role, or no content; says which.
-    """
+    """Returns a message; raises BadDataError if it has no known role, or no content."""
     if not isinstance(record, dict) or "role" not in record or "content" not in record:
         shown = records.json_shown(record)
         raise BadDataError(f"{where}: it lacks a role or a content: {shown}. {FORM}")
@@ -84,8 +79,7 @@ def message_of(record: object, where: str) -> Message:
 def check_order(messages: Sequence[Message], where: str) -> None:
     """Checks that a user and the assistant speak in turn, after one system message at most.
 
-    Raises:
-        BadDataError: another one speaks.
+    Raises BadDataError if another one speaks.
     """
     first = 1 if messages[0].role == "system" else 0
     for number, message in enumerate(messages[first:]):
@@ -98,12 +92,3 @@ def check_order(messages: Sequence[Message], where: str) -> None:
             )
     if len(messages) == first:
         raise BadDataError(f"{where}: nobody speaks after the system message. {FORM}")
-
-
-def check_answered(messages: Sequence[Message], where: str) -> None:
-    """Raises BadDataError unless the assistant has the last word: there is an answer to learn."""
-    if messages[-1].role != "assistant":
-        raise BadDataError(
-            f"{where}: the last of its {len(messages)} messages is not answered. Leave it out, or "
-            "give the assistant's answer."
-        )

@@ -107,10 +107,8 @@ def encode_dataset(
     """Yields how far it is; returns a text as tokens and windows.
 
     The token files are in the run folder; those of other corpora are removed when all is done.
-
-    Raises:
-        BadDataError: it is not text, or has fewer than two tokens, or none that count in the loss;
-            no new file is left then.
+    Raises BadDataError if it is not text, or has fewer than two tokens, or none that count in the
+    loss; no new file is left then.
     """
     before = token_files(folder)
     try:
@@ -145,10 +143,8 @@ def split(dataset: Data, validation: Validation, end_of_text: int) -> Generator[
     """Returns a dataset with a part of its text held out.
 
     If no fraction is asked for and the text is too small to spare a window, a notice says so and
-    nothing is held out.
-
-    Raises:
-        BadDataError: a fraction is asked for that leaves nothing to validate or to train on.
+    nothing is held out. Raises BadDataError if a fraction that is asked for leaves nothing to
+    validate or to train on.
     """
     asked = validation.fraction is not None
     fraction = DEFAULT_VAL_FRACTION if validation.fraction is None else validation.fraction
@@ -192,13 +188,8 @@ def check_counted(dataset: Data, what: str) -> None:
 def training_length(tokens: Tokens, fraction: float, end_of_text: int) -> int:
     """Returns how many of a text's tokens are trained on; those after them are held out.
 
-    It is the end of a document, the one that leaves most nearly the fraction, if that leaves half
-    to twice the fraction; else the exact share. It depends on nothing but the arguments.
-
-    Args:
-        tokens: uint16 (tokens,), each document followed by the end-of-text token.
-        fraction: the share to hold out, 0 to 1.
-        end_of_text: the token that follows each document.
+    It is the end of a document, the one that leaves most nearly the fraction (0 to 1), if that
+    leaves half to twice the fraction; else the exact share. It depends only on the arguments.
     """
     length = len(tokens)
     wanted = fraction * length

@@ -12,8 +12,7 @@ from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import shortened
 from gpt2cli.records import Notice, Record
 from gpt2cli.text import arrays, conversations, finding, records, tables
-from gpt2cli.text.decoding import read_text
-from gpt2cli.text.encodings import normalized_line_ends
+from gpt2cli.text.decoding import normalized_line_ends, read_text
 from gpt2cli.text.finding import CorpusFiles
 from gpt2cli.text.sources import ARRAYS, RECORDS, TABLES, ReadingState, Source
 
@@ -27,11 +26,7 @@ SHOWN = 60
 
 @dataclasses.dataclass(frozen=True)
 class Corpus(CorpusFiles):
-    """The files of a corpus, looked into.
-
-    Attributes:
-        has_conversations: whether some of the files hold conversations.
-    """
+    """The files of a corpus, looked into: whether some of them hold conversations."""
 
     has_conversations: bool = dataclasses.field(kw_only=True)
 
@@ -82,11 +77,7 @@ def remarks(
 ) -> Generator[Notice, None, set[Source]]:
     """Yields what is taken of tables and records, and how the first text begins.
 
-    Returns:
-        The files that hold conversations.
-
-    Raises:
-        BadDataError: a csv lacks the column, or a file is not what its name says.
+    Returns the files that hold conversations; raises BadDataError as `content_of` does.
     """
     alike: dict[str, list[tuple[Source, str]]] = {}
     talks = set()
@@ -123,8 +114,7 @@ def content_of(source: Source, options: CorpusOptions, vocab: int, state: Readin
 
     Raises:
         BadDataError: the file is not what its name or the options say; says where.
-        MissingInputError: it cannot be read.
-        DiskError: the disk fails.
+        MissingInputError, DiskError: it cannot be read.
     """
     if source.kind in ARRAYS:
         return Content(documents=arrays.token_documents(source, vocab, state))

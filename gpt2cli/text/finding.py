@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gpt2cli.errors import BadDataError, MissingInputError, UsageError, shortened
 from gpt2cli.records import Notice, Progress
-from gpt2cli.text import encodings
+from gpt2cli.text import decoding
 from gpt2cli.text.sources import ARRAYS, STDIN_NAMES, Source, read_errors, source_of
 
 # Git too takes a file for binary that has a NUL in its first bytes.
@@ -23,12 +23,7 @@ MOST_SKIPPED = 20
 
 @dataclasses.dataclass(frozen=True)
 class CorpusFiles:
-    """The files of a corpus.
-
-    Attributes:
-        files: what is read, in the order in which it is read.
-        skipped: what was found in folders and is not read, and why.
-    """
+    """The files of a corpus, in order; and what was found in folders and is not read, and why."""
 
     files: tuple[Source, ...]
     skipped: tuple[tuple[Path, str], ...] = ()
@@ -58,9 +53,7 @@ class CorpusFiles:
 def announce_streams(patterns: Iterable[str]) -> Iterator[Progress]:
     """Yields a line for each pipe, terminal or stdin that `find` will wait for.
 
-    Raises:
-        MissingInputError: the status of a file cannot be read.
-        UsageError: stdin or a pipe is named twice: it can be read only once.
+    Raises UsageError if stdin or a pipe is named twice.
     """
     seen = set()
     for pattern in patterns:
@@ -75,11 +68,11 @@ def announce_streams(patterns: Iterable[str]) -> Iterator[Progress]:
 def find(
     patterns: Iterable[str], encoding: str = "utf-8", own: Iterable[str | None] = ()
 ) -> CorpusFiles:
-    """Returns the files that the patterns name: files, folders (all below, sorted) and globs.
+    """Returns the files that paths and globs name: files, and all below folders, sorted.
 
     Args:
-        patterns: paths or globs; `-` is stdin. Pipes are read to their end.
-        encoding: how text is written; some encodings have a NUL in every character.
+        patterns: `-` is stdin. Pipes are read to their end.
+        encoding: some have a NUL in every character.
         own: folders of models and runs, which are not corpus unless one inside is named.
 
     Raises:
@@ -87,10 +80,8 @@ def find(
         BadDataError: a file that was named is binary, or nothing is left to read.
     """
     patterns = tuple(patterns)
-    folders = (each for each in own if each and os.path.isdir(each))  # noqa: PTH112
-    search = Search(
-        encoding=encoding, own=tuple(Path(os.path.realpath(folder)) for folder in folders)
-    )
+    folders = (Path(each).resolve() for each in own if each and os.path.isdir(each))  # noqa: PTH112
+    search = Search(encoding=encoding, own=tuple(folders))
     for pattern in patterns:
         search.add(pattern)
     found = CorpusFiles(tuple(search.files), tuple(search.skipped))
@@ -129,8 +120,8 @@ class Search:
 
     def _own_beside(self, named: Path) -> tuple[Path, ...]:
         """Returns our own folders, but for those that the user has named something in."""
-        real = Path(os.path.realpath(named))
-        return tuple(own for own in self.own if own not in real.parents)
+        parents = Path(os.path.realpath(named)).parents
+        return tuple(own for own in self.own if own not in parents)
 
     def _add_named(self, source: Source) -> None:
         if why := why_binary(source, self.encoding):
@@ -200,7 +191,7 @@ def why_binary(source: Source, encoding: str) -> str | None:
     if source.kind in ARRAYS or b"\0" in "a".encode(encoding):
         return None
     with read_errors(source), source.open() as file:
-        return encodings.why_binary(source.gunzip(file).read(SNIFFED_BYTES))
+        return decoding.why_binary(source.gunzip(file).read(SNIFFED_BYTES))
 
 
 def status_of(path: str | Path) -> os.stat_result | None:
@@ -256,8 +247,7 @@ def glob_root(pattern: str) -> Path:
 def expand_glob(pattern: str) -> list[Path]:
     """Returns the paths that a glob matches, sorted; `**` is any folders.
 
-    Raises:
-        MissingInputError: a folder cannot be read; Python's own `glob` would pass over it.
+    Raises MissingInputError for a folder that cannot be read; Python's `glob` would pass over it.
     """
     begin = glob_root(pattern)
     found = [begin]

@@ -13,10 +13,9 @@ from gpt2cli.chat_template import Message
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError, UsageError, shortened
 from gpt2cli.json_reader import Json
-from gpt2cli.text import encodings, records
+from gpt2cli.text import decoding, records
 from gpt2cli.text.conversations import FORM, MESSAGES, PAIR, messages_of
-from gpt2cli.text.decoding import read_text
-from gpt2cli.text.encodings import normalized_line_ends
+from gpt2cli.text.decoding import normalized_line_ends, read_text
 from gpt2cli.text.sources import (
     STDIN,
     STDIN_NAMES,
@@ -99,11 +98,7 @@ def read_prompts(
 
 
 def arriving_prompts(*, keep_line_ends: bool = False) -> Iterator[Request]:
-    """Yields the prompts of stdin as they come, a line each; all are JSON if the first is.
-
-    Raises:
-        BadDataError: a line is not text, or not JSON with a prompt; says which.
-    """
+    """Yields the prompts of stdin as they come, a line each; all are JSON if the first is."""
     as_json = None
     for where, text in arriving_lines(MOST_LINE):
         as_json = text.lstrip().startswith("{") if as_json is None else as_json
@@ -114,8 +109,7 @@ def arriving_prompts(*, keep_line_ends: bool = False) -> Iterator[Request]:
 def arriving_lines(most: int) -> Iterator[tuple[str, str]]:
     """Yields each line of stdin that is not empty, as it comes: which it is, and its text.
 
-    Raises:
-        BadDataError: it is not UTF-8, or has more than `most` bytes.
+    Raises BadDataError if it is not UTF-8, or has more than `most` bytes.
     """
     number = 0
     while line := sys.stdin.buffer.readline(most + 1):
@@ -134,9 +128,7 @@ def arriving_lines(most: int) -> Iterator[tuple[str, str]]:
 def unanswered(source: Source) -> list[Unanswered]:
     """Returns the conversations of a file, each of which ends with what the user says.
 
-    Raises:
-        MissingInputError: the file cannot be read.
-        BadDataError: there is none, or a record is something else; says which.
+    Raises BadDataError if there is none, or a record is something else; says which.
     """
     found = []
     newline = None if source.kind == "json" else "\n"
@@ -163,10 +155,9 @@ def with_line_ends(request: Request, *, keep: bool) -> Request:
 
 
 def check_prefixes(prefixes: Sequence[str]) -> None:
-    """Checks that texts from the command line, which keeps undecodable bytes, are text.
+    """Raises BadDataError unless texts from the command line are UTF-8; says which is not.
 
-    Raises:
-        BadDataError: one of them is not UTF-8; says which.
+    Python keeps bytes there that cannot be decoded.
     """
     for number, text in enumerate(prefixes, start=1):
         which = f"--prefix, number {number} of {len(prefixes)}" if prefixes[1:] else "--prefix"
@@ -198,11 +189,7 @@ def stdin_is_piped() -> bool:
 
 
 def whole(source: Source) -> str:
-    """Returns a file's text, without the line break at its end.
-
-    Raises:
-        BadDataError: it is not UTF-8; says in which line.
-    """
+    """Returns a file's text, without the line break at its end."""
     text = text_of(source)
     return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n").removesuffix("\r")
 
@@ -211,10 +198,7 @@ def prompts_in(source: Source) -> Iterator[Request]:
     """Yields the prompts of a file, one a line; lines without a character are left out.
 
     They are read as JSON in a .json and a .jsonl file, and from stdin or a pipe if they begin
-    with `{`.
-
-    Raises:
-        BadDataError: a line is not text, or not JSON with a prompt; says which.
+    with `{`. Raises BadDataError for a line that is not text, or not JSON with a prompt.
     """
     if source.kind in ("csv", "tsv"):
         raise BadDataError(
@@ -237,8 +221,7 @@ def prompts_in(source: Source) -> Iterator[Request]:
 def text_of(source: Source) -> str:
     """Returns a file's text, without a byte order mark.
 
-    Raises:
-        BadDataError: it is not UTF-8, and then says in which line; or it is too large.
+    Raises BadDataError if it is not UTF-8, and then says in which line; or if it is too large.
     """
     content = bytearray()
     for piece in read_bytes(source):
@@ -252,18 +235,17 @@ def text_of(source: Source) -> str:
         place = error.start - content.rfind(b"\n", 0, error.start)
         raise BadDataError(
             f"{source}, line {line}: byte {place} of it (0x{content[error.start]:02x}) is not "
-            f"UTF-8 text. {encodings.remedy(bytes(content), error.start, CONVERT)}"
+            f"UTF-8 text. {decoding.remedy(bytes(content), error.start, CONVERT)}"
         ) from error
-    if encodings.wide(bytes(content[: encodings.SAMPLE])):
-        raise BadDataError(f"{source} is not UTF-8. {encodings.remedy(bytes(content), 0, CONVERT)}")
+    if decoding.wide(bytes(content[: decoding.SAMPLE])):
+        raise BadDataError(f"{source} is not UTF-8. {decoding.remedy(bytes(content), 0, CONVERT)}")
     return text.removeprefix(BYTE_ORDER_MARK)
 
 
 def request_of(record: Json, where: str) -> Request:
     """Returns the request in a record of JSON, which may be a text itself.
 
-    Raises:
-        BadDataError: there is no prompt in it, or a field that it may set is of another kind.
+    Raises BadDataError if there is no prompt in it, or a field that it may set is of another kind.
     """
     if isinstance(record, str):
         return Request(text=checked_text(record, where, FIELD))
@@ -301,11 +283,7 @@ def whole_number(value: Json, what: str, least: int, most: int) -> int | None:
 
 
 def stop_texts(value: Json, where: str) -> tuple[str, ...] | None:
-    """Returns the stop texts that a record sets: one, or a list; None if it sets none.
-
-    Raises:
-        BadDataError: it sets something else.
-    """
+    """Returns the stop texts that a record sets: one, or a list; None if it sets none."""
     if value is None:
         return None
     several = value if isinstance(value, list) else [value]

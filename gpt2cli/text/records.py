@@ -59,8 +59,7 @@ def in_lines(source: Source, found: Iterable[str]) -> Records:
 def in_array(source: Source, pieces: Iterable[str]) -> Records:
     """Yields the records of a .json: those of an array, or one after another.
 
-    Raises:
-        BadDataError: it is not JSON, or a record is too long or nests too deep; says which.
+    Raises BadDataError if it is not JSON, or a record is too long or nests too deep; says which.
     """
     text = JsonText(source, pieces)
     text.skip_space()
@@ -117,11 +116,7 @@ class JsonText:
         return self._held[self.position : self.position + 1] == letter
 
     def value(self, where: str) -> object:
-        """Returns the next value.
-
-        Raises:
-            BadDataError: there is none, or it is too long or nests too deep.
-        """
+        """Returns the next value; raises BadDataError if there is none, or it is too large."""
         while True:
             try:
                 value, end = self._decode(self._held, self.position)
@@ -174,10 +169,7 @@ def too_deep(where: str) -> BadDataError:
 def check_depth(value: object, opened: int, where: str) -> None:
     """Raises BadDataError if a value nests too deep.
 
-    Args:
-        value: the value.
-        opened: how many brackets were opened, in strings too; it cannot nest deeper.
-        where: where it is, for messages.
+    It cannot nest deeper than the brackets that were opened, in strings too.
     """
     most = json_reader.MOST_DEPTH
     if opened > most and json_reader.depth(value) > most:
@@ -192,15 +184,10 @@ def field_of(record: object, given: str | None) -> str:
 
 
 def texts(found: Records, field: str | None) -> Iterator[str]:
-    """Yields the texts of records; a list of them is one text after another.
+    """Yields the texts of records, which may be texts; a list of them is one text after another.
 
-    Args:
-        found: the records, and where each is; one may be a text itself.
-        field: the field that holds the text, `a.b` for one in another; None: the first record
-            decides.
-
-    Raises:
-        BadDataError: a record lacks the text; says which.
+    They are in a field, `a.b` for one in another; None: the first record decides. Raises
+    BadDataError for a record that lacks the text; says which.
     """
     chosen: str | None = None
     for where, record in found:
@@ -220,8 +207,7 @@ def texts(found: Records, field: str | None) -> Iterator[str]:
 def field_values(record: object, field: str, where: str) -> list[object]:
     """Returns what a field of a record holds, or that field of each record in a list.
 
-    Raises:
-        BadDataError: the field is missing.
+    Raises BadDataError if the field is missing.
     """
     if isinstance(record, dict) and field in record:
         return as_list(record[field])
@@ -249,11 +235,7 @@ def as_list(value: object) -> list[object]:
 
 
 def checked_text(text: object, field: str, where: str) -> str:
-    """Returns a text.
-
-    Raises:
-        BadDataError: it is something else, or holds half a character.
-    """
+    """Returns a text; raises BadDataError for anything else, or half a character."""
     if not isinstance(text, str):
         name = shortened(repr(field))
         raise BadDataError(f"{where}: {name} is {json_shown(text)}, and not text.")

@@ -50,12 +50,7 @@ FREE_OF_RATIO = 100_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A file of a corpus, a pipe, or stdin.
-
-    Attributes:
-        path: the file or pipe; for stdin one of its names.
-        stdin: whether it is stdin.
-    """
+    """A file of a corpus, a pipe, or stdin: then its path is one of stdin's names."""
 
     path: Path
     stdin: bool = False
@@ -73,11 +68,7 @@ class Source:
 
     @property
     def is_stream(self) -> bool:
-        """Whether its bytes come only once: from stdin, a pipe or a terminal.
-
-        Raises:
-            MissingInputError: it cannot be read.
-        """
+        """Whether its bytes come only once: from stdin, a pipe or a terminal."""
         if self.stdin:
             return True
         with self._readable():
@@ -89,11 +80,7 @@ class Source:
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
-        """Turns an error of the operating system into one that names the file.
-
-        Raises:
-            MissingInputError: it cannot be read.
-        """
+        """Turns an error of the operating system into a MissingInputError that names it."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -156,11 +143,7 @@ class StreamCopies:
         self._copies: dict[Hashable, IO[bytes]] = {}
 
     def open(self, source: Source) -> BinaryIO:
-        """Returns all that a stream sent; the first call reads it to its end.
-
-        Raises:
-            DiskError: the folder for temporary files has no room for it.
-        """
+        """Returns all that a stream sent; the first call reads it to its end."""
         key = source.identity()
         if key not in self._copies:
             original = source.open_original()
@@ -186,11 +169,7 @@ atexit.register(COPIES.close)
 
 
 def copied(pieces: Iterable[bytes], name: str) -> IO[bytes]:
-    """Returns an unnamed temporary file with these pieces, at its beginning.
-
-    Raises:
-        DiskError: it has no room, or reading fails.
-    """
+    """Returns an unnamed temporary file with these pieces; raises DiskError if it has no room."""
     with temporary_file_errors(name), contextlib.ExitStack() as stack:
         copy = stack.enter_context(tempfile.TemporaryFile())
         copy.writelines(pieces)
@@ -201,11 +180,7 @@ def copied(pieces: Iterable[bytes], name: str) -> IO[bytes]:
 
 @contextlib.contextmanager
 def temporary_file_errors(name: str) -> Iterator[None]:
-    """Turns the errors of a temporary file into one that says where it is and how to move it.
-
-    Raises:
-        DiskError: the file cannot be made or written.
-    """
+    """Turns the errors of a temporary file into a DiskError that says how to move it."""
     try:
         yield
     except OSError as error:
@@ -252,12 +227,7 @@ class ReadingState:
 
 @contextlib.contextmanager
 def read_errors(source: Source) -> Iterator[None]:
-    """Turns a damaged gzip file, or a failing disk, into an error with an exit code.
-
-    Raises:
-        BadDataError: the gzip file is damaged or cut.
-        DiskError: the disk fails.
-    """
+    """Turns a damaged gzip file into a BadDataError, and a failing disk into a DiskError."""
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -269,9 +239,7 @@ def read_errors(source: Source) -> Iterator[None]:
 def read_bytes(source: Source, state: ReadingState | None = None) -> Iterator[bytes]:
     """Yields a file's content in pieces, unzipped if it is gzipped.
 
-    Raises:
-        BadDataError: the gzip file is damaged, or unpacks to far more than any text does.
-        DiskError: the disk fails.
+    Raises BadDataError if the gzip file is damaged, or unpacks to far more than any text does.
     """
     state = state or ReadingState()
     before, unpacked, state.source = state.done, 0, source

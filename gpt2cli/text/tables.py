@@ -75,8 +75,7 @@ def text_cells(
 ) -> tuple[Layout, Iterator[str]]:
     """Returns where the text is in the lines of a csv, and the text of each row.
 
-    Raises:
-        BadDataError: the file is not a csv, or lacks the column; says where.
+    Raises BadDataError if they are not a csv, or lack the column; says where.
     """
     held, found = itertools.tee(found)
     layout = layout_of(source, held, options)
@@ -84,11 +83,7 @@ def text_cells(
 
 
 def layout_of(source: Source, found: Iterable[str], options: CorpusOptions) -> Layout:
-    """Returns where the text is, by the first lines of a csv and by the options.
-
-    Raises:
-        BadDataError: there is no such column.
-    """
+    """Returns where the text is, by the first lines of a csv and by the options."""
     delimiter, rest = without_separator(found, options.delimiter)
     begin = first_of(rest, SNIFFED_LINES, len)
     delimiter = delimiter or sniffed_delimiter(begin, "\t" if source.kind == "tsv" else ",")
@@ -117,8 +112,7 @@ def rows(
 ) -> Iterator[tuple[int, list[str]]]:
     """Yields the number of each row's last line, and the row; empty lines are left out.
 
-    Raises:
-        BadDataError: the quotes don't fit, or a row is too long; says in which line.
+    Raises BadDataError if the quotes don't fit, or a row is too long; says in which line.
     """
     taken = 0
 
@@ -254,11 +248,7 @@ def looks_like_header(first: Rows, column: int) -> bool:
 
 
 def cells(source: Source, layout: Layout, found: Iterable[str]) -> Iterator[str]:
-    """Yields the text of each row.
-
-    Raises:
-        BadDataError: a row lacks the column, or has more cells than the first; says which line.
-    """
+    """Yields each row's text; raises BadDataError for a row that lacks it or has too many cells."""
     _, rest = without_separator(found, layout.delimiter)
     column, width = layout.column, len(layout.first)
     for index, (line, row) in enumerate(rows(source, rest, layout.delimiter)):

@@ -53,13 +53,7 @@ HELD_BYTES = 1 << 26
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """Encodes files into tokens.
-
-    Attributes:
-        options: how files are read.
-        tokenizer: what encodes them.
-        quiet: whether to draw no bar on a terminal.
-    """
+    """Encodes files, which are read as the options say, into tokens."""
 
     options: CorpusOptions
     tokenizer: Tokenizer
@@ -92,11 +86,7 @@ class Encoder:
     def write(
         self, corpus: Corpus, file: IO[bytes], mask: MaskBuilder | None = None
     ) -> Iterator[Record]:
-        """Writes a corpus's tokens, and yields how far it is; the mask takes those that count.
-
-        Raises:
-            BadDataError: a file is not what its name or the options say; says where.
-        """
+        """Writes a corpus's tokens, and yields how far it is; the mask takes those that count."""
         state = ReadingState(corpus.size())
 
         def written() -> Generator[Received, None, None]:
@@ -119,11 +109,8 @@ class Encoder:
     def read_once(self, corpus: Corpus) -> Generator[Record, None, tuple[Tokens, LossMask | None]]:
         """Yields how far it is; returns a corpus's tokens and which count; leaves no file.
 
-        More than HELD_BYTES of tokens are in an unnamed temporary file.
-
-        Raises:
-            BadDataError: a file is not what its name or the options say; says where.
-            DiskError: the folder for temporary files has no room.
+        More than HELD_BYTES of tokens are in an unnamed temporary file; raises DiskError if it has
+        no room, and BadDataError as `documents.content_of`.
         """
         builder = MaskBuilder() if self.has_mask(corpus) else None
         with (
@@ -143,8 +130,7 @@ class Encoder:
     def token_file(self, corpus: Corpus, folder: Path) -> Generator[Record, None, Path]:
         """Yields how far it is; returns a corpus's token file, which is written unless it is there.
 
-        Raises:
-            BadDataError: it is not text, or has fewer than two tokens; no file is left then.
+        Raises BadDataError if it is not text, or has fewer than two tokens; no file is left then.
         """
         path = folder / self.file_name(corpus)
         damaged = path.exists() and not is_intact(path)

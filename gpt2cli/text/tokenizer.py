@@ -1,11 +1,10 @@
-"""OpenAI's byte-level BPE, both ways."""
+"""OpenAI's byte-level BPE, both ways; and tokens as a person can read them."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
 
 from gpt2cli import vocabulary as vocabularies
 from gpt2cli.errors import BadDataError, shortened
@@ -16,13 +15,9 @@ from gpt2cli.text.added import AddedTokens
 from gpt2cli.text.bpe import Parts, Words
 from gpt2cli.vocabulary import byte_symbols
 
-
-class Encoder(Protocol):
-    """Text to tokens."""
-
-    def encode(self, text: str) -> bytes:
-        """Returns a text's tokens, packed."""
-        ...
+# What Python's `surrogateescape` makes of a byte that is not text (PEP 383).
+ESCAPED_BYTE = 0xDC00
+QUOTED = {'"': '\\"', "\\": "\\\\"}
 
 
 class Tokenizer:
@@ -48,10 +43,8 @@ class Tokenizer:
     ) -> None:
         """Takes encoder.json's tokens and vocab.bpe's merges, both in GPT-2's byte symbols.
 
-        Without any specials, `<|endoftext|>` is the only one.
-
-        Raises:
-            KeyError: a merge or a byte is not in the vocabulary.
+        Without any specials, `<|endoftext|>` is the only one. Raises KeyError if a merge or a byte
+        is not in the vocabulary.
         """
         symbols = byte_symbols()
         values = {symbol: byte for byte, symbol in symbols.items()}
@@ -74,7 +67,7 @@ class Tokenizer:
             self._bytes[token] = added.text.encode() if added else bytes_of(symbol, values)
         byte_tokens = [tokens[symbols[byte]] for byte in range(256)]
         self._words = Words(pairs, byte_tokens, self.vocab)
-        self._encoder: Encoder = Parts(self._words)
+        self._encode: Callable[[str], bytes] = Parts(self._words).encode
         self.is_compiled = False
 
     def compile(self) -> None:
@@ -82,18 +75,13 @@ class Tokenizer:
         if numba.is_available() and not self.is_compiled:
             from gpt2cli.text.bpe_kernels import NativeWords
 
-            self._encoder = NativeWords(self._words)
+            self._encode = NativeWords(self._words).encode
             self.is_compiled = True
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Returns a text's tokens.
+        """Returns a text's tokens; `special`: added tokens in it, as `<|endoftext|>`, are tokens.
 
-        Args:
-            text: any text that has a UTF-8 form.
-            special: whether `<|endoftext|>` and other added tokens in the text are tokens.
-
-        Raises:
-            BadDataError: the text holds half a surrogate pair, which no UTF-8 text can.
+        Raises BadDataError if it holds half a surrogate pair, which no UTF-8 text can.
         """
         return self._words.unpack(self.encode_packed(text, special=special))
 
@@ -103,11 +91,10 @@ class Tokenizer:
         A vocabulary of more than 65,536 tokens has 32 bits each.
         """
         try:
-            encode = self._encoder.encode
-            if not special:
-                return encode(text)
-            parts = self.added.parts(text)
-            return b"".join(encode(p) if isinstance(p, str) else self.pack([p]) for p in parts)
+            parts = self.added.parts(text) if special else [text]
+            return b"".join(
+                self._encode(part) if isinstance(part, str) else self.pack([part]) for part in parts
+            )
         except UnicodeEncodeError as error:
             lone = f"U+{ord(error.object[error.start]):04X}"
             raise BadDataError(f"The text holds {lone}, half a character.") from error
@@ -184,3 +171,35 @@ def read_tokenizer(
             f"{shortened(encoder)} and {shortened(merges)} do not fit each other: the first lacks "
             f"{shortened(error)}."
         ) from error
+
+
+def quoted_piece(content: bytes) -> str:
+    r"""Returns a token's bytes in quotes, on one line: `" cat"`, `"\n"`, `"\xe2\x82"`.
+
+    What is printable stands for itself; `\xNN` is a byte that is not a whole character, or a
+    control character; `\uNNNN` is a character that would not be seen.
+    """
+    text = content.decode(errors="surrogateescape")
+    return f'"{"".join(map(shown_character, text))}"'
+
+
+def shown_character(char: str) -> str:
+    """Returns a character, or what stands for it if it would not be seen."""
+    code = ord(char)
+    if char in QUOTED:
+        return QUOTED[char]
+    if char.isprintable():
+        return char
+    if 0xDC80 <= code < 0xDD00:
+        return f"\\x{code - ESCAPED_BYTE:02x}"
+    if code < 0x80:
+        return ascii(char)[1:-1]
+    return f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
+
+
+def whole_text(content: bytes) -> str | None:
+    """Returns the text of a token's bytes; None if they are not whole characters."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return None

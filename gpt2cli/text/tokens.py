@@ -52,6 +52,7 @@ def encode_corpus(
 
     Tokens have 16 bits each, little-endian. They are those that the whole text would have in one
     piece, however many threads make them. The memory taken does not depend on the corpus's size.
+    Raises BadDataError if a file is not what its name or the options say; says where.
 
     Args:
         files: what is read.
@@ -59,9 +60,6 @@ def encode_corpus(
         tokenizer: what encodes them.
         state: says how much there is to read; takes note of how much has been, and of changes.
         mask: takes note of which tokens count: of a conversation only the assistant's.
-
-    Raises:
-        BadDataError: a file is not what its name or the options say; says where.
     """
     found = (
         document
@@ -103,15 +101,8 @@ def with_ends(found: Iterable[Document], tokenizer: Tokenizer) -> Iterator[Piece
 def chunks(pieces: Iterable[Piece], added: AddedTokens, state: ReadingState) -> Iterator[Piece]:
     """Yields the same text cut between words, in chunks of a size that is quick to encode.
 
-    Tokens and conversations are passed on.
-
-    Args:
-        pieces: text and tokens.
-        added: the tokens that no cut may go through.
-        state: says which file is being read, for messages.
-
-    Raises:
-        BadDataError: a word is too long to be one.
+    No cut goes through an added token; tokens and conversations are passed on. Raises BadDataError
+    for a word that is too long to be one, with the file that is being read.
     """
     held: list[str] = []
     size, wanted = 0, CHUNK
@@ -139,9 +130,7 @@ def chunks(pieces: Iterable[Piece], added: AddedTokens, state: ReadingState) -> 
 def last_cut(text: str, added: AddedTokens) -> int:
     """Returns the last place in a text at which a cut does not change its tokens, or 0.
 
-    Args:
-        text: what more text may follow.
-        added: the tokens that no cut may go through.
+    More text may follow; no cut may go through an added token.
     """
     spans = added.spans(text)
     starts = [start for start, _, _ in spans]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gpt2cli.chat_template import Conversation
 from gpt2cli.config.shared import CorpusOptions
-from gpt2cli.text import documents, encodings, finding
+from gpt2cli.text import decoding, documents, finding
 from gpt2cli.text.prompts import read_prompts
 from gpt2cli.text.sources import ReadingState
 from tests.fuzz.bounds import cases, refusals
@@ -185,7 +185,7 @@ def test_prompts(name: str, content: bytes, keep: bool, place: Path) -> None:
     place_of=st.integers(0, 199),
 )
 def test_proposals_of_encodings(content: bytes, place_of: int) -> None:
-    told = encodings.remedy(content, place_of % len(content))
+    told = decoding.remedy(content, place_of % len(content))
     assert told.isprintable()
     assert len(told) < 250
 

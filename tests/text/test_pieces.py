@@ -6,8 +6,7 @@ import ast
 
 import pytest
 
-from gpt2cli.text.pieces import quoted_piece, whole_text
-from gpt2cli.text.tokenizer import Tokenizer
+from gpt2cli.text.tokenizer import Tokenizer, quoted_piece, whole_text
 
 
 @pytest.mark.parametrize(

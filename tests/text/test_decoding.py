@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpt2cli.text import encodings
+from gpt2cli.text import decoding
 
 TEXTS = [
     ("cp1252", "The King’s “Grace” — naïve café, £3"),
@@ -33,13 +33,13 @@ def test_what_decodes_to_letters_is_proposed(name: str, text: str) -> None:
     content = b"plain\n" + text.encode(name)
     with pytest.raises(UnicodeDecodeError) as caught:
         content.decode()
-    told = encodings.remedy(content, caught.value.start)
+    told = decoding.remedy(content, caught.value.start)
     assert told.endswith(f". Give --encoding {name}.")
     assert text[:5] in told
 
 
 def test_latin_1_is_read_by_what_reads_windows_quotes_too() -> None:
-    assert "--encoding cp1252" in encodings.remedy("café au lait".encode("latin-1"), 3)
+    assert "--encoding cp1252" in decoding.remedy("café au lait".encode("latin-1"), 3)
 
 
 @pytest.mark.parametrize(
@@ -52,17 +52,17 @@ def test_latin_1_is_read_by_what_reads_windows_quotes_too() -> None:
 def test_no_encoding_is_proposed_for_what_is_no_text_or_utf_8_but_for_a_byte(
     content: bytes,
 ) -> None:
-    assert "--encoding NAME" in encodings.remedy(content, content.index(b"\xe9"))
+    assert "--encoding NAME" in decoding.remedy(content, content.index(b"\xe9"))
 
 
 @pytest.mark.parametrize("name", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
 @pytest.mark.parametrize("text", ["hello there\n", "床前明月光、疑是地上霜。\n"])
 def test_wide_text_is_known_with_or_without_its_mark(name: str, text: str) -> None:
-    assert encodings.wide(text.encode(name)) == name[:6]
+    assert decoding.wide(text.encode(name)) == name[:6]
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"\0\1\2", b"a\0b", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\0" * 99]
 )
 def test_what_is_no_text_is_no_wide_text(content: bytes) -> None:
-    assert encodings.wide(content) is None
+    assert decoding.wide(content) is None
