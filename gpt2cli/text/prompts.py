@@ -19,6 +19,7 @@ from gpt2cli.text.decoding import normalized_line_ends, read_text
 from gpt2cli.text.sources import (
     STDIN,
     STDIN_NAMES,
+    TABLES,
     ReadingState,
     Source,
     read_bytes,
@@ -200,7 +201,7 @@ def prompts_in(source: Source) -> Iterator[Request]:
     They are read as JSON in a .json and a .jsonl file, and from stdin or a pipe if they begin
     with `{`. Raises BadDataError for a line that is not text, or not JSON with a prompt.
     """
-    if source.kind in ("csv", "tsv"):
+    if source.kind in TABLES:
         raise BadDataError(
             f"{source} is a table, and --prompts takes texts: one a line, or .json or .jsonl with "
             "`prompt`. Save its texts so, under another name."

@@ -208,7 +208,7 @@ def is_endless(file: BinaryIO) -> bool:
     return False
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class ReadingState:
     """How much of a corpus has been read, and what was changed.
 

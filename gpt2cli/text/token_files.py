@@ -87,7 +87,7 @@ class Encoder:
         self, corpus: Corpus, file: IO[bytes], mask: MaskBuilder | None = None
     ) -> Iterator[Record]:
         """Writes a corpus's tokens, and yields how far it is; the mask takes those that count."""
-        state = ReadingState(corpus.size())
+        state = ReadingState(total=corpus.size())
 
         def written() -> Generator[Received, None, None]:
             for packed in encode_corpus(corpus.files, self.options, self.tokenizer, state, mask):
