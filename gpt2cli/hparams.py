@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt2cli import json_reader
-from gpt2cli.errors import BadDataError, MissingInputError, shortened
+from gpt2cli import json_reader, reading
+from gpt2cli.errors import BadDataError, shortened
 
 # From this embedding on, a CPU is faster in clusters (network/xla_clusters.py): the products of
 # narrower networks take less time than what beginning each cluster costs.
@@ -83,27 +83,17 @@ def read_hparams(path: Path) -> HParams:
     """Returns what a hparams.json says; keys beyond the five are left out.
 
     Raises:
-        MissingInputError: there is no such file.
+        MissingInputError: it is not there, or cannot be read.
         BadDataError: it is not JSON, lacks a number, or the numbers do not fit each other.
     """
-    try:
-        values: dict[str, Any] = json_reader.read(path)
-    except FileNotFoundError as error:
-        raise MissingInputError(f"{shortened(path)} is missing.") from error
-    except OSError as error:
-        raise MissingInputError(f"{shortened(path)} cannot be read: {error.strerror}.") from error
-    return parse_hparams(values, path)
+    with reading.needed(path):
+        return parse_hparams(json_reader.read(path), path)
 
 
 def parse_hparams(
     values: Mapping[str, Any], path: Path, keys: Mapping[str, str] | None = None
 ) -> HParams:
-    """Returns what a file's values say of the shape.
-
-    Args:
-        values: what the file says.
-        path: the file, for messages.
-        keys: what the file calls a number, if that is another name.
+    """Returns what a file's values say of the shape; `keys` are its own names of the numbers.
 
     Raises:
         BadDataError: a number is missing, or the numbers do not fit each other.

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,16 +43,29 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+@contextlib.contextmanager
+def needed(path: Path) -> Iterator[None]:
+    """Within the block MissingInputError stands for the system's refusals to read a file."""
+    try:
+        yield
+    except OSError as error:
+        where = shortened(name_in(error) or path)
+        missing = isinstance(error, FileNotFoundError)
+        what = "is missing" if missing else f"cannot be read: {error.strerror}"
+        raise MissingInputError(f"{where} {what}.") from error
+
+
 def content(path: Path) -> bytes:
     """Returns what a regular file holds; raises as `opened` does."""
     with opened(path) as file:
         return file.read()
 
 
-def files_below(folder: Path, failed: Callable[[OSError], None]) -> Iterator[os.DirEntry[str]]:
+def files_below(folder: Path, *, skip_unreadable: bool = False) -> Iterator[os.DirEntry[str]]:
     """Yields all below a folder that are not folders, in no order; links are not followed.
 
-    Unlike os.walk it takes folders of any depth. `failed` is called if one cannot be read.
+    Unlike os.walk it takes folders of any depth. Raises OSError at one that cannot be read, unless
+    such folders are to be skipped.
     """
     waiting = [os.fspath(folder)]
     while waiting:
@@ -63,8 +76,9 @@ def files_below(folder: Path, failed: Callable[[OSError], None]) -> Iterator[os.
                         waiting.append(entry.path)
                     else:
                         yield entry
-        except OSError as error:
-            failed(error)
+        except OSError:
+            if not skip_unreadable:
+                raise
 
 
 def name_in(error: OSError) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2cli import json_reader
-from gpt2cli.errors import BadDataError, MissingInputError, shortened
+from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.json_reader import Json
+from gpt2cli.reading import needed
 from gpt2cli.special_tokens import ENCODER, SETTINGS, Added, Beside, Specials, check_text
 from gpt2cli.tokenizer_json import converted
 
@@ -83,7 +84,7 @@ def read_vocabulary(encoder: Path, merges: Path, rows: int | None = None) -> Voc
         BadDataError: a file is damaged or tells of another kind of tokens than GPT-2's, or the
             files do not fit each other.
     """
-    try:
+    with needed(encoder):
         if encoder.name == TOKENIZER:
             tokens, pairs, added = converted(json_reader.read(encoder), encoder)
             tokens = numbered(tokens, encoder)
@@ -99,11 +100,6 @@ def read_vocabulary(encoder: Path, merges: Path, rows: int | None = None) -> Voc
         listed = with_added(tokens, kept, added, encoder)
         check_numbers(listed, encoder)
         specials = beside.specials(listed, kept, {left + right for left, right in pairs})
-    except FileNotFoundError as error:
-        raise MissingInputError(f"{shortened(error.filename)} is missing.") from error
-    except OSError as error:
-        where = shortened(error.filename or encoder)
-        raise MissingInputError(f"{where} cannot be read: {error.strerror}.") from error
     return Vocabulary(
         tokens=listed,
         pairs=pairs,

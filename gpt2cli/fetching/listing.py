@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from gpt2cli import reading
+from gpt2cli.errors import BadDataError
 from gpt2cli.fetching import manifest
 from gpt2cli.fetching.hub_record import read_hub_record
 from gpt2cli.fetching.manifest import DATA, Form, ModelFile
 from gpt2cli.fetching.partial_file import PartialFile
 from gpt2cli.files import paths
-from gpt2cli.files.hub_names import parse_hub_name
+from gpt2cli.files.hub_names import HubName, parse_hub_name
+from gpt2cli.layout import table
 from gpt2cli.progress import amount, portion
 from gpt2cli.storage.hub_models import RECORD
 
@@ -31,9 +33,11 @@ class Listed:
         folder: where it is, or is to be.
         bytes: the size of all its files, as far as it is known.
         bytes_here: how many of them are here.
-        state: whether all its files are here, by their sizes; they are not hashed.
+        state: whether all its files are here, by their sizes; they are not hashed. Damaged: its
+            hub.json is, which says what they are.
         revision: the branch, tag or commit of the Hub that it was fetched as.
         commit: what that was then.
+        problem: what is wrong with its hub.json.
     """
 
     name: str
@@ -41,17 +45,14 @@ class Listed:
     folder: str
     bytes: int
     bytes_here: int
-    state: Literal["complete", "partial", "missing"]
+    state: Literal["complete", "partial", "missing", "damaged"]
     revision: str | None = None
     commit: str | None = None
+    problem: str | None = None
 
 
 def listed_models(model_dir: str) -> Iterator[Listed]:
-    """Yields OpenAI's models, then those from the Hub that are in a folder of models.
-
-    Raises:
-        BadDataError: a hub.json is damaged.
-    """
+    """Yields OpenAI's models, then those from the Hub that are in a folder of models."""
     for name in manifest.read_manifest()[0]["models"]:
         folder = paths.model_folder(model_dir, name)
         yield listed_model(name, "openai", folder, manifest.find_model(name).files)
@@ -60,11 +61,22 @@ def listed_models(model_dir: str) -> Iterator[Listed]:
         files = [ModelFile(name=each, forms=(Form(size, None),)) for each, size in sizes.items()]
         yield listed_model(name, "bundled", paths.model_folder(model_dir, name), files)
     for path in sorted(Path(model_dir).glob(f"*/{RECORD}")):
-        hub = parse_hub_name(path.parent.name)
-        record = read_hub_record(path.parent, hub) if hub else None
-        if record is not None:
-            known = listed_model(str(hub), "hub", path.parent, record.files)
-            yield dataclasses.replace(known, revision=record.revision, commit=record.commit)
+        if hub := parse_hub_name(path.parent.name):
+            yield from fetched_model(hub, path.parent)
+
+
+def fetched_model(hub: HubName, folder: Path) -> Iterator[Listed]:
+    """Yields what is to be shown of a model from the Hub."""
+    try:
+        record = read_hub_record(folder, hub)
+    except (BadDataError, OSError) as error:
+        problem = str(reading.refusal(error, folder) if isinstance(error, OSError) else error)
+        known = listed_model(str(hub), "hub", folder, ())
+        yield dataclasses.replace(known, state="damaged", problem=problem)
+        return
+    if record is not None:
+        known = listed_model(str(hub), "hub", folder, record.files)
+        yield dataclasses.replace(known, revision=record.revision, commit=record.commit)
 
 
 def listed_model(name: str, source: Source, folder: Path, files: Iterable[ModelFile]) -> Listed:
@@ -94,18 +106,16 @@ def size_of(path: Path) -> int | None:
 
 
 def models_as_table(models: Iterable[Listed]) -> str:
-    """Returns a table for people: a line for each model."""
-    rows = [("MODEL", "SIZE", "HERE", "FOLDER")]
+    """Returns a table for people: a line for each model, and below it what is wrong with some."""
+    rows, problems = [("MODEL", "SIZE", "HERE", "FOLDER")], []
     for model in models:
         here = portion(model.bytes_here, model.bytes) if model.state == "partial" else model.state
-        where = model.folder if model.bytes_here else "-"
+        where = model.folder if model.bytes_here or model.problem else "-"
         at = f" ({model.revision}, {str(model.commit)[:12]})" if model.commit else ""
-        rows.append((model.name, amount(model.bytes), here, f"{where}{at}"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "".join(
-        f"{name:<{widths[0]}}  {size:>{widths[1]}}  {here:<{widths[2]}}  {where}\n"
-        for name, size, here, where in rows
-    )
+        size = "-" if model.problem else amount(model.bytes)
+        rows.append((model.name, size, here, f"{where}{at}"))
+        problems += [f"  {model.name}: {model.problem}"] if model.problem else []
+    return "".join(f"{line}\n" for line in (*table(rows, right=(1,)), *problems))
 
 
 def models_as_json(models: Iterable[Listed]) -> str:

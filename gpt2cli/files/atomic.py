@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import shutil
@@ -35,11 +36,9 @@ def before(operation: str, path: Path) -> None:
 
 @contextlib.contextmanager
 def disk_errors(path: Path, safe: str = "") -> Iterator[None]:
-    """Within the block the operating system's refusals become errors with an exit code.
+    """Within the block the operating system's refusals to write become errors with an exit code.
 
-    Args:
-        path: what is being written.
-        safe: a sentence on what is safe on disk, added to the message.
+    `safe` is a sentence on what is safe on disk, added to the message.
 
     Raises:
         OutputError: the place cannot be written to.
@@ -50,20 +49,15 @@ def disk_errors(path: Path, safe: str = "") -> Iterator[None]:
     except OSError as error:
         # A file that is written aside is called by the name that it is to have.
         name = ASIDE.sub(r"\1", name_in(error) or str(path))
-        reason = "It is a link" if is_link(error) else error.strerror or shortened(error)
-        where = f"{shortened(name)}: {reason}."
-        message = f"Cannot write {where} {safe}".rstrip()
+        is_link = error.errno == errno.ELOOP and Path(name_in(error)).is_symlink()
+        reason = "It is a link" if is_link else error.strerror or shortened(error)
+        message = f"Cannot write {shortened(name)}: {reason}. {safe}".rstrip()
         if error.errno in NOT_ALLOWED:
             raise OutputError(message) from error
         if error.errno in FULL_DISK:
             free = shutil.disk_usage(existing(path)).free / 1e6
             raise DiskError(f"{message} {free:.1f} MB are free there; make room.") from error
         raise DiskError(message) from error
-
-
-def is_link(error: OSError) -> bool:
-    """Returns whether a file was not opened because a link stands in its place."""
-    return error.errno == errno.ELOOP and Path(name_in(error)).is_symlink()
 
 
 @contextlib.contextmanager
@@ -98,9 +92,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def write(path: Path, content: str | bytes, mode: str = "wb") -> None:
     """Writes a file in place, which is not safe: for files that nothing reads yet, and for logs.
 
-    Raises:
-        OutputError: a pipe or a device is in its place.
-        OSError: it cannot be written to; a link is not followed.
+    No link is followed. Raises OutputError if a pipe or a device is in its place.
     """
     before("write", path)
     how = os.O_APPEND if mode == "ab" else os.O_TRUNC
@@ -121,11 +113,7 @@ def move(source: Path, destination: Path) -> None:
 
 
 def move_new(source: Path, destination: Path) -> None:
-    """Gives a finished file its name as `move` does, but never in the place of another file.
-
-    Raises:
-        FileExistsError: there is one.
-    """
+    """Gives a finished file its name as `move` does; FileExistsError if another file has it."""
     sync(source)
     before("rename", destination)
     try:
@@ -176,33 +164,29 @@ def remove(path: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Removes a folder, which may be missing, with all that is in it; of a link, only the link."""
-    if folder.is_symlink() or not folder.is_dir():
-        if os.path.lexists(folder):
-            remove(folder)
-        return
-    for path in sorted(folder.iterdir()):
-        remove_folder(path)
-    before("remove", folder)
-    folder.rmdir()
+    waiting = [folder] if os.path.lexists(folder) else []
+    # Not by recursion, which has an end: folders may nest deeper.
+    while waiting:
+        path = waiting.pop()
+        if path.is_symlink() or not path.is_dir():
+            remove(path)
+        elif inside := sorted(path.iterdir(), reverse=True):
+            waiting += [path, *inside]
+        else:
+            before("remove", path)
+            path.rmdir()
 
 
 def new_folder(folder: Path) -> None:
-    """Makes a folder of our own, which nobody else can put anything into.
-
-    Raises:
-        FileExistsError: something has its name, be it a link to a folder.
-    """
+    """Makes a folder that only we can put anything into; FileExistsError if its name is taken."""
     before("write", folder)
     folder.mkdir(mode=0o700)
 
 
 def make_folders(folder: Path) -> list[Path]:
     """Makes a folder and those above it; returns those that were not there, innermost first."""
-    missing = []
-    for candidate in (folder, *folder.parents):
-        if candidate.exists():
-            break
-        missing.append(candidate)
+    places = (folder, *folder.parents)
+    missing = list(itertools.takewhile(lambda place: not place.exists(), places))
     before("write", folder)
     folder.mkdir(parents=True, exist_ok=True)
     return missing
@@ -223,13 +207,7 @@ def existing(path: Path) -> Path:
 
 
 def need_room(path: Path, size: int, safe: str = "") -> None:
-    """Raises DiskError unless the disk below `path` has room for `size` bytes.
-
-    Args:
-        path: where they would be written.
-        size: how many (bytes).
-        safe: a sentence on what is safe on disk, added to the message.
-    """
+    """Raises DiskError unless the disk below `path` has room for `size` bytes; ends with `safe`."""
     free = shutil.disk_usage(existing(path)).free
     if free < size:
         raise DiskError(

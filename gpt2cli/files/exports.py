@@ -9,11 +9,11 @@ import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from gpt2cli import json_reader, reading
 from gpt2cli.errors import BadDataError
 from gpt2cli.files import atomic
+from gpt2cli.json_reader import Json
 
 # In a folder, it lists what was exported into it.
 MARK = ".gpt2cli-export.json"
@@ -21,14 +21,12 @@ MARK = ".gpt2cli-export.json"
 WORD = b"gpt2cli"
 LOOKED_AT_BYTES = 4096
 GZIP = b"\x1f\x8b"
+# No export has a folder this far below its own.
+TOO_DEEP = 8
 
 
 def sign(folder: Path) -> None:
-    """Writes into a folder that was just exported which files are in it; a file signs itself.
-
-    Raises:
-        OSError: the disk is full or fails.
-    """
+    """Writes into a folder that was just exported which files are in it; a file signs itself."""
     if folder.is_dir():
         names = sorted(files(folder))
         atomic.write(folder / MARK, json.dumps({"exported": names}, indent=1) + "\n")
@@ -37,24 +35,23 @@ def sign(folder: Path) -> None:
 def foreign(path: Path) -> Path | None:
     """Returns the first thing at a path that gpt2cli did not export, or None.
 
-    A folder or file with nothing in it is nobody's.
-
-    Raises:
-        OSError: it cannot be read.
+    A folder or file with nothing in it is nobody's. Raises OSError if it cannot be read.
     """
-    mode = path.lstat().st_mode
-    if stat.S_ISREG(mode):
-        return None if not path.lstat().st_size or WORD in beginning(path) else path
-    if not stat.S_ISDIR(mode):
+    status = path.lstat()
+    if stat.S_ISREG(status.st_mode):
+        return None if not status.st_size or WORD in beginning(path) else path
+    if not stat.S_ISDIR(status.st_mode):
         return path
     known = listed(path)
-    return next((path / name for name in sorted(files(path)) if name not in known), None)
+    strange = (path / name for name in sorted(files(path)) if name not in known)
+    # Empty folders that nest by the thousand could not be removed.
+    return next(strange, None) or next(path.glob("/".join("*" * TOO_DEEP)), None)
 
 
 def listed(folder: Path) -> frozenset[str]:
     """Returns the files that were exported into a folder; none if gpt2cli did not export there."""
     try:
-        mark: dict[str, Any] = json_reader.read(folder / MARK)
+        mark: dict[str, Json] = json_reader.read(folder / MARK)
     except (FileNotFoundError, BadDataError):
         return frozenset()
     names = mark.get("exported")
@@ -64,17 +61,8 @@ def listed(folder: Path) -> frozenset[str]:
 
 
 def files(folder: Path) -> Iterator[str]:
-    """Yields the paths below a folder of all that are not folders; links are not followed.
-
-    Raises:
-        OSError: a folder cannot be read.
-    """
-
-    def refuse(error: OSError) -> None:
-        """Raises it."""
-        raise error
-
-    for entry in reading.files_below(folder, refuse):
+    """Yields the paths below a folder of all that are not folders; links are not followed."""
+    for entry in reading.files_below(folder):
         yield Path(entry.path).relative_to(folder).as_posix()
 
 

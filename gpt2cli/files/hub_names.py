@@ -23,13 +23,7 @@ OWNED = {"distilgpt2": "distilbert/distilgpt2"}
 
 @dataclass(frozen=True, kw_only=True)
 class HubName:
-    """The name of a model on the Hub.
-
-    Attributes:
-        owner: who published it.
-        name: what the owner calls it.
-        revision: the branch, tag or commit that is asked for; None: any.
-    """
+    """The name of a model on the Hub; `revision` is a branch, tag or commit, and None: any."""
 
     owner: str
     name: str
@@ -56,8 +50,8 @@ class HubName:
         """Returns whether what was fetched as `revision` is what is asked for."""
         if self.revision in (None, revision):
             return True
-        short = SHORT_COMMIT.fullmatch(self.revision or "")
-        return short is not None and commit.startswith(short[0])
+        short = str(self.revision)
+        return bool(SHORT_COMMIT.fullmatch(short)) and commit.startswith(short)
 
 
 def parse_hub_name(text: str) -> HubName | None:

@@ -26,11 +26,7 @@ BUSY = (errno.EAGAIN, errno.EACCES)
 
 
 class BusyError(TryLaterError):
-    """Another process holds a lock.
-
-    Attributes:
-        holder: which one, as far as it is known.
-    """
+    """Another process holds a lock: `holder`, as far as it is known."""
 
     def __init__(self, what: str, holder: str) -> None:
         super().__init__(f"{what} is in use by {holder}. Try again later.")
@@ -64,7 +60,7 @@ def locked(path: Path, what: str, wait: Callable[[str], None] | None = None) -> 
                 while not acquire(file):
                     time.sleep(POLL_SECONDS)
             # Who held it may have removed the file: then this lock is one that nobody sees.
-            if is_at(file, path):
+            if temporary.is_at(file, path):
                 break
         try:
             sign(file, path)
@@ -76,25 +72,12 @@ def locked(path: Path, what: str, wait: Callable[[str], None] | None = None) -> 
 
 
 def opened(path: Path) -> int:
-    """Returns the descriptor of a lock file, made if it is missing.
-
-    Raises:
-        OutputError: a pipe or a device has its name.
-        OSError: it cannot be made; a link is not followed.
-    """
+    """Returns the descriptor of a lock file, made if it is missing; a link is not followed."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | temporary.SAFELY, 0o666)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise OutputError(f"{shortened(path)} is not a regular file, and no lock. Remove it.")
     return file
-
-
-def is_at(file: int, path: Path) -> bool:
-    """Returns whether an open file is the one that has this name now."""
-    try:
-        return os.path.samestat(os.fstat(file), path.lstat())
-    except OSError:
-        return False
 
 
 def acquire(file: int) -> bool:
@@ -107,11 +90,8 @@ def acquire(file: int) -> bool:
 
 
 def sign(file: int, path: Path) -> None:
-    """Writes who holds the lock into its file, for others to name.
-
-    Raises:
-        OutputError: it holds something else, which may be the user's file.
-    """
+    """Writes who holds the lock into its file, for others to name."""
+    # Something else may be the user's file.
     if owner(file) is None and os.fstat(file).st_size:
         raise OutputError(f"{shortened(path)} is not a gpt2cli lock. Give it another name.")
     started = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -122,8 +102,7 @@ def sign(file: int, path: Path) -> None:
 
 def holder(file: int) -> str:
     """Returns who holds the lock, as far as its file says."""
-    found = owner(file)
-    if found is None:
+    if (found := owner(file)) is None:
         return "another process"
     pid, host, started = (shortened(found[name], 40) for name in FIELDS)
     return f"process {pid} on {host}, started {started}"

@@ -57,16 +57,13 @@ def names(folder: Path, count: int, ending: str) -> Iterator[Path]:
 def written(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yields a path to append to by `add`; it becomes the file when the block ends well.
 
-    What a process that was killed had begun to write there is removed.
-
-    Raises:
-        OutputError: the place cannot be written to, or has a file by now.
-        DiskError: the disk is full or fails.
+    What a process that was killed had begun to write there is removed. Raises what
+    `atomic.disk_errors` does: OutputError too if there is a file by now.
     """
     with atomic.disk_errors(path):
-        for left in temporary.names(path) if path.parent.is_dir() else ():
-            if temporary.is_abandoned(left):
-                atomic.remove(left)
+        left = temporary.names(path) if path.parent.is_dir() else ()
+        for abandoned in filter(temporary.is_abandoned, left):
+            atomic.remove(abandoned)
         with atomic.whole_file(path, replace=overwrite) as aside:
             yield aside
 

@@ -34,7 +34,6 @@ MODEL_ALIASES = {
 }
 # By one of these a folder is known to hold a model.
 MODEL_FILES = (HPARAMS, POINTER, "config.json", "adapter_config.json", "snapshots")
-OWNERS = ("openai-community/", "openai/")
 # The longest path that a command in a message is written with (characters).
 SHOWN_PATH = 120
 # What download can fetch.
@@ -42,15 +41,9 @@ FETCHED = tuple(dict.fromkeys(MODEL_ALIASES.values()))
 
 
 def known_name(name: str) -> str:
-    """Returns what a model is called here: `gpt2`, `openai-community/gpt2` and `117M` are 124M.
-
-    Other names stay as they are.
-    """
-    plain = name.lower()
-    for owner in OWNERS:
-        plain = plain.removeprefix(owner)
-    plain = plain.replace("gpt-2", "gpt2")
-    return MODEL_ALIASES.get(plain, name) if "/" not in plain else name
+    """Returns a model's name here: `gpt2`, `openai/gpt2`, `117M` are 124M; others are kept."""
+    plain = name.lower().removeprefix("openai-community/").removeprefix("openai/")
+    return MODEL_ALIASES.get(plain.replace("gpt-2", "gpt2"), name)
 
 
 def placed_name(name: str) -> str:
@@ -170,20 +163,16 @@ def unfinished(folder: Path) -> list[Path]:
 def has_checkpoints(folder: Path) -> bool:
     """Returns whether a run has been saved at least once, even if nothing whole is left of it."""
     named = newest(folder)
-    files = [path for paths in files_by_step(folder).values() for path in paths]
-    return (
-        (folder / COUNTER).exists()
-        or (named is not None and step_of(named) > 0)
-        or len(files) > len(unfinished(folder))
-    )
+    if (folder / COUNTER).exists() or (named is not None and step_of(named) > 0):
+        return True
+    return sum(map(len, files_by_step(folder).values())) > len(unfinished(folder))
 
 
 def newest(folder: Path) -> Path | None:
     """Returns the prefix that a folder's `checkpoint` file names, or None if it names none.
 
-    A path in the file that is not relative is taken by its last part, so that a folder that was
-    moved is still whole. The file names the newest checkpoint twice; if the two differ, it is
-    damaged.
+    Of a path in the file only the last part counts: the folder may have been moved. The file names
+    the newest checkpoint twice; if the two differ, it is damaged.
     """
     pointer = folder / POINTER
     if not pointer.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -20,18 +21,14 @@ OLD = ".old"
 
 
 def check_free(path: Path, *, overwrite: bool, spare: Iterable[Path]) -> None:
-    """Checks that something may be put at a path.
+    """Raises OutputError if something is at a path that may not be replaced.
 
-    Args:
-        path: where it is to be.
-        overwrite: whether it may replace what is there.
-        spare: folders that must not be replaced, nor the folders above them.
-
-    Raises:
-        OutputError: something is there that may not be replaced.
+    Folders to `spare` must not be replaced, nor the folders above them.
     """
     with atomic.disk_errors(path):
-        if not exists(path):
+        try:
+            path.lstat()
+        except FileNotFoundError:
             return
         shown = shortened(path)
         if not overwrite:
@@ -48,15 +45,6 @@ def check_free(path: Path, *, overwrite: bool, spare: Iterable[Path]) -> None:
                 f"{shortened(found)} is not of a gpt2cli export, so {shown} is not replaced; "
                 "nothing was changed. Give another path, or move it away."
             )
-
-
-def exists(path: Path) -> bool:
-    """Returns whether something has this name; raises OSError if that cannot be known."""
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 @contextlib.contextmanager
@@ -133,10 +121,15 @@ def exchange(first: Path, second: Path) -> bool:
 def remove(path: Path) -> None:
     """Removes a file, or a folder with all that is in it."""
     atomic.before("remove", path)
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
+    if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
+        return
+    try:
+        # It follows no link, not even one that takes a folder's place meanwhile.
+        shutil.rmtree(path)
+    except RecursionError:
+        problem = f"{path.name} beside it nests too deep to be removed"
+        raise OSError(errno.ENOTEMPTY, problem, str(path)) from None
 
 
 def size_of(path: Path) -> int:

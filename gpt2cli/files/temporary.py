@@ -51,10 +51,17 @@ def claimed(aside: Path) -> int:
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Whoever cleans up may have come between the two.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), aside.lstat()):
-                return descriptor
+        if is_at(descriptor, aside):
+            return descriptor
         os.close(descriptor)
+
+
+def is_at(file: int, path: Path) -> bool:
+    """Returns whether an open file is the one that has this name now."""
+    try:
+        return os.path.samestat(os.fstat(file), path.lstat())
+    except OSError:
+        return False
 
 
 def is_abandoned(aside: Path) -> bool:

@@ -9,6 +9,7 @@ from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.files import paths
 from gpt2cli.files.hub_names import model_label
+from gpt2cli.reading import needed
 from gpt2cli.storage import huggingface
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
@@ -21,7 +22,7 @@ def first_file(folder: Path) -> Path:
 
 
 def present(folder: Path) -> Path:
-    """Returns a model's folder.
+    """Returns where in a model's folder its files are, as `opened` does.
 
     Raises:
         MissingInputError: it is not there.
@@ -63,7 +64,8 @@ def opened(folder: Path) -> Path:
     """
     place = snapshot(folder) or folder
     if (place / huggingface.ADAPTER).is_file() and not (place / paths.HPARAMS).exists():
-        facts = huggingface.read_json(place / huggingface.ADAPTER)
+        with needed(place / huggingface.ADAPTER):
+            facts: dict[str, object] = json_reader.read(place / huggingface.ADAPTER)
         base = shortened(repr(facts.get("base_model_name_or_path")), 60)
         raise BadDataError(
             f"{shortened(place)} holds a PEFT adapter to {base}, not a model. Merge it first, with "

@@ -36,15 +36,9 @@ LONGEST_NAME_BYTES = 4096
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """The place of one tensor of a checkpoint.
+    """The place of one tensor: in which data file, from which byte on, and how many.
 
-    Attributes:
-        dtype: NumPy's name of its type, or `type N` if no GPT-2 has that type.
-        shape: its shape.
-        shard: which data file holds it.
-        offset: where it begins in that file (bytes).
-        size: its length there (bytes).
-        crc: its masked CRC-32C.
+    `dtype` is NumPy's name of its type, or `type N` if no GPT-2 has that type; `crc` is masked.
     """
 
     dtype: str
@@ -84,11 +78,7 @@ def read_index(prefix: Path) -> tuple[dict[str, Entry], int]:
 
 
 def entry(value: bytes) -> Entry:
-    """Returns what a BundleEntryProto says.
-
-    Raises:
-        ValueError, TypeError, IndexError: it says what cannot be.
-    """
+    """Returns what a BundleEntryProto says; raises as `message`, or ValueError if it cannot be."""
     fields = message(value)
     number, shard, offset, size = (fields.get(field, [0])[0] for field in (1, 3, 4, 5))
     dims = message(fields.get(2, [b""])[0]).get(2, [])
@@ -100,14 +90,8 @@ def entry(value: bytes) -> Entry:
     dtype = TYPES.get(number, f"type {number}")
     if dtype in TYPE_BYTES and size != math.prod(shape) * TYPE_BYTES[dtype]:
         raise ValueError("a tensor's bytes are not those of its type and shape")
-    return Entry(
-        dtype=dtype,
-        shape=shape,
-        shard=shard,
-        offset=offset,
-        size=size,
-        crc=int.from_bytes(crc, "little"),
-    )
+    masked = int.from_bytes(crc, "little")
+    return Entry(dtype=dtype, shape=shape, shard=shard, offset=offset, size=size, crc=masked)
 
 
 def table_items(table: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -115,11 +99,11 @@ def table_items(table: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = table[-FOOTER_BYTES:]
     if len(footer) < FOOTER_BYTES or struct.unpack("<Q", footer[-8:])[0] != TABLE_MAGIC:
         raise ValueError("its last eight bytes are not a table's")
-    _, at = block_handle(footer, 0)
-    (offset, size), _ = block_handle(footer, at)
+    # The place and size of a block of no use here, and then those of the index of blocks.
+    _, _, offset, size = varints(footer, 4)
     read = 0
     for _, handle in block_items(table, offset, size):
-        (start, length), _ = block_handle(handle, 0)
+        start, length = varints(handle, 2)
         read += length
         if read > len(table):
             raise ValueError("its blocks are more than it has room for")
@@ -128,11 +112,10 @@ def table_items(table: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def block_items(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Yields the keys and values of one block of a table."""
-    block = table[offset : offset + size]
-    if len(table) < offset + size + BLOCK_TRAILER_BYTES or table[offset + size] != 0:
+    block, trailer = table[offset : offset + size], table[offset + size :][:BLOCK_TRAILER_BYTES]
+    if len(trailer) < BLOCK_TRAILER_BYTES or trailer[0] != 0:
         raise ValueError(f"its block at {offset} is cut or compressed")
-    found = crc32c.masked(table[offset : offset + size + 1])
-    if found != struct.unpack("<I", table[offset + size + 1 : offset + size + 5])[0]:
+    if crc32c.masked(block + trailer[:1]) != int.from_bytes(trailer[1:], "little"):
         raise ValueError(f"its block at {offset} has the wrong checksum")
     restarts = struct.unpack("<I", block[-4:])[0]
     at, end, key = 0, size - 4 * (restarts + 1), b""
@@ -148,11 +131,12 @@ def block_items(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, b
         at += length
 
 
-def block_handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
-    """Returns the offset and size of a block, and where the next field begins."""
-    offset, at = varint(data, at)
-    size, at = varint(data, at)
-    return (offset, size), at
+def varints(data: bytes, count: int) -> Iterator[int]:
+    """Yields as many numbers of variable length as bytes begin with."""
+    at = 0
+    for _ in range(count):
+        value, at = varint(data, at)
+        yield value
 
 
 def message(data: bytes) -> dict[int, list[Any]]:
@@ -206,13 +190,11 @@ def check_weights(prefix: Path, hparams: HParams) -> None:
     if LORA_SCALE in entries:
         check_weights(paths.base(prefix), hparams)
         shapes = hparams.lora_shapes(rank(entries))
+    where = shortened(prefix)
     for name, shape in shapes.items():
         if name not in entries:
-            raise BadDataError(
-                f"{shortened(prefix)} lacks the weight {name} that hparams.json demands."
-            )
-        found = entries[name]
-        check_tensor(f"{shortened(prefix)}: {name}", found, shape, "hparams.json")
+            raise BadDataError(f"{where} lacks the weight {name} that hparams.json demands.")
+        check_tensor(f"{where}: {name}", entries[name], shape, "hparams.json")
     for shard in range(shards):
         check_length(prefix, entries, shard, shards)
 
@@ -240,17 +222,11 @@ def check_length(prefix: Path, entries: dict[str, Entry], shard: int, shards: in
 
 
 def check_sums(prefix: Path) -> None:
-    """Checks the checksum of every tensor of a checkpoint whose files are long enough.
-
-    Raises:
-        BadDataError: a tensor is damaged.
-    """
+    """Raises BadDataError at a tensor whose checksum is wrong; the files must be long enough."""
     entries, shards = read_index(prefix)
-    for shard in range(shards):
-        path = paths.data_file(prefix, shard, shards)
+    for name, found in entries.items():
+        path = paths.data_file(prefix, found.shard, shards)
         with path.open("rb") as file:
-            for name, found in entries.items():
-                if found.shard == shard:
-                    file.seek(found.offset)
-                    if crc32c.masked(file.read(found.size)) != found.crc:
-                        raise BadDataError(f"{path} is damaged at {name}: its checksum is wrong.")
+            file.seek(found.offset)
+            if crc32c.masked(file.read(found.size)) != found.crc:
+                raise BadDataError(f"{path} is damaged at {name}: its checksum is wrong.")

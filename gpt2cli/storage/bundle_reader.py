@@ -24,19 +24,10 @@ MOST_THREADS = 4
 
 
 class Reader:
-    """The tensors of one checkpoint.
-
-    Attributes:
-        entries: what there is, by name.
-    """
+    """The tensors of the checkpoint with a prefix; `entries` says what there is, by name."""
 
     def __init__(self, prefix: Path) -> None:
-        """Takes the checkpoint's prefix, as in `checkpoint/run1/model-1000`.
-
-        Raises:
-            MissingInputError: there is no index file.
-            BadDataError: it is damaged.
-        """
+        """Reads the index; raises as `bundle.read_index` does."""
         self._prefix = prefix
         self.entries, self._shards = bundle.read_index(prefix)
 
@@ -46,11 +37,11 @@ class Reader:
         Raises:
             BadDataError: the checkpoint is damaged, lacks the name, or the tensor is not finite.
         """
-        found = self.entries.get(name)
-        if found is None:
-            raise BadDataError(f"{shortened(self._prefix)} lacks {shortened(name)}.")
+        where = shortened(self._prefix)
+        if (found := self.entries.get(name)) is None:
+            raise BadDataError(f"{where} lacks {shortened(name)}.")
         if found.dtype not in bundle.TYPE_BYTES:
-            raise BadDataError(f"{shortened(self._prefix)}: {shortened(name)} is {found.dtype}.")
+            raise BadDataError(f"{where}: {shortened(name)} is {found.dtype}.")
         path = paths.data_file(self._prefix, found.shard, self._shards)
         try:
             content = read_bytes(path, found)
@@ -67,26 +58,16 @@ class Reader:
         return array
 
     def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Array]]:
-        """Yields named tensors in their order; the next ones are read meanwhile.
-
-        Raises:
-            BadDataError: the checkpoint is damaged or lacks a name.
-        """
+        """Yields named tensors in their order, as `tensor` does; the next are read meanwhile."""
         threads = min(cores(), MOST_THREADS)
-        waiting: deque[tuple[str, Future[Array]]] = deque()
+        ahead: deque[Future[tuple[str, Array]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for name in names:
-                waiting.append((name, pool.submit(self.tensor, name)))
-                if len(waiting) > threads:
-                    yield result(waiting)
-            while waiting:
-                yield result(waiting)
-
-
-def result(waiting: deque[tuple[str, Future[Array]]]) -> tuple[str, Array]:
-    """Returns the first of those that are waited for, and takes it out."""
-    name, future = waiting.popleft()
-    return name, future.result()
+                ahead.append(pool.submit(lambda name: (name, self.tensor(name)), name))
+                if len(ahead) > threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
 
 def read_bytes(path: Path, entry: Entry) -> Array:
@@ -114,12 +95,10 @@ def single(array: Array) -> Array:
 
 
 def check_finite(array: Array, path: Path, name: str) -> None:
-    """Raises BadDataError if a tensor holds NaN or infinity.
-
-    One sum tells nearly always; it takes a small part of the time that reading takes.
-    """
+    """Raises BadDataError if a tensor holds NaN or infinity."""
     if array.dtype.kind != "f":
         return
+    # One sum tells nearly always; it takes a small part of the time that reading takes.
     with np.errstate(over="ignore", invalid="ignore"):
         total = array.sum()
     if np.isfinite(total) or np.isfinite(array).all():

@@ -27,13 +27,8 @@ def write(
 ) -> None:
     """Writes `PREFIX.data-00000-of-00001` and then `PREFIX.index`.
 
-    Args:
-        prefix: what the files' names begin with.
-        arrays: the tensors by name, float32, written as they come.
-        raw: tensors of other types by name: what an index says of them, and their bytes.
-
-    Raises:
-        OSError: the disk is full, fails, or may not be written to.
+    First the arrays, float32, as they come; then what is `raw`, of any type: what an index says of
+    it, and its bytes.
     """
     entries = {}
     atomic.before("write", prefix)
@@ -56,15 +51,9 @@ def write(
 def entry_message(number: int, shape: Iterable[int], offset: int, size: int, crc: int) -> bytes:
     """Returns a BundleEntryProto."""
     dims = b"".join(field(2, BYTES, field(1, VARINT, length)) for length in shape)
-    return b"".join(
-        [
-            field(1, VARINT, number),
-            field(2, BYTES, dims),
-            field(4, VARINT, offset) if offset else b"",
-            field(5, VARINT, size),
-            field(6, FIXED32, crc),
-        ]
-    )
+    at = field(4, VARINT, offset) if offset else b""
+    place = at + field(5, VARINT, size) + field(6, FIXED32, crc)
+    return field(1, VARINT, number) + field(2, BYTES, dims) + place
 
 
 def field(number: int, kind: int, value: int | bytes) -> bytes:

@@ -56,12 +56,7 @@ def checked(array: Array, prefix: Path, name: str) -> Array:
 
 
 def has_adapters(prefix: Path) -> bool:
-    """Returns whether a checkpoint holds adapters in place of weights.
-
-    Raises:
-        MissingInputError: there is no such checkpoint.
-        BadDataError: it is damaged.
-    """
+    """Returns whether a checkpoint holds adapters in place of weights; raises as `Reader` does."""
     return LORA_SCALE in Reader(prefix).entries
 
 
@@ -78,9 +73,6 @@ def save_all(checkpoints: Mapping[Path, Mapping[str, Tensor]]) -> None:
     """Writes checkpoints by their prefixes side by side, each as far as the disk itself.
 
     What is written of one goes to the disk while another is still being copied.
-
-    Raises:
-        OSError: the disk is full, fails, or may not be written to.
     """
     import tensorflow as tf
 
@@ -99,17 +91,13 @@ def save_all(checkpoints: Mapping[Path, Mapping[str, Tensor]]) -> None:
             os.fsync(file.fileno())
 
     with ThreadPoolExecutor(len(held)) as pool:
-        for _ in pool.map(write, held):
-            pass
+        list(pool.map(write, held))
 
 
 def save(prefix: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes named tensors as `PREFIX.index` and `PREFIX.data-00000-of-00001`.
 
     The names stand in the file as they are (OpenAI's kind of checkpoint, not an object graph).
-
-    Raises:
-        OSError: the disk is full, fails, or may not be written to.
     """
     import tensorflow as tf
 

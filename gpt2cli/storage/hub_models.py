@@ -10,7 +10,6 @@ from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.files.hub_names import COMMIT, OWNED, HubName
 from gpt2cli.storage import huggingface
-from gpt2cli.vocabulary import TOKENIZER
 
 # What is written beside a model: its commit, and the sizes and hashes of its files.
 RECORD = "hub.json"
@@ -27,11 +26,7 @@ def hub_folder(model_dir: str, hub: HubName) -> Path:
 
 
 def check_revision(folder: Path, hub: HubName) -> None:
-    """Checks that a folder holds the revision that is asked for.
-
-    Raises:
-        BadDataError: it holds another one, or does not say which.
-    """
+    """Raises BadDataError if a folder holds another revision than is asked for, or says none."""
     if hub.revision is None or folder.parent.name == "snapshots":
         return
     path = folder / RECORD
@@ -77,12 +72,8 @@ def cached_snapshot(hub: HubName) -> Path | None:
 
 def is_whole(folder: Path) -> bool:
     """Returns whether a folder has every file that a GPT-2 needs, as far as names tell."""
-    tokens = (folder / huggingface.VOCABULARY, folder / huggingface.MERGES)
-    if not (folder / huggingface.CONFIG).is_file():
-        return False
-    if not (folder / TOKENIZER).is_file() and not all(path.is_file() for path in tokens):
-        return False
-    index = folder / huggingface.SHARDS
-    if (folder / huggingface.WEIGHTS).is_file() or not index.is_file():
-        return (folder / huggingface.WEIGHTS).is_file()
-    return all(path.is_file() for path in huggingface.shard_files(index))
+    tokens = huggingface.vocabulary_files(folder)
+    weights, index = folder / huggingface.WEIGHTS, folder / huggingface.SHARDS
+    sharded = index.is_file() and not weights.is_file()
+    needed = huggingface.shard_files(index) if sharded else [weights]
+    return all(path.is_file() for path in (folder / huggingface.CONFIG, *tokens, *needed))

@@ -13,6 +13,8 @@ from gpt2cli import json_reader, vocabulary
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.files import paths
 from gpt2cli.hparams import HParams, parse_hparams, read_hparams
+from gpt2cli.json_reader import Json
+from gpt2cli.reading import needed
 from gpt2cli.storage import bundle
 from gpt2cli.storage.bundle import Entry
 
@@ -74,7 +76,8 @@ def hparams(folder: Path) -> HParams:
     if not is_folder(folder):
         return read_hparams(folder / paths.HPARAMS)
     path = folder / CONFIG
-    config = read_json(path)
+    with needed(path):
+        config: dict[str, Json] = json_reader.read(path)
     if config.get("model_type") != "gpt2":
         kind = shortened(repr(config.get("model_type")))
         raise BadDataError(f"{shortened(path)}: model_type is {kind}, not 'gpt2'.")
@@ -94,21 +97,6 @@ def hparams(folder: Path) -> HParams:
     return found
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns what a file of JSON says.
-
-    Raises:
-        MissingInputError: it is not there, or cannot be read.
-        BadDataError: it is something else.
-    """
-    try:
-        return json_reader.read(path)
-    except FileNotFoundError as error:
-        raise MissingInputError(f"{shortened(path)} is missing.") from error
-    except OSError as error:
-        raise MissingInputError(f"{shortened(path)} cannot be read: {error.strerror}.") from error
-
-
 def vocabulary_files(folder: Path) -> tuple[Path, Path]:
     """Returns where a folder's tokens and merges are: in two files, or both in tokenizer.json."""
     if not is_folder(folder):
@@ -119,11 +107,7 @@ def vocabulary_files(folder: Path) -> tuple[Path, Path]:
 
 
 def static_files(folder: Path, *, trained: bool = False) -> dict[str, bytes]:
-    """Returns what a model folder of OpenAI's kind, or a run, holds beside the weights.
-
-    Args:
-        folder: where the model is, in whatever form.
-        trained: whether it is for a model that gpt2cli trains.
+    """Returns what a folder of OpenAI's kind, or of a model `trained` here, holds beside weights.
 
     Raises:
         MissingInputError: a file is missing.
@@ -140,25 +124,18 @@ def static_files(folder: Path, *, trained: bool = False) -> dict[str, bytes]:
 
 
 def weights(folder: Path) -> Path:
-    """Returns the file that stands for a folder's weights.
-
-    Raises:
-        MissingInputError: it has none in safetensors.
-    """
-    usual = (folder / WEIGHTS, folder / SHARDS)
-    found = next((path for path in usual if path.is_file()), None)
-    if found is None:
-        # As model.fp16.safetensors, which transformers calls a variant.
-        others = [*folder.glob("model.safetensors.index.*.json")]
-        others = others or [p for p in folder.glob("*.safetensors") if "-of-" not in p.name]
-        if len(others) == 1:
-            return others[0]
-        several = f"but {', '.join(sorted(p.name for p in others))}; rename one so. "
+    """Returns the file that stands for a folder's weights; MissingInputError if it has none."""
+    found = [path for path in (folder / WEIGHTS, folder / SHARDS) if path.is_file()]
+    # As model.fp16.safetensors, which transformers calls a variant.
+    found = found[:1] or [*folder.glob("model.safetensors.index.*.json")]
+    found = found or [path for path in folder.glob("*.safetensors") if "-of-" not in path.name]
+    if len(found) != 1:
+        several = f"but {', '.join(sorted(path.name for path in found))}; rename one so. "
         raise MissingInputError(
-            f"{shortened(folder)} has no {WEIGHTS}{f', {shortened(several)} ' if others else '. '}"
+            f"{shortened(folder)} has no {WEIGHTS}{f', {shortened(several)} ' if found else '. '}"
             "transformers writes it by save_pretrained(…, safe_serialization=True)."
         )
-    return found
+    return found[0]
 
 
 def tensors(prefix: Path) -> dict[str, tuple[Path, Entry]]:
@@ -185,12 +162,10 @@ def tensors(prefix: Path) -> dict[str, tuple[Path, Entry]]:
 
 
 def shard_files(index: Path) -> list[Path]:
-    """Returns the files that an index of several names.
-
-    Raises:
-        BadDataError: it names no files beside it.
-    """
-    places = read_json(index).get("weight_map")
+    """Returns the files that an index of several names; BadDataError unless they are beside it."""
+    with needed(index):
+        record: dict[str, Json] = json_reader.read(index)
+    places = record.get("weight_map")
     names = set(map(str, places.values())) if isinstance(places, dict) else set()
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors") or "\0" in name:
@@ -217,23 +192,19 @@ def check(prefix: Path, shape_of: HParams) -> None:
             raise BadDataError(f"{where} lacks the weight {there} that {CONFIG} demands.")
         entry = found[there][1]
         bundle.check_tensor(f"{where}: {there}", entry, tensor_shape(shape), CONFIG)
-    beyond = (name for name in found if (block := BLOCK.match(name)) and is_beyond(block, shape_of))
-    if (other := next(beyond, None)) is not None:
-        raise BadDataError(
-            f"{where} holds {shortened(other)}, and {CONFIG} says n_layer {shape_of.n_layer}: one "
-            "of the two is of another model."
-        )
+    for name in found:
+        block = BLOCK.match(name)
+        if block and (len(block[1]) > 5 or int(block[1]) >= shape_of.n_layer):
+            raise BadDataError(
+                f"{where} holds {shortened(name)}, and {CONFIG} says n_layer {shape_of.n_layer}: "
+                "one of the two is of another model."
+            )
     if HEAD in found and not is_same(found[HEAD], found[EMBEDDING]):
         raise BadDataError(
             f"{where}: {HEAD} is not {EMBEDDING}. GPT-2 as OpenAI made it has one matrix for both, "
             "and so has gpt2cli. Use this model by transformers; or set its lm_head.weight to "
             "transformer.wte.weight there, save it, and fine-tune it again."
         )
-
-
-def is_beyond(block: re.Match[str], shape_of: HParams) -> bool:
-    """Returns whether a tensor is of a block that the model has not."""
-    return len(block[1]) > 5 or int(block[1]) >= shape_of.n_layer
 
 
 def is_same(one: tuple[Path, Entry], other: tuple[Path, Entry]) -> bool:
@@ -257,9 +228,7 @@ def is_same(one: tuple[Path, Entry], other: tuple[Path, Entry]) -> bool:
 def read_weights(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """Yields weights by OpenAI's names and in OpenAI's shapes, float32, one at a time.
 
-    Raises:
-        MissingInputError: a file is missing.
-        BadDataError: a file is cut or damaged, or lacks a weight.
+    Raises as `tensors` does, and BadDataError if a weight is missing.
     """
     from gpt2cli.storage import bundle_reader, safetensors
 

@@ -106,7 +106,7 @@ def measured(folder: Path) -> tuple[int, float]:
     Links are not followed; what cannot be read counts nothing.
     """
     size, changed = 0, 0.0
-    for entry in reading.files_below(folder, lambda _error: None):
+    for entry in reading.files_below(folder, skip_unreadable=True):
         with contextlib.suppress(OSError):
             status = entry.stat(follow_symlinks=False)
             size, changed = size + status.st_size, max(changed, status.st_mtime)

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from gpt2cli import json_reader
+import numpy as np
+
+from gpt2cli import json_reader, reading
 from gpt2cli.arrays import Array
-from gpt2cli.errors import BadDataError, MissingInputError, shortened
+from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.files import atomic
 from gpt2cli.storage import bundle, bundle_reader
 from gpt2cli.storage.bundle import Entry
@@ -26,7 +28,6 @@ CODES = {name: code for code, name in TYPES.items()}
 LENGTH_BYTES = 8
 # The library takes up to 100 MB; the largest GPT-2 has 70 kB.
 LONGEST_HEADER_BYTES = 10_000_000
-MOST_DIMENSIONS, FARTHEST = 8, 1 << 48
 ALIGNMENT_BYTES = 8
 METADATA = "__metadata__"
 
@@ -35,9 +36,6 @@ def write(
     path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str, arrays: Iterable[Any]
 ) -> None:
     """Writes arrays of one type, in the order of their names and shapes, as they come."""
-    # Loading it would slow the start of commands that read no weights.
-    import numpy as np
-
     header: dict[str, Any] = {METADATA: {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():
@@ -60,24 +58,19 @@ def read_header(path: Path) -> dict[str, Entry]:
         BadDataError: it is cut, or no safetensors file.
     """
     where = shortened(path)
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = file.read(max(LENGTH_BYTES, len(json_reader.POINTER)))
-            if json_reader.is_pointer(start):
-                raise BadDataError(f"{where} {json_reader.POINTER_REASON}")
-            length = int.from_bytes(start[:LENGTH_BYTES], "little")
-            if len(start) < LENGTH_BYTES or not 0 < length <= LONGEST_HEADER_BYTES:
-                raise BadDataError(f"{where} cannot be read as safetensors: it has no header.")
-            if LENGTH_BYTES + length > size:
-                raise cut(where, size, LENGTH_BYTES + length)
-            file.seek(LENGTH_BYTES)
-            header: dict[str, Any] = json_reader.parse(file.read(length), f"The header of {where}")
-    except FileNotFoundError as error:
-        raise MissingInputError(f"{where} is missing.") from error
-    except OSError as error:
-        raise MissingInputError(f"{where} cannot be read: {error.strerror}.") from error
-    begin = LENGTH_BYTES + length
+    with reading.needed(path), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(max(LENGTH_BYTES, len(json_reader.POINTER)))
+        if json_reader.is_pointer(start):
+            raise BadDataError(f"{where} {json_reader.POINTER_REASON}")
+        length = int.from_bytes(start[:LENGTH_BYTES], "little")
+        if len(start) < LENGTH_BYTES or not 0 < length <= LONGEST_HEADER_BYTES:
+            raise BadDataError(f"{where} cannot be read as safetensors: it has no header.")
+        begin = LENGTH_BYTES + length
+        if begin > size:
+            raise cut(where, size, begin)
+        file.seek(LENGTH_BYTES)
+        header: dict[str, Any] = json_reader.parse(file.read(length), f"The header of {where}")
     entries = {n: entry(n, v, begin, where) for n, v in header.items() if n != METADATA}
     needed = check_places(entries, begin, where)
     if size < needed:
@@ -95,11 +88,9 @@ def entry(name: str, facts: object, start: int, where: str) -> Entry:
     found = facts if isinstance(facts, dict) else {}
     shape, places, kind = found.get("shape"), found.get("data_offsets"), found.get("dtype")
     if (
-        not are_sizes(shape)
-        or not are_sizes(places)
+        not (isinstance(kind, str) and are_sizes(shape) and are_sizes(places))
         or len(places) != 2
         or places[0] > places[1]
-        or not isinstance(kind, str)
     ):
         raise BadDataError(
             f"{where} cannot be read as safetensors: its header does not say of "
@@ -119,8 +110,8 @@ def are_sizes(values: object) -> TypeGuard[list[int]]:
     """Returns whether these are a few whole numbers that can be lengths or places."""
     return (
         isinstance(values, list)
-        and len(values) <= MOST_DIMENSIONS
-        and all(type(value) is int and 0 <= value < FARTHEST for value in values)
+        and len(values) <= bundle.MOST_DIMENSIONS
+        and all(type(value) is int and 0 <= value < bundle.FARTHEST for value in values)
     )
 
 

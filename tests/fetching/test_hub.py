@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -595,6 +597,21 @@ def test_the_list_says_what_is_here_and_how_much_of_it(site: Site) -> None:
     (line,) = [line for line in table.splitlines() if line.startswith(NAME)]
     assert COMMIT[:12] in line and str(site.folder) in line
     assert len(safetensors.read_header(site.folder / "model.safetensors")) > 10
+
+
+@pytest.mark.parametrize("content", ["{", '{"name": "someone/else"}', "[" * 1000])
+def test_a_damaged_record_is_one_row_of_the_list(site: Site, content: str) -> None:
+    site.download()
+    other = site.models / "someone--other"
+    shutil.copytree(site.folder, other)
+    (other / "hub.json").write_text(content)
+    found = rows(site)
+    assert found[NAME]["state"] == "complete"
+    assert found["someone/other"]["state"] == "damaged"
+    assert "hub.json" in found["someone/other"]["problem"]
+    table = str(next(iter(download(DownloadConfig(model_dir=str(site.models), list=True)))))
+    assert re.search(rf"^someone/other +- +damaged +{other}$", table, re.MULTILINE)
+    assert table.endswith(f"  someone/other: {found['someone/other']['problem']}\n")
 
 
 def test_a_format_without_a_list_is_refused() -> None:

@@ -146,6 +146,36 @@ def test_folders_that_are_worked_in_are_not_replaced(
         staging.check_free(tmp_path / "taken", overwrite=False, spare=())
 
 
+def nest(path: Path) -> None:
+    """Makes empty folders in each other, more than Python calls functions in each other."""
+    for _ in range(1200):
+        path.mkdir()
+        path /= "d"
+
+
+def test_folders_deeper_than_any_export_are_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    nest(path)
+    with pytest.raises(OutputError, match=r"d/d is not of a gpt2cli export.*nothing was changed"):
+        staging.check_free(path, overwrite=True, spare=())
+    with pytest.raises(OutputError, match="is not of a gpt2cli export"):
+        replace(path, "folder")
+    assert list(tmp_path.iterdir()) == [path]
+    # pytest would not be able to.
+    atomic.remove_folder(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_nests_too_deep_beside_a_destination_is_named(tmp_path: Path) -> None:
+    left = tmp_path / ".out.0a.part"
+    nest(left)
+    with pytest.raises(OutputError, match=r"\.out\.0a\.part beside it nests too deep"):
+        replace(tmp_path / "out", "file")
+    assert not (tmp_path / "out").exists()
+    atomic.remove_folder(left)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_are_exchanged_in_one_step_here(tmp_path: Path) -> None:
     make(tmp_path / "a", "folder", "1")
     make(tmp_path / "b", "file", "2")

@@ -185,8 +185,8 @@ def test_the_bytes_of_a_checkpoints_index(data: st.DataObject, index: Path) -> N
 def test_an_index_that_was_sealed_again(data: st.DataObject, index: Path) -> None:
     path = index.with_name("model.index")
     good = path.read_bytes()
-    (offset, size), _ = bundle.block_handle(good[-48:], bundle.block_handle(good[-48:], 0)[1])
-    (start, length), _ = bundle.block_handle(next(bundle.block_items(good, offset, size))[1], 0)
+    _, _, offset, size = bundle.varints(good[-48:], 4)
+    start, length = bundle.varints(next(bundle.block_items(good, offset, size))[1], 2)
     block = bytearray(good[start : start + length])
     for _ in range(data.draw(st.integers(1, 3))):
         block[data.draw(st.integers(0, length - 1))] = data.draw(st.integers(0, 255))
