@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import platform
@@ -17,7 +16,7 @@ from gpt2cli.progress import announced
 from gpt2cli.records import Record, Text
 from gpt2cli.runtime import hardware, installation, tensorflow
 from gpt2cli.storage import inventory, run_log
-from gpt2cli.storage.inventory import Facts, ModelFacts, Place, RunFacts
+from gpt2cli.storage.inventory import Facts
 from gpt2cli.storage.inventory_tables import described_in_lines, models_table, runs_table
 
 LIBRARIES = ("tensorflow", "numpy")
@@ -42,14 +41,8 @@ def info(config: InfoConfig) -> Iterator[Record]:
     installed = list(installed_facts())
     if config.tensorflow:
         installed.append({"kind": "tensorflow", "devices": seen_devices(config)})
-    models = [
-        model_facts(*inventory.examined(path, inventory.read_model))
-        for path in inventory.folders_in(Path(config.model_dir))
-    ]
-    runs = [
-        run_facts(*inventory.examined(path, inventory.read_run))
-        for path in inventory.folders_in(Path(config.checkpoint_dir))
-    ]
+    models = inventory.examined_in("model", Path(config.model_dir))
+    runs = inventory.examined_in("run", Path(config.checkpoint_dir))
     if as_text:
         yield Text("".join(f"{line}\n" for line in told_installed(installed)))
         yield Text(models_table(models, config.model_dir))
@@ -138,47 +131,6 @@ def told_installed(found: list[Facts]) -> Iterator[str]:
             yield f"  {facts['name']} is missing: {installation.install_command(facts['name'])}"
 
 
-def place_facts(kind: str, place: Place) -> Facts:
-    """Returns what is known of any folder."""
-    return {
-        "kind": kind,
-        "name": shortened(place.path.name),
-        "path": shortened(place.path),
-        "bytes": place.size,
-        "changed": place.changed,
-        "problem": place.problem or None,
-    }
-
-
-def model_facts(place: Place, found: ModelFacts | None) -> Facts:
-    """Returns what is known of a model."""
-    facts = place_facts("model", place)
-    if found is None:
-        return facts
-    shape = dataclasses.asdict(found.hparams)
-    return {**facts, "form": found.form, "weights": found.hparams.count(), **shape}
-
-
-def run_facts(place: Place, found: RunFacts | None) -> Facts:
-    """Returns what is known of a run."""
-    facts = place_facts("run", place)
-    if found is None:
-        return facts
-    state = found.state
-    return {
-        **facts,
-        "model": shortened(state.model_name) if state else None,
-        "step": found.step,
-        "checkpoints": found.steps,
-        "best_step": found.best_step,
-        "best_loss": found.best_loss,
-        "average_loss": state.average if state and state.loss_weight else None,
-        "lora_rank": state.lora_rank if state else 0,
-        "weights": found.hparams.count(),
-        **dataclasses.asdict(found.hparams),
-    }
-
-
 def described(config: InfoConfig, name: str) -> Facts:
     """Returns all that is known of the run or model of a name.
 
@@ -194,13 +146,11 @@ def described(config: InfoConfig, name: str) -> Facts:
             f"There is no run or model {shortened(name)}: {paths.names_in(run.parent)}; "
             f"{paths.names_in(Path(config.model_dir))}. `gpt2cli info` lists what there is."
         )
-    if is_run:
-        facts = run_facts(*inventory.examined(folder, inventory.read_run))
-        facts |= {"settings": run_log.read_config(folder), "curve": curve_of(folder)}
-    else:
-        facts = model_facts(*inventory.examined(folder, inventory.read_model))
+    facts = inventory.examined("run" if is_run else "model", folder)
     if facts["problem"]:
         raise BadDataError(f"{shortened(folder)}: {facts['problem']}")
+    if is_run:
+        facts |= {"settings": run_log.read_config(folder), "curve": curve_of(folder)}
     return facts
 
 
@@ -208,6 +158,6 @@ def curve_of(folder: Path) -> Facts:
     """Returns a run's losses: the averages of training, and those of the validations."""
     past = run_log.history(folder)
     return {
-        "average": list(inventory.thinned(past.steps, past.averages, MOST_POINTS)),
-        "validation": list(inventory.thinned(past.val_steps, past.val_losses, MOST_POINTS)),
+        "average": inventory.thinned(past.steps, past.averages, MOST_POINTS),
+        "validation": inventory.thinned(past.val_steps, past.val_losses, MOST_POINTS),
     }

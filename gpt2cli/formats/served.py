@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -13,15 +14,27 @@ from gpt2cli.network import gpt2, logit_filters
 from gpt2cli.network.attention import Attend, attend, over_heads, shape_of
 from gpt2cli.network.logit_filters import keep_top_k, keep_top_p
 
-ROWS = tf.TensorSpec([None, None], tf.int32)
-EACH = tf.TensorSpec([None], tf.int32)
-WHOLE = tf.TensorSpec([], tf.int32)
-REAL = tf.TensorSpec([], tf.float32)
-# Temperature, top-k and top-p.
-Limits = tuple[Tensor, Tensor, Tensor]
 # Keys and values of each layer, (batch, heads, slots, head).
 Pair = tuple[Tensor, Tensor]
 Cache = list[Pair]
+
+
+class Settings(NamedTuple):
+    """How what follows is chosen; a signature's inputs have the names of the fields.
+
+    Attributes:
+        length: int32, new tokens; with a row's own at most n_ctx.
+        temperature: float32; 0 takes the likeliest token.
+        top_k: int32; 0: all.
+        top_p: float32; 0: all.
+        seed: int32; the same seed gives the same tokens.
+    """
+
+    length: Tensor = tf.TensorSpec([], tf.int32, "length")
+    temperature: Tensor = tf.TensorSpec([], tf.float32, "temperature")
+    top_k: Tensor = tf.TensorSpec([], tf.int32, "top_k")
+    top_p: Tensor = tf.TensorSpec([], tf.float32, "top_p")
+    seed: Tensor = tf.TensorSpec([], tf.int32, "seed")
 
 
 class Served(tf.Module):  # type: ignore[misc]
@@ -43,9 +56,10 @@ class Served(tf.Module):  # type: ignore[misc]
             name: tf.Variable(tf.zeros([1] * len(shape)), shape=[None] * len(shape))
             for name, shape in self._shapes.items()
         }
-        inputs = [ROWS, EACH, WHOLE, REAL, WHOLE, REAL, WHOLE]
-        self.logits = tf.function(self._logits_graph, input_signature=inputs[:2], autograph=False)
-        self.generate = tf.function(self._generate_graph, input_signature=inputs, autograph=False)
+        rows = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
+        asked = [*rows, Settings()]
+        self.logits = tf.function(self._logits_graph, input_signature=rows, autograph=False)
+        self.generate = tf.function(self._generate_graph, input_signature=asked, autograph=False)
 
     def _logits_graph(self, tokens: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Returns the scores of the token that follows each row.
@@ -65,31 +79,20 @@ class Served(tf.Module):  # type: ignore[misc]
         last = tf.gather(hidden, lengths - 1, batch_dims=1)  # (batch, embed)
         return {"logits": gpt2.logits(self._known(), last)}
 
-    def _generate_graph(  # noqa: PLR0913
-        self,
-        tokens: Tensor,
-        lengths: Tensor,
-        length: Tensor,
-        temperature: Tensor,
-        top_k: Tensor,
-        top_p: Tensor,
-        seed: Tensor,
+    def _generate_graph(
+        self, tokens: Tensor, lengths: Tensor, settings: Settings
     ) -> dict[str, Tensor]:
         """Returns what follows each row.
 
         Args:
             tokens: int32 (batch, time); what follows a row's length is padding.
             lengths: int32 (batch,), from 1 to time.
-            length: int32, new tokens; with a row's own at most n_ctx.
-            temperature: float32; 0 takes the likeliest token.
-            top_k: int32; 0: all.
-            top_p: float32; 0: all.
-            seed: int32; the same seed gives the same tokens.
+            settings: how it is chosen.
 
         Returns:
             tokens: int32 (batch, length); after the end of a text comes nothing but its token.
         """
-        choose = partial(self._choose, limits=(temperature, top_k, top_p), seed=seed)
+        choose, length = partial(self._choose, settings=settings), settings.length
         time = tf.shape(tokens)[1]
         check_lengths(lengths, time, self._hparams.n_ctx - length, self._hparams.n_ctx)
         first = time - lengths
@@ -98,9 +101,11 @@ class Served(tf.Module):  # type: ignore[misc]
         everything = tf.fill([tf.shape(tokens)[0], length], self._ends[0])
 
         def unfinished(number: Tensor, chosen: Tensor, *_: Tensor) -> Tensor:
+            """Returns whether another token is to follow a row."""
             return (number < length) & tf.reduce_any(~self._ended(chosen))
 
         def advance(number: Tensor, chosen: Tensor, written: Tensor, cache: Cache) -> Tensor:
+            """Returns the loop's variables after one more token of each row."""
             written = tf.where(tf.range(length)[None, :] == number, chosen[:, None], written)
             logits, cache = self._step(chosen, first, time + number, cache)
             chosen = tf.where(self._ended(chosen), chosen, choose(logits, number + 1))
@@ -145,6 +150,7 @@ class Served(tf.Module):  # type: ignore[misc]
         new: Cache = []
 
         def recall(pair: Pair, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            """Returns what is attended to in a layer's cache, its new slot filled."""
             key, value = tf.where(here, key, pair[0]), tf.where(here, value, pair[1])
             return attend_and_keep(query, key, value, seen=seen[:, None, None], cache=new)
 
@@ -155,11 +161,12 @@ class Served(tf.Module):  # type: ignore[misc]
     def _ended(self, chosen: Tensor) -> Tensor:
         return tf.reduce_any(chosen[:, None] == self._ends, axis=-1)  # (batch,)
 
-    def _choose(self, logits: Tensor, number: Tensor, *, limits: Limits, seed: Tensor) -> Tensor:
+    def _choose(self, logits: Tensor, number: Tensor, *, settings: Settings) -> Tensor:
         """Returns each row's next token, int32 (batch,); the number is of tokens before."""
-        temperature, top_k, top_p = limits
+        _, temperature, top_k, top_p, seed = settings
 
         def draw() -> Tensor:
+            """Returns tokens drawn from what top-k and top-p leave."""
             batch, vocab = shape_of(logits)
             left = keep_top_k(logits / temperature, tf.where(top_k > 0, top_k, vocab))
             # No sum of probabilities reaches 2, so that all are left.

@@ -19,6 +19,10 @@ WIDTH, HEIGHT = 60, 10
 # How a curve's points are drawn.
 TRAINING, VALIDATION = ".", "o"
 CORPUS = "dataset"
+NUMBERS = (
+    *(("layers", "n_layer"), ("heads", "n_head"), ("width", "n_embd")),
+    *(("window", "n_ctx"), ("tokens", "n_vocab"), ("weights", "weights")),
+)
 # Settings of a run that say nothing about it.
 UNINTERESTING = ("quiet", "verbose", "overwrite", "offline", "run_name", "checkpoint_dir")
 
@@ -27,12 +31,10 @@ def models_table(models: list[Facts], folder: str) -> str:
     """Returns the models as a table."""
     rows = [["", "model", "weights", "window", "size", "changed"]]
     for facts in models:
-        row = (
-            [facts["name"], f"{facts['weights']:,}", f"{facts['n_ctx']:,}"]
-            if (not facts["problem"])
-            else [facts["name"], "-", "-"]
-        )
-        rows.append(["", *row, amount(facts["bytes"]), when(facts["changed"])])
+        row = ["-", "-"]
+        if not facts["problem"]:
+            row = [f"{facts['weights']:,}", f"{facts['n_ctx']:,}"]
+        rows.append(["", facts["name"], *row, amount(facts["bytes"]), when(facts["changed"])])
     return titled_table("models", folder, rows, models, right=(2, 3, 4))
 
 
@@ -40,10 +42,10 @@ def runs_table(runs: list[Facts], folder: str) -> str:
     """Returns the runs as a table."""
     rows = [["", "run", "model", "step", "best loss", "size", "changed"]]
     for facts in runs:
-        row = [facts["name"], "-", "-", "-"]
+        row = ["-", "-", "-"]
         if not facts["problem"]:
-            row = [facts["name"], facts["model"] or "-", f"{facts['step']:,}", best_shown(facts)]
-        rows.append(["", *row, amount(facts["bytes"]), when(facts["changed"])])
+            row = [facts["model"] or "-", f"{facts['step']:,}", best_shown(facts)]
+        rows.append(["", facts["name"], *row, amount(facts["bytes"]), when(facts["changed"])])
     return titled_table("runs", folder, rows, runs, right=(3, 5))
 
 
@@ -73,7 +75,6 @@ def when(changed: float) -> str:
 
 def described_in_lines(facts: Facts) -> str:
     """Returns what is known of a run or model as lines for people."""
-    shape = "layers n_layer, heads n_head, width n_embd, window n_ctx, tokens n_vocab"
     rows = [[facts["kind"], facts["path"]]]
     if facts["kind"] == "run":
         steps = ", ".join(f"{step:,}" for step in facts["checkpoints"][-10:])
@@ -86,10 +87,7 @@ def described_in_lines(facts: Facts) -> str:
         ]
         if facts["lora_rank"]:
             rows.append(["adapters", f"rank {facts['lora_rank']}"])
-    for word in shape.split(", "):
-        title, key = word.split()
-        rows.append([title, f"{facts[key]:,}"])
-    rows.append(["weights", f"{facts['weights']:,}"])
+    rows += [[title, f"{facts[key]:,}"] for title, key in NUMBERS]
     rows.append(["on disk", f"{amount(facts['bytes'])}, changed {when(facts['changed'])}"])
     if "settings" in facts:
         rows.append(["settings", shown_settings(facts["settings"])])

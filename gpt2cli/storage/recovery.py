@@ -41,9 +41,7 @@ class Intact:
 def newest_intact(folder: Path, *, resume: bool) -> Intact:
     """Returns a run's newest checkpoint whose files are whole; reads only.
 
-    Args:
-        folder: the run folder.
-        resume: whether training goes on from it, which needs the optimiser's files too.
+    To resume training, the optimiser's files must be whole too.
 
     Raises:
         UnfitError: the run is half copied, or not for these files or this gpt2cli.
@@ -96,11 +94,10 @@ def candidates(folder: Path) -> list[Path]:
     lost = {paths.step_of(path) for path in paths.unfinished(folder)}
     steps = sorted(paths.files_by_step(folder), reverse=True)
     prefixes = [paths.weights(folder, step) for step in steps if step not in lost]
-    last = paths.step_of(named) if named else 0
-    if last and named:
-        before = [prefix for prefix in prefixes if paths.step_of(prefix) <= last]
-        beyond = [prefix for prefix in prefixes if paths.step_of(prefix) > last]
-        prefixes = [named, *(prefix for prefix in before if prefix != named), *beyond]
+    if named and (last := paths.step_of(named)):
+        # The order within each group is kept: from the newest down.
+        prefixes.sort(key=lambda prefix: paths.step_of(prefix) > last)
+        prefixes = [named, *(prefix for prefix in prefixes if prefix != named)]
     return prefixes
 
 
@@ -116,10 +113,8 @@ def verify(folder: Path, prefix: Path, *, resume: bool) -> State | None:
     try:
         check_readable(folder / paths.HPARAMS, *paths.files_by_step(aside).get(step, []))
         hparams = read_hparams(folder / paths.HPARAMS)
-        if (
-            not paths.state(aside, step).exists()
-            and not paths.index_file(paths.optimizer(aside, step)).exists()
-        ):
+        own = (paths.state(aside, step), paths.index_file(paths.optimizer(aside, step)))
+        if not any(path.exists() for path in own):
             bundle.check_weights(prefix, hparams)
             bundle.check_sums(prefix)
             return None
@@ -137,12 +132,7 @@ def verify(folder: Path, prefix: Path, *, resume: bool) -> State | None:
 
 
 def check_readable(*paths: Path) -> None:
-    """Checks that nothing but damage can keep files from being read.
-
-    Raises:
-        UnreadableError: one may not be read, and may be whole.
-        DiskError: the system fails for another reason than the file's.
-    """
+    """Raises the refusal to read one of the files, unless it means that the file is damaged."""
     for path in paths:
         try:
             os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
@@ -152,11 +142,7 @@ def check_readable(*paths: Path) -> None:
 
 
 def check_files(folder: Path, expected: Mapping[str, Mapping[str, Any]]) -> None:
-    """Checks the sizes of a checkpoint's files, and then their hashes, two at a time.
-
-    Raises:
-        BadDataError: a file is missing, cut, or not what was written.
-    """
+    """Checks the sizes of a checkpoint's files, and then their hashes, two at a time."""
     for name, facts in expected.items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
@@ -172,11 +158,7 @@ def check_files(folder: Path, expected: Mapping[str, Mapping[str, Any]]) -> None
 
 
 def check_static(folder: Path, record: Mapping[str, Any]) -> None:
-    """Checks that shape and vocabulary are those that the run was trained with.
-
-    Raises:
-        UnfitError: they are not.
-    """
+    """Raises UnfitError unless shape and vocabulary are those that the run was trained with."""
     for name, facts in record.get("static", {}).items():
         if not (folder / name).exists():
             raise UnfitError(
@@ -194,12 +176,7 @@ def check_static(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def quarantine(folder: Path, found: Intact) -> list[str]:
-    """Sets damaged checkpoints aside, and names the one that is whole; returns what was done.
-
-    Raises:
-        OutputError: the folder cannot be written to.
-        DiskError: the disk is full or fails.
-    """
+    """Sets damaged checkpoints aside, and names the one that is whole; returns what was done."""
     with atomic.disk_errors(folder, f"The checkpoint {found.prefix} is safe."):
         for prefix in found.damaged:
             for path in paths.files_by_step(prefix.parent).get(paths.step_of(prefix), []):

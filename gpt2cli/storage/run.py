@@ -33,7 +33,7 @@ def owned(folder: Path) -> Iterator[None]:
     lock_file = folder / "lock"
     with atomic.disk_errors(folder):
         made = atomic.make_folders(folder)
-        there = {path.name for path in folder.iterdir()}
+        there = set(folder.iterdir())
     try:
         with contextlib.ExitStack() as stack:
             with atomic.disk_errors(folder):
@@ -42,8 +42,7 @@ def owned(folder: Path) -> Iterator[None]:
                 yield
             except BaseException:
                 # What was not there before, and nothing but the lock has come: it goes too.
-                now = {path.name for path in folder.iterdir()}
-                if lock_file.name not in there and now == there | {lock_file.name}:
+                if set(folder.iterdir()) - there == {lock_file}:
                     atomic.remove(lock_file)
                 raise
     except BaseException:
@@ -55,10 +54,6 @@ def prepare(folder: Path, source: Path) -> None:
     """Copies the model's description and vocabulary into a run folder that lacks them.
 
     What a start left that was killed before the first checkpoint may be another model's.
-
-    Raises:
-        OutputError: the folder cannot be written to.
-        DiskError: the disk is full or fails.
     """
     with atomic.disk_errors(folder):
         clean_up(folder)
@@ -75,10 +70,7 @@ def prepare(folder: Path, source: Path) -> None:
 
 
 def place_base(folder: Path, prefix: Path) -> None:
-    """Gives a run the weights that its adapters are trained beside, unless it has them already.
-
-    If the file system can, they are the same files under a second name.
-    """
+    """Gives a run the weights that its adapters are trained beside, unless it has them already."""
     base = folder / paths.BASE
     index, source = paths.index_file(base), paths.index_file(prefix)
     if index.exists():
@@ -116,11 +108,8 @@ def commit(
     The files are written aside, synced and moved into place, the index of the weights last; and
     only then does `checkpoint` name the step.
 
-    Args:
-        folder: the run folder.
-        state: the step's state.
-        write: writes the weights and the optimiser state below the two prefixes it is given.
-        size: what that will take on the disk (bytes); it is checked first.
+    `write` writes the weights and the optimiser state below the two prefixes it is given; that it
+    will take `size` bytes of the disk is checked first.
 
     Raises:
         OutputError: the folder cannot be written to.
@@ -161,22 +150,19 @@ def seal(folder: Path, aside: Path, state: State) -> None:
     """
     written = sorted(aside.iterdir())
     with ThreadPoolExecutor(1) as disk:
-        synced = [disk.submit(atomic.sync, path) for path in written]
+        synced = disk.map(atomic.sync, written)
         files = {path.name: fingerprint(path) for path in written}
-        for waiting in synced:
-            waiting.result()
+        # It raises what one of them did.
+        list(synced)
     names = [*paths.STATIC_FILES, paths.TOKENS]
     if state.lora_rank:
         # Its index holds the checksums of all the weights.
         names.append(paths.index_file(Path(paths.BASE)).name)
     static = [folder / name for name in names if (folder / name).exists()]
-    record = dataclasses.asdict(state) | {
-        "format": FORMAT,
-        "files": files,
-        "static": {path.name: fingerprint(path) for path in static},
-    }
-    path = paths.state(aside, state.step)
-    atomic.write(path, json.dumps(record | {"sha256": digest(record)}, indent=1))
+    record = dataclasses.asdict(state) | {"format": FORMAT, "files": files}
+    record["static"] = {path.name: fingerprint(path) for path in static}
+    text = json.dumps(record | {"sha256": digest(record)}, indent=1)
+    atomic.write(paths.state(aside, state.step), text)
 
 
 def make_way(folder: Path, prefix: Path) -> None:

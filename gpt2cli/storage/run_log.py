@@ -34,10 +34,7 @@ class Log:
         self._told = False
 
     def note(self, record: Record) -> Iterator[Record]:
-        """Appends a record: what it is, the time (seconds since 1970), its facts; yields it.
-
-        The first time that this fails a notice is yielded too.
-        """
+        """Appends a record and the time (seconds since 1970); yields it, and a first failure."""
         facts = {"event": record.event, "time": round(time.time(), 3), **dataclasses.asdict(record)}
         try:
             with atomic.disk_errors(self._folder):
@@ -179,12 +176,7 @@ def samples_file(folder: Path, step: int) -> Path:
 
 
 def write_samples(folder: Path, step: int, text: str) -> None:
-    """Writes a step's samples as `samples/samples-STEP.txt`.
-
-    Raises:
-        OutputError: it cannot be written to, or the folder is a link, which is not followed.
-        DiskError: the disk is full or fails.
-    """
+    """Writes a step's samples as `samples/samples-STEP.txt`; a linked folder is not followed."""
     path = samples_file(folder, step)
     if path.parent.is_symlink():
         raise OutputError(f"{shortened(path.parent)} is a link; no samples are written into it.")

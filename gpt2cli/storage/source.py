@@ -59,7 +59,7 @@ class CheckpointSource:
         model_name: the base model that it is, or began with.
         state: the state of a run that gpt2cli wrote and that goes on.
         step: the steps that it was trained for.
-        found: the run's newest intact checkpoint, if there is a run: used or replaced.
+        found: the run's intact checkpoint, if there is a run: used or replaced.
     """
 
     folder: Path
@@ -117,9 +117,8 @@ def find(
             f"There is no trained run {folder}; {paths.names_in(folder.parent)}. "
             f"Train one with `gpt2cli finetune`, or give --run-name or --model-name."
         )
-    if names.checkpoint == LATEST:
-        return from_run(folder, resume=False)
-    return from_step(folder, chosen_step(folder, names.checkpoint))
+    latest = names.checkpoint == LATEST
+    return from_run(folder, step=None if latest else chosen_step(folder, names.checkpoint))
 
 
 def find_base(
@@ -127,9 +126,7 @@ def find_base(
 ) -> Generator[Record, None, CheckpointSource]:
     """Returns a base model, its weights checked; or without them, only its shape.
 
-    Raises:
-        MissingInputError: there is no such model, or a file of it is missing.
-        BadDataError: it is something else, is damaged, or does not fit its hparams.json.
+    Yields and raises as `find` does.
     """
     hub = meant_hub_name(model_dir, name)
     folder = hub_folder(model_dir, hub) if hub else paths.base_model(model_dir, name)
@@ -176,43 +173,35 @@ def load(
 
 
 def chosen_step(folder: Path, checkpoint: str) -> int:
-    """Returns the step that `best` or a number names.
-
-    Raises:
-        MissingInputError: the run has no checkpoint of it.
-    """
+    """Returns the step that `best` or a number names; MissingInputError if it has no checkpoint."""
     step = run_log.best_step(folder) if checkpoint == BEST else int(checkpoint)
     steps = paths.checkpoint_steps(folder)
-    if step is None or step not in steps:
+    if step is not None and step in steps:
+        return step
+    if checkpoint != BEST:
         missing = f"checkpoint of step {step}"
-        if checkpoint == BEST:
-            missing = f"best checkpoint: {why_no_best(folder, step)}"
-        there = ", ".join(map(str, steps)) or "none"
-        raise MissingInputError(f"{folder} has no {missing}; there are: {there}.")
-    return step
-
-
-def why_no_best(folder: Path, step: int | None) -> str:
-    """Returns why a run has no checkpoint of the step that best.json names, if it names one."""
-    if step:
-        return f"that of step {step} is gone"
-    if step is None and not run_log.history(folder).val_steps:
-        return "it was never validated"
-    return "its lowest validation loss is that of step 0, before it was trained"
+    elif step:
+        missing = f"best checkpoint: that of step {step} is gone"
+    elif step is None and not run_log.history(folder).val_steps:
+        missing = "best checkpoint: it was never validated"
+    else:
+        first = "its lowest validation loss is that of step 0, before it was trained"
+        missing = f"best checkpoint: {first}"
+    there = ", ".join(map(str, steps)) or "none"
+    raise MissingInputError(f"{folder} has no {missing}; there are: {there}.")
 
 
 def model_title(folder: Path, name: str) -> str:
     """Returns what to call a model that a command line names by this name, or by a path."""
     known = paths.known_name(name)
-    if folder.name == known:
-        return model_label(known)
-    return model_label(Path(name).name) or folder.resolve().name
+    whole = known if folder.name == known else Path(name).name
+    return model_label(whole) or folder.resolve().name
 
 
 def from_path(path: Path) -> CheckpointSource:
     """Returns the weights that a path names: a model or run folder, or a checkpoint in one."""
     if path.is_dir() and paths.has_checkpoints(path):
-        return dataclasses.replace(from_run(path, resume=False), state=None, step=0, found=None)
+        return dataclasses.replace(from_run(path), state=None, step=0, found=None)
     if path.is_dir():
         path = opened(path)
     elif path.is_file():
@@ -238,9 +227,16 @@ def from_prefix(prefix: Path | None, folder: Path) -> CheckpointSource:
     return CheckpointSource(folder=folder, hparams=hparams, prefix=prefix, model_name=folder.name)
 
 
-def from_run(folder: Path, *, resume: bool) -> CheckpointSource:
-    """Returns a run's newest intact checkpoint, with its state if gpt2cli wrote it."""
-    found = newest_intact(folder, resume=resume)
+def from_run(folder: Path, *, resume: bool = False, step: int | None = None) -> CheckpointSource:
+    """Returns a run's newest intact checkpoint, or that of one step, verified."""
+    if step is None:
+        found = newest_intact(folder, resume=resume)
+    else:
+        # No other takes its place.
+        prefix = paths.weights(folder, step)
+        state = verify(folder, prefix, resume=resume)
+        hparams = read_hparams(folder / paths.HPARAMS)
+        found = Intact(prefix=prefix, hparams=hparams, state=state, damaged={})
     return CheckpointSource(
         folder=folder,
         hparams=found.hparams,
@@ -249,18 +245,4 @@ def from_run(folder: Path, *, resume: bool) -> CheckpointSource:
         state=found.state,
         step=paths.step_of(found.prefix),
         found=found,
-    )
-
-
-def from_step(folder: Path, step: int) -> CheckpointSource:
-    """Returns a run's checkpoint of one step, verified; no other takes its place."""
-    prefix = paths.weights(folder, step)
-    state = verify(folder, prefix, resume=False)
-    return CheckpointSource(
-        folder=folder,
-        hparams=read_hparams(folder / paths.HPARAMS),
-        prefix=prefix,
-        model_name=state.model_name if state else folder.name,
-        state=state,
-        step=step,
     )

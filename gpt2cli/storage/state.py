@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
-import math
 import typing
 from pathlib import Path
 
@@ -121,6 +119,12 @@ class State:
         return dataclasses.replace(judged, since_best=self.since_best + 1)
 
 
+# What each field of a state may hold.
+KINDS: dict[str, tuple[type, ...]] = {
+    name: getattr(hint, "__args__", (hint,)) for name, hint in typing.get_type_hints(State).items()
+}
+
+
 def digest(record: dict[str, Json]) -> str:
     """Returns the SHA-256 of a state file's content, its own hash left out."""
     rest = {key: value for key, value in record.items() if key != "sha256"}
@@ -128,12 +132,7 @@ def digest(record: dict[str, Json]) -> str:
 
 
 def read_record(folder: Path, step: int) -> dict[str, Json]:
-    """Returns all that a step's state file says.
-
-    Raises:
-        UnfitError: it is of a newer format.
-        BadDataError: it is damaged.
-    """
+    """Returns all that a step's state file says; raises as `read_state` does."""
     path = paths.state(folder, step)
     where = shortened(path)
     try:
@@ -174,28 +173,13 @@ def check_kind(path: Path, name: str, value: Json, *kinds: type) -> None:
 
     A whole number must not be negative, and one with a fraction must be finite.
     """
-    if (int in kinds and type(value) is int and 0 <= value <= MOST_NUMBER) or (
-        float in kinds
-        and type(value) in (int, float)
-        and abs(value) < math.inf
-        and abs(value) <= MOST_NUMBER * MOST_NUMBER
-    ):
-        return
-    if any(type(value) is kind for kind in kinds if kind not in (int, float)):
-        return
-    raise BadDataError(
-        f"{shortened(path)} is damaged: {shortened(name)} is {shortened(repr(value))}."
-    )
-
-
-@functools.cache
-def kinds_of_fields() -> dict[str, tuple[type, ...]]:
-    """Returns what each field of a state may hold."""
-    hints = typing.get_type_hints(State)
-    return {
-        field.name: getattr(hints[field.name], "__args__", (hints[field.name],))
-        for field in dataclasses.fields(State)
+    fits = {
+        int: type(value) is int and 0 <= value <= MOST_NUMBER,
+        float: type(value) in (int, float) and abs(value) <= MOST_NUMBER**2,
     }
+    if not any(fits.get(kind, type(value) is kind) for kind in kinds):
+        what = f"{shortened(name)} is {shortened(repr(value))}"
+        raise BadDataError(f"{shortened(path)} is damaged: {what}.")
 
 
 def read_state(folder: Path, step: int) -> State:
@@ -211,14 +195,14 @@ def read_state(folder: Path, step: int) -> State:
     fields = {}
     for field in dataclasses.fields(State):
         if field.name in record:
-            check_kind(path, field.name, record[field.name], *kinds_of_fields()[field.name])
+            check_kind(path, field.name, record[field.name], *KINDS[field.name])
             fields[field.name] = record[field.name]
         elif field.default is dataclasses.MISSING:
             raise BadDataError(f"{shortened(path)} is damaged: it lacks {field.name}.")
     if fields.get("chat_template", "") not in ("", CHAT_TEMPLATE):
+        shown = shortened(fields["chat_template"], 60)
         raise UnfitError(
-            f"{shortened(path)} has a chat template that this gpt2cli does not know: "
-            f"{shortened(fields['chat_template'], 60)}. Upgrade gpt2cli, or give another "
-            "--run-name."
+            f"{shortened(path)} has a chat template that this gpt2cli does not know: {shown}. "
+            "Upgrade gpt2cli, or give another --run-name."
         )
     return State(**fields)

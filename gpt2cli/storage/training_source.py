@@ -27,11 +27,8 @@ def find_for_training(
 ) -> Generator[Record, None, CheckpointSource]:
     """Returns what a training run starts from; yields what `fetch` does for a missing base model.
 
-    Args:
-        names: the run, and the base model that is asked for.
-        restore_from: `latest`, `fresh`, `scratch` or a path.
-        overwrite: whether the run's checkpoints may be replaced.
-        fetch: fetches a base model.
+    To restore from are `latest`, `fresh`, `scratch` and paths; only with `overwrite` may the run's
+    checkpoints be replaced.
 
     Raises:
         MissingInputError: the model, or what --restore-from names, is not there.
