@@ -82,9 +82,7 @@ def block_shapes(embed: int) -> dict[str, tuple[int, ...]]:
 def read_hparams(path: Path) -> HParams:
     """Returns what a hparams.json says; keys beyond the five are left out.
 
-    Raises:
-        MissingInputError: it is not there, or cannot be read.
-        BadDataError: it is not JSON, lacks a number, or the numbers do not fit each other.
+    Raises MissingInputError if it is not there or cannot be read, and as `parse_hparams`.
     """
     with reading.needed(path):
         return parse_hparams(json_reader.read(path), path)
@@ -95,8 +93,7 @@ def parse_hparams(
 ) -> HParams:
     """Returns what a file's values say of the shape; `keys` are its own names of the numbers.
 
-    Raises:
-        BadDataError: a number is missing, or the numbers do not fit each other.
+    Raises BadDataError if a number is missing, or the numbers do not fit each other.
     """
     found = {}
     for name, most in MOST.items():

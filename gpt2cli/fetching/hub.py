@@ -17,7 +17,7 @@ from gpt2cli.progress import amount
 from gpt2cli.records import Progress, Record
 from gpt2cli.runtime.signals import Interrupted
 from gpt2cli.storage import huggingface
-from gpt2cli.storage.hub_models import RECORD, cached_snapshot, check_revision
+from gpt2cli.storage.base_models import RECORD, cached_snapshot, check_revision
 from gpt2cli.text.tokenizer import check_fits, read_tokenizer
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from gpt2cli.fetching.manifest import SHA256, Form, Model, ModelFile, need
 from gpt2cli.files import atomic
 from gpt2cli.files.hub_names import COMMIT, MOST_CHARACTERS, REVISION, HubName
 from gpt2cli.storage import huggingface
-from gpt2cli.storage.hub_models import MOST_RECORD_BYTES, RECORD
+from gpt2cli.storage.base_models import MOST_RECORD_BYTES, RECORD
 from gpt2cli.vocabulary import TOKENIZER
 
 HUB = "https://huggingface.co"

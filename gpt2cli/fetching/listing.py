@@ -18,7 +18,7 @@ from gpt2cli.files import paths
 from gpt2cli.files.hub_names import HubName, parse_hub_name
 from gpt2cli.layout import table
 from gpt2cli.progress import amount, portion
-from gpt2cli.storage.hub_models import RECORD
+from gpt2cli.storage.base_models import RECORD
 
 Source = Literal["bundled", "openai", "hub"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import stat
 import zlib
@@ -20,7 +19,7 @@ MARK = ".gpt2cli-export.json"
 # In a file, it stands near the beginning.
 WORD = b"gpt2cli"
 LOOKED_AT_BYTES = 4096
-GZIP = b"\x1f\x8b"
+GZIP, GZIP_FORMAT = b"\x1f\x8b", 16 + zlib.MAX_WBITS
 # No export has a folder this far below its own.
 TOO_DEEP = 8
 
@@ -70,12 +69,8 @@ def beginning(path: Path) -> bytes:
     """Returns the first bytes of a file, unzipped if it is zipped."""
     with reading.opened(path) as file:
         found = file.read(LOOKED_AT_BYTES)
-        if not found.startswith(GZIP):
-            return found
-        file.seek(0)
-        with (
-            contextlib.suppress(OSError, EOFError, zlib.error),
-            gzip.GzipFile(fileobj=file) as inner,
-        ):
-            return inner.read(LOOKED_AT_BYTES)
+    if not found.startswith(GZIP):
+        return found
+    with contextlib.suppress(zlib.error):
+        return zlib.decompressobj(GZIP_FORMAT).decompress(found, LOOKED_AT_BYTES)
     return b""

@@ -31,12 +31,7 @@ def check_packable(folder: Path) -> None:
 
 
 def write_archive(model: Model, path: Path) -> None:
-    """Writes the archive; it unpacks to where gpt2cli looks: `checkpoint/RUN`, or `models/MODEL`.
-
-    Raises:
-        BadDataError: a file of the checkpoint is damaged or missing.
-        OSError: the disk is full, fails, or may not be written to.
-    """
+    """Writes an archive that unpacks to where gpt2cli looks: `checkpoint/RUN` or `models/MODEL`."""
     step = paths.step_of(model.prefix)
     if step:
         recovery.verify(model.folder, model.prefix, resume=True)
@@ -90,15 +85,12 @@ class Counted:
 
 def members(folder: Path, prefix: Path) -> list[Path]:
     """Returns the files that a checkpoint consists of, and those that belong to all checkpoints."""
-    static = [folder / name for name in paths.STATIC_FILES]
-    static += [path for path in [folder / paths.TOKENS] if path.exists()]
-    bases = sorted(folder.glob("base.*"))
-    step = paths.step_of(prefix)
-    if step:
-        files = paths.files_by_step(prefix.parent).get(step, [])
-        settings = folder / run_log.CONFIG
-        return [*static, *bases, *([settings] if settings.exists() else []), *files]
-    return [*static, *sorted(prefix.parent.glob(f"{prefix.name}.*"))]
+    static, others = [folder / name for name in paths.STATIC_FILES], [folder / paths.TOKENS]
+    own = sorted(prefix.parent.glob(f"{prefix.name}.*"))
+    if step := paths.step_of(prefix):
+        others += [*sorted(folder.glob(f"{paths.BASE}.*")), folder / run_log.CONFIG]
+        own = paths.files_by_step(prefix.parent).get(step, [])
+    return [*static, *(path for path in others if path.exists()), *own]
 
 
 def written(folder: Path, prefix: Path, step: int) -> dict[str, IO[bytes]]:

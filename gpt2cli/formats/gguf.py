@@ -42,11 +42,7 @@ EMBEDDINGS = {"model/wte": "token_embd.weight", "model/wpe": "position_embd.weig
 
 
 def check_precision(hparams: HParams, precision: str) -> None:
-    """Checks that a model can be written in a precision.
-
-    Raises:
-        UsageError: its rows cannot be cut into the precision's blocks.
-    """
+    """Raises UsageError if a model's rows cannot be cut into the blocks of a precision."""
     if precision == "q8_0" and hparams.n_embd % Q8_0_BLOCK:
         raise UsageError(
             f"--precision q8_0 needs an n_embd that {Q8_0_BLOCK} divides, not {hparams.n_embd}; "
@@ -55,12 +51,7 @@ def check_precision(hparams: HParams, precision: str) -> None:
 
 
 def write_gguf(model: Model, path: Path) -> None:
-    """Writes the file, one tensor at a time.
-
-    Raises:
-        BadDataError: the checkpoint is damaged.
-        OSError: the disk is full, fails, or may not be written to.
-    """
+    """Writes the file, one tensor at a time."""
     import gguf
 
     shapes = {name: tensor_shape(shape) for name, shape in model.hparams.shapes().items()}
@@ -129,7 +120,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, model: Model) -> None:
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list([*tokens, *(f"[PAD{number}]" for number in unused)])
     writer.add_token_types(kinds)
-    writer.add_token_merges(model.pairs)
+    writer.add_token_merges([" ".join(pair) for pair in model.vocabulary.pairs])
     writer.add_bos_token_id(specials.end)
     # The format has names for three tokens that end a text.
     names = (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id)

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.files import atomic
-from gpt2cli.formats.model import Model
+from gpt2cli.formats.model import Model, write_files
 from gpt2cli.storage import huggingface, safetensors
 
 # What OpenAI's models are called on the Hub.
@@ -26,14 +25,8 @@ TOLD = (
 )
 
 
-def write_huggingface(model: Model, folder: Path) -> None:
-    """Writes the folder.
-
-    Raises:
-        BadDataError: the checkpoint is damaged.
-        OSError: the disk is full, fails, or may not be written to.
-    """
-    atomic.make_folders(folder)
+def write_huggingface(model: Model, path: Path) -> None:
+    """Writes the folder."""
     files: dict[str, str | bytes] = {
         huggingface.CONFIG: json_text(architecture(model)),
         "generation_config.json": json_text(ends(model)),
@@ -42,14 +35,13 @@ def write_huggingface(model: Model, folder: Path) -> None:
         huggingface.MERGES: model.vocabulary.merges,
         "README.md": card(model),
     }
-    for name, content in files.items():
-        atomic.write(folder / name, content)
+    write_files(path, files)
     shapes = {
         huggingface.tensor_name(name): huggingface.tensor_shape(shape)
         for name, shape in model.hparams.shapes().items()
     }
     arrays = (array for _, array in model.weights())
-    safetensors.write(folder / huggingface.WEIGHTS, shapes, model.precision, arrays)
+    safetensors.write(path / huggingface.WEIGHTS, shapes, model.precision, arrays)
 
 
 def architecture(model: Model) -> dict[str, Any]:

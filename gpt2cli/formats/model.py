@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt2cli.files import paths
+from gpt2cli.files import atomic, paths
 from gpt2cli.hparams import HParams
 from gpt2cli.special_tokens import Specials
 from gpt2cli.storage.state import State
@@ -23,10 +23,6 @@ class Model:
 
     Attributes:
         name: the base model that it is, or began with.
-        folder: where it is.
-        prefix: its checkpoint.
-        hparams: its shape.
-        vocabulary: its tokens and merges.
         precision: what its weights are to be stored in.
         gzipped: whether an archive is to be compressed.
         state: the state of the run's step, if gpt2cli trained it.
@@ -48,11 +44,7 @@ class Model:
     chat_template: str = ""
 
     def weights(self) -> Iterator[tuple[str, Any]]:
-        """Yields the weights by OpenAI's names, float32, one at a time.
-
-        Raises:
-            BadDataError: the checkpoint is damaged.
-        """
+        """Yields the weights by OpenAI's names, float32, one at a time; raises BadDataError."""
         from gpt2cli.storage import checkpoint
 
         done, total = 0, self.hparams.count() * WEIGHT_BYTES
@@ -86,11 +78,13 @@ class Model:
         ]
 
     @property
-    def pairs(self) -> list[str]:
-        """The merges, the first to be made first, each as its two halves with a space."""
-        return [" ".join(pair) for pair in self.vocabulary.pairs]
-
-    @property
     def specials(self) -> Specials:
         """The tokens that are not pieces of words."""
         return self.vocabulary.specials
+
+
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Makes a folder if it is missing, and writes files into it, which nothing reads yet."""
+    atomic.make_folders(folder)
+    for name, content in files.items():
+        atomic.write(folder / name, content)

@@ -6,31 +6,24 @@ import dataclasses
 import json
 from pathlib import Path
 
-from gpt2cli.files import atomic, paths
-from gpt2cli.formats.model import Model
+from gpt2cli.files import paths
+from gpt2cli.formats.model import Model, write_files
 from gpt2cli.hparams import HParams
 from gpt2cli.storage import bundle_writer
 
 CHECKPOINT = "model.ckpt"
 
 
-def write_openai(model: Model, folder: Path) -> None:
-    """Writes the seven files, and one more if other tokens were added than OpenAI's.
-
-    Raises:
-        BadDataError: the checkpoint is damaged.
-        OSError: the disk is full, fails, or may not be written to.
-    """
-    atomic.make_folders(folder)
+def write_openai(model: Model, path: Path) -> None:
+    """Writes the seven files, and one more if other tokens were added than OpenAI's."""
     files: dict[str, str | bytes] = {
         paths.HPARAMS: json.dumps(dataclasses.asdict(model.hparams), indent=1) + "\n",
         **model.vocabulary.files(),
         f"{CHECKPOINT}.meta": graph(model.hparams),
         paths.POINTER: paths.pointer_text(CHECKPOINT),
     }
-    for name, content in files.items():
-        atomic.write(folder / name, content)
-    bundle_writer.write(folder / CHECKPOINT, model.weights())
+    write_files(path, files)
+    bundle_writer.write(path / CHECKPOINT, model.weights())
 
 
 def graph(hparams: HParams) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from gpt2cli.files import atomic, paths
-from gpt2cli.formats.model import Model
+from gpt2cli.formats.model import Model, write_files
 from gpt2cli.formats.served import Served
 from gpt2cli.storage import bundle, bundle_writer, checkpoint
 
@@ -19,17 +19,13 @@ EXTRA = "assets.extra"
 ATTRIBUTE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-def write_savedmodel(model: Model, folder: Path) -> None:
+def write_savedmodel(model: Model, path: Path) -> None:
     """Writes the folder.
 
     TensorFlow would hold the whole model and write it: it is given variables of one element, and
     their files are written anew with the weights, one at a time.
-
-    Raises:
-        BadDataError: the checkpoint is damaged.
-        OSError: the disk is full, fails, or may not be written to.
     """
-    place = folder / VERSION
+    place = path / VERSION
     served = Served(model.hparams, model.specials.ends)
     atomic.before("write", place)
     with checkpoint.system_errors(place):
@@ -41,11 +37,8 @@ def write_savedmodel(model: Model, folder: Path) -> None:
     write_weights(model, place / "variables" / "variables")
     # It is a hash of the variables that were there before.
     atomic.remove(place / "fingerprint.pb")
-    extra = place / EXTRA
-    atomic.make_folders(extra)
-    atomic.write(extra / paths.HPARAMS, json.dumps(dataclasses.asdict(model.hparams)) + "\n")
-    for name, content in model.vocabulary.files().items():
-        atomic.write(extra / name, content)
+    shape = json.dumps(dataclasses.asdict(model.hparams)) + "\n"
+    write_files(place / EXTRA, {paths.HPARAMS: shape, **model.vocabulary.files()})
 
 
 def write_weights(model: Model, prefix: Path) -> None:

@@ -15,22 +15,13 @@ def write_model(model: Model, path: Path, kind: str) -> None:
         OSError: the disk is full, fails, or may not be written to.
     """
     if kind == "huggingface":
-        from gpt2cli.formats.huggingface import write_huggingface
-
-        write_huggingface(model, path)
+        from gpt2cli.formats.huggingface import write_huggingface as write
     elif kind == "openai":
-        from gpt2cli.formats.openai import write_openai
-
-        write_openai(model, path)
+        from gpt2cli.formats.openai import write_openai as write
     elif kind == "gguf":
-        from gpt2cli.formats.gguf import write_gguf
-
-        write_gguf(model, path)
+        from gpt2cli.formats.gguf import write_gguf as write
     elif kind == "savedmodel":
-        from gpt2cli.formats.savedmodel import write_savedmodel
-
-        write_savedmodel(model, path)
+        from gpt2cli.formats.savedmodel import write_savedmodel as write
     else:
-        from gpt2cli.formats.archive import write_archive
-
-        write_archive(model, path)
+        from gpt2cli.formats.archive import write_archive as write
+    write(model, path)

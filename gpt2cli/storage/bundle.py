@@ -32,6 +32,7 @@ FLOATS = ("float32", "float16", "bfloat16", "float64")
 MOST_VARINT_BYTES = 10
 MOST_INDEX_BYTES, MOST_SHARDS, MOST_DIMENSIONS, FARTHEST = 1 << 26, 10_000, 8, 1 << 48
 LONGEST_NAME_BYTES = 4096
+Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,9 +53,7 @@ class Entry:
 def read_index(prefix: Path) -> tuple[dict[str, Entry], int]:
     """Returns the tensors of a checkpoint by name, and the number of its data files.
 
-    Raises:
-        MissingInputError: there is no index file.
-        BadDataError: the file is not the index of a TensorFlow checkpoint.
+    Raises MissingInputError if there is no index, BadDataError if the file is none.
     """
     path = paths.index_file(prefix)
     try:
@@ -179,32 +178,34 @@ def rank(entries: Mapping[str, Entry]) -> int:
 def check_weights(prefix: Path, hparams: HParams) -> None:
     """Checks that a checkpoint holds a GPT-2's weights whole; other tensors in it are left alone.
 
-    If it holds adapters, the weights beside which they were trained must be there too.
-
-    Raises:
-        MissingInputError: a file of the checkpoint is missing.
-        BadDataError: a weight is missing or of the wrong shape or type, or a file is cut.
+    If it holds adapters, the weights beside which they were trained must be there too. Raises
+    MissingInputError if a file is missing; BadDataError if one is cut, or a weight is missing or of
+    the wrong shape or type.
     """
     entries, shards = read_index(prefix)
     shapes = hparams.shapes()
     if LORA_SCALE in entries:
         check_weights(paths.base(prefix), hparams)
         shapes = hparams.lora_shapes(rank(entries))
-    where = shortened(prefix)
-    for name, shape in shapes.items():
-        if name not in entries:
-            raise BadDataError(f"{where} lacks the weight {name} that hparams.json demands.")
-        check_tensor(f"{where}: {name}", entries[name], shape, "hparams.json")
+    check_tensors(shortened(prefix), entries, shapes, paths.HPARAMS)
     for shard in range(shards):
         check_length(prefix, entries, shard, shards)
 
 
-def check_tensor(what: str, found: Entry, shape: tuple[int, ...], demanded_by: str) -> None:
-    """Raises BadDataError if a weight has another shape than it must, or is not a float."""
-    if found.shape != shape:
-        raise BadDataError(f"{what} is {found.dtype} {found.shape}; {demanded_by} demands {shape}.")
-    if found.dtype not in FLOATS:
-        raise BadDataError(f"{what} is {found.dtype}; weights are read from {', '.join(FLOATS)}.")
+def check_tensors(
+    where: str, entries: Mapping[str, Entry], shapes: Mapping[str, Shape], demanded_by: str
+) -> None:
+    """Raises BadDataError if a weight is missing, of another shape than it must be, or no float."""
+    for name, shape in shapes.items():
+        found, what = entries.get(name), f"{where}: {name} is"
+        if found is None:
+            raise BadDataError(f"{where} lacks the weight {name} that {demanded_by} demands.")
+        if found.shape != shape:
+            demand = f"{demanded_by} demands {shape}"
+            raise BadDataError(f"{what} {found.dtype} {found.shape}; {demand}.")
+        if found.dtype not in FLOATS:
+            known = ", ".join(FLOATS)
+            raise BadDataError(f"{what} {found.dtype}; weights are read from {known}.")
 
 
 def check_length(prefix: Path, entries: dict[str, Entry], shard: int, shards: int) -> None:

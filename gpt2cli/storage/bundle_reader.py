@@ -34,8 +34,7 @@ class Reader:
     def tensor(self, name: str) -> Array:
         """Returns one tensor; half precision comes as float32.
 
-        Raises:
-            BadDataError: the checkpoint is damaged, lacks the name, or the tensor is not finite.
+        Raises BadDataError if the checkpoint is damaged or lacks it, or it is not finite.
         """
         where = shortened(self._prefix)
         if (found := self.entries.get(name)) is None:

@@ -22,10 +22,8 @@ def load(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Array]]:
 
     Tensors of every precision come as float32. If the checkpoint holds adapters, weights come as
     those that they were trained beside, each with its adapter merged into it. A checkpoint may be
-    Hugging Face's safetensors, which have no checksums. TensorFlow is not needed.
-
-    Raises:
-        BadDataError: the checkpoint is damaged or lacks a name.
+    Hugging Face's safetensors, which have no checksums. TensorFlow is not needed. Raises
+    BadDataError if the checkpoint is damaged or lacks a name.
     """
     if huggingface.is_weights(prefix):
         yield from huggingface.read_weights(prefix, names)

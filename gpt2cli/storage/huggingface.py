@@ -69,9 +69,7 @@ def is_weights(prefix: Path) -> bool:
 def hparams(folder: Path) -> HParams:
     """Returns the shape of a folder's model, be it OpenAI's folder or Hugging Face's.
 
-    Raises:
-        MissingInputError: the file that says it is missing.
-        BadDataError: it is not a GPT-2, or one that is computed in another way than OpenAI's.
+    Raises BadDataError if it is not a GPT-2, or one that is computed in another way than OpenAI's.
     """
     if not is_folder(folder):
         return read_hparams(folder / paths.HPARAMS)
@@ -109,9 +107,7 @@ def vocabulary_files(folder: Path) -> tuple[Path, Path]:
 def static_files(folder: Path, *, trained: bool = False) -> dict[str, bytes]:
     """Returns what a folder of OpenAI's kind, or of a model `trained` here, holds beside weights.
 
-    Raises:
-        MissingInputError: a file is missing.
-        BadDataError: a file is damaged, or of another kind than GPT-2's.
+    Raises MissingInputError, or BadDataError if a file is damaged or of another kind than GPT-2's.
     """
     shape = hparams(folder)
     found = vocabulary.read_vocabulary(*vocabulary_files(folder), shape.n_vocab)
@@ -141,9 +137,7 @@ def weights(folder: Path) -> Path:
 def tensors(prefix: Path) -> dict[str, tuple[Path, Entry]]:
     """Returns where each tensor is, by its name without the prefix `transformer.`.
 
-    Raises:
-        MissingInputError: a file is missing.
-        BadDataError: a file is cut or damaged.
+    Raises MissingInputError, or BadDataError if a file is cut or damaged.
     """
     from gpt2cli.storage import safetensors
 
@@ -180,18 +174,15 @@ def shard_files(index: Path) -> list[Path]:
 def check(prefix: Path, shape_of: HParams) -> None:
     """Checks that safetensors hold a GPT-2's weights; other tensors in them are left alone.
 
-    Raises:
-        MissingInputError: a file is missing.
-        BadDataError: a weight is missing, of the wrong shape or type, or one that GPT-2 has no
-            place for, or a file is cut.
+    Raises as `tensors` does, and BadDataError if a weight is missing, of the wrong shape or type,
+    or one that GPT-2 has no place for.
     """
     found, where = tensors(prefix), shortened(prefix)
-    for name, shape in shape_of.shapes().items():
-        there = tensor_name(name).removeprefix(PREFIX)
-        if there not in found:
-            raise BadDataError(f"{where} lacks the weight {there} that {CONFIG} demands.")
-        entry = found[there][1]
-        bundle.check_tensor(f"{where}: {there}", entry, tensor_shape(shape), CONFIG)
+    shapes = {
+        tensor_name(name).removeprefix(PREFIX): tensor_shape(shape)
+        for name, shape in shape_of.shapes().items()
+    }
+    bundle.check_tensors(where, {name: entry for name, (_, entry) in found.items()}, shapes, CONFIG)
     for name in found:
         block = BLOCK.match(name)
         if block and (len(block[1]) > 5 or int(block[1]) >= shape_of.n_layer):
@@ -211,18 +202,17 @@ def is_same(one: tuple[Path, Entry], other: tuple[Path, Entry]) -> bool:
     """Returns whether two tensors hold the same numbers; they are read a piece at a time."""
     from gpt2cli.storage import safetensors
 
-    if one[1].dtype != other[1].dtype or one[1].shape != other[1].shape:
-        known = one[1].dtype in bundle.FLOATS and one[1].shape == other[1].shape
+    if one[1].shape != other[1].shape:
+        return False
+    if one[1].dtype != other[1].dtype:
         arrays = (safetensors.read_tensor(*place) for place in (one, other))
-        return known and bool((next(arrays) == next(arrays)).all())
+        return one[1].dtype in bundle.FLOATS and bool((next(arrays) == next(arrays)).all())
     with one[0].open("rb") as first, other[0].open("rb") as second:
         first.seek(one[1].offset)
         second.seek(other[1].offset)
-        for done in range(0, one[1].size, COMPARED_BYTES):
-            size = min(COMPARED_BYTES, one[1].size - done)
-            if first.read(size) != second.read(size):
-                return False
-    return True
+        left = range(one[1].size, 0, -COMPARED_BYTES)
+        sizes = (min(COMPARED_BYTES, size) for size in left)
+        return all(first.read(size) == second.read(size) for size in sizes)
 
 
 def read_weights(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ from gpt2cli.hparams import read_hparams
 from gpt2cli.json_reader import Json
 from gpt2cli.storage import bundle, huggingface, run_log
 from gpt2cli.storage.base_models import opened
+from gpt2cli.storage.recovery import check_sizes
 from gpt2cli.storage.source import from_prefix
 from gpt2cli.storage.state import read_record, read_state
 
@@ -67,10 +68,7 @@ def measured(folder: Path) -> tuple[int, float]:
 def model_facts(folder: Path) -> Facts:
     """Returns what a model folder says of itself, the sizes of its weights checked.
 
-    Raises:
-        BadDataError: it is not a model, or is damaged.
-        MissingInputError: a file of it is missing.
-        OSError: it cannot be read.
+    Raises BadDataError, MissingInputError or OSError if it is something else or not whole.
     """
     if not any((folder / name).exists() for name in paths.MODEL_FILES):
         raise foreign(folder, "model")
@@ -96,7 +94,7 @@ def run_facts(folder: Path) -> Facts:
     bundle.check_weights(prefix, hparams)
     state = None
     if paths.state(prefix.parent, step).exists():
-        check_sizes(prefix.parent, step)
+        check_sizes(prefix.parent, read_record(prefix.parent, step)["files"])
         state = read_state(prefix.parent, step)
     best, loss = state.lowest if state else (None, None)
     if loss is None:
@@ -112,16 +110,6 @@ def run_facts(folder: Path) -> Facts:
         "weights": hparams.count(),
         **dataclasses.asdict(hparams),
     }
-
-
-def check_sizes(folder: Path, step: int) -> None:
-    """Raises BadDataError unless the files of a step's checkpoint have the sizes in its state."""
-    for name, facts in read_record(folder, step)["files"].items():
-        path = folder / name
-        size = path.stat().st_size if path.is_file() else None
-        if size != facts["size"]:
-            there = "is missing" if size is None else f"has {size} bytes"
-            raise BadDataError(f"{shortened(path)} {there}; it should have {facts['size']} bytes.")
 
 
 def foreign(folder: Path, kind: str) -> BadDataError:

@@ -27,7 +27,6 @@ class Intact:
 
     Attributes:
         prefix: its weights.
-        hparams: the model's shape.
         state: its state; None if gpt-2-simple wrote it.
         damaged: newer checkpoints that are not whole, and why.
     """
@@ -35,7 +34,7 @@ class Intact:
     prefix: Path
     hparams: HParams
     state: State | None
-    damaged: Mapping[Path, str]
+    damaged: Mapping[Path, str] = dataclasses.field(default_factory=dict)
 
 
 def newest_intact(folder: Path, *, resume: bool) -> Intact:
@@ -74,9 +73,8 @@ def first_intact(folder: Path, *, resume: bool) -> tuple[Intact | None, dict[Pat
     damaged: dict[Path, str] = {}
     for prefix in candidates(folder):
         try:
-            state = verify(folder, prefix, resume=resume)
-            hparams = read_hparams(folder / paths.HPARAMS)
-            return Intact(prefix=prefix, hparams=hparams, state=state, damaged=damaged), damaged
+            found = verify(folder, prefix, resume=resume)
+            return dataclasses.replace(found, damaged=damaged), damaged
         except (UnfitError, UnreadableError):
             raise
         except (BadDataError, MissingInputError) as error:
@@ -101,8 +99,8 @@ def candidates(folder: Path) -> list[Path]:
     return prefixes
 
 
-def verify(folder: Path, prefix: Path, *, resume: bool) -> State | None:
-    """Returns a checkpoint's state, its files checked; None if gpt-2-simple wrote it.
+def verify(folder: Path, prefix: Path, *, resume: bool) -> Intact:
+    """Returns a checkpoint whose files are checked.
 
     Raises:
         UnfitError: its state is whole, but the run's other files are not those it belongs to.
@@ -117,13 +115,13 @@ def verify(folder: Path, prefix: Path, *, resume: bool) -> State | None:
         if not any(path.exists() for path in own):
             bundle.check_weights(prefix, hparams)
             bundle.check_sums(prefix)
-            return None
+            return Intact(prefix=prefix, hparams=hparams, state=None)
         record = read_record(aside, step)
         check_static(folder, record)
         names = [name for name in record["files"] if resume or name.startswith("model-")]
         check_files(aside, {name: record["files"][name] for name in names})
         bundle.check_weights(prefix, hparams)
-        return read_state(aside, step)
+        return Intact(prefix=prefix, hparams=hparams, state=read_state(aside, step))
     except OSError as error:
         if error.errno in DAMAGE:
             where = f"{shortened(error.filename or prefix)}: {error.strerror}."
@@ -143,6 +141,16 @@ def check_readable(*paths: Path) -> None:
 
 def check_files(folder: Path, expected: Mapping[str, Mapping[str, Any]]) -> None:
     """Checks the sizes of a checkpoint's files, and then their hashes, two at a time."""
+    check_sizes(folder, expected)
+    with ThreadPoolExecutor(2) as readers:
+        prints = readers.map(run.fingerprint, [folder / name for name in expected])
+        for name, found in zip(expected, prints, strict=True):
+            if found["sha256"] != expected[name]["sha256"]:
+                raise BadDataError(f"{folder / name} is damaged: its SHA-256 is another one.")
+
+
+def check_sizes(folder: Path, expected: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises BadDataError unless the files of a checkpoint are there and as long as they were."""
     for name, facts in expected.items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
@@ -150,11 +158,6 @@ def check_files(folder: Path, expected: Mapping[str, Mapping[str, Any]]) -> None
             raise BadDataError(f"{path} is missing.")
         if size != facts["size"]:
             raise BadDataError(f"{path} should have {facts['size']} bytes; it has {size}.")
-    with ThreadPoolExecutor(2) as readers:
-        prints = readers.map(run.fingerprint, [folder / name for name in expected])
-        for name, found in zip(expected, prints, strict=True):
-            if found["sha256"] != expected[name]["sha256"]:
-                raise BadDataError(f"{folder / name} is damaged: its SHA-256 is another one.")
 
 
 def check_static(folder: Path, record: Mapping[str, Any]) -> None:

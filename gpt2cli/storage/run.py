@@ -119,28 +119,22 @@ def commit(
     remark = f"The checkpoint {safe} is safe." if safe else "No checkpoint was saved yet."
     aside = folder / paths.SAVING
     prefix = paths.weights(folder, state.step)
-    with atomic.disk_errors(folder, remark), cleaned_up(folder):
-        atomic.need_room(folder, size, remark)
-        atomic.new_folder(aside)
-        write(paths.weights(aside, state.step), paths.optimizer(aside, state.step))
-        seal(folder, aside, state)
-        make_way(folder, prefix)
-        for path in paths.files_by_step(aside)[state.step]:
-            atomic.move(path, folder / path.name)
-        point_to(folder, prefix)
-        atomic.write_whole(folder / paths.COUNTER, f"{state.step}\n")
+    with atomic.disk_errors(folder, remark):
+        clean_up(folder)
+        try:
+            atomic.need_room(folder, size, remark)
+            atomic.new_folder(aside)
+            write(paths.weights(aside, state.step), paths.optimizer(aside, state.step))
+            seal(folder, aside, state)
+            make_way(folder, prefix)
+            for path in paths.files_by_step(aside)[state.step]:
+                atomic.move(path, folder / path.name)
+            point_to(folder, prefix)
+            atomic.write_whole(folder / paths.COUNTER, f"{state.step}\n")
+        finally:
+            with contextlib.suppress(OSError):
+                clean_up(folder)
     return prefix
-
-
-@contextlib.contextmanager
-def cleaned_up(folder: Path) -> Iterator[None]:
-    """Sweeps a run folder before the block, and again after it, as far as that is possible."""
-    clean_up(folder)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            clean_up(folder)
 
 
 def seal(folder: Path, aside: Path, state: State) -> None:

@@ -86,8 +86,7 @@ class History:
     def add(self, record: dict[str, Any]) -> None:
         """Takes the next line of a log; steps that are trained again replace what they were.
 
-        Raises:
-            ValueError: the line is none that a run writes.
+        Raises ValueError if no run writes such a line.
         """
         step = record["step"]
         told = [record["loss"], *([record["average"]] if record["event"] == "step" else [])]
@@ -152,9 +151,7 @@ def write_best(folder: Path, step: int, loss: float) -> None:
 def best_step(folder: Path) -> int | None:
     """Returns the step with the lowest validation loss, or None if there is no best.json.
 
-    Raises:
-        BadDataError: best.json is damaged.
-        OSError: it cannot be read.
+    Raises BadDataError if it is damaged, OSError if it cannot be read.
     """
     path = folder / BEST
     try:

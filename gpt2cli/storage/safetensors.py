@@ -53,9 +53,7 @@ def write(
 def read_header(path: Path) -> dict[str, Entry]:
     """Returns where each tensor of a file is.
 
-    Raises:
-        MissingInputError: there is no such file, or it cannot be read.
-        BadDataError: it is cut, or no safetensors file.
+    Raises MissingInputError if it cannot be read, BadDataError if it is cut or of another kind.
     """
     where = shortened(path)
     with reading.needed(path), path.open("rb") as file:

@@ -20,8 +20,7 @@ from gpt2cli.reading import UnreadableError
 from gpt2cli.records import Notice, Record
 from gpt2cli.special_tokens import read_any
 from gpt2cli.storage import bundle, huggingface, run_log
-from gpt2cli.storage.base_models import first_file, opened, present
-from gpt2cli.storage.hub_models import check_revision, hub_folder
+from gpt2cli.storage.base_models import check_revision, first_file, hub_folder, opened, present
 from gpt2cli.storage.recovery import TRIES, Intact, newest_intact, verify
 from gpt2cli.storage.state import State
 
@@ -37,8 +36,6 @@ class SourceNames:
 
     Attributes:
         model_name: a base model, by its name or path; None: the run.
-        model_dir: the folder that holds the base models.
-        run: the run folder.
         checkpoint: which checkpoint of the run: latest, best or a step.
     """
 
@@ -54,7 +51,6 @@ class CheckpointSource:
 
     Attributes:
         folder: the folder with its shape and vocabulary.
-        hparams: its shape.
         prefix: the checkpoint of its weights; None: random weights.
         model_name: the base model that it is, or began with.
         state: the state of a run that gpt2cli wrote and that goes on.
@@ -87,11 +83,7 @@ class CheckpointSource:
 
     @property
     def chat_template(self) -> str:
-        """How it knows conversations, in Jinja: CHAT_TEMPLATE; or empty if it knows none.
-
-        Raises:
-            BadDataError: the folder's tokenizer_config.json is damaged.
-        """
+        """How it knows conversations, in Jinja: CHAT_TEMPLATE; or empty if it knows none."""
         if self.state is not None:
             return self.state.chat_template
         known = read_any(self.folder / paths.TOKENS).get("chat_template")
@@ -151,11 +143,7 @@ def load(
     """Returns what `read` makes of the weights; yields a line if they had to be found again.
 
     A run that goes on may remove a checkpoint after it was found and before it was read. Then
-    the one that took its place is read.
-
-    Raises:
-        MissingInputError: there are no weights.
-        BadDataError: the checkpoint is damaged.
+    the one that took its place is read. Raises as `find` does.
     """
     for _ in range(TRIES):
         if source.prefix is None:
@@ -233,10 +221,7 @@ def from_run(folder: Path, *, resume: bool = False, step: int | None = None) -> 
         found = newest_intact(folder, resume=resume)
     else:
         # No other takes its place.
-        prefix = paths.weights(folder, step)
-        state = verify(folder, prefix, resume=resume)
-        hparams = read_hparams(folder / paths.HPARAMS)
-        found = Intact(prefix=prefix, hparams=hparams, state=state, damaged={})
+        found = verify(folder, paths.weights(folder, step), resume=resume)
     return CheckpointSource(
         folder=folder,
         hparams=found.hparams,

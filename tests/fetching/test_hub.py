@@ -24,7 +24,7 @@ from gpt2cli.errors import (
 )
 from gpt2cli.files.hub_names import parse_hub_name
 from gpt2cli.storage import huggingface, safetensors
-from gpt2cli.storage.hub_models import RECORD
+from gpt2cli.storage.base_models import RECORD
 from tests import foreign_models, hub_server
 from tests import misbehaving_server as host
 from tests.hub_server import COMMIT, NAME, Hub
