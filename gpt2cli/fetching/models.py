@@ -144,7 +144,7 @@ def thorough_fault(
 def enter(stack: ExitStack, name: str, folder: Path) -> Generator[Record, None, bool]:
     """Makes the folder and locks it until the stack ends; returns whether that took a wait."""
     with atomic.disk_errors(folder):
-        stack.callback(atomic.remove_empty, atomic.make_folders(folder))
+        stack.enter_context(atomic.made_folders(folder))
     path, what = folder.with_name(f".{folder.name}.lock"), f"{folder}"
     try:
         with atomic.disk_errors(path):

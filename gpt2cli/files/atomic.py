@@ -68,9 +68,8 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     An old file at `path` is replaced in one step: a reader sees the old one or the new one. With
     `replace=False` it stays, and FileExistsError is raised.
     """
-    made = make_folders(path.parent)
     part = temporary.name_of(path)
-    with contextlib.ExitStack() as stack:
+    with made_folders(path.parent), contextlib.ExitStack() as stack:
         try:
             before("write", part)
             stack.callback(os.close, temporary.claimed(part))
@@ -79,7 +78,6 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
         except BaseException:
             with contextlib.suppress(OSError):
                 remove(part)
-            remove_empty(made)
             raise
 
 
@@ -192,11 +190,16 @@ def make_folders(folder: Path) -> list[Path]:
     return missing
 
 
-def remove_empty(folders: list[Path]) -> None:
-    """Removes those of the folders that are empty, in the order given."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+@contextlib.contextmanager
+def made_folders(folder: Path) -> Iterator[None]:
+    """Makes a folder and those above it; new ones that are empty after the block go again."""
+    made = make_folders(folder)
+    try:
+        yield
+    finally:
+        for new in made:
+            with contextlib.suppress(OSError):
+                new.rmdir()
 
 
 def existing(path: Path) -> Path:

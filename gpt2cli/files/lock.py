@@ -37,14 +37,11 @@ class BusyError(TryLaterError):
 def locked(path: Path, what: str, wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """Holds the lock on a file within the block; the operating system frees it if we die.
 
-    Args:
-        path: the lock file; it is made if it is missing, and left there.
-        what: the thing that is locked, for the message.
-        wait: called once with who holds the lock, and then waited for; without it a lock that
-            another process holds is an error.
+    The file is made if it is missing, and left there. `wait` is called once with who holds the
+    lock, and that is waited for; without it, it is an error.
 
     Raises:
-        BusyError: another process holds the lock.
+        BusyError: another process holds the lock, on what the message says.
         OutputError: what has the file's name is not a lock of ours.
         OSError: the file cannot be made; a link is not followed.
     """

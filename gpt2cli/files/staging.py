@@ -54,32 +54,27 @@ def output(path: Path, *, overwrite: bool) -> Iterator[Path]:
     What is at `path` stays whole until then, and is replaced in one step. If the block fails,
     nothing of it is left, nor of what a process that was killed had begun to write there.
 
-    Raises:
-        TryLaterError: another process writes to it.
-        OutputError: it cannot be written to, or exists and was not to be replaced.
-        DiskError: the disk is full or fails.
+    Raises TryLaterError if another process writes to it, and as `check_free` and `disk_errors` do.
     """
     aside = temporary.name_of(path)
     lock_file = path.with_name(f".{temporary.short(path.name)}.lock")
     old = f"What was at {path} is untouched." if os.path.lexists(path) else ""
-    with atomic.disk_errors(path, old):
-        made = atomic.make_folders(path.parent)
+    with (
+        atomic.disk_errors(path, old),
+        atomic.made_folders(path.parent),
+        locked(lock_file, f"The destination {path}"),
+    ):
         try:
-            with locked(lock_file, f"The destination {path}"):
-                try:
-                    clean_up(path)
-                    yield aside
-                    exports.sign(aside)
-                    check_free(path, overwrite=overwrite, spare=())
-                    put(aside, path)
-                finally:
-                    with contextlib.suppress(OSError):
-                        clean_up(path)
-                    with contextlib.suppress(OSError):
-                        lock_file.unlink()
-        except BaseException:
-            atomic.remove_empty(made)
-            raise
+            clean_up(path)
+            yield aside
+            exports.sign(aside)
+            check_free(path, overwrite=overwrite, spare=())
+            put(aside, path)
+        finally:
+            with contextlib.suppress(OSError):
+                clean_up(path)
+            with contextlib.suppress(OSError):
+                lock_file.unlink()
 
 
 def clean_up(path: Path) -> None:

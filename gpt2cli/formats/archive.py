@@ -108,11 +108,10 @@ def written(folder: Path, prefix: Path, step: int) -> dict[str, IO[bytes]]:
 def log_until(folder: Path, step: int) -> list[str]:
     """Returns the lines of a run's log up to a step; what can't be read is left out."""
     lines = []
-    with contextlib.suppress(OSError, BadDataError), reading.opened(folder / run_log.LOG) as log:
-        while line := log.readline(run_log.TAIL_BYTES):
-            with contextlib.suppress(BadDataError, TypeError, UnicodeDecodeError):
-                if json_reader.parse(line, run_log.LOG).get("step", 0) <= step:
-                    lines.append(line.decode())
+    for line in run_log.log_lines(folder):
+        with contextlib.suppress(BadDataError, TypeError, UnicodeDecodeError):
+            if json_reader.parse(line, run_log.LOG).get("step", 0) <= step:
+                lines.append(line.decode())
     return lines
 
 

@@ -26,28 +26,21 @@ def owned(folder: Path) -> Iterator[None]:
 
     If the block fails before anything was written, the folder is removed again.
 
-    Raises:
-        TryLaterError: another process trains in it.
-        OutputError: it cannot be made.
+    Raises TryLaterError if another process trains in it, OutputError if it cannot be made.
     """
     lock_file = folder / "lock"
-    with atomic.disk_errors(folder):
-        made = atomic.make_folders(folder)
-        there = set(folder.iterdir())
-    try:
-        with contextlib.ExitStack() as stack:
-            with atomic.disk_errors(folder):
-                stack.enter_context(locked(lock_file, f"The run {folder}"))
-            try:
-                yield
-            except BaseException:
-                # What was not there before, and nothing but the lock has come: it goes too.
-                if set(folder.iterdir()) - there == {lock_file}:
-                    atomic.remove(lock_file)
-                raise
-    except BaseException:
-        atomic.remove_empty(made)
-        raise
+    with contextlib.ExitStack() as stack:
+        with atomic.disk_errors(folder):
+            stack.enter_context(atomic.made_folders(folder))
+            there = set(folder.iterdir())
+            stack.enter_context(locked(lock_file, f"The run {folder}"))
+        try:
+            yield
+        except BaseException:
+            # Nothing but the lock has come, which was not there before: it goes too.
+            if set(folder.iterdir()) - there == {lock_file}:
+                atomic.remove(lock_file)
+            raise
 
 
 def prepare(folder: Path, source: Path) -> None:
@@ -106,14 +99,9 @@ def commit(
     """Makes a step's checkpoint the run's newest, all of it or nothing; returns its prefix.
 
     The files are written aside, synced and moved into place, the index of the weights last; and
-    only then does `checkpoint` name the step.
-
-    `write` writes the weights and the optimiser state below the two prefixes it is given; that it
-    will take `size` bytes of the disk is checked first.
-
-    Raises:
-        OutputError: the folder cannot be written to.
-        DiskError: the disk is full or fails; the checkpoints before are untouched.
+    only then does `checkpoint` name the step. `write` writes the weights and the optimiser state
+    below the two prefixes it is given; that they will take `size` bytes is checked first. If
+    OutputError or DiskError is raised, the checkpoints before are untouched.
     """
     safe = paths.newest(folder)
     remark = f"The checkpoint {safe} is safe." if safe else "No checkpoint was saved yet."

@@ -106,14 +106,20 @@ class History:
             self.val_losses.append(record["loss"])
 
 
+def log_lines(folder: Path) -> Iterator[bytes]:
+    """Yields the lines of a run's log, as far as it can be read."""
+    with contextlib.suppress(OSError, BadDataError), reading.opened(folder / LOG) as log:
+        while line := log.readline(TAIL_BYTES):
+            yield line
+
+
 def history(folder: Path) -> History:
     """Returns what a run's log tells of its losses; lines that are damaged are left out."""
     found = History()
-    with contextlib.suppress(OSError, BadDataError), reading.opened(folder / LOG) as log:
-        while line := log.readline(TAIL_BYTES):
-            if line.startswith((b'{"event": "step"', b'{"event": "validation"')):
-                with contextlib.suppress(BadDataError, ValueError, KeyError):
-                    found.add(json_reader.parse(line, LOG))
+    for line in log_lines(folder):
+        if line.startswith((b'{"event": "step"', b'{"event": "validation"')):
+            with contextlib.suppress(BadDataError, ValueError, KeyError):
+                found.add(json_reader.parse(line, LOG))
     return found
 
 

@@ -30,10 +30,7 @@ def find_for_training(
     To restore from are `latest`, `fresh`, `scratch` and paths; only with `overwrite` may the run's
     checkpoints be replaced.
 
-    Raises:
-        MissingInputError: the model, or what --restore-from names, is not there.
-        BadDataError: a checkpoint is damaged, or does not fit its hparams.json or the run.
-        OutputError: the run has checkpoints that nobody allowed to replace.
+    Raises as `find` does; OutputError if the run has checkpoints that may not be replaced.
     """
     folder = names.run
     existing = from_run(folder, resume=True) if paths.has_checkpoints(folder) else None
