@@ -55,7 +55,7 @@ def names_of_folders(folder: Path) -> list[str]:
 def checkpoints(ctx: typer.Context) -> list[str]:
     """Returns the checkpoints of the run that is named, or of the usual one."""
     folder = folder_given(ctx, "checkpoint_dir", "checkpoint")
-    run = paths.run_folder(str(folder), ctx.params.get("run_name") or DEFAULT_RUN)
+    run = folder / (ctx.params.get("run_name") or DEFAULT_RUN)
     return [LATEST, BEST, *map(str, reversed(paths.checkpoint_steps(run)))]
 
 

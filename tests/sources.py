@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.shared import SourceOptions
 from gpt2cli.errors import MissingInputError
-from gpt2cli.files import paths
 from gpt2cli.files.hub_names import HubName
 from gpt2cli.records import Record
 from gpt2cli.storage.source import CheckpointSource, Fetch, SourceNames, find
@@ -34,7 +33,7 @@ def source_of(
     config: FinetuneConfig | SourceOptions, fetch: Fetch | None = None
 ) -> CheckpointSource:
     """Returns what `generate`, `evaluate` and `export` read, or what `finetune` starts from."""
-    run = paths.run_folder(config.checkpoint_dir, config.run)
+    run = Path(config.checkpoint_dir, config.run)
     names = SourceNames(model_name=config.model_name, model_dir=config.model_dir, run=run)
     if isinstance(config, SourceOptions):
         return returned(find(dataclasses.replace(names, checkpoint=config.checkpoint), fetch))

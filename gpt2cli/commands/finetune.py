@@ -14,7 +14,6 @@ from gpt2cli.distributed import cluster, rendezvous
 from gpt2cli.distributed.cluster import Cluster
 from gpt2cli.distributed.rendezvous import Rendezvous
 from gpt2cli.fetching.base import fetch_base
-from gpt2cli.files import paths
 from gpt2cli.files.temporary import private_folder
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import Steps, announced, living
@@ -117,7 +116,7 @@ def check(config: FinetuneConfig, members: Cluster | None) -> Generator[Record, 
     """Yields what is read and skipped; returns what can be known before the run is locked."""
     cluster.check_divisible(config.batch_size, members.size if members else 1)
     corpus, held_out = yield from find_texts(config)
-    folder = paths.run_folder(config.checkpoint_dir, config.run)
+    folder = Path(config.checkpoint_dir, config.run)
     return Checked(corpus=corpus, held_out=held_out, folder=folder, members=members)
 
 

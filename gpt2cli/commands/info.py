@@ -138,7 +138,7 @@ def described(config: InfoConfig, name: str) -> Facts:
         MissingInputError: there is none.
         BadDataError: it is damaged.
     """
-    run = paths.run_folder(config.checkpoint_dir, name)
+    run = Path(config.checkpoint_dir, name)
     is_run = run.is_dir() and not paths.is_path(name)
     folder = run if is_run else paths.base_model(config.model_dir, name)
     if not folder.is_dir():

@@ -13,7 +13,6 @@ from gpt2cli.config.shared import SourceOptions
 from gpt2cli.errors import MissingInputError, shortened
 from gpt2cli.fetching import manifest, models
 from gpt2cli.fetching.hub import fetch_hub
-from gpt2cli.files import paths
 from gpt2cli.files.hub_names import HubName, parse_hub_name
 from gpt2cli.progress import living
 from gpt2cli.records import Record
@@ -33,7 +32,7 @@ def find_weights(
     names = SourceNames(
         model_name=options.model_name,
         model_dir=options.model_dir,
-        run=paths.run_folder(options.checkpoint_dir, options.run),
+        run=Path(options.checkpoint_dir, options.run),
         checkpoint=options.checkpoint,
     )
     fetch = partial(fetch_base, offline=options.offline, quiet=options.quiet)

@@ -79,11 +79,6 @@ def is_path(name: str) -> bool:
     return Path(name).name != name and (known_name(name) == name or Path(name).exists())
 
 
-def run_folder(checkpoint_dir: str, name: str) -> Path:
-    """Returns where a run is."""
-    return Path(checkpoint_dir) / name
-
-
 def names_in(folder: Path) -> str:
     """Returns the names of the folders inside a folder, for a message."""
     if not folder.is_dir():

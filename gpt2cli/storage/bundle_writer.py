@@ -1,7 +1,4 @@
-"""A checkpoint in TensorFlow's format, written one tensor at a time and so in bounded memory.
-
-The format is described in bundle.py, which reads it.
-"""
+"""A checkpoint in TensorFlow's format, written one tensor at a time and so in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which weights a command line means: found, fetched if they are missing, and checked.
-
-Nothing here needs TensorFlow.
-"""
+"""Which weights a command line means: found, fetched if they are missing, and checked."""
 
 from __future__ import annotations
 
