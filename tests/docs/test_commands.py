@@ -1,32 +1,20 @@
 """Every command line in the README and the guides runs, with `tiny` in place of OpenAI's models.
 
-Those that do not run here are listed with the reason. What is long is made short by the
-environment, as the README says that every option can be.
+Those that do not run here are listed with the reason.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import gpt2cli
-from gpt2cli.commands.export import export
-from gpt2cli.config.export import ExportConfig
 from tests.docs import pages
-from tests.hub_server import Hub
-from tests.misbehaving_server import Server
-from tests.warm import Warm
+from tests.docs.shell import TINY, shell
 
-TINY = Path(gpt2cli.__file__).parent / "data" / "tiny"
 # By how they begin: commands that are not run here, and why.
 ELSEWHERE = {
     "python3 -m venv .venv && . .venv/bin/activate && pip install '.[fa": "test_pages.py runs it",
@@ -40,23 +28,11 @@ ELSEWHERE = {
     "python -m tests.bench --quick": "takes minutes, and other programs' environments",
     "export TF_CONFIG=": "several machines; tests/distributed does it on one",
     "gpt2cli finetune texts/ --multi-gpu --batch-size 16": "several machines, as above",
-    "#!/bin/bash\n#SBATCH": "SLURM; test_recipes.py runs it with a stand-in",
-    "#!/bin/sh\ncd /mnt/work": "test_recipes.py runs it",
-    "#!/bin/sh\n# nightly.sh": "test_recipes.py runs it",
+    "#!/bin/bash\n#SBATCH": "SLURM; test_unattended.py runs it with a stand-in",
+    "#!/bin/sh\ncd /mnt/work": "test_unattended.py runs it",
+    "#!/bin/sh\n# nightly.sh": "test_unattended.py runs it",
     "docker build": "Docker",
     "docker run": "Docker and a GPU",
-}
-SHORT = {
-    # A step, and its save.
-    "GPT2CLI_FINETUNE_MAX_MINUTES": "0.0001",
-    "GPT2CLI_FINETUNE_WINDOW": "32",
-    "GPT2CLI_FINETUNE_SAMPLE_EVERY": "0",
-    "GPT2CLI_FINETUNE_VAL_EVERY": "1",
-    "GPT2CLI_FINETUNE_VAL_BATCHES": "1",
-    "GPT2CLI_FINETUNE_XLA": "false",
-    "GPT2CLI_GENERATE_XLA": "false",
-    "GPT2CLI_CHAT_XLA": "false",
-    "GPT2CLI_EVALUATE_XLA": "false",
 }
 # What the commands find where they run.
 PLACE = """
@@ -113,27 +89,6 @@ def is_elsewhere(command: str) -> bool:
     return any(command.startswith(begin) for begin in ELSEWHERE)
 
 
-def write_pins(path: Path, url: str, models: tuple[str, ...]) -> dict[str, bytes]:
-    """Writes pins of models that are all `tiny`; returns the files that a host has."""
-    files = {file.name: file.read_bytes() for file in TINY.iterdir()}
-    content = {name: files[name] for name in sorted(files, key=lambda name: name == "checkpoint")}
-    facts = {
-        name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in content.items()
-    }
-    entry = {"hparams": json.loads(files["hparams.json"]), "files": facts}
-    known = {"hosts": [{"url": url}], "models": dict.fromkeys(models, entry)}
-    path.write_text(json.dumps(known), encoding="utf-8")
-    return {f"{model}/{name}": data for model in models for name, data in content.items()}
-
-
-def exported_tiny(folder: Path) -> dict[str, bytes]:
-    """Returns the files of a repository on the Hub that holds `tiny`."""
-    list(export(ExportConfig(destination=str(folder), model_name=str(TINY))))
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    return {name: content for name, content in files.items() if not name.startswith(".")}
-
-
 def test_each_command_that_is_not_run_is_on_the_pages_once() -> None:
     for begin in ELSEWHERE:
         assert [begin for command in commands() if command.startswith(begin)] == [begin]
@@ -141,9 +96,8 @@ def test_each_command_that_is_not_run_is_on_the_pages_once() -> None:
 
 @pytest.mark.slow
 def test_every_command_works(tmp_path: Path) -> None:
-    place, programs = tmp_path / "work", tmp_path / "bin"
+    place = tmp_path / "work"
     place.mkdir()
-    programs.mkdir()
     shutil.copy(pages.README, place)
     shutil.copytree(TINY, place / "models" / "124M")
     run = [(place, command) for command in commands() if not is_elsewhere(command)]
@@ -151,25 +105,9 @@ def test_every_command_works(tmp_path: Path) -> None:
     shutil.copytree(place, other)
     first = "gpt2cli finetune text.txt --model-name 124M --run-name mine"
     run += [(other, command) for command in (PLACE, first, *old_calls())]
-    large = Server({})
-    hub = Hub(large)
-    with Server({}) as server, large, hub, Warm(programs):
-        hub.publish(exported_tiny(tmp_path / "distilgpt2"), "distilbert/distilgpt2")
-        server.files = write_pins(tmp_path / "pins.json", server.url, ("124M", "355M", "774M"))
-        environment = os.environ | SHORT
-        environment["PATH"] = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
-        environment["GPT2CLI_PINS"] = str(tmp_path / "pins.json")
+    with shell(tmp_path) as do:
         for folder, command in [(place, PLACE), *run]:
-            done = subprocess.run(
-                ["bash", "-e", "-o", "pipefail", "-c", command],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=120,
-            )
+            done = do(folder, command)
             assert done.returncode == 0, (command, done.stderr)
     assert len(run) > 25
     assert len(list(old_calls())) >= 12
