@@ -22,7 +22,7 @@ from gpt2cli.inference.samples import Prompt, Sample
 from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.inference.writer import Writer
 from gpt2cli.records import Alert, Notice, Record, Text
-from gpt2cli.runtime.interrupts import interrupts_caught
+from gpt2cli.runtime.signals import interrupts_caught
 from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.text.chat_history import ChatHistory, prompt_room
 from gpt2cli.text.prompts import arriving_lines

@@ -10,6 +10,7 @@ from gpt2cli.errors import UsageError
 from gpt2cli.fetching import manifest
 from gpt2cli.fetching.base import fetch_model
 from gpt2cli.fetching.listing import listed_models, models_as_json, models_as_table
+from gpt2cli.fetching.models import FetchOptions
 from gpt2cli.files.hub_names import parse_hub_name
 from gpt2cli.files.paths import placed_name
 from gpt2cli.records import Record, Text
@@ -26,14 +27,10 @@ def download(config: DownloadConfig) -> Iterator[Record]:
         shown = models_as_json if config.format == "jsonl" else models_as_table
         yield Text(shown(listed_models(config.model_dir)))
         return
+    bars = sys.stderr.isatty() and not config.quiet
+    options = FetchOptions(mirrors=config.mirror, verify=config.verify, bars=bars)
     for name in chosen_names(config.models):
-        yield from fetch_model(
-            name,
-            config.model_dir,
-            mirrors=config.mirror,
-            verify=config.verify,
-            bars=sys.stderr.isatty() and not config.quiet,
-        )
+        yield from fetch_model(name, config.model_dir, options)
 
 
 def chosen_names(given: tuple[str, ...]) -> list[str]:

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from gpt2cli import __version__, json_reader
 from gpt2cli.errors import BadDataError, UsageError, shortened
@@ -66,7 +65,7 @@ def read_cluster(
     Args:
         slurm: whether they are the tasks of SLURM's job step, and not those of TF_CONFIG.
         multi_gpu: whether several devices were asked for.
-        load_tensorflow: loads TensorFlow, which reads SLURM's variables.
+        load_tensorflow: is called before TensorFlow reads SLURM's variables.
 
     Raises:
         UsageError: the environment does not say it properly, or --multi-gpu is missing.
@@ -86,30 +85,24 @@ def read_cluster(
 
 
 def parsed(text: str) -> Cluster | None:
-    """Returns the cluster that TF_CONFIG describes; None: it names no workers.
-
-    Raises:
-        UsageError: it is malformed.
-    """
+    """Returns the cluster that TF_CONFIG describes, or None if it names no workers."""
     try:
         facts: Json = json_reader.parse(text, "it", object)
         jobs = jobs_of(facts)
         if not jobs:
             return None
-        addresses = [place for job in JOBS for place in jobs.get(job, [])]
+        addresses = tuple(place for job in JOBS for place in jobs.get(job, []))
         for address in addresses:
             host_and_port(address)
         if len(set(addresses)) < len(addresses):
             raise ValueError(f"two of {shortened(', '.join(addresses))} are the same")
-        kind, index = task_of(facts, jobs)
+        return Cluster(addresses, rank_of(facts.get("task"), jobs))
     except (ValueError, BadDataError) as error:
         told = shortened(error, 200).removesuffix(".")
         raise UsageError(
             f"{TF_CONFIG} is malformed: {told}. Its form is "
             '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}.'
         ) from error
-    rank = index + (len(jobs.get("chief", [])) if kind == "worker" else 0)
-    return Cluster(tuple(addresses), rank)
 
 
 def check_divisible(batch_size: int, count: int) -> None:
@@ -123,11 +116,7 @@ def check_divisible(batch_size: int, count: int) -> None:
 
 
 def jobs_of(facts: Json) -> dict[str, list[str]]:
-    """Returns the addresses of each kind of worker that TF_CONFIG names.
-
-    Raises:
-        ValueError: they are not what they should be.
-    """
+    """Returns the addresses of each kind of worker that TF_CONFIG names, or raises ValueError."""
     if not isinstance(facts, dict):
         raise ValueError("it is not an object")
     named = facts.get("cluster", {})
@@ -149,13 +138,8 @@ def jobs_of(facts: Json) -> dict[str, list[str]]:
     return jobs
 
 
-def task_of(facts: dict[str, Any], jobs: dict[str, list[str]]) -> tuple[str, int]:
-    """Returns which of them this process is, by kind and index.
-
-    Raises:
-        ValueError: it is none of them.
-    """
-    task = facts.get("task")
+def rank_of(task: Json, jobs: dict[str, list[str]]) -> int:
+    """Returns which of them this process is; raises ValueError if it is none of them."""
     if not isinstance(task, dict):
         raise ValueError("its 'task' is missing, or no object")
     kind, index = task.get("type"), task.get("index")
@@ -164,15 +148,11 @@ def task_of(facts: dict[str, Any], jobs: dict[str, list[str]]) -> tuple[str, int
         raise ValueError(f"the task's 'index' is {shown}, which is not a number from 0")
     if not isinstance(kind, str) or int(index) >= len(jobs.get(kind, [])):
         raise ValueError(f"it names no task {shortened(index, 20)} of {shortened(repr(kind))}")
-    return kind, int(index)
+    return int(index) + (len(jobs.get("chief", [])) if kind == "worker" else 0)
 
 
 def host_and_port(address: object) -> tuple[str, int]:
-    """Returns the two parts of host:port.
-
-    Raises:
-        ValueError: it has not got them.
-    """
+    """Returns the two parts of host:port; raises ValueError if it has not got them."""
     found = ADDRESS.fullmatch(address) if isinstance(address, str) else None
     if not found or not 0 < int(found["port"]) < 1 << 16:
         raise ValueError(f"{shortened(repr(address))} is not host:port")
@@ -186,11 +166,7 @@ def host_and_port(address: object) -> tuple[str, int]:
 
 
 def slurm_config(load_tensorflow: Callable[[], None]) -> str:
-    """Returns what TF_CONFIG would say of the SLURM job step that this process is of.
-
-    Raises:
-        UsageError: it is of none.
-    """
+    """Returns what TF_CONFIG would say of the SLURM job step that this process is of."""
     if missing := [name for name in SLURM if not os.environ.get(name)]:
         raise UsageError(
             f"--cluster slurm: the environment lacks {', '.join(missing)}. Start it in a job by "

@@ -48,11 +48,7 @@ class ProcessGroup:
         self._sums = tf.function(self._sums_graph, autograph=False)
 
     def all_reduce_max(self, value: int) -> int:
-        """Returns the largest of the processes' numbers, each from 0 to MOST_VALUE.
-
-        Raises:
-            TryLaterError: a process is gone.
-        """
+        """Returns the largest of the processes' numbers, each from 0 to MOST_VALUE."""
         if self.is_single:
             return value
         with self.watched():
@@ -64,6 +60,7 @@ class ProcessGroup:
 
     def _sums_graph(self, each: Tensor) -> Tensor:
         def on_device(counts: Tensor) -> Tensor:
+            """Returns the sum of the devices' counts."""
             context = tf.distribute.get_replica_context()
             return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(counts))
 
@@ -71,11 +68,7 @@ class ProcessGroup:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Turns TensorFlow's errors about a process that is gone into ones that say so.
-
-        Raises:
-            TryLaterError: a process is gone.
-        """
+        """Turns TensorFlow's errors about a process that is gone into TryLaterError."""
         try:
             yield
         except tf.errors.OpError as error:
@@ -117,13 +110,12 @@ def form(
         cluster: the processes that train together, if there are others.
         rendezvous: what connects them.
         minutes: how long to wait for them.
-        stopped: says which signal asks the command to leave, if one does.
+        stopped: as for `Rendezvous.wait`.
         shared: whether several devices are to train together at all.
 
     Raises:
-        BadDataError: a process has other devices.
         TryLaterError: not all come, or another program has taken this one's port.
-        Interrupted: a signal came before it began.
+        Gpt2cliError, Interrupted: as `Rendezvous.wait`.
     """
     if not shared:
         return ProcessGroup()
@@ -150,6 +142,7 @@ def limit_joining() -> None:
     configure = context.configure_coordination_service
 
     def configured(**known: object) -> None:
+        """Configures the joining as TensorFlow does, but for the times."""
         configure(**known, cluster_register_timeout_in_ms=JOIN_SECONDS * 1000)
         settings = context.coordination_service
         if hasattr(settings, WITH_BARRIER):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gpt2cli.distributed.cluster import Cluster, host_and_port
@@ -24,24 +25,18 @@ from gpt2cli.runtime.signals import Interrupted
 MOST_SEED = 2**32 - 1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Rendezvous:
-    """What connects workers that have met, until TensorFlow does.
+    """What connects workers that have met, until TensorFlow does; all take the chief's `seed`."""
 
-    Attributes:
-        seed: the chief's, which all take.
-    """
-
-    def __init__(
-        self, cluster: Cluster, seed: int, connections: Mapping[int, socket.socket]
-    ) -> None:
-        """Takes the workers, and the connections by the rank of who is at the other end."""
-        self.seed = seed
-        self._cluster = cluster
-        self._connections = connections
+    cluster: Cluster
+    seed: int
+    # By the rank of who is at the other end.
+    connections: Mapping[int, socket.socket]
 
     def close(self) -> None:
         """Hangs up."""
-        for connection in self._connections.values():
+        for connection in self.connections.values():
             connection.close()
 
     def wait(self, devices: str, minutes: float, stopped: Callable[[], int | None]) -> None:
@@ -58,40 +53,37 @@ class Rendezvous:
             Interrupted: a signal asks the command to leave.
         """
         # The chief ends all in its time, and says who is missing.
-        patience = 0.0 if self._cluster.is_chief else ANSWER_SECONDS
+        patience = 0.0 if self.cluster.is_chief else ANSWER_SECONDS
         deadline = time.monotonic() + minutes * 60 + patience
         with contextlib.closing(self):
-            if not self._cluster.is_chief:
-                sent(self._connections[0], {"devices": devices})
+            if not self.cluster.is_chief:
+                sent(self.connections[0], {"devices": devices})
                 self._heard("go", deadline, stopped)
                 return
             told = self._heard("devices", deadline, stopped)
             for rank in sorted(told):
-                mine = {"devices": devices}
-                if wrong := difference(self._cluster, rank, mine, {"devices": told[rank]}):
-                    tell(self._connections, {"error": wrong})
+                theirs = {"devices": told[rank]}
+                if wrong := difference(self.cluster, rank, {"devices": devices}, theirs):
+                    tell(self.connections, {"error": wrong})
                     raise BadDataError(wrong)
-            tell(self._connections, {"go": True})
+            tell(self.connections, {"go": True})
 
     def _heard(
         self, word: str, deadline: float, stopped: Callable[[], int | None]
     ) -> dict[int, Any]:
         """Returns what each at the other ends says of a word."""
         told: dict[int, Any] = {}
-        while len(told) < len(self._connections):
+        while len(told) < len(self.connections):
             if (signum := stopped()) is not None:
                 raise Interrupted(signum, "stopped; no step was done yet.")
-            late = [self._cluster.name(n) for n in self._connections if n not in told]
             if time.monotonic() > deadline:
-                names = shortened(", ".join(late), 300)
-                raise TryLaterError(
-                    f"{names} did not get ready in time (--wait-minutes). Try again later."
-                )
-            for rank in speaking(self._connections, RETRY_SECONDS):
-                message = received(self._connections[rank], ANSWER_SECONDS) or {}
+                missing = [rank for rank in self.connections if rank not in told]
+                raise late(self.cluster, missing, "get ready")
+            for rank in speaking(self.connections, RETRY_SECONDS):
+                message = received(self.connections[rank], ANSWER_SECONDS) or {}
                 check(message)
                 if rank in told or word not in message:
-                    raise TryLaterError(gone(self._cluster, rank))
+                    raise gone(self.cluster, rank)
                 told[rank] = message[word]
         return told
 
@@ -119,12 +111,12 @@ def join(cluster: Cluster, mine: Mapping[str, str], seed: int, minutes: float) -
                 # The first one ends all in its own time, and says who is missing.
                 answer = received(connection, minutes * 60 + ANSWER_SECONDS)
                 if answer is None:
-                    raise TryLaterError(gone(cluster, 0))
+                    raise gone(cluster, 0)
                 check(answer)
                 told = answer.get("seed")
                 if type(told) is int and 0 <= told <= MOST_SEED:
                     stack.pop_all()
-                    return Rendezvous(cluster, told, {0: connection})
+                    return Rendezvous(cluster=cluster, seed=told, connections={0: connection})
         time.sleep(RETRY_SECONDS)
     raise TryLaterError(f"{cluster.name(0)} has not come in {minutes:g} minutes. Try again later.")
 
@@ -152,9 +144,10 @@ def gather(cluster: Cluster, mine: Mapping[str, str], seed: int, deadline: float
             with listening(cluster) as server, contextlib.closing(Callers(server)) as callers:
                 while len(here) < cluster.size - 1:
                     if time.monotonic() > deadline:
-                        raise TryLaterError(absent(cluster, here))
+                        missing = [rank for rank in range(1, cluster.size) if rank not in here]
+                        raise late(cluster, missing, "come")
                     if left := speaking(here, 0):
-                        raise TryLaterError(gone(cluster, left[0]))
+                        raise gone(cluster, left[0])
                     connection, hello = callers.next(here.values())
                     rank, facts = greeting(hello, cluster, here)
                     if connection is None or facts is None:
@@ -169,7 +162,7 @@ def gather(cluster: Cluster, mine: Mapping[str, str], seed: int, deadline: float
             raise
         tell(here, {"seed": seed})
         stack.pop_all()
-    return Rendezvous(cluster, seed, here)
+    return Rendezvous(cluster=cluster, seed=seed, connections=here)
 
 
 def greeting(
@@ -185,11 +178,10 @@ def greeting(
     return rank, facts
 
 
-def absent(cluster: Cluster, here: Mapping[int, socket.socket]) -> str:
-    """Returns the message that some workers have not come."""
-    missing = [cluster.name(n) for n in range(1, cluster.size) if n not in here]
-    names = shortened(", ".join(missing), 300)
-    return f"{names} did not come in time (--wait-minutes). Try again later."
+def late(cluster: Cluster, ranks: Iterable[int], what: str) -> TryLaterError:
+    """Returns the error that some workers have not done something in time."""
+    names = shortened(", ".join(map(cluster.name, ranks)), 300)
+    return TryLaterError(f"{names} did not {what} in time (--wait-minutes). Try again later.")
 
 
 def check(answer: Mapping[str, Any]) -> None:
@@ -200,9 +192,9 @@ def check(answer: Mapping[str, Any]) -> None:
         raise TryLaterError(shortened(answer["later"], MOST_CHARACTERS))
 
 
-def gone(cluster: Cluster, rank: int) -> str:
-    """Returns the message that a worker went away."""
-    return f"{cluster.name(rank)} went away before training began. Try again later."
+def gone(cluster: Cluster, rank: int) -> TryLaterError:
+    """Returns the error that a worker went away."""
+    return TryLaterError(f"{cluster.name(rank)} went away before training began. Try again later.")
 
 
 def tell(connections: Mapping[int, socket.socket], message: Mapping[str, Any]) -> None:
@@ -215,10 +207,10 @@ def difference(
     cluster: Cluster, rank: int, ours: Mapping[str, str], theirs: Mapping[str, str]
 ) -> str:
     """Returns in what a worker differs from the first one; empty if it does not."""
-    names = (name for name in ours if theirs.get(name) != ours[name])
     told = [
-        f"{name} is {shortened(repr(theirs.get(name)), 60)}, not {shortened(repr(ours[name]), 60)}"
-        for name in names
+        f"{name} is {shortened(repr(theirs.get(name)), 60)}, not {shortened(repr(our), 60)}"
+        for name, our in ours.items()
+        if theirs.get(name) != our
     ]
     if not told:
         return ""

@@ -52,10 +52,7 @@ class Callers:
     ) -> tuple[socket.socket, dict[str, Any]] | tuple[None, None]:
         """Returns one who has said a line, and the line; or nothing, after half a second at most.
 
-        Who said a line before, and is still here, is hung up on.
-
-        Args:
-            others: what ends the wait as well, once it speaks.
+        Who said a line before, and is still here, is hung up on. Others who speak end the wait.
         """
         ends = [self._server, *others, *self._waiting]
         ready = select.select(ends, [], [], RETRY_SECONDS)[0]
@@ -99,36 +96,30 @@ def listening(cluster: Cluster) -> socket.socket:
         TryLaterError: it is in use.
         UsageError: this machine does not have that address.
     """
-    host, port = host_and_port(cluster.addresses[cluster.rank])
-    fault: OSError = OSError("it has no address")
+    name, fault = cluster.name(cluster.rank), OSError("it has no address")
     try:
-        for family, address in places(cluster, host, port):
-            try:
-                return socket.create_server(address, family=family, backlog=MOST_CALLERS)
-            except OSError as error:
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    raise
-                fault = error
-    except OSError as error:
-        if isinstance(error, socket.gaierror):
+        found = places(cluster)
+    except socket.gaierror as error:
+        found, fault = [], error
+    for family, address in found:
+        try:
+            return socket.create_server(address, family=family, backlog=MOST_CALLERS)
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise TryLaterError(
+                    f"{name} cannot listen: {error.strerror}. Is an earlier one still running? "
+                    "Try again later."
+                ) from error
             fault = error
-        else:
-            raise TryLaterError(
-                f"{cluster.name(cluster.rank)} cannot listen: {error.strerror}. Is an earlier "
-                "one still running? Try again later."
-            ) from error
     raise UsageError(
-        f"{cluster.name(cluster.rank)} is to be this machine, and its address is none of this "
-        f"machine's ({shortened(fault)}). Name one that is."
+        f"{name} is to be this machine, and its address is none of this machine's "
+        f"({shortened(fault)}). Name one that is."
     ) from fault
 
 
-def places(cluster: Cluster, host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
-    """Returns where to listen, as family and address; the first that can be is enough.
-
-    Raises:
-        OSError: the name is not known.
-    """
+def places(cluster: Cluster) -> list[tuple[int, tuple[Any, ...]]]:
+    """Returns where to listen, as family and address; the first that can be is enough."""
+    host, port = host_and_port(cluster.addresses[cluster.rank])
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     hosts = {host_and_port(address)[0] for address in cluster.addresses}
     inner = all(ipaddress.ip_address(str(f[4][0]).partition("%")[0]).is_loopback for f in found)
@@ -153,12 +144,7 @@ def sent(connection: socket.socket, message: Mapping[str, Any]) -> None:
 
 
 def received(connection: socket.socket, seconds: float) -> dict[str, Any] | None:
-    """Returns the line of JSON that comes; empty if it is none, or late; None: it hung up.
-
-    Args:
-        connection: where it comes from.
-        seconds: how long to wait for the whole of it.
-    """
+    """Returns the line of JSON that comes within some seconds; empty if none; None: it hung up."""
     deadline, line = time.monotonic() + seconds, bytearray()
     try:
         # One by one, so that nothing of the next line is taken.

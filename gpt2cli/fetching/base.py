@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shlex
 import sys
@@ -10,12 +11,14 @@ from functools import partial
 from pathlib import Path
 
 from gpt2cli.config.shared import SourceOptions
-from gpt2cli.errors import MissingInputError, shortened
-from gpt2cli.fetching import manifest, models
+from gpt2cli.errors import DiskError, MissingInputError, shortened
+from gpt2cli.fetching import manifest
 from gpt2cli.fetching.hub import fetch_hub
+from gpt2cli.fetching.models import FetchOptions, complete
+from gpt2cli.files import atomic, paths, temporary
 from gpt2cli.files.hub_names import HubName, parse_hub_name
 from gpt2cli.progress import living
-from gpt2cli.records import Record
+from gpt2cli.records import Notice, Progress, Record
 from gpt2cli.storage.source import CheckpointSource, SourceNames, find
 
 OFFLINE_VARIABLE = "GPT2CLI_OFFLINE"
@@ -24,11 +27,7 @@ OFFLINE_VARIABLE = "GPT2CLI_OFFLINE"
 def find_weights(
     options: SourceOptions,
 ) -> Generator[Record, None, tuple[SourceNames, CheckpointSource]]:
-    """Returns what a command line names, and the weights that it means; yields what is fetched.
-
-    Raises:
-        Gpt2cliError: as source.find and fetch_base do.
-    """
+    """Returns what a command line names, and the weights that it means; yields what is fetched."""
     names = SourceNames(
         model_name=options.model_name,
         model_dir=options.model_dir,
@@ -45,15 +44,8 @@ def fetch_base(
 ) -> Iterator[Record]:
     """Fetches the base model that belongs into a folder, if its name is known.
 
-    Args:
-        folder: where the model is to be.
-        hub: its name on the Hub, if it comes from there.
-        offline: whether --offline is given.
-        quiet: whether to draw no bars.
-
     Raises:
         MissingInputError: --offline or GPT2CLI_OFFLINE forbids to fetch it.
-        Gpt2cliError: as models.fetch_pinned and hub.fetch_hub do.
     """
     name = hub.full if hub else folder.name
     if hub is None and not manifest.is_known(name):
@@ -65,30 +57,65 @@ def fetch_base(
             f"There is no model {shortened(folder)}, and fetching it is forbidden (--offline). "
             f"Run `gpt2cli download {name} --model-dir {place}` with a network."
         )
-    yield from fetch_model(name, str(folder.parent), bars=sys.stderr.isatty() and not quiet)
+    options = FetchOptions(bars=sys.stderr.isatty() and not quiet)
+    yield from fetch_model(name, str(folder.parent), options)
 
 
-def fetch_model(
-    name: str,
-    model_dir: str,
-    *,
-    mirrors: tuple[str, ...] = (),
-    verify: bool = False,
-    bars: bool = False,
-) -> Iterator[Record]:
-    """Makes a model's folder complete, be it OpenAI's or one from the Hub; yields what happens.
+def fetch_model(name: str, model_dir: str, options: FetchOptions) -> Iterator[Record]:
+    """Makes a model's folder complete; yields what happens.
+
+    What is there and good is left as it is, and then no network is needed.
 
     Args:
-        name: as parse_hub_name or manifest.is_known takes it.
+        name: such as 124M, or OWNER/NAME[@REVISION] for one from the Hub; `tiny` is bundled.
         model_dir: the folder that holds the base models.
-        mirrors: addresses below which MODEL/FILE is looked for, before the model's own hosts.
-        verify: whether to hash again what is there.
-        bars: whether to draw bars on stderr; otherwise a line comes now and then.
+        options: how.
 
     Raises:
-        Gpt2cliError: as models.fetch_pinned and hub.fetch_hub do.
+        UsageError: no model has that name.
+        BadDataError: what a host sends is not the file, twice; or the model is not a GPT-2.
+        MissingInputError: the model on the Hub lacks a file that is needed.
+        RefusedError: the hosts will not give a file.
+        TryLaterError: the network is down; what has come is kept.
+        OutputError, DiskError: the place cannot be written to.
     """
-    if (hub := parse_hub_name(name)) is None:
-        yield from models.fetch_pinned(name, model_dir, mirrors=mirrors, verify=verify, bars=bars)
+    if (hub := parse_hub_name(name)) is not None:
+        yield from fetch_hub(hub, hub.folder(model_dir), options)
         return
-    yield from fetch_hub(hub, model_dir, mirrors=mirrors, verify=verify, bars=bars)
+    folder = paths.model_folder(model_dir, name)
+    if name in manifest.BUNDLED:
+        yield from install_bundled(name, folder)
+    else:
+        yield from complete(manifest.find_model(name), folder, options)
+
+
+def install_bundled(name: str, folder: Path, *, data: Path = manifest.DATA) -> Iterator[Record]:
+    """Copies a bundled model's files to where they are missing or differ; yields what it did."""
+    source = data / name
+    if not (source / paths.POINTER).is_file():
+        raise MissingInputError(f"{source} is missing: install gpt2cli again to have {name}.")
+    # `checkpoint` comes last: once it is there, the model is whole.
+    files = sorted(source.iterdir(), key=lambda path: (path.name == paths.POINTER, path.name))
+    wrong = [file for file in files if not same(file, folder / file.name)]
+    if not wrong:
+        yield Progress(f"{name} is already there: {folder}")
+        return
+    size = sum(file.stat().st_size for file in wrong)
+    atomic.need_room(folder, size)
+    for file in wrong:
+        if (folder / file.name).exists():
+            yield Notice(f"{folder / file.name} is not {name}'s; it is put right.")
+        with atomic.disk_errors(folder / file.name):
+            for left in temporary.names(folder / file.name) if folder.is_dir() else ():
+                if temporary.is_abandoned(left):
+                    atomic.remove(left)
+            atomic.write_whole(folder / file.name, file.read_bytes())
+    yield Progress(f"{name} is complete: {folder} ({size / 1e6:.1f} MB, bundled with gpt2cli)")
+
+
+def same(source: Path, destination: Path) -> bool:
+    """Returns whether two files hold the same bytes."""
+    try:
+        return destination.is_file() and filecmp.cmp(source, destination, shallow=False)
+    except OSError as error:
+        raise DiskError(f"Cannot read {destination}: {error.strerror}.") from error

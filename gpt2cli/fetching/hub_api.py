@@ -8,24 +8,19 @@ from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import requests
-from requests.auth import AuthBase
+from requests.auth import HTTPBasicAuth
+from requests.utils import get_auth_from_url
 
 from gpt2cli import json_reader
-from gpt2cli.errors import (
-    BadDataError,
-    Gpt2cliError,
-    RefusedError,
-    UsageError,
-    shortened,
-)
+from gpt2cli.errors import BadDataError, Gpt2cliError, RefusedError, UsageError, shortened
 from gpt2cli.fetching import responses
 from gpt2cli.fetching.hub_record import HubRecord, chosen_files, hub_address
+from gpt2cli.fetching.manifest import need
 from gpt2cli.fetching.partial_file import PartialFile
-from gpt2cli.fetching.retry_policy import retry_policy_from_environment
-from gpt2cli.fetching.transfer import Connection, Transfer, Wanted
+from gpt2cli.fetching.transfer import Connection, Transfer, retry_policy_from_environment
 from gpt2cli.files.hub_names import COMMIT, HubName
 from gpt2cli.progress import Received
 from gpt2cli.records import Record
@@ -35,39 +30,27 @@ MOST_BYTES = 10_000_000
 TOKEN = re.compile(r"[!-~]{1,500}")
 
 
-class Bearer(AuthBase):
-    """Sends the user's token to one host, and to no other; requests drops it on the way there."""
+def new_connection(hub: HubName | None) -> Connection:
+    """Returns how hosts are asked, for a model from the Hub with the token of HF_TOKEN."""
+    session, policy = responses.new_session(), retry_policy_from_environment()
+    if hub is None:
+        return Connection(session=session, policy=policy)
+    address, token = hub_address(), os.environ.get("HF_TOKEN", "").strip()
+    if token and not TOKEN.fullmatch(token):
+        raise UsageError("HF_TOKEN holds characters that a token does not have.")
 
-    def __init__(self, address: str, token: str) -> None:
-        self._host, self._token = origin(address), token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Adds the token to a request to the host."""
-        if origin(request.url or "") == self._host:
-            request.headers["Authorization"] = f"Bearer {self._token}"
+    def authorized(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Adds the token to a request to the Hub; requests drops it on the way to another host."""
+        if responses.origin(request.url or "") == responses.origin(address):
+            request.headers["Authorization"] = f"Bearer {token}"
+        elif any(password := get_auth_from_url(request.url or "")):
+            HTTPBasicAuth(*password)(request)
         return request
 
-
-def origin(url: str) -> tuple[str, str | None, int | None]:
-    """Returns the scheme, host and port of an address."""
-    parts = urlsplit(url)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, parts.hostname, port
-
-
-def hub_connection(hub: HubName) -> Connection:
-    """Returns how the Hub is asked for a model, with the token of HF_TOKEN if there is one.
-
-    Raises:
-        UsageError: HF_TOKEN or HF_ENDPOINT holds something else.
-    """
-    address, session = hub_address(), responses.new_session()
-    if token := os.environ.get("HF_TOKEN", "").strip():
-        if not TOKEN.fullmatch(token):
-            raise UsageError("HF_TOKEN holds characters that a token does not have.")
-        session.auth = Bearer(address, token)
+    if token:
+        session.auth = authorized
     explain = partial(explained, hub, address, has_token=bool(token))
-    return Connection(session=session, policy=retry_policy_from_environment(), explain=explain)
+    return Connection(session=session, policy=policy, explain=explain)
 
 
 def explained(
@@ -96,25 +79,18 @@ def explained(
 def ask_hub(
     hub: HubName, connection: Connection, folder: Path
 ) -> Generator[Record, None, HubRecord]:
-    """Returns what the Hub says of a model; yields what happens on the way.
+    """Returns what the Hub says of a model, as `fetch_hub`; yields what happens on the way.
 
-    Args:
-        hub: the model.
-        connection: how the Hub is asked.
-        folder: where the answer is kept for as long as that takes.
-
-    Raises:
-        RefusedError: the Hub has no such model, or does not give it.
-        TryLaterError: the network is down.
-        MissingInputError: the model lacks a file that is needed.
-        BadDataError: the answer is something else.
+    The answer is kept in a folder for as long as that takes.
     """
     revision = quote(hub.wanted, safe="")
     url = f"{hub_address()}/api/models/{hub}/revision/{revision}?blobs=true"
     answer = PartialFile(folder / "answer.json")
     try:
-        wanted = Wanted(url=url, most=MOST_BYTES, moves=False)
-        for event in Transfer(connection=connection, wanted=wanted, partial=answer).events():
+        transfer = Transfer(
+            connection=connection, partial=answer, url=url, most=MOST_BYTES, moves=False
+        )
+        for event in transfer.events():
             if not isinstance(event, Received):
                 yield event
         content = json_reader.content(answer.path, MOST_BYTES)
@@ -130,20 +106,11 @@ def ask_hub(
 
 
 def parsed_answer(hub: HubName, facts: dict[str, Any]) -> HubRecord:
-    """Returns what an answer of the Hub says.
-
-    Raises:
-        MissingInputError: a file that is needed is missing.
-        ValueError, KeyError, TypeError, AttributeError: it is not such an answer.
-    """
+    """Returns what an answer of the Hub says; raises as `HubRecord.of` and `chosen_files`."""
     commit = facts["sha"]
-    if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
-        raise ValueError(f"sha: {shortened(commit)!r}")
-    listed: dict[str, dict[str, Any]] = {}
-    for entry in facts["siblings"]:
-        name = entry["rfilename"]
-        if isinstance(name, str):
-            listed[name] = entry
+    need(isinstance(commit, str) and bool(COMMIT.fullmatch(commit)), "sha", commit)
+    named = ((entry["rfilename"], entry) for entry in facts["siblings"])
+    listed: dict[str, dict[str, Any]] = {k: entry for k, entry in named if isinstance(k, str)}
     files = {}
     for name in chosen_files(listed, hub):
         entry = listed[name]

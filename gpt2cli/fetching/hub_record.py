@@ -13,7 +13,7 @@ from typing import Any
 from gpt2cli import json_reader
 from gpt2cli.config.download import is_address
 from gpt2cli.errors import BadDataError, MissingInputError, UsageError, shortened
-from gpt2cli.fetching.manifest import SHA256, Form, Model, ModelFile, need
+from gpt2cli.fetching.manifest import SHA256, Model, ModelFile, need
 from gpt2cli.files import atomic
 from gpt2cli.files.hub_names import COMMIT, MOST_CHARACTERS, REVISION, HubName
 from gpt2cli.storage import huggingface
@@ -36,11 +36,7 @@ OTHER_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.
 
 
 def hub_address() -> str:
-    """Returns the Hub's address, which HF_ENDPOINT may name.
-
-    Raises:
-        UsageError: what it names is not an address.
-    """
+    """Returns the Hub's address, which HF_ENDPOINT may name; raises UsageError if it is none."""
     given = os.environ.get("HF_ENDPOINT") or HUB
     if not is_address(given):
         raise UsageError(f"HF_ENDPOINT must be an HTTP address, not '{shortened(given)}'.")
@@ -52,7 +48,6 @@ class HubRecord:
     """What is known of a model from the Hub.
 
     Attributes:
-        hub: its name.
         revision: the branch, tag or commit that it was asked for as.
         commit: what that was then.
         files: its files in the order in which they are fetched.
@@ -67,11 +62,7 @@ class HubRecord:
     def of(
         cls, hub: HubName, revision: str, commit: str, files: dict[str, dict[str, Any]]
     ) -> HubRecord:
-        """Returns a record of facts that others have written.
-
-        Raises:
-            ValueError, KeyError, TypeError, AttributeError: they cannot be.
-        """
+        """Returns a record of what others wrote; raises ValueError or the like if it cannot be."""
         sound = isinstance(revision, str) and len(revision) <= MOST_CHARACTERS
         need(sound and bool(REVISION.fullmatch(revision)), "revision", revision)
         need(isinstance(commit, str) and bool(COMMIT.fullmatch(commit)), "commit", commit)
@@ -88,31 +79,24 @@ class HubRecord:
         """The size of all files (bytes)."""
         return sum(file.sizes[0] for file in self.files)
 
-    def model(self, address: str) -> Model:
+    def model(self) -> Model:
         """Returns the model as it is fetched from the Hub."""
-        host = f"{address}/{self.hub}/resolve/{self.commit}/{{file}}"
-        return Model(name=str(self.hub), hparams=None, files=self.files, hosts=(host,))
+        host = f"{hub_address()}/{self.hub}/resolve/{self.commit}/{{file}}"
+        return Model(name=str(self.hub), files=self.files, hosts=(host,), hub=self.hub)
 
     def save(self, folder: Path) -> None:
         """Writes hub.json into the model's folder."""
-        files = {
-            file.name: {
-                "size": file.sizes[0],
-                "git_sha1" if file.is_blob else "sha256": file.hashes[0],
-            }
-            for file in self.files
-        }
+        files = {}
+        for file in self.files:
+            kind = "git_sha1" if file.is_blob else "sha256"
+            files[file.name] = {"size": file.sizes[0], kind: file.hashes[0]}
         facts = {"name": str(self.hub), "revision": self.revision, "commit": self.commit}
         with atomic.disk_errors(folder / RECORD):
             atomic.write_whole(folder / RECORD, json.dumps({**facts, "files": files}, indent=1))
 
 
 def read_hub_record(folder: Path, hub: HubName) -> HubRecord | None:
-    """Returns what hub.json in a model's folder says, or None if there is none.
-
-    Raises:
-        BadDataError: it is damaged, or of another model.
-    """
+    """Returns what hub.json in a model's folder says; None: there is none; raises BadDataError."""
     path = folder / RECORD
     try:
         if not path.exists():
@@ -137,7 +121,7 @@ def hub_file(name: str, facts: dict[str, Any]) -> ModelFile:
     digest = facts["git_sha1"] if is_blob else facts["sha256"]
     sound = isinstance(digest, str) and (GIT_SHA1 if is_blob else SHA256).fullmatch(digest)
     need(bool(sound), f"hash of {name}", digest)
-    return ModelFile(name=name, forms=(Form(size, digest),), is_blob=is_blob)
+    return ModelFile(name=name, sizes=(size,), hashes=(digest,), is_blob=is_blob)
 
 
 def chosen_files(there: Collection[str], hub: HubName) -> list[str]:

@@ -12,8 +12,8 @@ from gpt2cli import reading
 from gpt2cli.errors import BadDataError
 from gpt2cli.fetching import manifest
 from gpt2cli.fetching.hub_record import read_hub_record
-from gpt2cli.fetching.manifest import DATA, Form, ModelFile
-from gpt2cli.fetching.partial_file import PartialFile
+from gpt2cli.fetching.manifest import DATA, ModelFile
+from gpt2cli.fetching.partial_file import PartialFile, size_of
 from gpt2cli.files import paths
 from gpt2cli.files.hub_names import HubName, parse_hub_name
 from gpt2cli.layout import table
@@ -57,8 +57,10 @@ def listed_models(model_dir: str) -> Iterator[Listed]:
         folder = paths.model_folder(model_dir, name)
         yield listed_model(name, "openai", folder, manifest.find_model(name).files)
     for name in manifest.BUNDLED:
-        sizes = {path.name: path.stat().st_size for path in (DATA / name).glob("*")}
-        files = [ModelFile(name=each, forms=(Form(size, None),)) for each, size in sizes.items()]
+        files = [
+            ModelFile(name=path.name, sizes=(path.stat().st_size,), hashes=())
+            for path in (DATA / name).glob("*")
+        ]
         yield listed_model(name, "bundled", paths.model_folder(model_dir, name), files)
     for path in sorted(Path(model_dir).glob(f"*/{RECORD}")):
         if hub := parse_hub_name(path.parent.name):
@@ -95,14 +97,6 @@ def listed_model(name: str, source: Source, folder: Path, files: Iterable[ModelF
         bytes_here=here,
         state="complete" if whole else "partial" if here else "missing",
     )
-
-
-def size_of(path: Path) -> int | None:
-    """Returns the size of a file (bytes), or None if there is none."""
-    try:
-        return path.stat().st_size if path.is_file() else None
-    except OSError as error:
-        raise reading.refusal(error, path) from error
 
 
 def models_as_table(models: Iterable[Listed]) -> str:

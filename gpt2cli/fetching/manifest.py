@@ -7,16 +7,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpt2cli import json_reader
 from gpt2cli.config.download import is_address
 from gpt2cli.errors import BadDataError, UsageError, shortened
+from gpt2cli.files.hub_names import HubName
 from gpt2cli.files.paths import known_name, placed_name
 from gpt2cli.hparams import HParams
-
-if TYPE_CHECKING:
-    from hashlib import _Hash as Digest
 
 # Names another file of the same form, for models of one's own on a host of one's own.
 PINS_VARIABLE = "GPT2CLI_PINS"
@@ -30,36 +28,25 @@ MOST_BYTES = 1 << 50
 MOST_LAYERS, MOST_WIDTH = 1000, 10_000_000
 
 
-@dataclass(frozen=True)
-class Form:
-    """One of the forms in which a file is good.
-
-    Attributes:
-        size: bytes, or None if it is not known.
-        digest: the hash in hexadecimal, or None if the file has no pin.
-    """
-
-    size: int | None
-    digest: str | None
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
     """What is known of one file of a model.
 
     Attributes:
         name: as in the model's folder and on the hosts.
-        forms: the form that the hosts have, then others that are as good.
+        sizes: those that a good file may have (bytes), the hosts' first; empty if none is known.
+        hashes: those that a good file may have, in hexadecimal; empty if the file has no pin.
         sure: A, hashed and matched by an independent record; B, one public record; C, derived.
         is_blob: whether its hash is the one that Git gives it, and not its SHA-256.
     """
 
     name: str
-    forms: tuple[Form, ...]
+    sizes: tuple[int, ...]
+    hashes: tuple[str, ...]
     sure: str = "A"
     is_blob: bool = False
 
-    def new_hash(self) -> Digest:
+    def new_hash(self) -> hashlib._Hash:
         """Returns what hashes the file's bytes, none of which it has seen."""
         if not self.is_blob:
             return hashlib.sha256()
@@ -71,16 +58,6 @@ class ModelFile:
         """What the hash is called."""
         return "Git hash" if self.is_blob else "SHA-256"
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The sizes that a good file may have (bytes); empty if none is known."""
-        return tuple(form.size for form in self.forms if form.size is not None)
-
-    @property
-    def hashes(self) -> tuple[str, ...]:
-        """The hashes that a good file may have; empty if the file has no pin."""
-        return tuple(form.digest for form in self.forms if form.digest is not None)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -88,24 +65,24 @@ class Model:
 
     Attributes:
         name: such as 124M, or OWNER/NAME on the Hub.
-        hparams: its architecture; None: each of its files is known by its hash.
         files: its files in the order in which they are fetched; without the last one, which is
             `checkpoint` or `config.json`, no command takes the folder for a model.
         hosts: addresses to fetch from, in order, with `{model}` and `{file}` in them.
+        hparams: its architecture; None: each of its files is known by its hash.
+        hub: its name on the Hub, if it comes from there.
     """
 
     name: str
-    hparams: HParams | None
     files: tuple[ModelFile, ...]
     hosts: tuple[str, ...]
+    hparams: HParams | None = None
+    hub: HubName | None = None
 
 
 def is_known(name: str) -> bool:
     """Returns whether a model of that name can be had: by fetching, or because it is bundled."""
-    return placed_name(name) == name and true_name(name) in (
-        *BUNDLED,
-        *read_manifest()[0]["models"],
-    )
+    known = {*BUNDLED, *read_manifest()[0]["models"]}
+    return placed_name(name) == name and true_name(name) in known
 
 
 def true_name(name: str) -> str:
@@ -151,11 +128,7 @@ def read_manifest() -> tuple[dict[str, Any], str]:
 
 
 def described_model(name: str, known: dict[str, Any]) -> Model:
-    """Returns a model as the file of pins describes it.
-
-    Raises:
-        KeyError, TypeError, AttributeError, ValueError: it describes none.
-    """
+    """Returns a model as the file of pins describes it; raises ValueError or the like if not."""
     entry = known["models"][name]
     hosts = [host["url"] for host in known["hosts"] if name in host.get("models", [name])]
     need(bool(NAME.fullmatch(name)), "name", name)
@@ -182,12 +155,14 @@ def model_file(name: str, facts: dict[str, Any]) -> ModelFile:
     """Returns a file as the file of pins describes it; as `described_model`."""
     # It becomes a file's name beside others: nothing that leads elsewhere.
     need(bool(NAME.fullmatch(name)), "file name", name)
-    forms = tuple(Form(f["size"], f["sha256"]) for f in (facts, *facts.get("also", [])))
-    for size, digest in ((form.size, form.digest) for form in forms):
-        need(size is None or (type(size) is int and 0 <= size <= MOST_BYTES), "size", size)
-        sound = digest is None or (isinstance(digest, str) and SHA256.fullmatch(digest))
-        need(bool(sound), "sha256", digest)
-    return ModelFile(name=name, forms=forms, sure=str(facts.get("sure", "A")))
+    forms = facts, *facts.get("also", [])
+    sizes = tuple(form["size"] for form in forms if form["size"] is not None)
+    hashes = tuple(form["sha256"] for form in forms if form["sha256"] is not None)
+    for size in sizes:
+        need(type(size) is int and 0 <= size <= MOST_BYTES, "size", size)
+    for digest in hashes:
+        need(isinstance(digest, str) and bool(SHA256.fullmatch(digest)), "sha256", digest)
+    return ModelFile(name=name, sizes=sizes, hashes=hashes, sure=str(facts.get("sure", "A")))
 
 
 def address(host: str, model_name: str, file_name: str) -> str:

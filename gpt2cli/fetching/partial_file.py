@@ -11,14 +11,11 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
-from gpt2cli import json_reader
+from gpt2cli import json_reader, reading
 from gpt2cli.errors import BadDataError, OutputError, shortened
 from gpt2cli.files import atomic, temporary
-
-if TYPE_CHECKING:
-    from hashlib import _Hash as Digest
 
 BLOCK_BYTES = 1 << 20
 MOST_SIDE_BYTES = 10_000
@@ -52,7 +49,7 @@ class PartialFile:
         origin: what the host said of it, or None if that is not known.
     """
 
-    def __init__(self, final: Path, new_hash: Callable[[], Digest] = hashlib.sha256) -> None:
+    def __init__(self, final: Path, new_hash: Callable[[], hashlib._Hash] = hashlib.sha256) -> None:
         """Takes the name that the file will have, and how it is hashed."""
         self.path = final.with_name(final.name + ".part")
         self.size = 0
@@ -75,10 +72,9 @@ class PartialFile:
         with atomic.disk_errors(self.path):
             self._file = opened(self.path)
             self._file.seek(0)
-            while block := self._file.read(BLOCK_BYTES):
-                self._hash.update(block)
-                self.size += len(block)
-                yield self.size
+            for size in hashing(self._file, self._hash):
+                self.size = size
+                yield size
 
     def restart(self, origin: Origin) -> None:
         """Forgets what has come; what comes from now on is a part of another file."""
@@ -97,11 +93,7 @@ class PartialFile:
             atomic.write_whole(self._side, json.dumps(asdict(origin)))
 
     def append(self, chunk: bytes) -> None:
-        """Adds bytes to the end of the file, and to its hash.
-
-        Raises:
-            DiskError: the disk is full or fails.
-        """
+        """Adds bytes to the end of the file, and to its hash."""
         if self._file is None:
             raise ValueError("append to a partial file that is not open")
         with atomic.disk_errors(self.path, safe="What has come is kept, for the next run."):
@@ -139,13 +131,25 @@ class PartialFile:
             self._file = None
 
 
-def opened(path: Path) -> IO[bytes]:
-    """Returns a file to read and to append to, made if it is missing.
+def hashing(file: IO[bytes], digest: hashlib._Hash) -> Iterator[int]:
+    """Hashes the rest of an open file; yields how far that is (bytes)."""
+    done = 0
+    while block := file.read(BLOCK_BYTES):
+        digest.update(block)
+        done += len(block)
+        yield done
 
-    Raises:
-        OutputError: a pipe or a device has its name.
-        OSError: it cannot be opened; a link is not followed.
-    """
+
+def size_of(path: Path) -> int | None:
+    """Returns the size of a file (bytes), or None if there is none."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError as error:
+        raise reading.refusal(error, path) from error
+
+
+def opened(path: Path) -> IO[bytes]:
+    """Returns a file to read and to append to, made if it is missing; a link is not followed."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | temporary.SAFELY, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

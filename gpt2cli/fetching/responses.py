@@ -6,6 +6,8 @@ import contextlib
 import http.client
 import io
 import re
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +15,8 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.retry import Retry
 
 from gpt2cli import __version__
@@ -22,8 +26,6 @@ from gpt2cli.fetching.verification import HEAD_BYTES, page_like
 
 CHUNK_BYTES = 1 << 18
 HEAD_SECONDS = 1.0
-# Slower than this over a whole timeout counts as a connection that hangs (bytes a second).
-LEAST_SPEED = 10
 # A host that asks to wait longer need not say how long (seconds).
 LONGEST_ASKED_SECONDS = 1e6
 # Sizes have no more digits.
@@ -32,41 +34,63 @@ RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
 
 
 class TransientError(Exception):
-    """A try failed in a way in which the next one may not.
+    """A try failed in a way in which the next one may not; the host may ask to wait (seconds)."""
 
-    Attributes:
-        after: seconds that the host asks to wait.
-    """
-
-    def __init__(self, reason: str, after: float | None = None) -> None:
+    def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)
-        self.after = after or 0.0
+        self.after = after
 
 
-class Pace:
-    """Whether the bytes of a body come fast enough for the connection to be alive."""
+class BoundedConnection(HTTPConnection):
+    """A connection on which all headers of an answer come within its timeout, or none count."""
 
-    def __init__(self, limit: float, size: int) -> None:
-        """Takes how long to bear slowness (seconds), and how much is there (bytes)."""
-        self._limit, self._mark, self._since = limit, size, time.monotonic()
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        """Returns the answer; raises TimeoutError if its headers drip."""
+        limit = self.timeout or threading.TIMEOUT_MAX
+        deadline = time.monotonic() + limit
+        # By itself each read waits anew. Whatever reads from a socket that is shut down ends.
+        watchdog = threading.Timer(limit, socket.socket.shutdown, (self.sock, socket.SHUT_RDWR))
+        watchdog.start()
+        try:
+            return super().getresponse()
+        finally:
+            watchdog.cancel()
+            if time.monotonic() >= deadline:
+                raise TimeoutError("the headers drip")
 
-    def hangs(self, size: int) -> bool:
-        """Returns whether too little has come in the last period."""
-        if time.monotonic() - self._since <= self._limit:
-            return False
-        slow = size - self._mark < self._limit * LEAST_SPEED
-        self._mark, self._since = size, time.monotonic()
-        return slow
+
+class BoundedTLSConnection(BoundedConnection, HTTPSConnection):
+    """The same for https."""
+
+
+class BoundedAdapter(HTTPAdapter):
+    """Asks by connections that bound the time of an answer's headers."""
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the connections to a host."""
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        tls = pool.scheme == "https"
+        pool.ConnectionCls = BoundedTLSConnection if tls else BoundedConnection
+        return pool
 
 
 def new_session() -> requests.Session:
     """Returns a session that says who asks, and asks for the bytes as they are."""
     session = requests.Session()
+    session.mount("http://", BoundedAdapter())
+    session.mount("https://", BoundedAdapter())
     session.headers.update(
         {"User-Agent": f"gpt2cli/{__version__}", "Accept-Encoding": "identity", "Accept": "*/*"}
     )
     session.hooks["response"].append(drop_redirects_body)
     return session
+
+
+def origin(url: str) -> tuple[str, str | None, int | None]:
+    """Returns the scheme, host and port of an address."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, port
 
 
 def drop_redirects_body(response: requests.Response, **_: Any) -> None:
@@ -79,11 +103,11 @@ def drop_redirects_body(response: requests.Response, **_: Any) -> None:
 def refuse_other_host(response: requests.Response, **_: Any) -> None:
     """Raises RefusedError if an answer leads to another host; the other one is not asked."""
     target = response.headers.get("Location", "") if response.is_redirect else ""
-    here, there = urlsplit(response.url), urlsplit(urljoin(response.url, target))
-    if (there.scheme, there.hostname, there.port) != (here.scheme, here.hostname, here.port):
+    there = origin(urljoin(response.url, target))
+    if there != origin(response.url):
         raise RefusedError(
             f"{shortened(response.url)} answered {status(response)} and leads to another host, "
-            f"{shortened(there.hostname)}, which is not asked. Nothing was written."
+            f"{shortened(there[1])}, which is not asked. Nothing was written."
         )
 
 
@@ -110,8 +134,6 @@ def network_faults(url: str) -> Iterator[None]:
         raise TransientError(f"no secure connection ({shortened(error)})") from error
     except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
         raise TransientError("no answer in time") from error
-    except requests.exceptions.ChunkedEncodingError as error:
-        raise TransientError(plain(error)) from error
     # Wrong addresses and schemes, and what urllib.parse raises of some, are ValueErrors.
     except ValueError as error:
         raise RefusedError(
@@ -140,11 +162,7 @@ def read(response: requests.Response, size: int) -> bytes:
 
 
 def beginning(response: requests.Response) -> bytes:
-    """Returns a body's first bytes, fewer if it ends before or they come slowly.
-
-    Raises:
-        TransientError: the connection fails.
-    """
+    """Returns a body's first bytes, fewer if it ends before or they come slowly."""
     head, deadline = b"", time.monotonic() + HEAD_SECONDS
     while len(head) < HEAD_BYTES and time.monotonic() < deadline:
         with network_faults(response.url):
@@ -157,10 +175,9 @@ def beginning(response: requests.Response) -> bytes:
 
 def sample(response: requests.Response) -> bytes:
     """Returns a body's first bytes, or nothing if they don't come, for a message."""
-    try:
+    with contextlib.suppress(TransientError):
         return beginning(response)
-    except TransientError:
-        return b""
+    return b""
 
 
 def excerpt(head: bytes) -> str:
@@ -216,12 +233,7 @@ def check_size(
 
 
 def checked_beginning(response: requests.Response, place: str) -> bytes:
-    """Returns a body's first bytes.
-
-    Raises:
-        RefusedError: it is encoded, or a page in place of the file.
-        TransientError: the connection fails.
-    """
+    """Returns a body's first bytes; raises RefusedError if it is encoded, or a page."""
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise refusal(response, place, f"{shortened(encoding, 40)}-encoded bytes")
@@ -236,12 +248,11 @@ def status(response: requests.Response) -> str:
     return f"{response.status_code} {shortened(response.reason or '', 40)}".strip()
 
 
-def retry_after(response: requests.Response) -> float | None:
+def retry_after(response: requests.Response) -> float:
     """Returns the seconds that a host asks to wait, without urllib3's upper bound."""
-    told = response.headers.get("Retry-After")
+    told = response.headers.get("Retry-After") or "0"
     try:
-        asked = Retry().parse_retry_after(told) if told else None
-        return min(asked, LONGEST_ASKED_SECONDS) if asked is not None else None
+        return min(Retry().parse_retry_after(told), LONGEST_ASKED_SECONDS)
     # Of numbers and years that are too large Python says so.
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
-        return None
+        return 0.0

@@ -2,24 +2,73 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import requests
 
-from gpt2cli.errors import Gpt2cliError, TryLaterError, shortened, without_password
+from gpt2cli.errors import (
+    Gpt2cliError,
+    TryLaterError,
+    UsageError,
+    shortened,
+    without_password,
+)
 from gpt2cli.fetching import responses
 from gpt2cli.fetching.partial_file import Origin, PartialFile
 from gpt2cli.fetching.responses import TransientError, refusal
-from gpt2cli.fetching.retry_policy import WORTH_RETRYING, Attempts, RetryPolicy
 from gpt2cli.progress import Event, Received, portion
 from gpt2cli.records import Progress
 
 # A try that brought this much, or this share of the file, is not held against the host.
 HEADWAY_BYTES = 1 << 20
 HEADWAY_SHARE = 0.01
+# Slower than this over a whole timeout counts as a connection that hangs (bytes a second).
+LEAST_SPEED = 10
 MOST_BYTES = 1 << 50
+LONGEST_WAIT_SECONDS = 120.0
+LONGEST_CONNECT_SECONDS = 10.0
+LEAST_TIMEOUT_SECONDS = 0.1
+WORTH_RETRYING = (408, 429, *range(500, 600))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How often and for how long a host that fails is asked again.
+
+    Attributes:
+        retries: attempts after the first, unless one of them makes headway.
+        wait_seconds: the waits between attempts are 0, then 2, 4, 8, … times this.
+        timeout_seconds: silence after which a connection counts as lost; ten seconds are
+            enough for making one.
+    """
+
+    retries: int = 5
+    wait_seconds: float = 1.0
+    timeout_seconds: float = 30.0
+
+    @property
+    def timeouts(self) -> tuple[float, float]:
+        """How long to wait for a connection, and then for each of its bytes (seconds)."""
+        return min(LONGEST_CONNECT_SECONDS, self.timeout_seconds), self.timeout_seconds
+
+    def wait_after(self, failures: int, fault: TransientError, later: str) -> float:
+        """Returns how long to wait before the next attempt (seconds).
+
+        Args:
+            failures: how many attempts in a row have failed.
+            fault: why the last one did.
+            later: the message of TryLaterError if there is no next one; it ends with `later.`.
+        """
+        if fault.after > LONGEST_WAIT_SECONDS:
+            raise TryLaterError(f"{later[:-1]} than in {fault.after:.0f} s, as the host asks.")
+        if failures > self.retries:
+            raise TryLaterError(f"{later} Tries: {self.retries + 1}.") from fault
+        backoff = self.wait_seconds * 2 ** (failures - 1) if failures > 1 else 0.0
+        return max(min(backoff, LONGEST_WAIT_SECONDS), fault.after)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +76,6 @@ class Connection:
     """How hosts are asked.
 
     Attributes:
-        session: the connections to use.
-        policy: how often and for how long a host that fails is asked again.
         explain: returns what a host's refusal means, if more than its status is known.
     """
 
@@ -38,45 +85,36 @@ class Connection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What is known of a file before it is asked for.
+class Transfer:
+    """The way of one file from one address into its partial file.
 
     Attributes:
-        url: where it is.
         sizes: the sizes that it may have (bytes); empty if none is known.
         pinned: whether its hash is known, so that partial files of any origin may be continued.
         most: the size from which on it is refused (bytes).
         moves: whether the host may send us to another one.
     """
 
+    connection: Connection
+    partial: PartialFile
     url: str
     sizes: tuple[int, ...] = ()
     pinned: bool = False
     most: int = MOST_BYTES
     moves: bool = True
 
-
-@dataclass(frozen=True, kw_only=True)
-class Transfer:
-    """The way of one file from one address into its partial file."""
-
-    connection: Connection
-    wanted: Wanted
-    partial: PartialFile
-
     @property
     def total(self) -> int | None:
         """The size that the file will have (bytes), as far as it is known."""
-        sizes = self.wanted.sizes
         said = self.partial.origin.size if self.partial.origin else None
-        if said is not None and (not sizes or said in sizes):
+        if said is not None and (not self.sizes or said in self.sizes):
             return said
-        return max(sizes, default=None)
+        return max(self.sizes, default=None)
 
     @property
     def place(self) -> str:
         """Where the file is, for a message."""
-        return shortened(self.wanted.url)
+        return shortened(self.url)
 
     @property
     def so_far(self) -> str:
@@ -89,49 +127,47 @@ class Transfer:
         Raises:
             RefusedError: the host will not give this file.
             TryLaterError: it may do so later; what has come is kept.
-            DiskError: the disk is full or fails.
         """
         for size in self.partial.reopen():
             yield Received(size, self.total)
         if self.partial.size > (self.total or self.partial.size):
-            self.partial.restart(self._origin())
-        attempts, ended = Attempts(self.connection.policy), self._complete()
+            self.partial.restart(self.origin())
+        failures, ended = 0, self._complete()
         while not ended:
             before = self.partial.size
             try:
                 yield from self._attempt()
                 ended = True
             except TransientError as fault:
-                if self.partial.size - before >= self._headway:
-                    attempts.renew()
+                failures = 1 if self.partial.size - before >= self._headway else failures + 1
                 kept = f"{self.so_far} are kept; try" if self.partial.size else "Try"
                 later = f"{self.place}: {fault}. {kept} the same command again later."
-                wait = attempts.wait_after(fault, later)
+                wait = self.connection.policy.wait_after(failures, fault, later)
                 when = f" in {wait:.3g} s" if wait else ""
                 yield Progress(f"{self.place}: {fault}; trying again{when}.")
                 time.sleep(wait)
                 ended = self._complete()
 
-    def _origin(self, validator: str | None = None, size: int | None = None) -> Origin:
-        # What is written to a disk holds no password.
-        return Origin(url=without_password(self.wanted.url), validator=validator, size=size)
+    def origin(self, validator: str | None = None, size: int | None = None) -> Origin:
+        """Returns what is known of where the file comes from; no password is written to a disk."""
+        return Origin(url=without_password(self.url), validator=validator, size=size)
 
     @property
     def _headway(self) -> int:
         return max(1, min(HEADWAY_BYTES, int(HEADWAY_SHARE * (self.total or 0))))
 
     def _complete(self) -> bool:
-        known = self.wanted.sizes or ((self.total,) if self.total else ())
+        known = self.sizes or ((self.total,) if self.total else ())
         return self.partial.size in known
 
     def _attempt(self) -> Iterator[Event]:
-        with responses.network_faults(self.wanted.url):
+        with responses.network_faults(self.url):
             response = self.connection.session.get(
-                self.wanted.url,
-                headers=range_headers(self.partial, self.wanted, self._origin().url),
+                self.url,
+                headers=range_headers(self.partial, self.origin().url, pinned=self.pinned),
                 stream=True,
                 timeout=self.connection.policy.timeouts,
-                hooks={} if self.wanted.moves else {"response": responses.STAYS},
+                hooks={} if self.moves else {"response": responses.STAYS},
             )
         with response:
             if response.status_code == 206:
@@ -144,56 +180,47 @@ class Transfer:
                     )
                 self._begin(response)
             else:
-                self._refuse(response)
+                raise fault_of(response, self)
             yield from self._body(response)
 
     def _continue(self, response: requests.Response) -> None:
         """Checks that a 206 carries on where the partial file ends."""
         start, total = responses.content_range(response)
         if start != self.partial.size:
-            origin = self.partial.origin or self._origin()
-            self.partial.note(replace(origin, url=self._origin().url, ranges=False))
+            origin = self.partial.origin or self.origin()
+            self.partial.note(replace(origin, url=self.origin().url, ranges=False))
             said = shortened(response.headers.get("Content-Range", ""), 60)
             raise TryLaterError(
                 f"{self.place} was asked for bytes from {self.partial.size} on and answered with "
                 f"Content-Range '{said}'. Run the same command again to fetch it from the start."
             )
-        responses.check_size(response, self.place, total, self.wanted.sizes)
+        responses.check_size(response, self.place, total, self.sizes)
 
     def _begin(self, response: requests.Response) -> None:
         """Takes a 200's first bytes in place of what has come, once they look right."""
         size = responses.size(response)
-        responses.check_size(response, self.place, size, self.wanted.sizes)
+        responses.check_size(response, self.place, size, self.sizes)
         head = responses.checked_beginning(response, self.place)
-        self.partial.restart(self._origin(responses.validator(response), size))
+        self.partial.restart(self.origin(responses.validator(response), size))
         self.partial.append(head)
-
-    def _refuse(self, response: requests.Response) -> None:
-        """Raises what an answer without the file means."""
-        status = responses.status(response)
-        if response.status_code in WORTH_RETRYING:
-            raise TransientError(f"the host answers {status}", responses.retry_after(response))
-        if response.status_code == 416 and self.partial.size:
-            self.partial.restart(self._origin())
-            raise TransientError(f"the host answers {status}; the file starts anew")
-        head = responses.sample(response)
-        known = self.connection.explain(response)
-        raise known or refusal(response, self.place, responses.excerpt(head) if head else "nothing")
 
     def _body(self, response: requests.Response) -> Iterator[Event]:
         """Appends the bytes as they come; yields how far that is."""
         yield Received(self.partial.size, self.total)
-        pace = responses.Pace(self.connection.policy.timeout_seconds, self.partial.size)
+        limit = self.connection.policy.timeout_seconds
+        mark, since = self.partial.size, time.monotonic()
         # A host may say any size of what has no known one.
-        most = min(self.wanted.most, self.total or self.wanted.most)
+        most = min(self.most, self.total or self.most)
         while chunk := self._read(response):
             self.partial.append(chunk)
             yield Received(self.partial.size, self.total)
             if (size := self.partial.size) > most:
                 self.partial.discard()
                 raise refusal(response, self.place, f"more than the {most:,} bytes: {size:,}")
-            if pace.hangs(size):
-                raise TransientError(f"the connection hangs at {self.so_far}")
+            if time.monotonic() - since > limit:
+                if size - mark < limit * LEAST_SPEED:
+                    raise TransientError(f"the connection hangs at {self.so_far}")
+                mark, since = size, time.monotonic()
         if self.total is not None and not self._complete():
             if response.raw.chunked and response.status_code == 200:
                 came = f"{self.partial.size:,} bytes in place of {self.total:,}"
@@ -203,13 +230,13 @@ class Transfer:
     def _read(self, response: requests.Response) -> bytes:
         """Returns the bytes that are there, or waits for some; none at the end."""
         try:
-            with responses.network_faults(self.wanted.url):
+            with responses.network_faults(self.url):
                 return responses.read(response, responses.CHUNK_BYTES)
         except TransientError as fault:
             raise TransientError(f"{fault} at {self.so_far}") from fault
 
 
-def range_headers(partial: PartialFile, wanted: Wanted, url: str) -> dict[str, str]:
+def range_headers(partial: PartialFile, url: str, *, pinned: bool) -> dict[str, str]:
     """Returns the headers that ask for what is missing, if asking so is safe."""
     known = partial.origin if partial.origin and partial.origin.url == url else None
     if not partial.size or (known and not known.ranges):
@@ -218,4 +245,39 @@ def range_headers(partial: PartialFile, wanted: Wanted, url: str) -> dict[str, s
     if known and known.validator:
         return {**headers, "If-Range": known.validator}
     # Without a validator only the hash can tell whether the two parts fit.
-    return headers if wanted.pinned else {}
+    return headers if pinned else {}
+
+
+def fault_of(response: requests.Response, transfer: Transfer) -> Exception:
+    """Returns what an answer without the file means."""
+    status = responses.status(response)
+    if response.status_code in WORTH_RETRYING:
+        return TransientError(f"the host answers {status}", responses.retry_after(response))
+    if response.status_code == 416 and transfer.partial.size:
+        transfer.partial.restart(transfer.origin())
+        return TransientError(f"the host answers {status}; the file starts anew")
+    head = responses.sample(response)
+    known = transfer.connection.explain(response)
+    return known or refusal(
+        response, transfer.place, responses.excerpt(head) if head else "nothing"
+    )
+
+
+def retry_policy_from_environment() -> RetryPolicy:
+    """Returns the policy that GPT2CLI_RETRY_SECONDS and GPT2CLI_TIMEOUT_SECONDS ask for."""
+    return RetryPolicy(
+        wait_seconds=seconds("GPT2CLI_RETRY_SECONDS", RetryPolicy.wait_seconds),
+        timeout_seconds=seconds(
+            "GPT2CLI_TIMEOUT_SECONDS", RetryPolicy.timeout_seconds, LEAST_TIMEOUT_SECONDS
+        ),
+    )
+
+
+def seconds(variable: str, default: float, least: float = 0.0) -> float:
+    """Returns a time from the environment, or raises UsageError."""
+    text = os.environ.get(variable, "")
+    if text and not (re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) and float(text) >= least):
+        raise UsageError(
+            f"{variable} must be a number of seconds from {least:g}, not '{shortened(text)}'."
+        )
+    return float(text) if text else default

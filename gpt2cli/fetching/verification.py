@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from gpt2cli import json_reader
-from gpt2cli.errors import BadDataError, shortened
+from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.fetching.manifest import Model, ModelFile
 from gpt2cli.files import paths
-from gpt2cli.hparams import HParams
 from gpt2cli.storage import bundle
+from gpt2cli.storage.bundle_reader import Reader
 
 MISSING = "is missing"
+# What the files of a checkpoint begin with.
+PREFIX = "model.ckpt"
 HEAD_BYTES = 512
-BLOCK_BYTES = 1 << 20
 # Up to this size (bytes) hashing costs nothing that anybody notices.
 SMALL_BYTES = 2_000_000
 PAGES = {
@@ -28,27 +28,6 @@ PAGES = {
     b"<error": "an XML document",
     b"version https://git-lfs": "a Git LFS pointer",
 }
-
-
-class Hashing:
-    """The hashing of a file: iterate over it to do it, and see how far it is (bytes)."""
-
-    def __init__(self, file: ModelFile, path: Path) -> None:
-        self._path = path
-        self._hash = file.new_hash()
-
-    @property
-    def digest(self) -> str:
-        """The hash of what has been read, in hexadecimal."""
-        return self._hash.hexdigest()
-
-    def __iter__(self) -> Iterator[int]:
-        done = 0
-        with self._path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                self._hash.update(block)
-                done += len(block)
-                yield done
 
 
 def page_like(head: bytes) -> str:
@@ -81,30 +60,32 @@ def hash_fault(file: ModelFile, digest: str) -> str:
     return f"has the {file.hash_name} {digest} in place of {wanted}{witness}"
 
 
-def content_fault(model: Model, file: ModelFile, path: Path) -> str:
-    """Returns what is wrong with what a file without a pin holds; ``""`` if nothing is seen."""
-    if model.hparams is None:
+def content_fault(model: Model, file: ModelFile, path: Path, *, thorough: bool = False) -> str:
+    """Returns what is wrong with what a file without a pin holds; ``""`` if nothing is seen.
+
+    Its index is beside a checkpoint's data. If `thorough`, the checksums of all tensors count too.
+    """
+    hparams = model.hparams
+    if hparams is None:
         return ""
     try:
         if file.name == paths.HPARAMS:
             told: dict[str, object] = json_reader.read(path, most=SMALL_BYTES)
-            same = told == asdict(model.hparams)
-            return "" if same else f"does not hold {json.dumps(asdict(model.hparams))}"
+            same = told == asdict(hparams)
+            return "" if same else f"does not hold {json.dumps(asdict(hparams))}"
         if file.name.endswith(".index"):
-            return index_fault(model.name, model.hparams, path)
+            entries, _ = bundle.read_index(path.with_suffix(""))
+            found = {name: entry.shape for name, entry in entries.items()}
+            wrong = [n for n, shape in hparams.shapes().items() if found.get(n) != shape]
+            return f"is not of {model.name}: {wrong[0]} is {found.get(wrong[0])}" if wrong else ""
         if file.name.endswith(".meta"):
             return "" if whole_message(path.read_bytes()) else "is cut or no graph"
-    except (ValueError, BadDataError) as error:
-        return f"cannot be read: {shortened(error, 240)}"
+        if thorough and file.name == paths.data_file(Path(PREFIX)).name:
+            for _ in Reader(path.with_name(PREFIX)).tensors(hparams.shapes()):
+                pass
+    except (ValueError, BadDataError, MissingInputError) as error:
+        return f"{'is damaged' if thorough else 'cannot be read'}: {shortened(error, 240)}"
     return ""
-
-
-def index_fault(name: str, hparams: HParams, path: Path) -> str:
-    """Returns how the tensors in an index differ from the model's; ``""`` if they do not."""
-    entries, _ = bundle.read_index(path.with_suffix(""))
-    found = {name: entry.shape for name, entry in entries.items()}
-    wrong = [n for n, shape in hparams.shapes().items() if found.get(n) != shape]
-    return f"is not of {name}: {wrong[0]} is {found.get(wrong[0])}" if wrong else ""
 
 
 def whole_message(content: bytes) -> bool:

@@ -29,6 +29,7 @@ FLAGS = "TF_XLA_FLAGS"
 DIRECTORY_FLAG = "--tf_xla_persistent_cache_directory"
 # A GPU by the name of its operations, and by that of its compiler.
 DEVICES = "CPU,GPU,XLA_GPU_JIT"
+# The file with a program's checksum.
 SEAL = ".sha256"
 # XLA's programs; Numba's indices and programs.
 PROGRAMS = (".pb", ".nbi", ".nbc")
@@ -52,9 +53,7 @@ def enable() -> Path | None:
     if DIRECTORY_FLAG in os.environ.get(FLAGS, ""):
         return None
     place = private_folder(f"xla-{platform_hash()}")
-    if place is None:
-        return None
-    if not prepare_folder(place):
+    if place is None or not prepare_folder(place):
         return None
     kept = f"{DIRECTORY_FLAG}={place} --tf_xla_persistent_cache_device_types={DEVICES}"
     os.environ[FLAGS] = f"{os.environ.get(FLAGS, '')} {kept}".strip()
@@ -63,43 +62,31 @@ def enable() -> Path | None:
 
 def prepare_folder(place: Path) -> bool:
     """Cleans a folder and has it sealed when the command ends; returns whether that can be."""
-    try:
+    with contextlib.suppress(OSError):
         remove_untrusted(place)
-    except OSError:
-        return False
-    PREPARED.append(place)
-    return True
+        PREPARED.append(place)
+        return True
+    return False
 
 
 def private_folder(name: str) -> Path | None:
-    """Returns a private folder of the user for what is kept from one command to the next.
-
-    Args:
-        name: the folder's, among ours in the user's cache.
-
-    Returns:
-        None if there can be none, others may write there, or the disk has no room.
-    """
+    """Returns a folder in the user's cache; None if it is not private, or the disk has no room."""
     try:
         place = cache_home() / name
         make_private(place)
-        if not is_private(place) or not is_writable(place):
-            return None
-        if shutil.disk_usage(place).free < LEAST_FREE:
-            return None
+        good = is_private(place) and is_writable(place)
+        return place if good and shutil.disk_usage(place).free >= LEAST_FREE else None
     # RuntimeError means that the user has no home.
     except (OSError, RuntimeError):
         return None
-    return place
 
 
 def is_writable(place: Path) -> bool:
     """Returns whether files can be made in a folder, as far as trying tells."""
-    try:
+    with contextlib.suppress(OSError):
         tempfile.TemporaryFile(dir=place).close()
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
 def compiled_programs(place: Path) -> Iterator[Path]:
@@ -111,9 +98,6 @@ def make_private(place: Path) -> None:
     """Makes a folder and those above it, only for their user, whatever the umask says.
 
     The one above may be of an earlier gpt2cli, which let the umask decide.
-
-    Raises:
-        OSError: it cannot be made, or is another user's.
     """
     for folder in reversed((place, *place.parents)):
         if not folder.exists():
@@ -162,11 +146,7 @@ def cpu_flags() -> str:
 
 
 def remove_untrusted(place: Path) -> None:
-    """Removes what is not sealed or damaged, and the oldest of what is too much.
-
-    Raises:
-        OSError: it cannot be removed.
-    """
+    """Removes what is not sealed or damaged, and the oldest of what is too much."""
     kept = 0
     for path in list(place.rglob("*")):
         # A pipe, a link or the like under a program's name.
@@ -185,10 +165,9 @@ def remove_untrusted(place: Path) -> None:
 
 def is_sealed(path: Path) -> bool:
     """Returns whether a file is what it was when it was sealed."""
-    try:
-        return content(seal_of(path)) == checksum(path).encode()
-    except (FileNotFoundError, BadDataError):
-        return False
+    with contextlib.suppress(FileNotFoundError, BadDataError):
+        return content(path.with_name(path.name + SEAL)) == checksum(path).encode()
+    return False
 
 
 @atexit.register
@@ -202,15 +181,10 @@ def seal(place: Path) -> None:
     """Seals the programs that have come; if that cannot be done, they will not be used again."""
     with contextlib.suppress(OSError, BadDataError):
         for path in compiled_programs(place):
-            mark = seal_of(path)
+            mark = path.with_name(path.name + SEAL)
             # Numba writes its indices anew; what is older than its seal stays as it was sealed.
             if not os.path.lexists(mark) or mark.lstat().st_mtime_ns < path.stat().st_mtime_ns:
                 mark.write_text(checksum(path), encoding="utf-8")
-
-
-def seal_of(path: Path) -> Path:
-    """Returns the file with a program's checksum."""
-    return path.with_name(path.name + SEAL)
 
 
 def checksum(path: Path) -> str:

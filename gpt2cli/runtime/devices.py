@@ -26,15 +26,10 @@ def configure(
 ) -> str:
     """Chooses what to compute on; returns its name.
 
-    A GPU's memory is taken as it is needed, or what it may take is taken at once.
-
     Args:
-        device: auto, cpu or gpu.
-        memory_limit: what may be taken of each GPU's memory (bytes); None: all.
+        device: auto, cpu or gpu; without a GPU that TensorFlow sees, gpu is a Gpt2cliError.
+        memory_limit: what is taken of each GPU's memory at once (bytes); None: what is needed.
         precision: as asked for; float32 products are exact if just that was asked for.
-
-    Raises:
-        Gpt2cliError: a GPU was asked for, and TensorFlow sees none.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
@@ -64,21 +59,14 @@ def device_count(variable: str) -> int:
 
 
 def free_gpu_bytes() -> float:
-    """Returns what is free on the first GPU in use (bytes).
-
-    Raises:
-        Gpt2cliError: its driver does not say.
-    """
+    """Returns what is free on the first GPU in use (bytes), or raises Gpt2cliError."""
     for gpu in hardware.visible_gpus():
         return gpu.free
     raise Gpt2cliError(f"{GPU_PARTS} needs nvidia-smi, or --gpu-memory-limit.")
 
 
 def device_names() -> list[str]:
-    """Returns the devices that a machine's training can be shared by, as `GPU:0`.
-
-    TensorFlow's devices are settled from then on.
-    """
+    """Returns the devices that share a machine's training, as `GPU:0`; they are settled then."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     count = device_count(CPU_DEVICES)
     if not tf.config.get_visible_devices("GPU") and count > 1:
@@ -92,31 +80,22 @@ def missing_gpu_reason() -> str:
     """Returns why TensorFlow sees no GPU, and what mends it."""
     if hardware.gpus_hidden():
         return hardware.HIDDEN
-    if not NVIDIA_DRIVER.exists() and WSL_GPUS.exists():
-        return (
-            "Windows shows its GPU to this Linux: it needs NVIDIA's driver for Windows, and here "
-            f"`{install_command('gpu')}`."
-        )
-    if not NVIDIA_DRIVER.exists() and AMD_GPUS.exists():
-        return "There is an AMD GPU, which needs AMD's own TensorFlow (`tensorflow-rocm`)."
     if not NVIDIA_DRIVER.exists():
-        return NO_DRIVER
+        if WSL_GPUS.exists():
+            return (
+                "Windows shows its GPU to this Linux: it needs NVIDIA's driver for Windows, and "
+                f"here `{install_command('gpu')}`."
+            )
+        amd = "There is an AMD GPU, which needs AMD's own TensorFlow (`tensorflow-rocm`)."
+        return amd if AMD_GPUS.exists() else NO_DRIVER
     if not tf.test.is_built_with_cuda():
         return f"This TensorFlow is built without CUDA; run `{install_command('gpu')}`."
     if problem := hardware.gpu_problem():
         return problem
     return (
         "A driver is there, and CUDA's libraries are missing or of another version: run "
-        f"`{install_command('gpu')}`. {driver_version()}"
+        f"`{install_command('gpu')}`. {''.join(hardware.gpu_models()[:1])}"
     ).rstrip()
-
-
-def driver_version() -> str:
-    """Returns what the NVIDIA driver says of itself; empty if it says nothing."""
-    try:
-        return NVIDIA_DRIVER.read_text(encoding="utf-8").splitlines()[0]
-    except (OSError, IndexError):
-        return ""
 
 
 def has_gpu() -> bool:
@@ -152,9 +131,6 @@ def describe_precision(asked: str) -> str:
 
 
 def frozen_dtype(asked: str) -> DType:
-    """Returns the type in which weights are held that are not trained.
-
-    Half as wide as float32, unless just that was asked for.
-    """
+    """Returns the type of weights that are not trained: 2 bytes each, unless float32 was asked."""
     chosen = resolve_precision(asked)
     return tf.as_dtype("bfloat16" if asked == "auto" and chosen == "float32" else chosen)

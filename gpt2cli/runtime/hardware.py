@@ -34,14 +34,12 @@ LEAST_DRIVERS = {"11": (450, 80), "12": (525, 60), "13": (580, 0)}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """An NVIDIA GPU, as its driver's program describes it.
+    """An NVIDIA GPU, as its driver's program describes it; its memory is in bytes.
 
     Attributes:
         uuid: `GPU-…`.
-        name: the card's.
-        driver: the driver's version, as `580.65.06`.
-        total: its memory (bytes).
-        free: what of it no process holds (bytes).
+        driver: its version, as `580.65.06`.
+        free: what of the memory no process holds.
         capability: its compute capability, or None if the driver does not say.
     """
 
@@ -55,16 +53,13 @@ class Gpu:
 
 def cores() -> int:
     """Returns how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    has_mask = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
 
 
 def free_memory() -> float:
-    """Returns the memory that is free for this process (bytes); infinite if that is not known.
-
-    A container's limit can lower the machine's.
-    """
+    """Returns the memory that is free for this process (bytes); infinite if that is not known."""
+    # A container's limit can lower the machine's.
     limits = [float("inf")]
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = MEMINFO.read_text(encoding="utf-8").splitlines()
@@ -139,14 +134,11 @@ def _gpu(row: Sequence[str]) -> Gpu:
 
 
 def visible_gpus(there: Sequence[Gpu] | None = None) -> list[Gpu]:
-    """Returns the GPUs that programs may use.
+    """Returns those of the machine's GPUs that programs may use; by default, as nvidia-smi says.
 
     CUDA_VISIBLE_DEVICES names them by their numbers or the beginnings of their UUIDs, and counts
     no further than the first name that is of none (CUDA C++ Programming Guide, Environment
     Variables).
-
-    Args:
-        there: the machine's; None: as nvidia-smi says.
     """
     there = gpus() if there is None else there
     chosen = os.environ.get(VISIBLE)
@@ -154,10 +146,9 @@ def visible_gpus(there: Sequence[Gpu] | None = None) -> list[Gpu]:
         return list(there)
     found: list[Gpu] = []
     for name in map(str.strip, chosen.split(",")):
+        named = [gpu for gpu in there if name and gpu.uuid.startswith(name)]
         if name.isdecimal():
             named = list(there[int(name) : int(name) + 1])
-        else:
-            named = [gpu for gpu in there if name and gpu.uuid.startswith(name)]
         if len(named) != 1:
             break
         found += named
@@ -165,11 +156,7 @@ def visible_gpus(there: Sequence[Gpu] | None = None) -> list[Gpu]:
 
 
 def gpu_problem(there: Sequence[Gpu] | None = None) -> str:
-    """Returns why TensorFlow will use none of the NVIDIA GPUs, as far as can be seen; or nothing.
-
-    Args:
-        there: the machine's GPUs; None: as nvidia-smi says.
-    """
+    """Returns why TensorFlow will use none of the machine's NVIDIA GPUs, as far as can be seen."""
     there = gpus() if there is None else there
     if not there:
         return ""

@@ -77,7 +77,6 @@ def required(package: str, extra: str) -> list[tuple[str, str]]:
 
 def version_of(package: str) -> str | None:
     """Returns the version of a package that is installed, without loading it; else None."""
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    return None

@@ -28,10 +28,7 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
 def is_available() -> bool:
-    """Returns whether Numba can be loaded.
-
-    It is loaded by this, some 0.3 s: ask only before loops run.
-    """
+    """Returns whether Numba can be loaded, which this does, in 0.3 s: ask only before loops run."""
     has_cache()
     if WAIT_POLICY not in os.environ:
         os.environ.setdefault(SPIN_COUNT, SPINS)
@@ -47,16 +44,13 @@ def jit(**options: Any) -> Callable[[Loop], Loop]:
     """Returns a decorator by which Numba compiles a function when it is first called.
 
     It divides as NumPy does, and lets other threads run.
-
-    Args:
-        options: Numba's, as `parallel` and `fastmath`. Whatever is not said here a function
-            inherits from the first that calls it.
     """
     from numba import njit
 
-    options = {"fastmath": False, "parallel": False, **options}
+    # Whatever is not said here a function inherits from the first that calls it.
+    said: dict[str, Any] = {"fastmath": False, "parallel": False, **options}
     decorator: Callable[[Loop], Loop] = njit(
-        error_model="numpy", nogil=True, cache=has_cache(), **options
+        error_model="numpy", nogil=True, cache=has_cache(), **said
     )
     return decorator
 
@@ -77,10 +71,7 @@ def compile_in_background(loops: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
 
 @functools.cache
 def has_cache() -> bool:
-    """Returns whether Numba has a folder to keep what it compiles, which is looked through.
-
-    It raises if it can make no file in its folder.
-    """
+    """Returns whether Numba has a folder to keep what it compiles; else it raises if it is to."""
     if own := os.environ.get(CACHE):
         with contextlib.suppress(OSError):
             Path(own).mkdir(parents=True, exist_ok=True)

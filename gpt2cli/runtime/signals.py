@@ -33,7 +33,6 @@ class Interrupted(BaseException):
     """A signal asks the command to leave; like KeyboardInterrupt, not an Exception.
 
     Attributes:
-        signum: the signal's number.
         message: what is safe and how to go on, if the command could say.
     """
 
@@ -49,7 +48,7 @@ class Stop:
     Attributes:
         signum: the signal that asked, or None.
         asked: whether it was to be heard at once.
-        catches: whether a first Ctrl-C is only noted: in `interrupts.interrupts_caught`.
+        catches: whether a first Ctrl-C is only noted: in `interrupts_caught`.
         interrupted: whether it was.
     """
 
@@ -83,14 +82,7 @@ class Stop:
 
     @contextlib.contextmanager
     def at_once(self, message: str = STOPPED) -> Iterator[None]:
-        """Within the block there is nothing to finish: a signal raises Interrupted.
-
-        Args:
-            message: what is safe and how to go on.
-
-        Raises:
-            Interrupted: a signal came, in the block or before it.
-        """
+        """Within the block a signal, be it from before, raises Interrupted with a message."""
         before = self._at_once, self._message
         self._at_once, self._message = True, message
         try:
@@ -128,10 +120,13 @@ class Stop:
             self.check()
 
     def _insist(self, signum: int) -> None:
+        """Ends the process if its main thread hears nothing, or does not come to an end."""
         threading.Event().wait(GRACE_SECONDS)
         if self.asked and self._at_once:
             # The command has printed its closing message by now, if it had ended.
-            exit_now(signum, "" if self._ended else self._message)
+            if not self._ended:
+                say(f"gpt2cli: {self._message}\n".encode())
+            os._exit(128 + signum)
 
 
 # What the whole process listens with, once `raise_on_signals` was called.
@@ -143,18 +138,6 @@ def say(line: bytes) -> None:
     """Writes a line to stderr, but not through Python: the main thread may be in another line."""
     with contextlib.suppress(OSError):
         os.write(STDERR, (f"{BEGIN}{CLEAR}".encode() if LINES else b"") + line)
-
-
-def exit_now(signum: int, message: str) -> None:
-    """Ends the process if its main thread hears nothing, or does not come to an end."""
-    if message:
-        say(f"gpt2cli: {message}\n".encode())
-    os._exit(128 + signum)
-
-
-def handled_signals() -> list[signal.Signals]:
-    """Returns those of the three signals that the parent has not told us to ignore (nohup)."""
-    return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def raise_on_signals() -> None:
@@ -183,25 +166,18 @@ def leave_on_signals() -> None:
 
 
 def run_interruptible(work: Callable[[], int]) -> int:
-    """Returns what a piece of work does; a signal counts, whatever libraries made of it.
-
-    Raises:
-        Interrupted: one was to be heard at once.
-    """
+    """Returns what work does; a signal raises Interrupted, whatever libraries made of it."""
+    code, fault = 0, None
     try:
         code = work()
-    except Exception:
-        raise_if_interrupted()
-        raise
-    raise_if_interrupted()
-    return code
-
-
-def raise_if_interrupted() -> None:
-    """Raises Interrupted if a signal was to be heard at once."""
+    except Exception as error:
+        fault = error
     for stop in WHOLE:
         if stop.asked:
             stop.check()
+    if fault is not None:
+        raise fault
+    return code
 
 
 def print_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
@@ -256,6 +232,20 @@ def deferred() -> Iterator[Stop]:
 
 
 @contextlib.contextmanager
+def interrupts_caught() -> Iterator[Stop]:
+    """Within the block Ctrl-C only sets `interrupted` of the Stop that is yielded.
+
+    A second one is a signal as elsewhere: the block may be in a call that does not end.
+    """
+    stop = WHOLE[0] if WHOLE else Stop()
+    stop.interrupted, stop.catches = False, True
+    try:
+        yield stop
+    finally:
+        stop.catches = False
+
+
+@contextlib.contextmanager
 def listening(stop: Stop) -> Iterator[None]:
     """Within the block the Stop gets the signals, wherever the main thread is.
 
@@ -263,7 +253,8 @@ def listening(stop: Stop) -> Iterator[None]:
     signals. They are blocked in this thread and in all that it starts, so that TensorFlow's own
     threads don't take them. Outside the main thread signals are left alone.
     """
-    numbers = handled_signals()
+    # Not those that the parent has told us to ignore (nohup).
+    numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     if threading.current_thread() is not threading.main_thread() or not numbers:
         yield
         return

@@ -34,8 +34,7 @@ def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) ->
 
     Args:
         verbose: whether to show the log.
-        frugal: whether memory is given back to the operating system as soon as it is free, which
-            takes a little time.
+        frugal: whether memory is given back as soon as it is free, which takes a little time.
         keep_compiled: whether what XLA compiles is kept for the next command.
     """
     if "tensorflow" not in sys.modules:
@@ -50,16 +49,12 @@ def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) ->
             libc = ctypes.CDLL(None)
             libc.mallopt(M_ARENA_MAX, 1)
             libc.mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
-    if verbose:
-        with hidden_module("keras"):
-            import tensorflow  # noqa: F401
-
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with captured_stderr(), hidden_module("keras"):
+    if not verbose:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with contextlib.nullcontext() if verbose else captured_stderr(), hidden_module("keras"):
         import tensorflow as tf
-
-    tf.get_logger().setLevel("ERROR")
+    if not verbose:
+        tf.get_logger().setLevel("ERROR")
 
 
 def set_xla_flags() -> None:
@@ -82,18 +77,14 @@ def xla_flags(environment: Mapping[str, str], packages: Path, version: tuple[int
     """Returns the flags of XLA on a machine with a GPU; the user's own come last, and so win.
 
     XLA is to try out nothing while it compiles: with all variants of each product that would take
-    minutes. Products are left to cuBLAS.
-
-    Args:
-        environment: the process's.
-        packages: the folder that Python's packages are installed in.
-        version: TensorFlow's; XLA ends the process over a flag that it does not know.
+    minutes. Products are left to cuBLAS. Python's packages are installed in `packages`.
     """
     own = environment.get(XLA_FLAGS, "").strip()
     if own and not own.startswith("-"):
         # It names a file of flags.
         return own
     flags = ["--xla_gpu_autotune_level=0", "--xla_gpu_enable_triton_gemm=false"]
+    # XLA ends the process over a flag that it does not know.
     if version >= (2, 21):
         flags.append("--xla_gpu_experimental_enable_fusion_autotuner=false")
     # CUDA's compiler, as pip installs it.
@@ -126,7 +117,7 @@ def hidden_module(name: str) -> Iterator[None]:
 def memory_file() -> IO[bytes]:
     """Returns a file that needs no folder: there may be none to write to."""
     if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("log"), "w+b")  # noqa: PTH123
+        return os.fdopen(os.memfd_create("log"), "w+b")
     return tempfile.TemporaryFile()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpt2cli.errors import MissingInputError, OutputError
-from gpt2cli.fetching import bundled
+from gpt2cli.fetching.base import install_bundled
 from tests.small_model import is_complete, small_files
 
 FILES = small_files()
@@ -22,7 +22,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def install(folder: Path, data: Path) -> str:
-    return " ".join(str(record) for record in bundled.install("tiny", folder, data=data))
+    return " ".join(str(record) for record in install_bundled("tiny", folder, data=data))
 
 
 def test_a_bundled_model_is_copied_whole(tmp_path: Path, data: Path) -> None:

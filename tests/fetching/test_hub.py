@@ -161,6 +161,17 @@ def test_the_token_goes_to_no_mirror(site: Site, monkeypatch: pytest.MonkeyPatch
     assert site.large.asked == []
 
 
+def test_a_mirror_gets_its_own_password_beside_a_token_for_the_hub(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with Server({f"{NAME}/{name}": content for name, content in site.files.items()}) as mirror:
+        said = site.download(mirror=(mirror.url.replace("://", "://me:password@"),))
+        assert {sent for _, sent in mirror.authorized} == {"Basic bWU6cGFzc3dvcmQ="}
+    assert "password@" not in said
+    assert site.is_complete()
+
+
 @pytest.mark.parametrize("token", ["two words", "line\nbreak", "\N{BULLET}" * 8])
 def test_what_cannot_be_a_token_is_refused_and_not_shown(
     token: str, site: Site, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gpt2cli.errors import BadDataError, RefusedError, UsageError
-from gpt2cli.fetching import models
+from gpt2cli.fetching.base import fetch_model
+from gpt2cli.fetching.models import FetchOptions
 from gpt2cli.hparams import HParams
 from tests import misbehaving_server as host
 from tests.misbehaving_server import Server
@@ -45,7 +46,8 @@ class Place:
         self.pins = write_pins(folder / "pins.json", files, hosts=[server.url], unpinned=UNPINNED)
 
     def fetch(self, *, verify: bool = False, mirrors: tuple[str, ...] = ()) -> str:
-        records = models.fetch_pinned("small", str(self.models), verify=verify, mirrors=mirrors)
+        options = FetchOptions(verify=verify, mirrors=mirrors)
+        records = fetch_model("small", str(self.models), options)
         return "\n".join(str(record) for record in records)
 
 
@@ -139,6 +141,6 @@ def test_an_old_name_uses_the_folder_of_that_name_where_there_is_one(
     for name, content in place.files.items():
         place.server.files[f"124M/{name}"] = content
     (place.models / "117M").mkdir(parents=True)
-    list(models.fetch_pinned("117M", str(place.models)))
+    list(fetch_model("117M", str(place.models), FetchOptions()))
     assert is_complete(place.models / "117M", place.files)
     assert not (place.models / "124M").exists()

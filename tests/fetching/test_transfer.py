@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,12 @@ from requests import Session
 from gpt2cli.errors import RefusedError, TryLaterError, UsageError
 from gpt2cli.fetching.partial_file import PartialFile
 from gpt2cli.fetching.responses import new_session
-from gpt2cli.fetching.retry_policy import RetryPolicy, retry_policy_from_environment
-from gpt2cli.fetching.transfer import Connection, Transfer, Wanted
+from gpt2cli.fetching.transfer import (
+    Connection,
+    RetryPolicy,
+    Transfer,
+    retry_policy_from_environment,
+)
 from tests import misbehaving_server as host
 from tests.misbehaving_server import Server
 
@@ -38,10 +43,8 @@ def transfer(
     pinned: bool = True,
     policy: RetryPolicy = HASTE,
 ) -> Transfer:
-    wanted = Wanted(url=url, sizes=sizes, pinned=pinned)
-    return Transfer(
-        connection=Connection(session=session, policy=policy), wanted=wanted, partial=partial
-    )
+    connection = Connection(session=session, policy=policy)
+    return Transfer(connection=connection, partial=partial, url=url, sizes=sizes, pinned=pinned)
 
 
 def receive(
@@ -197,6 +200,26 @@ def test_a_connection_that_all_but_hangs_is_given_up(server: Server, tmp_path: P
     server.always("file", crawl)
     with pytest.raises(TryLaterError, match="hangs"):
         receive(server, tmp_path, policy=RetryPolicy(retries=0, wait_seconds=0, timeout_seconds=1))
+
+
+@pytest.mark.parametrize("line", [b"HTTP/1.1 200 OK\r\nX: ", b"", b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_headers_that_drip_are_given_up(line: bytes, server: Server, tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def drip(handler: host.Handler, content: bytes) -> None:
+        handler.wfile.write(line)
+        while not over.wait(0.1):
+            handler.wfile.write(line if b"100" in line else b"x")
+
+    server.always("file", drip)
+    began = time.monotonic()
+    with pytest.raises(TryLaterError, match="no answer in time"):
+        receive(server, tmp_path, policy=RetryPolicy(retries=0, wait_seconds=0, timeout_seconds=1))
+    took = time.monotonic() - began
+    over.set()
+    assert 1 <= took < 5
+    # Nobody watches any more.
+    assert not any(isinstance(each, threading.Timer) for each in threading.enumerate())
 
 
 def test_the_hash_covers_what_an_earlier_run_brought(server: Server, tmp_path: Path) -> None:

@@ -25,8 +25,7 @@ from gpt2cli.fetching.hub_api import parsed_answer
 from gpt2cli.fetching.hub_record import HubRecord, read_hub_record
 from gpt2cli.fetching.partial_file import PartialFile, read_origin
 from gpt2cli.fetching.responses import TransientError, new_session
-from gpt2cli.fetching.retry_policy import RetryPolicy
-from gpt2cli.fetching.transfer import Connection, Transfer, Wanted
+from gpt2cli.fetching.transfer import Connection, RetryPolicy, Transfer
 from gpt2cli.files.hub_names import HubName, parse_hub_name
 from tests import hub_server
 from tests.fuzz.bounds import cases, refusals
@@ -146,13 +145,18 @@ def test_whatever_bytes_a_host_answers_only_our_own_errors_come_out(
         url = f"http://me:secret@127.0.0.1:{server.getsockname()[1]}/file"
         part = PartialFile(folder / "fuzzed")
         policy = RetryPolicy(retries=0, wait_seconds=0, timeout_seconds=1)
-        wanted = Wanted(url=url, sizes=(10**6,), pinned=True)
         with new_session() as session:
             try:
                 with refusals():
                     connection = Connection(session=session, policy=policy)
-                    told = [*Transfer(connection=connection, wanted=wanted, partial=part).events()]
-                    assert "secret" not in str(told)
+                    transfer = Transfer(
+                        connection=connection,
+                        partial=part,
+                        url=url,
+                        sizes=(10**6,),
+                        pinned=True,
+                    )
+                    assert "secret" not in str([*transfer.events()])
             except TransientError as error:
                 pytest.fail(str(error))
             finally:
@@ -300,7 +304,7 @@ def check_record(record: HubRecord) -> None:
         assert Path(file.name).name == file.name
         assert 0 < file.sizes[0] <= 1 << 40
         file.new_hash()
-    for host in record.model("http://host").hosts:
+    for host in record.model().hosts:
         assert is_address(manifest.address(host, "o/n", record.files[0].name))
 
 

@@ -83,7 +83,7 @@ sys.exit(100 + stop.signum if stop else 0)
 CATCHES = """
 import sys, time
 from gpt2cli.runtime import signals
-from gpt2cli.runtime.interrupts import interrupts_caught
+from gpt2cli.runtime.signals import interrupts_caught
 signals.raise_on_signals()
 try:
     with interrupts_caught() as stop:
