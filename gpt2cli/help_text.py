@@ -40,19 +40,18 @@ Row = tuple[str, str]
 
 def sections(config: type[Config]) -> Iterator[tuple[str, list[Row]]]:
     """Yields each heading of a command's help, and the rows below it; arguments come first."""
-    groups = {name: group for owner in config.__mro__ for name, group in declared(owner)}
+    groups = {
+        name: owner.group
+        for owner in config.__mro__
+        if issubclass(owner, Config)
+        for name in vars(owner).get("__annotations__", {})
+    }
     found: dict[str, list[Row]] = {group: [] for group in GROUPS}
     for field, rule, kind in options(config):
         group = GROUPS[0] if rule.argument else groups[field.name]
         found[group].append((spelling(field, rule, kind), rule.help + remarks(field, rule)))
     found["Reporting"].append(("-h, --help", "Shows this message and exits."))
     yield from ((heading, rows) for heading, rows in found.items() if rows)
-
-
-def declared(owner: type[Config]) -> Iterator[tuple[str, str]]:
-    """Yields the names of the fields that a class itself declares, each with the class's group."""
-    for name in vars(owner).get("__annotations__", {}):
-        yield name, owner.group
 
 
 def spelling(field: dataclasses.Field[Any], rule: Option, kind: object) -> str:
@@ -114,9 +113,8 @@ def shown_range(rule: Option) -> str:
     """Returns an option's range; empty if it has none."""
     if rule.least is None:
         return ""
-    return (
-        f"{rule.least:,} to {rule.most:,}" if rule.most is not None else f"at least {rule.least:,}"
-    )
+    most = rule.most
+    return f"at least {rule.least:,}" if most is None else f"{rule.least:,} to {most:,}"
 
 
 def prose(config: type[Config]) -> tuple[str, list[str]]:

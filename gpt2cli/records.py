@@ -43,6 +43,17 @@ class Alert(Notice):
 
 
 @dataclasses.dataclass(frozen=True)
+class Text(Record):
+    """A piece of what the user asked for; nothing is added to it."""
+
+    channel: ClassVar[Channel] = "text"
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclasses.dataclass(frozen=True)
 class Progress(Record):
     """A line that only somebody who watches wants to read."""
 
@@ -120,33 +131,21 @@ class Saved(Record):
         return f"saved step {self.step}: {self.path}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Stopped(Record):
-    """A signal ended the command in good order.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stopped(Alert):
+    """A signal ended the command in good order; the message says what is safe, and what goes on.
 
     Attributes:
         signal: the signal's number; the command exits with 128 more.
-        message: what is safe, and what goes on with it.
     """
 
-    channel: ClassVar[Channel] = "alert"
     event: ClassVar[str] = "stop"
     signal: int
-    message: str
-
-    def __str__(self) -> str:
-        return self.message
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample(Record):
-    """What the model writes in the middle of training.
-
-    Attributes:
-        step: steps since the run began.
-        number: which of the step's samples this is, from 1.
-        text: the prefix and what follows it.
-    """
+    """What the model writes in the middle of training: a step's samples, numbered from 1."""
 
     channel: ClassVar[Channel] = "text"
     event: ClassVar[str] = "sample"
@@ -158,27 +157,9 @@ class Sample(Record):
         return f"======== SAMPLE {self.number} ========\n{self.text}\n"
 
 
-@dataclasses.dataclass(frozen=True)
-class Text(Record):
-    """A piece of what the user asked for; nothing is added to it."""
-
-    channel: ClassVar[Channel] = "text"
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exported(Record):
-    """A model that is complete on disk in another program's format.
-
-    Attributes:
-        path: where.
-        kind: the format.
-        precision: what its weights are stored in.
-        size: of all its files (bytes).
-    """
+    """A model that is complete on disk in another program's format; its size is in bytes."""
 
     event: ClassVar[str] = "export"
     path: str

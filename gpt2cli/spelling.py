@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from gpt2cli.errors import UsageError, shortened
-from gpt2cli.options import Config, Option, flag, options
+from gpt2cli.options import Config, flag, options
 
 # What the variables that give options begin with.
 ENVIRONMENT = "GPT2CLI"
@@ -101,9 +101,7 @@ def plain(arguments: Sequence[str], config: type[Config]) -> list[str]:
     """Returns a command's arguments as Typer reads them.
 
     `--flag True` becomes `--flag`, `--flag False` `--no-flag`, and `--dataset FILE` FILE.
-
-    Raises:
-        UsageError: a value is missing, or neither True nor False.
+    UsageError is raised if a value is missing, or neither True nor False.
     """
     known = {flag(field.name): (rule, kind) for field, rule, kind in options(config)}
     words, named, rest = list[str](), list[str](), deque(arguments)
@@ -155,7 +153,9 @@ def meant(name: str, command: str, commands: Mapping[str, type[Config]]) -> str:
         near = alike_names(word, alike, 2)
         found = found or [*dict.fromkeys(alike[each] for each in near)]
     if found:
-        shown = " or ".join(told(ours, own[ours]) for ours in found[:3])
+        shown = " or ".join(
+            ours.upper() if own[ours].argument else f"--{ours}" for ours in found[:3]
+        )
         return f" Did you mean {shown}?"
     others = [each for each, config in commands.items() if word in names(config)]
     return f" It is an option of {' and '.join(others)}." if others else ""
@@ -184,11 +184,6 @@ def wording(error: Any, commands: Mapping[str, type[Config]]) -> str:
         if source is not None and source.name == "ENVIRONMENT":
             return f"{variable(command, parameter.name)}: {error.message}"
     return str(error.format_message())
-
-
-def told(name: str, rule: Option) -> str:
-    """Returns an option, or a value without one, as it is written."""
-    return name.upper() if rule.argument else f"--{name}"
 
 
 def names(config: type[Config]) -> set[str]:
@@ -237,7 +232,7 @@ def with_sources(message: str, command: str, given: Mapping[str, Any]) -> str:
     Args:
         message: what is wrong.
         command: which command.
-        given: whence each option's value comes, by its name; of the environment: ENVIRONMENT.
+        given: by an option's name, whence its value comes: ENVIRONMENT, or elsewhere.
     """
     flags = dict.fromkeys(re.findall(r"--[a-z][a-z-]*", message))
     from_there = [each for each in flags if str(given.get(each[2:])).endswith("ENVIRONMENT")]

@@ -34,11 +34,7 @@ def download(config: DownloadConfig) -> Iterator[Record]:
 
 
 def chosen_names(given: tuple[str, ...]) -> list[str]:
-    """Returns the models to fetch, each once.
-
-    Raises:
-        UsageError: no model has one of the names.
-    """
+    """Returns the models to fetch, each once; raises UsageError if there is none of a name."""
     # 117M and 124M are the same model.
     names: dict[str, str] = {}
     for name in given:

@@ -52,7 +52,8 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     with living(f"reading {corpus}", quiet=config.quiet):
         tokens, mask = yield from encoder.read_once(corpus)
     batches.check_length(tokens, str(corpus))
-    check_any(tokens, tokenizer, str(corpus))
+    if not (tokens != tokenizer.end_of_text).any():
+        raise BadDataError(f"{corpus}: there is no token to judge. Give more text.")
     yield Notice(f"from {start.prefix}")
     windows = batches.overlapping(tokens, tokenizer.end_of_text, model.n_ctx, stride, mask)
     if config.per_token:
@@ -81,31 +82,17 @@ def per_token(
 
 
 def chosen_stride(config: EvaluateConfig, n_ctx: int) -> int:
-    """Returns how many tokens a window judges, but for the first one.
-
-    Raises:
-        UsageError: it is more than the window.
-    """
+    """Returns how many tokens all windows but the first judge; raises UsageError if too many."""
     stride = max(n_ctx // 2, 1) if config.stride is None else config.stride
     if stride > n_ctx:
         raise UsageError(f"--stride {stride} is more than the model's window, {n_ctx}.")
     return stride
 
 
-def check_any(tokens: Tokens, tokenizer: Tokenizer, name: str) -> None:
-    """Raises BadDataError if a text is nothing but borders of documents."""
-    if not (tokens != tokenizer.end_of_text).any():
-        raise BadDataError(f"{name}: there is no token to judge. Give more text.")
-
-
 def load_evaluator(
     config: EvaluateConfig, prefix: Path, hparams: HParams
 ) -> tuple[Evaluator, Path]:
-    """Returns what judges with the checkpoint's weights, and the checkpoint.
-
-    Raises:
-        BadDataError: the checkpoint is damaged.
-    """
+    """Returns what judges with the checkpoint's weights, and the checkpoint."""
     from gpt2cli.network import low_precision
     from gpt2cli.runtime import devices
     from gpt2cli.storage import checkpoint
@@ -123,14 +110,7 @@ def judged(
     windows: Iterator[tuple[Windows, Windows]],
     length: int,
 ) -> Generator[Record, None, Totals]:
-    """Yields now and then how far it is; returns the totals over the text.
-
-    Args:
-        config: the settings.
-        judge: what judges.
-        windows: what is seen, and what follows.
-        length: how many tokens are judged, about.
-    """
+    """Yields now and then how far it is; returns the totals over about `length` tokens."""
     from gpt2cli.training.evaluation import Totals
 
     several = iter(lambda: list(itertools.islice(windows, config.batch_size)), [])
@@ -163,13 +143,6 @@ def told(config: EvaluateConfig, prefix: Path, totals: Totals, size: int) -> str
             f"loss={score.loss:.4f} perplexity={score.perplexity:.2f} bits_per_byte={bits:.4f} "
             f"tokens={totals.count} bytes={size}\n"
         )
-    fields = {
-        "loss": score.loss,
-        "perplexity": score.perplexity,
-        "bits_per_byte": bits,
-        "accuracy": score.accuracy,
-        "tokens": totals.count,
-        "bytes": size,
-        "checkpoint": str(prefix),
-    }
-    return json.dumps(fields) + "\n"
+    fields = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": bits}
+    fields |= {"accuracy": score.accuracy, "tokens": totals.count, "bytes": size}
+    return json.dumps({**fields, "checkpoint": str(prefix)}) + "\n"

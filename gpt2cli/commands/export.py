@@ -52,7 +52,10 @@ def export(config: ExportConfig) -> Iterator[Record]:
     model = yield from found_model(config.part(SourceOptions))
     start = model.source
     check_free(destination, overwrite=config.overwrite, spare=[start.folder])
-    check_model(config, start)
+    if config.kind == "gguf":
+        gguf.check_precision(start.hparams, config.precision)
+    if config.kind == "tar":
+        archive.check_packable(start.folder)
     yield from map(Alert, start.remarks())
     yield Notice(f"from {start.prefix}")
     with output(destination, overwrite=config.overwrite) as aside:
@@ -74,14 +77,6 @@ def check_library(kind: str) -> None:
         )
 
 
-def check_model(config: ExportConfig, start: CheckpointSource) -> None:
-    """Raises UsageError if a model cannot be written in the format."""
-    if config.kind == "gguf":
-        gguf.check_precision(start.hparams, config.precision)
-    if config.kind == "tar":
-        archive.check_packable(start.folder)
-
-
 def room(config: ExportConfig, start: CheckpointSource) -> int:
     """Returns what the export will take on the disk, or a little less (bytes)."""
     if config.kind == "tar" and start.prefix:
@@ -97,18 +92,12 @@ def room(config: ExportConfig, start: CheckpointSource) -> int:
 def write_aside(
     config: ExportConfig, start: CheckpointSource, aside: Path, prefix: Path, hparams: HParams
 ) -> None:
-    """Writes a checkpoint aside, in the format asked for.
-
-    Raises:
-        BadDataError: the checkpoint is damaged.
-        OSError: the disk is full, fails, or may not be written to.
-    """
-    folder = start.folder
+    """Writes a checkpoint aside, in the format asked for; raises BadDataError if it is damaged."""
     state = state_of(prefix)
     with bar(config) as advance:
         model = Model(
             name=model_label(start.model_name),
-            folder=folder,
+            folder=start.folder,
             prefix=prefix,
             hparams=hparams,
             vocabulary=vocabulary.read_vocabulary(*start.vocabulary, hparams.n_vocab),
@@ -116,7 +105,7 @@ def write_aside(
             gzipped=config.destination.endswith("gz"),
             state=state,
             chat_template=start.chat_template,
-            settings=run_log.read_config(folder) if state else {},
+            settings=run_log.read_config(start.folder) if state else {},
             advance=advance,
         )
         write_model(model, aside, config.kind)
@@ -135,11 +124,7 @@ def bar(config: ExportConfig) -> Iterator[Callable[[int, int], object]]:
 
 
 def state_of(prefix: Path) -> State | None:
-    """Returns the state of a checkpoint; None if gpt2cli did not train it.
-
-    Raises:
-        BadDataError: it is damaged, or was removed.
-    """
+    """Returns the state of a checkpoint; None if gpt2cli did not train it."""
     step = paths.step_of(prefix)
     path = paths.state(prefix.parent, step)
     try:

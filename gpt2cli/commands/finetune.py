@@ -53,11 +53,6 @@ class Checked:
     members: Cluster | None
 
     @property
-    def size(self) -> int:
-        """How many processes train together."""
-        return self.members.size if self.members else 1
-
-    @property
     def is_chief(self) -> bool:
         """Whether this process prints, validates and writes."""
         return self.members is None or self.members.is_chief
@@ -93,31 +88,21 @@ def load_tensorflow(config: FinetuneConfig, *, lora_rank: int) -> None:
 
 def train(config: FinetuneConfig, members: Cluster | None) -> Iterator[Record]:
     """Checks, prepares and runs, in one process or as one of several; yields what happens."""
-    checked = yield from check(config, members)
-    # Others than the chief write nothing into the run folder.
-    with run.owned(checked.folder) if checked.is_chief else private_folder() as place:
-        with living("looking for the weights", quiet=config.quiet):
-            start = yield from found_start(config, checked.folder)
-        if beginning.is_done(
-            start,
-            config.until_step,
-            checked.folder,
-            val_every=config.val_every,
-            sample_every=config.sample_every,
-        ):
-            beginning.keep_best(checked.folder, start)
-            yield Notice(f"{checked.folder} is already at step {start.step}.")
-            return
-        job, meeting = yield from prepare(config, checked, start, place or checked.folder)
-        yield from run_job(config, job, checked.members, meeting)
-
-
-def check(config: FinetuneConfig, members: Cluster | None) -> Generator[Record, None, Checked]:
-    """Yields what is read and skipped; returns what can be known before the run is locked."""
     cluster.check_divisible(config.batch_size, members.size if members else 1)
     corpus, held_out = yield from find_texts(config)
     folder = Path(config.checkpoint_dir, config.run)
-    return Checked(corpus=corpus, held_out=held_out, folder=folder, members=members)
+    checked = Checked(corpus=corpus, held_out=held_out, folder=folder, members=members)
+    # Others than the chief write nothing into the run folder.
+    with run.owned(folder) if checked.is_chief else private_folder() as place:
+        with living("looking for the weights", quiet=config.quiet):
+            start = yield from found_start(config, folder)
+        every = {"val_every": config.val_every, "sample_every": config.sample_every}
+        if beginning.is_done(start, config.until_step, folder, **every):
+            beginning.keep_best(folder, start)
+            yield Notice(f"{folder} is already at step {start.step}.")
+            return
+        job, meeting = yield from prepare(config, checked, start, place or folder)
+        yield from run_job(config, job, members, meeting)
 
 
 def find_texts(
@@ -132,12 +117,11 @@ def find_texts(
 
 def found_start(config: FinetuneConfig, folder: Path) -> Generator[Record, None, CheckpointSource]:
     """Returns what the run starts from; a base model that is missing is fetched."""
+    names = SourceNames(model_name=config.model_name, model_dir=config.model_dir, run=folder)
+    fetch = partial(fetch_base, offline=config.offline, quiet=config.quiet)
     return (
         yield from find_for_training(
-            SourceNames(model_name=config.model_name, model_dir=config.model_dir, run=folder),
-            config.restore_from,
-            overwrite=config.overwrite,
-            fetch=partial(fetch_base, offline=config.offline, quiet=config.quiet),
+            names, config.restore_from, overwrite=config.overwrite, fetch=fetch
         )
     )
 
@@ -152,14 +136,14 @@ def prepare(
     prefix = prefix if config.keep_line_ends else normalized_line_ends(prefix)
     beginning.check_lengths(prefix, config.window, tokenizer, start.hparams.n_ctx)
     adapters = beginning.adapters_of(start, config.lora_rank, config.lora_alpha)
-    needed = footprint_of(config, start.hparams, adapters.rank, machines=checked.size)
+    machines = checked.members.size if checked.members else 1
+    needed = footprint_of(config, start.hparams, adapters.rank, machines=machines)
     yield Notice(memory.check_memory(needed, config, refuse=config.memory_check))
     encoder = Encoder(options=config, tokenizer=tokenizer, quiet=config.quiet)
     validation = validation_of(config, checked.held_out)
     window = config.window or start.hparams.n_ctx
-    reading = encoder, checked.corpus, validation, place, window
     with living(f"reading {checked.corpus}", quiet=config.quiet):
-        data = yield from dataset.encode_dataset(*reading)
+        data = yield from dataset.encode_dataset(encoder, checked.corpus, validation, place, window)
     yield from map(Alert, markers.remarks([config.sample_prefix], tokenizer, data.tokens))
     state = beginning.first_state(
         start, data, config.seed, optimizer=config.optimizer, adapters=adapters
@@ -220,12 +204,7 @@ def meet(
     data: dataset.Data,
     state: State,
 ) -> tuple[State, Rendezvous | None]:
-    """Waits for the other processes; returns the state with all their seed, and what connects them.
-
-    Raises:
-        BadDataError: they are not about to train the same.
-        TryLaterError: not all come.
-    """
+    """Waits for the other processes; returns the state with their seed, and what connects them."""
     if members is None:
         return state, None
     facts = cluster.facts(

@@ -75,7 +75,7 @@ def installed_facts() -> Iterator[Facts]:
             {"name": gpu.name, "driver": gpu.driver, "bytes": gpu.total, "free_bytes": gpu.free}
             for gpu in hardware.visible_gpus()
         ],
-        "problem": gpu_problem(),
+        "problem": hardware.HIDDEN if hardware.gpus_hidden() else hardware.gpu_problem() or None,
     }
     for extra, packages in installation.extras().items():
         yield {
@@ -84,13 +84,6 @@ def installed_facts() -> Iterator[Facts]:
             "installed": bool(packages) and None not in packages.values(),
             "packages": packages,
         }
-
-
-def gpu_problem() -> str | None:
-    """Returns why no GPU would compute, as far as that is known without TensorFlow; or None."""
-    if hardware.gpus_hidden():
-        return hardware.HIDDEN
-    return hardware.gpu_problem() or None
 
 
 def seen_devices(config: InfoConfig) -> list[str]:
@@ -132,12 +125,7 @@ def told_installed(found: list[Facts]) -> Iterator[str]:
 
 
 def described(config: InfoConfig, name: str) -> Facts:
-    """Returns all that is known of the run or model of a name.
-
-    Raises:
-        MissingInputError: there is none.
-        BadDataError: it is damaged.
-    """
+    """Returns all that is known of the run or model of a name; raises as `info` does."""
     run = Path(config.checkpoint_dir, name)
     is_run = run.is_dir() and not paths.is_path(name)
     folder = run if is_run else paths.base_model(config.model_dir, name)
