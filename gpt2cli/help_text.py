@@ -48,7 +48,7 @@ def sections(config: type[Config]) -> Iterator[tuple[str, list[Row]]]:
     }
     found: dict[str, list[Row]] = {group: [] for group in GROUPS}
     for field, rule, kind in options(config):
-        group = GROUPS[0] if rule.argument else groups[field.name]
+        group = GROUPS[0] if rule.argument else rule.group or groups[field.name]
         found[group].append((spelling(field, rule, kind), rule.help + remarks(field, rule)))
     found["Reporting"].append(("-h, --help", "Shows this message and exits."))
     yield from ((heading, rows) for heading, rows in found.items() if rows)

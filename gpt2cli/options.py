@@ -22,6 +22,7 @@ class Option:
         short: a second name of one letter, such as `-q`.
         argument: whether the value stands on the command line without an option's name.
         unset: what None stands for, as help shows it in place of a default.
+        group: the heading in help, if it is not that of the class.
     """
 
     help: str
@@ -31,6 +32,7 @@ class Option:
     short: str | None = None
     argument: bool = False
     unset: object = None
+    group: str = ""
 
 
 def option(default: Any, text: str, **rules: Any) -> Any:

@@ -66,24 +66,22 @@ class Written:
 def compared(config: GenerateConfig) -> Iterator[Record]:
     """Yields what each strategy makes of each text: a table on a terminal, else lines of JSON."""
     as_table = sys.stdout.isatty() and config.format == "text"
-    asked = strategies(config)
-    requests = yield from given_requests(config.part(PromptOptions))
     seed = chosen_seed(config.seed)
+    asked = strategies(dataclasses.replace(config, seed=seed))
+    requests = yield from given_requests(config.part(PromptOptions))
     yield Notice(f"seed {seed}")
-    same_seed = [
-        (name, each if each.seed is not None else dataclasses.replace(each, seed=seed))
-        for name, each in asked
-    ]
     written: list[Written] = []
     # What decides which weights are loaded.
     for _, group in itertools.groupby(
-        same_seed, key=lambda each: (each[1].part(SourceOptions), each[1].precision)
+        asked, key=lambda each: (each[1].part(SourceOptions), each[1].precision)
     ):
         for one in written_from_one_source(list(group), requests):
-            if isinstance(one, Written):
+            if isinstance(one, Record):
+                yield one
+            elif as_table:
                 written.append(one)
-            if isinstance(one, Record) or not as_table:
-                yield one if isinstance(one, Record) else Text(one.record())
+            else:
+                yield Text(one.record())
     if as_table:
         width = shutil.get_terminal_size().columns
         yield from (Text(table) for table in tables(written, len(requests), width))

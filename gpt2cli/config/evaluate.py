@@ -6,25 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt2cli.config.shared import CorpusOptions, ReadingOptions, SourceOptions
-from gpt2cli.options import Config, option
+from gpt2cli.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowOptions(Config):
-    """How the text is cut into windows."""
-
-    group = "Batch"
-    stride: int | None = option(
-        None,
-        "Tokens from one window to the next; the tokens before them serve only as context.",
-        least=1,
-        unset="half of the model's window",
-    )
-    batch_size: int = option(1, "Windows computed at once.", least=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(CorpusOptions, WindowOptions, ReadingOptions, SourceOptions):
+class EvaluateConfig(CorpusOptions, ReadingOptions, SourceOptions):
     """Judge how well a run, or a base model, predicts a text.
 
     Every token is judged once, in overlapping windows, so that it has others before it.
@@ -36,6 +22,14 @@ class EvaluateConfig(CorpusOptions, WindowOptions, ReadingOptions, SourceOptions
     """
 
     group = "Output"
+    stride: int | None = option(
+        None,
+        "Tokens from one window to the next; the tokens before them serve only as context.",
+        least=1,
+        unset="half of the model's window",
+        group="Batch",
+    )
+    batch_size: int = option(1, "Windows computed at once.", least=1, group="Batch")
     format: Literal["text", "jsonl"] = option(
         "text", "text: a line for people; jsonl: a line of JSON."
     )

@@ -188,13 +188,6 @@ class SavingOptions(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportingOptions(SeedOptions):
-    """What is printed."""
-
-    print_every: int = option(1, "Prints the loss every N steps (0: never).", least=0)
-
-
-@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(
     CorpusOptions,
     LengthOptions,
@@ -204,7 +197,7 @@ class FinetuneConfig(
     ValidationOptions,
     SampleOptions,
     SavingOptions,
-    ReportingOptions,
+    SeedOptions,
     RunOptions,
 ):
     """Fine-tune a GPT-2 on text, and keep its checkpoints in a run folder.
@@ -233,6 +226,9 @@ class FinetuneConfig(
     )
     overwrite: bool = option(
         False, "Lets fresh, scratch and a path replace the checkpoints of the run."
+    )
+    print_every: int = option(
+        1, "Prints the loss every N steps (0: never).", least=0, group="Reporting"
     )
 
     def __post_init__(self) -> None:

@@ -80,8 +80,8 @@ class BatchOptions(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions(Config):
-    """Which ways of writing are put side by side."""
+class OutputOptions(Config):
+    """Where the samples go, and in which form."""
 
     group = "Output"
     compare: tuple[str, ...] = option(
@@ -89,13 +89,6 @@ class CompareOptions(Config):
         "Continues each text in several ways, side by side: greedy, beam5, top-k40, top-p0.9, "
         "contrastive, …, or name:option=value; commas between (repeatable).",
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputOptions(Config):
-    """Where the samples go, and in which form."""
-
-    group = "Output"
     include_prefix: bool = option(True, "Begins each sample with its prefix.")
     sample_delim: str = option(DEFAULT_DELIMITER, "Text between two samples.")
     format: Literal["text", "jsonl"] = option(
@@ -125,7 +118,6 @@ class GenerateConfig(
     BatchOptions,
     SamplingOptions,
     SearchOptions,
-    CompareOptions,
     OutputOptions,
     ReadingOptions,
     SeedOptions,

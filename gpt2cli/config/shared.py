@@ -47,22 +47,14 @@ def check_component(name: str, given: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(Config):
-    """Where base models are."""
-
-    group = "Model and run"
-    model_dir: str = option("models", "Folder that holds the base models.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shared(ModelOptions):
+class Shared(Config):
     """The options of every command."""
 
-    group = "Reporting"
     quiet: bool = option(
         False, "Prints only results, errors, and warnings of lost work.", short="-q"
     )
     verbose: bool = option(False, "Shows TensorFlow's own log too.", short="-v")
+    model_dir: str = option("models", "Folder that holds the base models.", group="Model and run")
 
     def __post_init__(self) -> None:
         """Checks what no range shows; raises UsageError if a name is empty, or is not text."""

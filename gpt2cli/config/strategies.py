@@ -36,11 +36,6 @@ SOURCES = ("run_name", "model_name", "checkpoint", "precision", "seed", "length"
 PRESET = re.compile(r"([a-z-]*[a-z])(\d+(?:\.\d+)?)")
 
 
-def entries_of(given: tuple[str, ...]) -> list[str]:
-    """Returns the strategies that a repeatable option lists, with commas between."""
-    return [entry.strip() for each in given for entry in each.split(",") if entry.strip()]
-
-
 def strategies(config: GenerateConfig) -> list[tuple[str, GenerateConfig]]:
     """Returns the strategies that --compare names: their names, and the settings of each.
 
@@ -48,7 +43,7 @@ def strategies(config: GenerateConfig) -> list[tuple[str, GenerateConfig]]:
         UsageError: there is no such strategy, or its options contradict each other.
     """
     made = []
-    for entry in entries_of(config.compare):
+    for entry in filter(None, map(str.strip, ",".join(config.compare).split(","))):
         name, settings = strategy(entry)
         try:
             made.append((name, dataclasses.replace(config, compare=(), **settings)))

@@ -17,23 +17,7 @@ ID = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreOptions(SamplingOptions):
-    """What the model says of the tokens."""
-
-    group = "Sampling"
-    probabilities: bool = option(
-        False, "Shows each token's probability and rank, given what stands before it."
-    )
-    next: int = option(
-        0,
-        "Shows the N likeliest next tokens, before and after the filters below (0: none).",
-        least=0,
-        most=1000,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokensConfig(ScoreOptions, ReadingOptions, SourceOptions):
+class TokensConfig(SamplingOptions, ReadingOptions, SourceOptions):
     """Show the tokens of a text, or the text of tokens.
 
     The vocabulary is that of the run or model that is named; else that of the run, model or
@@ -55,6 +39,18 @@ class TokensConfig(ScoreOptions, ReadingOptions, SourceOptions):
     )
     format: Literal["text", "jsonl"] = option(
         "text", "text: a line for people; jsonl: a line of JSON for each token."
+    )
+    probabilities: bool = option(
+        False,
+        "Shows each token's probability and rank, given what stands before it.",
+        group="Sampling",
+    )
+    next: int = option(
+        0,
+        "Shows the N likeliest next tokens, before and after the filters below (0: none).",
+        least=0,
+        most=1000,
+        group="Sampling",
     )
 
     def __post_init__(self) -> None:
