@@ -67,11 +67,7 @@ def run_command(arguments: list[str]) -> int:
 
 
 def code_of(error: OSError | SystemExit) -> int:
-    """Returns the exit code if the system refuses, or Typer ends the process itself.
-
-    Raises:
-        OSError: the system did not refuse.
-    """
+    """Returns the exit code if the system refuses, or Typer ends the process; else raises anew."""
     # Typer answers a closed pipe by ending the process, with 1.
     cause = error.__context__ if isinstance(error, SystemExit) else error
     if isinstance(error, SystemExit) and not isinstance(cause, OSError):

@@ -30,12 +30,7 @@ Piece = TypeVar("Piece")
 
 @dataclass(frozen=True)
 class Received:
-    """How far one file is.
-
-    Attributes:
-        done: bytes that are there.
-        total: bytes that it will have, or None if that is not known.
-    """
+    """How far one file is: the bytes that are there, and of how many (None: not known)."""
 
     done: int
     total: int | None
@@ -45,13 +40,7 @@ Event = Received | Record
 
 
 def told(events: Iterator[Event], label: str, bars: bool) -> Iterator[Record]:
-    """Yields the records among the events of a file; a bar, or lines, tell how far it is.
-
-    Args:
-        events: what happens to the file.
-        label: what the bar or line begins with.
-        bars: whether to draw a bar on stderr.
-    """
+    """Yields the records among the events of a file; a bar, or lines, tell how far it is."""
     return drawn(events, label) if bars else noted(events, label)
 
 
@@ -243,13 +232,9 @@ class Bar:
 
 
 def bar(done: int, total: int | None, elapsed: float, rate: float | None = None) -> str:
-    """Returns a bar, with the time that it took and the time that is left.
+    """Returns a bar, with the time that it took and the time that is left (seconds).
 
-    Args:
-        done: how much is done.
-        total: None: not known.
-        elapsed: since the beginning (seconds).
-        rate: how much is done in a second; None: `done` by `elapsed`.
+    `rate` is how much is done in a second, if that is not `done` by `elapsed`.
     """
     shown = "|{bar:10}| {elapsed} < {remaining}" if total else "{elapsed}"
     return tqdm.format_meter(done, total or 0, elapsed, bar_format=shown, rate=rate)

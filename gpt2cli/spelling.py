@@ -229,10 +229,7 @@ def strange_variables(
 def with_sources(message: str, command: str, given: Mapping[str, Any]) -> str:
     """Returns a message that names the variables from which the options in it come.
 
-    Args:
-        message: what is wrong.
-        command: which command.
-        given: by an option's name, whence its value comes: ENVIRONMENT, or elsewhere.
+    `given` says by an option's name whence its value comes: ENVIRONMENT, or elsewhere.
     """
     flags = dict.fromkeys(re.findall(r"--[a-z][a-z-]*", message))
     from_there = [each for each in flags if str(given.get(each[2:])).endswith("ENVIRONMENT")]

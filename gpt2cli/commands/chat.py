@@ -123,7 +123,6 @@ class ChatSession:
         Raises:
             UsageError: there is no such command.
             OutputError: a file cannot be written, or exists.
-            BadDataError: the line holds half a character.
         """
         if line.startswith("/") and not line.startswith("//"):
             name, _, argument = line[1:].strip().partition(" ")

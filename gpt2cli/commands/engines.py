@@ -26,8 +26,6 @@ class FoundModel:
     Attributes:
         options: what the command line says of it.
         names: the same, its defaults filled in.
-        source: where its weights are.
-        tokenizer: its own.
     """
 
     options: SourceOptions

@@ -46,7 +46,9 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     [corpus] = yield from find_corpora([config.dataset], config, own, all_skipped=all_skipped)
     model = yield from found_model(config.part(SourceOptions))
     start, tokenizer = model.source, model.tokenizer
-    stride = chosen_stride(config, model.n_ctx)
+    stride = config.stride or max(model.n_ctx // 2, 1)
+    if stride > model.n_ctx:
+        raise UsageError(f"--stride {stride} is more than the model's window, {model.n_ctx}.")
     yield from map(Alert, start.remarks())
     encoder = Encoder(options=config, tokenizer=tokenizer, quiet=config.quiet)
     with living(f"reading {corpus}", quiet=config.quiet):
@@ -79,14 +81,6 @@ def per_token(
     with out_of_memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
         engine = yield from engine_of(model, config.part(ReadingOptions))
         yield from scored_corpus(engine, model.tokenizer, windows)
-
-
-def chosen_stride(config: EvaluateConfig, n_ctx: int) -> int:
-    """Returns how many tokens all windows but the first judge; raises UsageError if too many."""
-    stride = max(n_ctx // 2, 1) if config.stride is None else config.stride
-    if stride > n_ctx:
-        raise UsageError(f"--stride {stride} is more than the model's window, {n_ctx}.")
-    return stride
 
 
 def load_evaluator(

@@ -46,8 +46,10 @@ def export(config: ExportConfig) -> Iterator[Record]:
         OutputError: the destination cannot be written to, or exists.
         DiskError: the disk is full or fails.
     """
-    destination = Path(config.destination)
-    check_library(config.kind)
+    destination, library = Path(config.destination), LIBRARIES.get(config.kind)
+    if library and find_spec(library) is None:
+        remedy = f"`{install_command('export')}`"
+        raise UsageError(f"--format {config.kind} needs the library {library}: {remedy}.")
     check_free(destination, overwrite=config.overwrite, spare=[Path.cwd()])
     model = yield from found_model(config.part(SourceOptions))
     start = model.source
@@ -66,15 +68,6 @@ def export(config: ExportConfig) -> Iterator[Record]:
         yield from load(model.names, start, partial(write_aside, config, start, aside))
         size = size_of(aside)
     yield Exported(path=config.destination, kind=config.kind, precision=config.precision, size=size)
-
-
-def check_library(kind: str) -> None:
-    """Raises UsageError if a format's library is not installed."""
-    library = LIBRARIES.get(kind)
-    if library and find_spec(library) is None:
-        raise UsageError(
-            f"--format {kind} needs the library {library}: `{install_command('export')}`."
-        )
 
 
 def room(config: ExportConfig, start: CheckpointSource) -> int:

@@ -41,7 +41,6 @@ class Checked:
     """What is found before a run is locked.
 
     Attributes:
-        corpus: the text to train on.
         held_out: the text to validate on, if it is one of its own.
         folder: the run folder.
         members: the processes that train together; None: this is the only one.
@@ -95,7 +94,12 @@ def train(config: FinetuneConfig, members: Cluster | None) -> Iterator[Record]:
     # Others than the chief write nothing into the run folder.
     with run.owned(folder) if checked.is_chief else private_folder() as place:
         with living("looking for the weights", quiet=config.quiet):
-            start = yield from found_start(config, folder)
+            start = yield from find_for_training(
+                SourceNames(model_name=config.model_name, model_dir=config.model_dir, run=folder),
+                config.restore_from,
+                overwrite=config.overwrite,
+                fetch=partial(fetch_base, offline=config.offline, quiet=config.quiet),
+            )
         every = {"val_every": config.val_every, "sample_every": config.sample_every}
         if beginning.is_done(start, config.until_step, folder, **every):
             beginning.keep_best(folder, start)
@@ -113,17 +117,6 @@ def find_texts(
     named = filter(None, (config.dataset, config.val_dataset))
     corpus, *others = yield from find_corpora(named, config, own, all_skipped=config.verbose)
     return corpus, others[0] if others else None
-
-
-def found_start(config: FinetuneConfig, folder: Path) -> Generator[Record, None, CheckpointSource]:
-    """Returns what the run starts from; a base model that is missing is fetched."""
-    names = SourceNames(model_name=config.model_name, model_dir=config.model_dir, run=folder)
-    fetch = partial(fetch_base, offline=config.offline, quiet=config.quiet)
-    return (
-        yield from find_for_training(
-            names, config.restore_from, overwrite=config.overwrite, fetch=fetch
-        )
-    )
 
 
 def prepare(

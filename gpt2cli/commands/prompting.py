@@ -49,11 +49,7 @@ def given_requests(options: PromptOptions) -> Generator[Record, None, list[Reque
 def chat_requests(
     chats: list[Unanswered], model: FoundModel, ends: LengthOptions
 ) -> Generator[Record, None, list[Request]]:
-    """Returns conversations as texts; their oldest turns make room for an answer.
-
-    Raises:
-        BadDataError: the model was not tuned on conversations.
-    """
+    """Returns conversations as texts; their oldest turns make room for an answer."""
     if not model.source.chat_template:
         raise BadDataError(
             f"{model.source.folder} was not tuned on conversations, and --messages needs that. "

@@ -60,14 +60,10 @@ def judged_lines(
     for token, score in zip(ids, judged, strict=True):
         probability = math.exp(score.log_probability)
         piece = quoted_piece(tokenizer.decode_bytes([token]))
-        shown = in_colour(piece, probability) if coloured else piece
-        yield f"{token:>{width}}  {probability:8.2%}  {score.rank:>{width}}  {shown}\n"
-
-
-def in_colour(piece: str, probability: float) -> str:
-    """Returns a piece on a background that says how likely it was, from red to green."""
-    colour = COLOURS[sum(probability >= bound for bound in BOUNDS)]
-    return f"\x1b[48;5;{colour};38;5;16m{piece}\x1b[0m"
+        if coloured:
+            colour = COLOURS[sum(probability >= bound for bound in BOUNDS)]
+            piece = f"\x1b[48;5;{colour};38;5;16m{piece}\x1b[0m"
+        yield f"{token:>{width}}  {probability:8.2%}  {score.rank:>{width}}  {piece}\n"
 
 
 def judged_records(

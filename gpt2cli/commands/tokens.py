@@ -35,7 +35,7 @@ def tokens(config: TokensConfig) -> Iterator[Record]:
     """
     if not (config.texts or config.file or config.ids or stdin_is_piped()):
         raise UsageError("There is no text: give TEXT, --file or --ids, or a pipe as stdin.")
-    if config.needs_weights:
+    if config.probabilities or config.next:
         # Loading it would slow the start of what needs only the vocabulary.
         from gpt2cli.commands.scoring import scored
 
@@ -54,12 +54,7 @@ def tokens(config: TokensConfig) -> Iterator[Record]:
 
 
 def token_lists(config: TokensConfig, tokenizer: Tokenizer, name: str) -> list[list[int]]:
-    """Returns the tokens of each text, or the ids that are given, by the vocabulary of a name.
-
-    Raises:
-        UsageError: an id is beyond the vocabulary.
-        BadDataError: a file is not text.
-    """
+    """Returns the tokens of each text, or the ids that are given; raises as `tokens` does."""
     if not config.ids:
         return [tokenizer.encode(text, special=True) for text in given_texts(config)]
     for number in itertools.chain(*config.id_lists):

@@ -41,11 +41,7 @@ class LengthOptions(Config):
     def last_step(self, step: int, windows: int, *, per_step: int, per_epoch: int) -> int | None:
         """Returns the step at which training ends, or None if only a signal ends it.
 
-        Args:
-            step: where the run is.
-            windows: how many windows of the text it has seen.
-            per_step: windows that a step trains on.
-            per_epoch: windows of the whole text.
+        The run is at `step` and has seen `windows` of the text.
         """
         if self.until_step is not None:
             return self.until_step

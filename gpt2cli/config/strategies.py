@@ -14,15 +14,8 @@ from gpt2cli.options import flag, options
 # Options that a strategy gives, by their fields' names.
 Settings = dict[str, Any]
 
-# A preset's name before its number → the option that the number is for.
-NUMBERED = {
-    "top-k": "top_k",
-    "top-p": "top_p",
-    "min-p": "min_p",
-    "typical-p": "typical_p",
-    "temperature": "temperature",
-    "beam": "num_beams",
-}
+# Presets with a number, each named as the option that the number is for; of beam: --num-beams.
+NUMBERED = ("top-k", "top-p", "min-p", "typical-p", "temperature", "beam")
 FIXED: dict[str, Settings] = {
     "sample": {},
     "greedy": {"temperature": 0.0},
@@ -55,11 +48,7 @@ def strategies(config: GenerateConfig) -> list[tuple[str, GenerateConfig]]:
 
 
 def strategy(entry: str) -> tuple[str, Settings]:
-    """Returns the name of a strategy, and the settings that make it.
-
-    Args:
-        entry: a preset, or `name:option=value option=value`; else UsageError is raised.
-    """
+    """Returns name and settings of a preset, or of `name:option=value …`; or raises UsageError."""
     neutral = vars(SamplingOptions()) | vars(SearchOptions())
     name, colon, words = entry.partition(":")
     if colon and name:
@@ -72,7 +61,7 @@ def strategy(entry: str) -> tuple[str, Settings]:
             f"--compare: there is no strategy '{shortened(entry, 60)}'. Give {PRESETS}, "
             "contrastive, or name:option=value for one of your own."
         )
-    field = NUMBERED[found[1]]
+    field = "num_beams" if found[1] == "beam" else found[1].replace("-", "_")
     value = typed_value(found[2], entry, field)
     return entry, (neutral if found[1] in DRAW_NOTHING else {}) | {field: value}
 

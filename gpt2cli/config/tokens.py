@@ -62,11 +62,6 @@ class TokensConfig(SamplingOptions, ReadingOptions, SourceOptions):
         self.id_lists  # noqa: B018
 
     @property
-    def needs_weights(self) -> bool:
-        """Whether the model itself is asked."""
-        return self.probabilities or self.next > 0
-
-    @property
     def id_lists(self) -> list[list[int]]:
         """The ids that are decoded, a list for each --ids; raises as `ids_in` does."""
         return [ids_in(given) for given in self.ids]
