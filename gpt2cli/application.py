@@ -168,10 +168,7 @@ def no_command(
     version: Annotated[
         bool,
         typer.Option(
-            "--version",
-            help="Show the version and exit.",
-            callback=show_version,
-            is_eager=True,
+            "--version", help="Show the version and exit.", callback=show_version, is_eager=True
         ),
     ] = False,
 ) -> None:
@@ -212,15 +209,10 @@ def proposals_for(name: str) -> Callable[..., list[str]] | None:
 def parameter(field: dataclasses.Field[Any], rule: Option, kind: object) -> inspect.Parameter:
     """Returns a field as a parameter that Typer reads: its type, help, range, names, default."""
     default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-    described = (
-        typer.Argument(
-            help=rule.help,
-            metavar=help_text.argument_metavar(field),
-            autocompletion=proposals_for(field.name),
-        )
-        if rule.argument
-        else typer_option(field.name, rule, kind)
-    )
+    described = typer_option(field.name, rule, kind)
+    if rule.argument:
+        shown, proposals = help_text.argument_metavar(field), proposals_for(field.name)
+        described = typer.Argument(help=rule.help, metavar=shown, autocompletion=proposals)
     if get_origin(kind) is tuple:
         kind = list[get_args(kind)[0]]  # type: ignore[misc]
         default = list(default) if isinstance(default, tuple) else default

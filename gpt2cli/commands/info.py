@@ -31,12 +31,11 @@ def info(config: InfoConfig) -> Iterator[Record]:
         BadDataError: it is damaged.
     """
     as_text = config.format == "text"
+    for number, name in enumerate(config.named):
+        facts = described(config, name)
+        between = "\n" if number and as_text else ""
+        yield Text(between + (described_in_lines(facts) if as_text else as_json(facts)))
     if config.named:
-        for number, name in enumerate(config.named):
-            facts = described(config, name)
-            yield Text(
-                ("\n" if number else "") + described_in_lines(facts) if as_text else as_json(facts)
-            )
         return
     installed = list(installed_facts())
     if config.tensorflow:
@@ -78,12 +77,8 @@ def installed_facts() -> Iterator[Facts]:
         "problem": hardware.HIDDEN if hardware.gpus_hidden() else hardware.gpu_problem() or None,
     }
     for extra, packages in installation.extras().items():
-        yield {
-            "kind": "extra",
-            "name": extra,
-            "installed": bool(packages) and None not in packages.values(),
-            "packages": packages,
-        }
+        whole = bool(packages) and None not in packages.values()
+        yield {"kind": "extra", "name": extra, "installed": whole, "packages": packages}
 
 
 def seen_devices(config: InfoConfig) -> list[str]:
@@ -92,10 +87,8 @@ def seen_devices(config: InfoConfig) -> list[str]:
         tensorflow.load(verbose=config.verbose)
     import tensorflow as tf
 
-    return [
-        str(device.name).removeprefix("/physical_device:")
-        for device in tf.config.list_physical_devices()
-    ]
+    found = tf.config.list_physical_devices()
+    return [str(device.name).removeprefix("/physical_device:") for device in found]
 
 
 def told_installed(found: list[Facts]) -> Iterator[str]:
