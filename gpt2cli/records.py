@@ -66,11 +66,10 @@ class Progress(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepReport(Record):
-    """One optimiser step.
+    """One optimiser step of a run.
 
     Attributes:
-        step: steps since the run began.
-        seconds: time since this command began to train.
+        seconds: since this command began to train.
         loss: mean over the step's tokens (nats per token).
         average: moving average of the loss over all steps of the run (nats per token).
         rate: the learning rate.
@@ -94,11 +93,10 @@ class StepReport(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Validation(Record):
-    """The loss over the validation windows.
+    """The loss over the validation windows, after a step of a run.
 
     Attributes:
-        step: steps since the run began.
-        seconds: time since this command began to train.
+        seconds: since this command began to train.
         loss: mean over the validation tokens (nats per token).
         perplexity: e to the power of the loss.
         accuracy: the share of tokens that were the likeliest one (0 to 1).
@@ -113,10 +111,8 @@ class Validation(Record):
     accuracy: float
 
     def __str__(self) -> str:
-        return (
-            f"[{self.step} | {self.seconds:.2f}] val_loss={self.loss:.4f} "
-            f"perplexity={self.perplexity:.2f} accuracy={self.accuracy:.3f}"
-        )
+        others = f"perplexity={self.perplexity:.2f} accuracy={self.accuracy:.3f}"
+        return f"[{self.step} | {self.seconds:.2f}] val_loss={self.loss:.4f} {others}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,11 +129,7 @@ class Saved(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stopped(Alert):
-    """A signal ended the command in good order; the message says what is safe, and what goes on.
-
-    Attributes:
-        signal: the signal's number; the command exits with 128 more.
-    """
+    """A signal ended the command in good order; it exits with 128 more than its number."""
 
     event: ClassVar[str] = "stop"
     signal: int

@@ -38,14 +38,7 @@ from gpt2cli.training import out_of_memory
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be written, and with what.
-
-    Attributes:
-        config: the settings.
-        prompts: what is continued.
-        tokenizer: the model's.
-        writer: lets samples grow.
-    """
+    """What is to be continued, and with what."""
 
     config: GenerateConfig
     prompts: list[Prompt]

@@ -66,14 +66,8 @@ class ExportConfig(SourceOptions):
                 "DESTINATION of --format tar must end in .tar or .tar.gz, not "
                 f"'{shortened(self.destination)}'."
             )
-        self._check_ending()
-
-    def _check_ending(self) -> None:
-        """Raises UsageError if the destination's ending is that of another format."""
         foreign = next((end for end in FOREIGN if self.destination.lower().endswith(end)), "")
-        if self.ending and ENDINGS[self.ending] == self.kind:
-            return
-        if foreign or self.ending:
+        if ENDINGS.get(self.ending) != self.kind and (foreign or self.ending):
             written = "another file" if self.kind == "gguf" else "a folder"
             raise UsageError(
                 f"DESTINATION '{shortened(self.destination)}' ends in {self.ending or foreign}, "

@@ -190,26 +190,24 @@ def check_search(config: GenerateConfig) -> None:
         "--min-p": config.min_p > 0,
         "--typical-p": config.typical_p < 1,
     }
-    top_k = {"--top-k": config.top_k > 0}
     searching = {"--beam-sample": config.beam_sample, "--early-stopping": config.early_stopping}
-    if config.search != "beams":
-        given = first_given(searching | {"--length-penalty": config.length_penalty != 1})
-        if given:
-            raise UsageError(f"{given} is of beams; give --num-beams above 1.")
+    searching["--length-penalty"] = config.length_penalty != 1
     if config.search == "beams":
         refuse_both(config.penalty_alpha > 0, "--penalty-alpha", "--num-beams")
+        refuse_both(bool(config.speculate), "--speculate", "--num-beams")
         if config.nsamples > config.num_beams:
             raise UsageError(
                 f"--nsamples {config.nsamples} is more than --num-beams {config.num_beams} find."
             )
         if config.beam_sample:
             refuse_both(config.temperature == 0, "--temperature 0", "--beam-sample")
-        elif given := first_given(drawing | top_k):
+        elif given := first_given(drawing | {"--top-k": config.top_k > 0}):
             raise UsageError(
                 f"{given} and --num-beams contradict each other without --beam-sample: beams are "
                 "the likeliest candidates, and none is drawn."
             )
-    refuse_both(bool(config.speculate) and config.search == "beams", "--speculate", "--num-beams")
+    elif given := first_given(searching):
+        raise UsageError(f"{given} is of beams; give --num-beams above 1.")
     if config.search == "contrast":
         refuse_both(bool(config.speculate), "--speculate", "--penalty-alpha")
         if config.top_k < 2:
