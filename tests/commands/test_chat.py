@@ -75,7 +75,7 @@ def test_commands_are_obeyed_and_wrong_ones_change_nothing(place: Path, cli: Run
     done = cli("chat", "--model-name", "small", "--length", 3, "--seed", 1, input=lines)
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith(
-        "gpt2cli: 7 lines of stdin failed, the first with: There is no command /bogus."
+        "gpt2cli: 6 lines of stdin failed, the first with: There is no command /bogus."
     )
     assert (place / "there.txt").read_text() == "mine"
     assert (place / "a.txt").read_text(errors="replace").startswith("the")
