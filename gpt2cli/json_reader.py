@@ -28,9 +28,7 @@ Json: TypeAlias = Any
 def read(path: Path, kind: type[Kind] = dict, *, most: int = 64 * MEGABYTE) -> Kind:  # type: ignore[assignment]
     """Returns what a JSON file holds, at most `most` bytes, with this kind of value at its top.
 
-    Raises:
-        BadDataError: it is not a regular file, too large, not JSON, too deep, or of another kind.
-        OSError: it cannot be read.
+    Raises BadDataError for whatever else is there, or an OSError.
     """
     return parse(content(path, most), shortened(path), kind)
 

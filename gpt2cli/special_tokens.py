@@ -32,10 +32,8 @@ class Added:
     """A token that is found in a text as a whole, before the text is cut into words.
 
     Attributes:
-        text: what it stands for.
-        lstrip: whether it takes the white space before it.
+        lstrip, rstrip: whether it takes the white space before it, or after it.
         normalized: whether it is looked for after those that are not.
-        rstrip: whether it takes the white space after it.
         single_word: whether it counts only if no letters touch it.
         special: whether it steers, and is not part of the text.
     """
@@ -52,10 +50,8 @@ class Added:
 class Specials:
     """The tokens of a vocabulary that are not pieces of words.
 
-    Attributes:
-        added: those that are found as a whole, by number.
-        end: the one that separates documents; it is among them.
-        ends: those that end a sample.
+    Those that are found as a whole, by number; the one of them that separates documents; and all
+    that end a sample.
     """
 
     added: Mapping[int, Added]
@@ -142,10 +138,8 @@ class Beside:
     ) -> Specials:
         """Returns the added tokens, and which of all ends a text; raises BadDataError if none does.
 
-        Args:
-            tokens: the vocabulary, with the added ones.
-            added: those of them that the model knows.
-            joined: what merges make.
+        Takes the vocabulary with the added ones, those of them that the model knows, and what
+        merges make.
         """
         texts = {token.text: number for number, token in added.items()}
         ends = tuple(number for number in self._ends() if 0 <= number < len(tokens))

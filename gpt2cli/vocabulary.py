@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,16 @@ from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.json_reader import Json
 from gpt2cli.reading import needed
-from gpt2cli.special_tokens import ENCODER, SETTINGS, Added, Beside, Specials, check_text
-from gpt2cli.tokenizer_json import converted
+from gpt2cli.special_tokens import (
+    ENCODER,
+    SETTINGS,
+    Added,
+    Beside,
+    Specials,
+    check_number,
+    check_text,
+    token_of,
+)
 
 MERGES = "vocab.bpe"
 TOKENIZER = "tokenizer.json"
@@ -31,9 +39,7 @@ class Vocabulary:
     Attributes:
         tokens: the number of each, in GPT-2's byte symbols; added ones too.
         pairs: the merges, the first to be made first.
-        specials: those that are not pieces of words.
-        encoder: the content of an encoder.json that says so.
-        merges: the content of a vocab.bpe that says so.
+        encoder, merges: the contents of an encoder.json and a vocab.bpe that say so.
     """
 
     tokens: dict[str, int]
@@ -98,7 +104,9 @@ def read_vocabulary(encoder: Path, merges: Path, rows: int | None = None) -> Voc
         added = beside.added(tokens, added)
         kept = {number: token for number, token in added.items() if rows is None or number < rows}
         listed = with_added(tokens, kept, added, encoder)
-        check_numbers(listed, encoder)
+        if sorted(listed.values()) != list(range(len(listed))):
+            where = shortened(encoder)
+            raise BadDataError(f"{where}: the tokens are not numbered from 0 without a gap.")
         specials = beside.specials(listed, kept, {left + right for left, right in pairs})
     return Vocabulary(
         tokens=listed,
@@ -147,22 +155,13 @@ def read_pairs(content: bytes, where: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-def check_numbers(tokens: dict[str, int], where: Path) -> None:
-    """Raises BadDataError unless tokens are numbered from 0 without a gap."""
-    if sorted(tokens.values()) != list(range(len(tokens))):
-        raise BadDataError(f"{shortened(where)}: the tokens are not numbered from 0 without a gap.")
-
-
 def with_added(
     tokens: dict[str, int], kept: Mapping[int, Added], named: Mapping[int, Added], where: Path
 ) -> dict[str, int]:
     """Returns the tokens with added ones among them, in the order of their numbers.
 
-    Args:
-        tokens: the number of each; some of the added ones may be among them.
-        kept: the added ones that the model knows.
-        named: the added ones that the files name.
-        where: the file; BadDataError names it if an added token is another one already.
+    Some of the added ones that the files name may be among the tokens; only those that the model
+    knows are kept. Raises BadDataError, which names the file, if one is another token already.
     """
     symbols = byte_symbols()
     whole = {t: n for t, n in tokens.items() if n in kept or n not in named}
@@ -179,3 +178,77 @@ def with_added(
                 )
             whole[key] = number
     return dict(sorted(whole.items(), key=lambda item: item[1]))
+
+
+def converted(whole: Json, where: Path) -> tuple[object, list[tuple[str, str]], dict[int, Added]]:
+    """Returns the tokens, the merges and the added tokens of a tokenizer.json.
+
+    Raises BadDataError if it makes other tokens of a text than GPT-2's way does.
+    """
+    model = whole.get("model")
+    if not isinstance(model, dict) or model.get("type") != "BPE":
+        kind = kind_of(model) if isinstance(model, dict) else "missing"
+        raise BadDataError(f"{shortened(where)}: its model is {kind}; GPT-2's is BPE.")
+    for what, found in unlike(whole, model):
+        raise BadDataError(
+            f"{shortened(where)}: its {what} is {shortened(found)}, which GPT-2 has not: it would "
+            "make other tokens of a text than gpt2cli does. transformers can use this model."
+        )
+    merges, listed = model.get("merges"), whole.get("added_tokens") or []
+    if not isinstance(merges, list) or not isinstance(listed, list):
+        raise BadDataError(f"{shortened(where)} lacks a list of merges or of added tokens.")
+    pairs = []
+    for merge in merges:
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(parts, list) or len(parts) != 2 or not all(map(is_piece, parts)):
+            raise BadDataError(
+                f"{shortened(where)}: {shortened(repr(merge))} is not a merge of two."
+            )
+        pairs.append((parts[0], parts[1]))
+    tokens = [(facts, token_of(facts, where)) for facts in listed]
+    return model.get("vocab"), pairs, {check_number(f.get("id"), where): t for f, t in tokens}
+
+
+def is_piece(part: object) -> bool:
+    """Returns whether this can be half of a merge: symbols without white space."""
+    return isinstance(part, str) and len(part.split()) == 1 and part.isprintable()
+
+
+def unlike(whole: Json, model: Json) -> Iterator[tuple[str, str]]:
+    """Yields each part of a tokenizer.json that GPT-2's tokenizer has not, and its kind."""
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
+        if model.get(name):
+            yield name, repr(model[name])
+    if whole.get("normalizer") is not None:
+        yield "normalizer", kind_of(whole["normalizer"])
+    cutter = whole.get("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": False})
+    if kind_of(cutter) != "ByteLevel":
+        yield "pre_tokenizer", kind_of(cutter)
+    for part in steps(cutter):
+        if part.get("add_prefix_space", True) or not part.get("use_regex", True):
+            yield "pre_tokenizer", "ByteLevel with add_prefix_space or without use_regex"
+    for name in ("post_processor", "decoder"):
+        for part in steps(whole.get(name)):
+            # A template that is nothing but the text itself adds nothing.
+            alone = [{"Sequence": {"id": "A", "type_id": 0}}]
+            if part.get("type") != "ByteLevel" and part.get("single") != alone:
+                yield name, kind_of(part)
+
+
+def steps(part: object) -> list[Json]:
+    """Returns what a part of a tokenizer.json does, one thing after the other."""
+    if not isinstance(part, dict):
+        return []
+    inner = next((v for v in part.values() if isinstance(v, list)), [])
+    if part.get("type") != "Sequence":
+        return [part]
+    return [step for each in inner for step in steps(each)]
+
+
+def kind_of(part: object) -> str:
+    """Returns the name of a part of a tokenizer.json, and of what it consists of."""
+    if not isinstance(part, dict):
+        return "none" if part is None else repr(part)
+    if part.get("type") == "Sequence":
+        return ", ".join(map(kind_of, steps(part))) or "none"
+    return str(part.get("type", "none"))

@@ -19,7 +19,6 @@ FLOORS = [
     {"reading", "terminal"},
     {"json_reader"},
     {"special_tokens"},
-    {"tokenizer_json"},
     {"options", "hparams", "vocabulary", "progress", "chat_template", "layout"},
     {"files"},
     {"runtime"},

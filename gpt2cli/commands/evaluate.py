@@ -20,9 +20,8 @@ from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.runtime import tensorflow
 from gpt2cli.storage.source import load
 from gpt2cli.text import batches
-from gpt2cli.text.batches import Tokens, Windows
+from gpt2cli.text.batches import LossMask, Tokens, Windows
 from gpt2cli.text.documents import find_corpora
-from gpt2cli.text.loss_mask import LossMask
 from gpt2cli.text.token_files import Encoder
 from gpt2cli.text.tokenizer import Tokenizer
 from gpt2cli.training import out_of_memory

@@ -1,7 +1,8 @@
-"""Which window of a corpus comes when: a pure function of the seed and the window's number."""
+"""Which window of a corpus comes when: a pure function of seed and number; and the loss mask."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
@@ -10,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2cli.errors import BadDataError
-from gpt2cli.text.loss_mask import LossMask
 
 Tokens: TypeAlias = npt.NDArray[np.uint16]
 Windows: TypeAlias = npt.NDArray[np.int32]
@@ -20,6 +20,59 @@ Windows: TypeAlias = npt.NDArray[np.int32]
 PADDING = -1
 # One token to see, and one to predict.
 LEAST = 2
+# How many flags are packed together, or bytes unpacked.
+AT_ONCE = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class LossMask:
+    """Which tokens count in the loss.
+
+    Its bits, uint8 (bytes,), are eight tokens in each, the first in the highest bit; they begin
+    `start` tokens before the text.
+    """
+
+    bits: npt.NDArray[np.uint8]
+    start: int = 0
+
+    def at(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Returns whether the tokens at these places count, in the same shape."""
+        found = places + self.start
+        counts: npt.NDArray[np.bool_] = self.bits[found >> 3] >> (7 - (found & 7)) & 1 != 0
+        return counts
+
+    def after(self, place: int) -> LossMask:
+        """Returns it for the text from a place on."""
+        return LossMask(self.bits, self.start + place)
+
+    def count(self, length: int) -> int:
+        """Returns how many of a text's first tokens count."""
+        steps = range(0, length, AT_ONCE)
+        return sum(int(self.at(np.arange(at, min(at + AT_ONCE, length))).sum()) for at in steps)
+
+
+class MaskBuilder:
+    """Collects which tokens count, as they are encoded."""
+
+    def __init__(self) -> None:
+        self._packed = bytearray()
+        self._waiting = bytearray()
+
+    def add(self, flags: bytes) -> None:
+        """Takes a byte for each token that follows: 1 if it counts, else 0."""
+        self._waiting += flags
+        if len(self._waiting) >= AT_ONCE:
+            self._pack(len(self._waiting) // 8 * 8)
+
+    def packed(self) -> bytes:
+        """Returns the bits of all tokens; no more may follow."""
+        self._pack(len(self._waiting))
+        return bytes(self._packed)
+
+    def _pack(self, size: int) -> None:
+        flags = np.frombuffer(bytes(self._waiting[:size]), np.uint8)
+        self._packed += np.packbits(flags).tobytes()
+        del self._waiting[:size]
 
 
 def check_length(tokens: Tokens, what: str) -> None:

@@ -93,7 +93,7 @@ def merge(tokens: list[int], pairs: Pairs) -> list[int]:
     """Joins neighbours, the pair of lowest rank first and leftmost among equals, until none fits.
 
     A heap of the pairs that fit and links between neighbours keep a word of n bytes at n log n.
-    Takes the word's bytes as tokens, and uses them up; returns the word's tokens.
+    Takes a word's bytes as tokens, and uses them up.
     """
     following = [*range(1, len(tokens)), -1]
     previous = list(range(-1, len(tokens) - 1))

@@ -79,13 +79,10 @@ def classes() -> Array:
 
 @jit()
 def fill(keys: Array, ranks: Array, joined: Array, pairs: Array) -> None:
-    """Fills a table of pairs with open addresses.
+    """Fills a table of pairs with open addresses, from int32 (pairs, 4): left, right, rank, joined.
 
-    Args:
-        keys: int64 (places,), a power of two, and more than there are pairs; all EMPTY.
-        ranks: int32 (places,).
-        joined: int32 (places,).
-        pairs: int32 (pairs, 4): left, right, rank and joined token of each.
+    Its keys are int64 (places,), a power of two and more than there are pairs, all EMPTY; ranks
+    and joined tokens are int32 (places,).
     """
     for pair in range(len(pairs)):
         place = find_pair(keys, pairs[pair, 0], pairs[pair, 1])

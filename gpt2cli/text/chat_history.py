@@ -13,11 +13,9 @@ from gpt2cli.text.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChatPrompt:
-    """What the model sees of a chat.
+    """What the model sees of a chat: a text, and as many of its last tokens as there is room for.
 
     Attributes:
-        text: as it is written.
-        tokens: as many of the text's last tokens as there is room for.
         dropped: turns that have no room any more, and had some before.
         cut: tokens that were cut from the text's left, as even the newest part is too long.
     """

@@ -15,9 +15,8 @@ from gpt2cli.errors import BadDataError
 from gpt2cli.files import atomic
 from gpt2cli.records import Alert, Notice, Record
 from gpt2cli.text import batches, corpus_index
-from gpt2cli.text.batches import Tokens, Windows
+from gpt2cli.text.batches import LossMask, Tokens, Windows
 from gpt2cli.text.documents import Corpus
-from gpt2cli.text.loss_mask import LossMask
 from gpt2cli.text.token_files import Encoder, open_mask, open_tokens
 
 # Whole documents are held out if they come within this factor of what was asked for.
@@ -28,12 +27,9 @@ AT_ONCE = 1 << 22
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Validation:
-    """What a run is validated on.
+    """What a run is validated on: windows of a text of its own, or of a part that is held out.
 
-    Attributes:
-        files: a text of its own, or None: a part of the text is held out.
-        fraction: the share to hold out, 0 to 1; None: 5 % if the text is long enough.
-        windows: how many windows of it are taken.
+    It is a fraction from 0 to 1; None: 5 % if the text is long enough.
     """
 
     files: Corpus | None = None
@@ -53,7 +49,6 @@ class Data:
             a window, batches.PADDING follows it.
         held_out_tokens: the length of the text that was held out.
         mask: which tokens count in the loss; None: all.
-        has_conversations: whether there are conversations in the text.
     """
 
     tokens: Tokens

@@ -60,13 +60,8 @@ def read_text(
 ) -> Iterator[str]:
     """Yields a file's text without a byte-order mark: in pieces of bounded size, or in lines.
 
-    Raises BadDataError for bytes that the encoding does not have, or a line that is too long.
-
-    Args:
-        source: the file.
-        options: its encoding, and whether line ends are kept.
-        state: takes note of what is read.
-        newline: how a line ends, as `lines` takes it; None: pieces.
+    They are lines if it is said how one ends, as `lines` takes it. The state takes note of what is
+    read. Raises BadDataError for bytes that the encoding does not have, or a line that is too long.
     """
     text = decoded_pieces(source, options, state)
     return text if newline is None else lines(source, text, newline)
@@ -85,7 +80,12 @@ def decoded_pieces(source: Source, options: CorpusOptions, state: ReadingState) 
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
-            raise undecodable(source, options.encoding, error, done) from error
+            content = bytes(error.object)
+            offset = done - len(content) + error.start
+            raise BadDataError(
+                f"{source}: byte {offset:,} (0x{content[error.start]:02x}) is not "
+                f"{options.encoding.upper()} text. {remedy(content, error.start)}"
+            ) from error
         except UnicodeError as error:
             raise BadDataError(
                 f"{source} is not {options.encoding.upper()} text: {shortened(error)}."
@@ -98,21 +98,6 @@ def decoded_pieces(source: Source, options: CorpusOptions, state: ReadingState) 
         seen = decoder.newlines or ()
         if {"\r", "\r\n"}.intersection([seen] if isinstance(seen, str) else seen):
             state.converted.add(source)
-
-
-def undecodable(
-    source: Source, encoding: str, error: UnicodeDecodeError, done: int
-) -> BadDataError:
-    """Returns the error that names a byte that the encoding does not have.
-
-    It is the decoder's error after `done` bytes were read.
-    """
-    content = bytes(error.object)
-    offset = done - len(content) + error.start
-    return BadDataError(
-        f"{source}: byte {offset:,} (0x{content[error.start]:02x}) is not {encoding.upper()} text. "
-        + remedy(content, error.start)
-    )
 
 
 def lines(source: Source, pieces: Iterable[str], newline: str) -> Iterator[str]:

@@ -33,12 +33,9 @@ class Corpus(CorpusFiles):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Content:
-    """What is in a file.
+    """What is in a file, and which part of a table or of records it is.
 
-    Attributes:
-        documents: each must be read before the next.
-        taken: which part of a table or of records they are; empty for other files.
-        has_conversations: whether they are conversations.
+    Each document must be read before the next.
     """
 
     documents: Iterator[Document]
@@ -106,11 +103,7 @@ def begin_of(document: Document) -> str:
 def content_of(source: Source, options: CorpusOptions, vocab: int, state: ReadingState) -> Content:
     """Returns what is in a file; nothing else asks what kind of file it is.
 
-    Args:
-        source: the file.
-        options: how it is read.
-        vocab: the number of tokens in the vocabulary, which bounds arrays of tokens.
-        state: takes note of what is read.
+    The vocabulary's size bounds arrays of tokens; the state takes note of what is read.
 
     Raises:
         BadDataError: the file is not what its name or the options say; says where.

@@ -70,10 +70,8 @@ def find(
 ) -> CorpusFiles:
     """Returns the files that paths and globs name: files, and all below folders, sorted.
 
-    Args:
-        patterns: `-` is stdin. Pipes are read to their end.
-        encoding: some have a NUL in every character.
-        own: folders of models and runs, which are not corpus unless one inside is named.
+    `-` is stdin. Pipes are read to their end. Our `own` folders of models and runs are not corpus
+    unless one inside is named.
 
     Raises:
         MissingInputError: a pattern names nothing, or a file that cannot be read.

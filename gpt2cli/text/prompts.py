@@ -8,6 +8,8 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+import regex
+
 from gpt2cli import json_reader
 from gpt2cli.chat_template import Message
 from gpt2cli.config.shared import CorpusOptions
@@ -43,13 +45,11 @@ Unanswered = tuple[tuple[Message, ...], dict[str, Json]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """A text to continue, and what a record of JSON says besides.
+    """A text to continue, and what a record of JSON says besides; None: as the options say.
 
     Attributes:
-        text: what is continued; empty for nothing.
-        length: how many tokens a sample may have at most; None: as the options say.
-        seed: what its random numbers follow from; None: as the options say.
-        stops: texts before which a sample ends; None: as the options say.
+        text: empty for nothing.
+        stops: texts before which a sample ends.
         others: the record's other fields, which the answers repeat.
     """
 
@@ -69,12 +69,7 @@ def read_prompts(
 ) -> list[Request]:
     """Returns every text to continue, in the order of the options; one that is empty for none.
 
-    Args:
-        prefix: texts from the command line.
-        prefix_file: a file that holds one text; `-`: stdin.
-        prompts: a file of texts; `-`: stdin, which is also read if it is piped and nothing is
-            given.
-        keep_line_ends: whether carriage returns stay.
+    `-` is stdin. It is also read as a file of prompts if it is piped and nothing is given.
 
     Raises:
         MissingInputError: a file cannot be read.
@@ -86,7 +81,9 @@ def read_prompts(
     check_prefixes(prefix)
     found = [Request(text=text) for text in prefix]
     if prefix_file is not None:
-        found.append(Request(text=whole(source_of(prefix_file))))
+        # Without the line break at its end.
+        text = regex.sub(r"(\r\n|\n|\r)\Z", "", text_of(source_of(prefix_file)))
+        found.append(Request(text=text))
     if prompts is not None:
         source = source_of(prompts)
         several = list(prompts_in(source))
@@ -187,12 +184,6 @@ def stdin_is_piped() -> bool:
     except (AttributeError, OSError, ValueError):
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
-
-
-def whole(source: Source) -> str:
-    """Returns a file's text, without the line break at its end."""
-    text = text_of(source)
-    return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n").removesuffix("\r")
 
 
 def prompts_in(source: Source) -> Iterator[Request]:

@@ -210,11 +210,9 @@ def is_endless(file: BinaryIO) -> bool:
 
 @dataclasses.dataclass(kw_only=True)
 class ReadingState:
-    """How much of a corpus has been read, and what was changed.
+    """How much of a corpus has been read, in bytes as they are on the disk, and what was changed.
 
     Attributes:
-        total: how much there is to read (bytes, as they are on the disk); 0 if that is not known.
-        done: bytes read, as they are on the disk.
         converted: the files whose line ends were changed.
         source: the file that is being read, or None.
     """

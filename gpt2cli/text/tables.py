@@ -39,14 +39,7 @@ Part = TypeVar("Part")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where the text is in a csv.
-
-    Attributes:
-        column: the column's number, from 0.
-        header: whether the first row is names.
-        delimiter: the character between two cells.
-        first: the first row.
-    """
+    """The layout of a csv: the column of the text, from 0, and whether the first row is names."""
 
     column: int
     header: bool

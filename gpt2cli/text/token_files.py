@@ -23,9 +23,8 @@ from gpt2cli.progress import Received, told
 from gpt2cli.records import Notice, Record
 from gpt2cli.text import batches
 from gpt2cli.text.arrays import TOKEN_TYPE
-from gpt2cli.text.batches import Tokens
+from gpt2cli.text.batches import LossMask, MaskBuilder, Tokens
 from gpt2cli.text.documents import Corpus
-from gpt2cli.text.loss_mask import LossMask, MaskBuilder
 from gpt2cli.text.sources import (
     ARRAYS,
     READ_BYTES,
@@ -133,17 +132,17 @@ class Encoder:
         Raises BadDataError if it is not text, or has fewer than two tokens; no file is left then.
         """
         path = folder / self.file_name(corpus)
-        damaged = path.exists() and not is_intact(path)
-        if damaged:
+        if path.exists():
+            if is_intact(path):
+                return path
             yield Notice(f"{path} is damaged; the text is encoded again.")
-        if damaged or not path.exists():
-            with atomic.disk_errors(path), atomic.whole_file(path) as aside:
-                mask = MaskBuilder() if self.has_mask(corpus) else None
-                with aside.open("wb") as file:
-                    yield from self.write(corpus, file, mask)
-                    file.write(mask.packed() if mask else b"")
-                append_digest(aside)
-                batches.check_length(open_tokens(aside), str(corpus))
+        mask = MaskBuilder() if self.has_mask(corpus) else None
+        with atomic.disk_errors(path), atomic.whole_file(path) as aside:
+            with aside.open("wb") as file:
+                yield from self.write(corpus, file, mask)
+                file.write(mask.packed() if mask else b"")
+            append_digest(aside)
+            batches.check_length(open_tokens(aside), str(corpus))
         return path
 
 

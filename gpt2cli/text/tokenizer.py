@@ -24,13 +24,10 @@ class Tokenizer:
     """Text to tokens and back, with the vocabulary of one model folder.
 
     Attributes:
-        vocab: the number of tokens in the vocabulary.
-        specials: the tokens that are not pieces of words.
-        end_of_text: the one that separates documents: `<|endoftext|>`, or the model's own.
+        end_of_text: the token that separates documents: `<|endoftext|>`, or the model's own.
         end: what that one reads in a text.
         ends: the tokens that end a sample.
         added: finds the added tokens in a text.
-        fingerprint: a hash of the files.
         is_compiled: whether compiled loops encode; then threads may share the work.
     """
 
@@ -152,11 +149,8 @@ def read_tokenizer(
 ) -> Tokenizer:
     """Returns the tokenizer of an encoder.json and a vocab.bpe, or of a tokenizer.json for both.
 
-    Args:
-        encoder: the tokens.
-        merges: the merges.
-        rows: how many tokens the model knows; added ones beyond them are left out.
-        trained: whether it is for a model that is trained on documents.
+    Added tokens beyond the model's `rows` are left out. `trained`: for a model that is trained on
+    documents.
 
     Raises:
         MissingInputError: a file is missing.
@@ -176,8 +170,8 @@ def read_tokenizer(
 def quoted_piece(content: bytes) -> str:
     r"""Returns a token's bytes in quotes, on one line: `" cat"`, `"\n"`, `"\xe2\x82"`.
 
-    What is printable stands for itself; `\xNN` is a byte that is not a whole character, or a
-    control character; `\uNNNN` is a character that would not be seen.
+    `\xNN` is a byte that is not a whole character, or a control character; `\uNNNN` is a character
+    that would not be seen.
     """
     text = content.decode(errors="surrogateescape")
     return f'"{"".join(map(shown_character, text))}"'

@@ -16,8 +16,8 @@ from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
 from gpt2cli.runtime.hardware import cores
 from gpt2cli.text.added import AddedTokens
+from gpt2cli.text.batches import MaskBuilder
 from gpt2cli.text.documents import Document, content_of
-from gpt2cli.text.loss_mask import MaskBuilder
 from gpt2cli.text.sources import ReadingState, Source
 from gpt2cli.text.tokenizer import Tokenizer
 
@@ -54,12 +54,8 @@ def encode_corpus(
     piece, however many threads make them. The memory taken does not depend on the corpus's size.
     Raises BadDataError if a file is not what its name or the options say; says where.
 
-    Args:
-        files: what is read.
-        options: how.
-        tokenizer: what encodes them.
-        state: says how much there is to read; takes note of how much has been, and of changes.
-        mask: takes note of which tokens count: of a conversation only the assistant's.
+    The state says how much there is to read, and takes note of what was read; the mask takes note
+    of which tokens count: of a conversation only the assistant's.
     """
     found = (
         document

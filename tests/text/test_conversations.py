@@ -14,7 +14,7 @@ from gpt2cli.chat_template import Conversation, Message
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError
 from gpt2cli.text import conversations, documents, token_files, tokens
-from gpt2cli.text.loss_mask import LossMask, MaskBuilder
+from gpt2cli.text.batches import LossMask, MaskBuilder
 from gpt2cli.text.sources import ReadingState, Source
 from gpt2cli.text.tokenizer import Tokenizer
 from tests.sources import returned
@@ -245,7 +245,7 @@ def test_a_token_file_holds_its_mask_behind_the_tokens(
 
 
 def test_many_flags_are_packed_in_bounded_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpt2cli.text.loss_mask.AT_ONCE", 64)
+    monkeypatch.setattr("gpt2cli.text.batches.AT_ONCE", 64)
     flags = np.random.default_rng(1).integers(0, 2, 5003, np.uint8)
     builder = MaskBuilder()
     for start in range(0, 5003, 37):
