@@ -88,12 +88,8 @@ def spans(
         last = stop
 
 
-def between(found: list[Span], length: int) -> Iterator[tuple[int, int]]:
-    """Yields where a text is that no token takes."""
-    last = 0
-    for begin, end, _ in found:
-        if last < begin:
-            yield last, begin
-        last = end
-    if last < length:
-        yield last, length
+def between(found: list[Span], length: int) -> list[tuple[int, int]]:
+    """Returns where a text is that no token takes."""
+    begins = [0, *(end for _, end, _ in found)]
+    ends = [*(begin for begin, _, _ in found), length]
+    return [(begin, end) for begin, end in zip(begins, ends, strict=True) if begin < end]

@@ -89,12 +89,7 @@ def per_epoch(length: int, window: int) -> int:
 
 
 def windows(
-    tokens: Tokens,
-    seed: int,
-    first: int,
-    count: int,
-    window: int,
-    mask: LossMask | None = None,
+    tokens: Tokens, seed: int, first: int, count: int, window: int, mask: LossMask | None = None
 ) -> Windows:
     """Returns training windows number `first` and following; each has one token to spare.
 

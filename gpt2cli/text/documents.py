@@ -52,10 +52,8 @@ def find_corpora(
 ) -> Generator[Record, None, list[Corpus]]:
     """Yields what is waited for, skipped and taken; returns the corpora that patterns name.
 
-    Raises:
-        MissingInputError: a pattern names nothing, or a file that cannot be read.
-        BadDataError: a file is not text, or not what its name or an option says; says which.
-        UsageError: stdin or a pipe is named twice.
+    Raises MissingInputError as `finding.find`, BadDataError if a file is not what its name or an
+    option says, and UsageError if stdin or a pipe is named twice.
     """
     several = list(several)
     yield from finding.announce_streams(itertools.chain(*several))
@@ -103,11 +101,9 @@ def begin_of(document: Document) -> str:
 def content_of(source: Source, options: CorpusOptions, vocab: int, state: ReadingState) -> Content:
     """Returns what is in a file; nothing else asks what kind of file it is.
 
-    The vocabulary's size bounds arrays of tokens; the state takes note of what is read.
-
-    Raises:
-        BadDataError: the file is not what its name or the options say; says where.
-        MissingInputError, DiskError: it cannot be read.
+    The vocabulary's size bounds arrays of tokens; the state takes note of what is read. Raises
+    BadDataError if the file is not what its name or the options say, and says where;
+    MissingInputError or DiskError if it cannot be read.
     """
     if source.kind in ARRAYS:
         return Content(documents=arrays.token_documents(source, vocab, state))

@@ -69,12 +69,9 @@ def read_prompts(
 ) -> list[Request]:
     """Returns every text to continue, in the order of the options; one that is empty for none.
 
-    `-` is stdin. It is also read as a file of prompts if it is piped and nothing is given.
-
-    Raises:
-        MissingInputError: a file cannot be read.
-        BadDataError: a line is not text, or not JSON with a prompt; says which.
-        UsageError: stdin is named twice.
+    `-` is stdin. It is also read as a file of prompts if it is piped and nothing is given. Raises
+    MissingInputError if a file cannot be read, BadDataError for a line that is not text or not JSON
+    with a prompt, and UsageError if stdin is named twice.
     """
     if prefix_file in STDIN_NAMES and prompts in STDIN_NAMES:
         raise UsageError("--prefix-file - and --prompts - contradict each other; give one of them.")

@@ -27,8 +27,7 @@ def description(record: object, field: str | None) -> str:
     """Returns where the texts are in records, by the first of them and the field that is given."""
     if isinstance(record, str) and field is None:
         return "every record is a text"
-    name = shortened(repr(field_of(record, field)), 40)
-    return f"the text is field {name} of each record"
+    return f"the text is field {shortened(repr(field_of(record, field)), 40)} of each record"
 
 
 def records(source: Source, text: Iterable[str]) -> Records:

@@ -90,10 +90,8 @@ class Source:
     def open(self) -> BinaryIO:
         """Returns its bytes as they are on the disk; for a stream, a copy of all that it sent.
 
-        Raises:
-            MissingInputError: it cannot be read.
-            BadDataError: it is a device that never ends.
-            DiskError: the folder for temporary files has no room for the copy.
+        Raises MissingInputError if it cannot be read, BadDataError for a device that never ends,
+        and DiskError if the folder for temporary files has no room for the copy.
         """
         return COPIES.open(self) if self.is_stream else self.open_original()
 
