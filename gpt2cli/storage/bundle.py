@@ -111,7 +111,8 @@ def table_items(table: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def block_items(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Yields the keys and values of one block of a table."""
-    block, trailer = table[offset : offset + size], table[offset + size :][:BLOCK_TRAILER_BYTES]
+    end = offset + size
+    block, trailer = table[offset:end], table[end : end + BLOCK_TRAILER_BYTES]
     if len(trailer) < BLOCK_TRAILER_BYTES or trailer[0] != 0:
         raise ValueError(f"its block at {offset} is cut or compressed")
     if crc32c.masked(block + trailer[:1]) != int.from_bytes(trailer[1:], "little"):
