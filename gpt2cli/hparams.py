@@ -24,12 +24,8 @@ LORA_A, LORA_B, LORA_SCALE = "/lora_a", "/lora_b", "model/lora/scale"
 class HParams:
     """The five numbers that decide a GPT-2's architecture, spelled as in hparams.json.
 
-    Attributes:
-        n_vocab: tokens in the vocabulary.
-        n_ctx: the longest window (tokens).
-        n_embd: width of the hidden states.
-        n_head: attention heads; they divide n_embd.
-        n_layer: transformer blocks.
+    `n_ctx` is the longest window (tokens), `n_embd` the width of the hidden states, and the number
+    of attention heads, `n_head`, divides that.
     """
 
     n_vocab: int

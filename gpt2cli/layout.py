@@ -12,11 +12,9 @@ LEAST = 1e-6
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterator[str]:
-    """Yields rows as lines whose columns stand below each other.
+    """Yields rows, which may be shorter than others, as lines whose columns stand below each other.
 
-    Args:
-        rows: the cells; a row may be shorter than others.
-        right: the columns that end at the same place, as numbers do.
+    The columns to the `right` end at the same place, as numbers do.
     """
     columns = max(map(len, rows), default=0)
     widths = [max(len(row[n]) for row in rows if n < len(row)) for n in range(columns)]
@@ -31,10 +29,8 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterator[
 def curve(lines: Sequence[tuple[str, Points]], *, width: int, height: int) -> Iterator[str]:
     """Yields a plot of curves over a logarithmic axis; later curves are drawn on top.
 
-    Args:
-        lines: each curve's character and its points; one curve at least has some.
-        width: of the plot, without the numbers beside it (characters).
-        height: of the plot, without the numbers below it (lines).
+    A curve is its character and its points, and one at least has some. The width (characters) and
+    height (lines) are without the numbers beside and below the plot.
     """
     drawn = [(mark, points) for mark, points in lines if points]
     xs = [x for _, points in drawn for x, _ in points]

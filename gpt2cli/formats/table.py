@@ -10,9 +10,7 @@ from gpt2cli.formats.model import Model
 def write_model(model: Model, path: Path, kind: str) -> None:
     """Writes a model in the format that is asked for; only its module is loaded.
 
-    Raises:
-        BadDataError: the checkpoint is damaged.
-        OSError: the disk is full, fails, or may not be written to.
+    Raises BadDataError if the checkpoint is damaged, OSError if the disk refuses.
     """
     if kind == "huggingface":
         from gpt2cli.formats.huggingface import write_huggingface as write

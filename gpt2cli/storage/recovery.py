@@ -25,10 +25,7 @@ TRIES = 20
 class Intact:
     """A checkpoint of a run whose files are all as they were written.
 
-    Attributes:
-        prefix: its weights.
-        state: its state; None if gpt-2-simple wrote it.
-        damaged: newer checkpoints that are not whole, and why.
+    It has no state if gpt-2-simple wrote it. Newer checkpoints that are damaged have a reason each.
     """
 
     prefix: Path

@@ -67,14 +67,9 @@ def last_step(folder: Path) -> int:
 
 @dataclasses.dataclass(kw_only=True)
 class History:
-    """A run's losses (nats per token) as its log tells them.
+    """A run's losses, their moving averages and its validation losses (nats per token).
 
-    Attributes:
-        steps: the steps in the log, ascending.
-        losses: their losses.
-        averages: the moving averages at them.
-        val_steps: the steps that were validated, ascending.
-        val_losses: their validation losses.
+    They are those that its log tells; steps ascend.
     """
 
     steps: list[int] = dataclasses.field(default_factory=list)

@@ -31,9 +31,8 @@ Fetch = Callable[[Path, HubName | None], Iterator[Record]]
 class SourceNames:
     """What a command line says about the weights that it means.
 
-    Attributes:
-        model_name: a base model, by its name or path; None: the run.
-        checkpoint: which checkpoint of the run: latest, best or a step.
+    They are those of a base model, by its name or path; or if that is None, those of the run's
+    checkpoint: latest, best or a step.
     """
 
     model_name: str | None

@@ -100,11 +100,8 @@ class State:
     def validated(self, loss: float, held_out: str, *, due: bool) -> State:
         """Returns the state after a validation; only losses of the same windows are compared.
 
-        Args:
-            loss: nats per token.
-            held_out: which windows it is of.
-            due: whether a run that never stopped would validate here. Only then it counts for
-                patience: a run that ended and was continued must go on as if it never had.
+        It is due if a run that never stopped would validate here. Only then it counts for
+        patience: a run that ended and was continued must go on as if it never had.
         """
         judged = dataclasses.replace(self, held_out=held_out, val_step=self.step, val_loss=loss)
         known, end = (self.best_loss, self.end_loss) if self.held_out == held_out else (None, None)
