@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import numpy as np
 
 from gpt2cli.arrays import Array
 from gpt2cli.inference.decode import newer_half
-from gpt2cli.inference.engine import Candidates, Engine, History, Row
+from gpt2cli.inference.engine import BeamStep, Candidates, Engine, History, Row
 from gpt2cli.inference.sampling import SamplingParams
 
 REMOVED = float("-inf")
@@ -176,9 +175,13 @@ def search(
             hidden = engine.prefill(rows)
         else:
             hidden = engine.step([row[-1] for row in rows], parents)
-        totals, uniforms = totals_of(groups), uniforms_of(streams, beams)
-        best = partial(engine.beam_candidates, hidden, params, beams.candidates)
-        advance(groups, best(totals=totals, uniforms=uniforms, history=history), sizes.n_vocab)
+        step = BeamStep(
+            count=beams.candidates,
+            totals=totals_of(groups),
+            uniforms=uniforms_of(streams, beams),
+            history=history,
+        )
+        advance(groups, engine.beam_candidates(hidden, params, step), sizes.n_vocab)
         newest, parents = followed(groups)
         rows = [[*rows[p], token] for p, token in zip(parents, newest, strict=True)]
         history.add(newest, parents)

@@ -86,6 +86,24 @@ class History:
         return np.asarray(row[row != NO_TOKEN])
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BeamStep:
+    """What the next candidates of beams depend on, besides their hidden states.
+
+    Attributes:
+        count: how many candidates a prompt gets at most.
+        totals: float32 (prompts, beams), each beam's log-probability so far; -inf: no text.
+        uniforms: float32 (prompts, count), numbers that draw candidates one after the other, none
+            of them twice; (prompts, 0) for the best.
+        history: the tokens of prompts * beams rows.
+    """
+
+    count: int
+    totals: Array
+    uniforms: Array
+    history: History
+
+
 class Engine(Protocol):
     """Computes hidden states, and what follows from them; `decode.tokens` shows how it is used.
 
@@ -144,26 +162,10 @@ class Engine(Protocol):
         """Returns each row's likeliest tokens, repeats left out."""
         ...
 
-    def beam_candidates(
-        self,
-        hidden: Hidden,
-        params: SamplingParams,
-        count: int,
-        *,
-        totals: Array,
-        uniforms: Array,
-        history: History,
-    ) -> Candidates:
-        """Returns the best continuations of each prompt's beams.
+    def beam_candidates(self, hidden: Hidden, params: SamplingParams, step: BeamStep) -> Candidates:
+        """Returns the best continuations of each prompt's beams, from (prompts * beams, embed).
 
-        Args:
-            hidden: (prompts * beams, embed).
-            params: what filters candidates; without random numbers only repeats are filtered.
-            count: how many candidates a prompt gets at most.
-            totals: float32 (prompts, beams), each beam's log-probability so far; -inf: no text.
-            uniforms: float32 (prompts, count), numbers that draw candidates one after the other,
-                none of them twice; (prompts, 0) for the best.
-            history: the tokens of prompts * beams rows.
+        Without random numbers only repeats are filtered.
         """
         ...
 

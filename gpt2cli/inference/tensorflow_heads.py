@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from gpt2cli.arrays import Array, Logits, Tensor, Weights
+from gpt2cli.arrays import Logits, Tensor, Weights
 from gpt2cli.inference import tensorflow_sampling
-from gpt2cli.inference.engine import NO_TOKEN, Candidates, Chosen, Hidden, History
+from gpt2cli.inference.engine import NO_TOKEN, BeamStep, Candidates, Chosen, Hidden, History
 from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.network import gpt2, xla_clusters
 from gpt2cli.network.compiling import Compiler
@@ -59,19 +59,11 @@ class TensorFlowHeads:
         head = self._head(tensorflow_sampling.likeliest, params, count)
         return as_candidates(head(hidden, self._before(history)))
 
-    def beam_candidates(
-        self,
-        hidden: Hidden,
-        params: SamplingParams,
-        count: int,
-        *,
-        totals: Array,
-        uniforms: Array,
-        history: History,
-    ) -> Candidates:
+    def beam_candidates(self, hidden: Hidden, params: SamplingParams, step: BeamStep) -> Candidates:
         """Returns the best continuations of each prompt's beams."""
-        head = self._head(tensorflow_sampling.beam_candidates, params, count)
-        return as_candidates(head(hidden, totals, uniforms, self._before(history)))
+        head = self._head(tensorflow_sampling.beam_candidates, params, step.count)
+        before = self._before(step.history)
+        return as_candidates(head(hidden, step.totals, step.uniforms, before))
 
     def _head(self, head: Head, *settings: object) -> Callable[..., Tensor]:
         """Returns what computes logits and a head of them in one program: (hidden, *tensors)."""

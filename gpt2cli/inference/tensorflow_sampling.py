@@ -61,7 +61,7 @@ def beam_candidates(
     uniforms: Tensor,
     history: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the best continuations of each prompt's beams; see `Engine.beam_candidates`.
+    """Returns the best continuations of each prompt's beams; see `BeamStep`.
 
     Returns:
         int32 (prompts, candidates): beam * vocab + token; float32: the sum of log-probabilities;

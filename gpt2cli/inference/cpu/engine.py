@@ -13,7 +13,7 @@ import numpy as np
 from gpt2cli.arrays import Array, Logits
 from gpt2cli.hparams import HParams
 from gpt2cli.inference.cpu import ops, sampling
-from gpt2cli.inference.engine import Candidates, Chosen, History, Row
+from gpt2cli.inference.engine import BeamStep, Candidates, Chosen, History, Row
 from gpt2cli.inference.sampling import SamplingParams
 
 EMBEDDING = "model/wte"
@@ -128,19 +128,9 @@ class CPUEngine:
         """Returns each row's likeliest tokens, repeats left out."""
         return sampling.likeliest(params, count, self.logits(hidden), history)
 
-    def beam_candidates(
-        self,
-        hidden: Array,
-        params: SamplingParams,
-        count: int,
-        *,
-        totals: Array,
-        uniforms: Array,
-        history: History,
-    ) -> Candidates:
+    def beam_candidates(self, hidden: Array, params: SamplingParams, step: BeamStep) -> Candidates:
         """Returns the best continuations of each prompt's beams."""
-        logits = self.logits(hidden)
-        return sampling.beam_candidates(params, count, logits, totals, uniforms, history)
+        return sampling.beam_candidates(params, self.logits(hidden), step)
 
     def pop_warnings(self) -> list[str]:
         """Returns no lines: nothing can go otherwise than asked."""

@@ -83,13 +83,7 @@ def gemv(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
 def skinny_gemm(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
     """Multiplies some dozens of rows by a matrix, which is read once.
 
-    Args:
-        rows: float32 (many, at least width), as many as whole tiles have.
-        columns: (columns, width), of any kind, as many as a tile has or more; the width is a
-            multiple of LANES.
-        scale: float32 (columns,), what each column is multiplied by.
-        bias: float32 (columns,), what is added then.
-        found: float32 (many, columns), the result.
+    The arguments are those of `gemv`; rows float32 (many, at least width) are whole tiles.
     """
     for part in prange((len(columns) + TILE_COLUMNS - 1) // TILE_COLUMNS):
         # The last columns may have been among those before: they come to the same.

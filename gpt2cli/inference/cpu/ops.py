@@ -145,34 +145,14 @@ def gelu(x: Array) -> Array:
 
 
 def attend_newest(mixed: Array, keys: Array, values: Array, seen: Array, starts: Array) -> Array:
-    """Adds each row's newest positions to its keys and values, and attends to all before them.
-
-    Args:
-        mixed: (positions, 3 * embed): queries, keys and values of the newest ones, row after row.
-        keys: (rows, heads, slots, head).
-        values: like keys.
-        seen: int64 (rows,), how many positions each row has already.
-        starts: int64 (rows + 1,), the begin of each row's positions, and the end of all.
-
-    Returns:
-        (positions, embed).
-    """
+    """Returns (positions, embed); see `attention_kernels.attend_newest`."""
     found = np.empty((len(mixed), mixed.shape[1] // 3), np.float32)
     attention_kernels.attend_newest(mixed, keys, values, seen, starts, found)
     return found
 
 
 def attend_prompt(mixed: Array, keys: Array, values: Array) -> Array:
-    """Lets each position of a prompt attend to those before it and to itself.
-
-    Args:
-        mixed: (time, 3 * embed): queries, keys and values.
-        keys: (heads, slots, head), of the prompt, set already.
-        values: like keys.
-
-    Returns:
-        (time, embed).
-    """
+    """Returns (time, embed); see `attention_kernels.attend_prompt`."""
     if len(mixed) < LONG_PROMPT or keys.shape[-1] < matmul_tiles.TILE_COLUMNS:
         return attend_by_blas(mixed, keys, values)
     found = np.empty((len(mixed), mixed.shape[1] // 3), np.float32)

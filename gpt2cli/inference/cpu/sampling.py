@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt2cli.arrays import Array, Logits
-from gpt2cli.inference.engine import Candidates, Chosen, History
+from gpt2cli.inference.engine import BeamStep, Candidates, Chosen, History
 from gpt2cli.inference.sampling import Filters, SamplingParams
 
 REMOVED = np.float32("-inf")
@@ -72,28 +72,20 @@ def likeliest(params: SamplingParams, count: int, logits: Logits, history: Histo
 
 
 @np.errstate(all="ignore")
-def beam_candidates(
-    params: SamplingParams,
-    count: int,
-    logits: Logits,
-    totals: Array,
-    uniforms: Array,
-    history: History,
-) -> Candidates:
-    """Returns the best continuations of each prompt's beams; see `Engine.beam_candidates`."""
-    look = FILTERS.filtered if uniforms.size else FILTERS.without_repeats
+def beam_candidates(params: SamplingParams, logits: Logits, step: BeamStep) -> Candidates:
+    """Returns the best continuations of each prompt's beams, from logits (beams, vocab)."""
+    look = FILTERS.filtered if step.uniforms.size else FILTERS.without_repeats
     own = np.stack([log_softmax(row) for row in logits])  # (prompts * beams, vocab)
-    sums = np.stack([look(row, history.row(n), params) for n, row in enumerate(own)])
-    sums += totals.reshape(-1, 1)
+    sums = np.stack([look(row, step.history.row(n), params) for n, row in enumerate(own)])
+    sums += step.totals.reshape(-1, 1)
     found = []
-    prompts = zip(
-        sums.reshape(len(totals), -1), own.reshape(len(totals), -1), uniforms, strict=True
-    )
-    for scores, nats, numbers in prompts:  # (beams * vocab,), (beams * vocab,), (count,)
-        if numbers.size:
-            best, places = draw_several(scores, numbers)
+    by_prompt = [array.reshape(len(step.totals), -1) for array in (sums, own)]
+    # (beams * vocab,), (beams * vocab,), (count,)
+    for scores, nats, uniforms in zip(*by_prompt, step.uniforms, strict=True):
+        if uniforms.size:
+            best, places = draw_several(scores, uniforms)
         else:
-            places = highest(scores, min(count, scores.size))
+            places = highest(scores, min(step.count, scores.size))
             best = scores[places]
         found.append((places, best, nats[places]))
     return as_candidates(found)
