@@ -1,7 +1,8 @@
 """Guesses at how texts go on, looked up in the texts themselves and in a corpus.
 
-A guess costs a row of the pass that verifies it. How likely it is right is learned from those
-before: by how much of the text's end its place shares, and by how many places agree.
+Each place that has the same tokens before it says what may follow; how much it counts is learned
+from those before. A token is drawn from what they say by the very random number by which the model
+draws: if both are nearly alike, so is the token, whatever the temperature.
 """
 
 from __future__ import annotations
@@ -9,88 +10,111 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from gpt2cli.text.corpus_index import DEPTH, MOST_PLACES, CorpusIndex
 
 Origin = Literal["text", "corpus"]
-# Fewer tokens that are the same say too little.
-LEAST_SAME = 2
-# A draft has at most this number of tokens, each of at least this chance.
+# A draft has at most this number of tokens, which together are right with at least this chance.
 MOST_DRAFTED, LEAST_CHANCE = 15, 0.05
 # The costs of passes are known in steps of this number of tokens.
 COSTED = 4
-# Classes of guesses: by tokens that are the same, and by places that agree (%), from these on.
-SAME_STEPS, AGREED_STEPS = (3, 4, 6), (40, 70, 95)
-# Chances before any guess, by places that agree, lowest first, and of a place by itself. They
-# weigh as much as this number of guesses.
-FIRST_CHANCES, FIRST_ALONE, FIRST_WEIGHT = (0.2, 0.4, 0.6, 0.8), 0.5, 2.0
-# Of more guesses than this the older ones count less; so they do after this number of passes
-# without any, and what had no chance is tried again.
-MOST_WEIGHT, IDLE_PASSES = 32.0, 64
+# What a place says before anything is known of its kind, and how often a guess is right that has
+# none or all of what the places say.
+FIRST_SHARE, FIRST_CHANCE, FIRST_CHANCES = 0.25, 0.15, 0.7
+# These count as much as this number of guesses; of more than the other the older ones count less.
+FIRST_WEIGHT, MOST_WEIGHT = 4.0, 64.0
+# Places that share more tokens than this are of one kind; so are guesses of about one share.
+SAME_KINDS, SHARE_KINDS = 4, 8
+# A model that knows its corpus is surer than the corpus: by this power.
+SHARPNESS = 1.4
 
 
 class TextIndex:
-    """A text, and where in it each two tokens in succession occur; it grows."""
+    """A text that grows, and where in it its last token occurs before.
+
+    Attributes:
+        tokens: the text.
+    """
 
     def __init__(self, tokens: Sequence[int]) -> None:
         """Takes the text so far."""
         self.tokens: list[int] = []
-        self._places: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+        self._places: defaultdict[int, list[int]] = defaultdict(list)
+        # Of each place after the last token, how many tokens before it are as those at the end.
+        self._same: dict[int, int] = {}
         for token in tokens:
             self.add(token)
 
     def add(self, token: int) -> None:
         """Takes the next token in."""
-        # Nothing follows the end itself, so the pair before it joins only now.
-        if len(self.tokens) >= LEAST_SAME:
-            self._places[tuple(self.tokens[-LEAST_SAME:])].append(len(self.tokens))
+        places = self._places[token]
+        self._same = {place: self._same.get(place - 1, 0) + 1 for place in places[-MOST_PLACES:]}
         self.tokens.append(token)
+        places.append(len(self.tokens))
 
     def followers(self, count: int) -> tuple[list[list[int]], int]:
         """Returns what follows the longest end that occurs before; see CorpusIndex.followers."""
-        places = self._places.get(tuple(self.tokens[-LEAST_SAME:]), [])[-MOST_PLACES:]
-        sames = [self._same(place) for place in places]
-        longest = max(sames, default=0)
-        best = [place for place, same in zip(places, sames, strict=True) if same == longest]
-        return [self.tokens[place : place + count] for place in best], longest
-
-    def _same(self, place: int) -> int:
-        """Returns how many tokens before a place are as those at the end, at most DEPTH."""
-        before = zip(reversed(self.tokens[:place]), reversed(self.tokens), strict=False)
-        pairs = itertools.islice(before, DEPTH)
-        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        longest = max(self._same.values(), default=0)
+        places = [place for place, same in self._same.items() if same == longest]
+        return [self.tokens[place : place + count] for place in places], longest
 
 
 @dataclasses.dataclass(kw_only=True)
-class Rate:
-    """How often guesses of one kind were right.
+class Average:
+    """How right something was, from 0 to 1.
 
     Attributes:
-        first: the chance before any guess.
-        right: those that were right; older ones count less.
-        all: those that were made.
+        first: what it is before anything is known.
+        total: the sum of what is known; older ones count less.
+        count: how many those are.
     """
 
     first: float
-    right: float = 0.0
-    all: float = 0.0
+    total: float = 0.0
+    count: float = 0.0
 
     @property
-    def chance(self) -> float:
-        """How likely the next guess is right."""
-        return (self.right + FIRST_WEIGHT * self.first) / (self.all + FIRST_WEIGHT)
+    def value(self) -> float:
+        """The average."""
+        return (self.total + FIRST_WEIGHT * self.first) / (self.count + FIRST_WEIGHT)
 
-    def learn(self, *, right: bool) -> None:
-        """Takes in whether a guess was right."""
-        self.right, self.all = self.right + right, self.all + 1
-        if self.all > MOST_WEIGHT:
-            self.forget()
+    def learn(self, right: float) -> None:
+        """Takes in how right it was."""
+        self.total, self.count = self.total + right, self.count + 1
+        if self.count > MOST_WEIGHT:
+            self.total, self.count = self.total / 2, self.count / 2
 
-    def forget(self) -> None:
-        """Lets what was learned count half."""
-        self.right, self.all = self.right / 2, self.all / 2
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Places of one origin with the same tokens before them, and what follows there.
+
+    Attributes:
+        origin: where they are.
+        same: how many tokens are the same.
+        rows: the tokens that follow at each place.
+    """
+
+    origin: Origin
+    same: int
+    rows: list[list[int]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Votes:
+    """How often sources of one kind name each token as the next.
+
+    Attributes:
+        counts: by token.
+        places: the sum of the counts.
+        weight: how much of what such sources said was right.
+    """
+
+    counts: Counter[int]
+    places: int
+    weight: Average
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,13 +123,15 @@ class Guess:
 
     Attributes:
         token: the token.
-        rate: of its kind.
+        rate: how often such guesses are right.
         chance: that this and all guesses before it are right.
+        votes: what it was drawn from.
     """
 
     token: int
-    rate: Rate
+    rate: Average
     chance: float
+    votes: list[Votes]
 
 
 class Drafter:
@@ -125,8 +151,8 @@ class Drafter:
         """
         self.texts: list[TextIndex] = []
         self._corpus, self._vocab, self._costs = corpus, vocab, costs
-        self._rates: dict[tuple[Origin, int, int], Rate] = {}
-        self._idle = 0
+        self._weights: dict[tuple[Origin, int, bool], Average] = {}
+        self._rates: dict[int, Average] = {}
 
     def _cost(self, tokens: int) -> float:
         """Returns the time of a pass over this number of tokens; beyond the known it grows on."""
@@ -134,77 +160,108 @@ class Drafter:
         beyond = max(step - len(self._costs) + 1, 0)
         return self._costs[step - beyond] + beyond * (self._costs[-1] - self._costs[-2])
 
-    def begin(self, texts: Sequence[Sequence[int]]) -> None:
-        """Takes texts in place of those before."""
-        self.texts = [TextIndex(text) for text in texts]
+    def begin(self, texts: Sequence[Sequence[int]], temperature: float) -> None:
+        """Takes texts in place of those before, and the temperature at which they are written."""
+        self.texts, self._temperature = [TextIndex(text) for text in texts], temperature
+        self._guesses: list[list[Guess]] = [[] for _ in texts]
 
-    def draft(self, room: Sequence[int | None]) -> list[list[Guess]]:
+    def draft(self, uniforms: Sequence[Sequence[float] | None]) -> list[list[Guess]]:
         """Returns each text's next tokens, as many as are worth the rows of a pass.
 
         Args:
-            room: how many tokens a text has room for; None: it has ended, and has no row.
+            uniforms: the random numbers of a text's next tokens, as many as it has room for; None:
+                it has ended, and has no row.
         """
-        drafts = [
-            self._best(text, min(most or 0, MOST_DRAFTED))
-            for text, most in zip(self.texts, room, strict=True)
+        self._guesses = [
+            self._drawn(self._sources(text), (numbers or [])[:MOST_DRAFTED])
+            for text, numbers in zip(self.texts, uniforms, strict=True)
         ]
-        rows = sum(most is not None for most in room)
+        rows = sum(numbers is not None for numbers in uniforms)
         # Chances fall along a draft, so that the best ones are the first of each.
         chances = sorted(
-            ((guess.chance, text) for text, draft in enumerate(drafts) for guess in draft),
+            ((guess.chance, text) for text, draft in enumerate(self._guesses) for guess in draft),
             key=lambda pair: -pair[0],
         )
         expected = itertools.accumulate((chance for chance, _ in chances), initial=float(rows))
         worth = [right / self._cost(count) for count, right in enumerate(expected, rows)]
         wanted = Counter(text for _, text in chances[: worth.index(max(worth))])
-        self._idle = 0 if wanted else self._idle + 1
-        if self._idle == IDLE_PASSES:
-            self._forget()
-        return [draft[: wanted[text]] for text, draft in enumerate(drafts)]
+        return [draft[: wanted[text]] for text, draft in enumerate(self._guesses)]
 
-    def learn(self, passed: Sequence[tuple[Sequence[Guess], Sequence[int]]]) -> None:
-        """Takes in each text's draft and the tokens that the pass has given it."""
-        for text, (draft, tokens) in zip(self.texts, passed, strict=True):
-            # Behind the first wrong guess none counts.
-            for guess, token in zip(draft, tokens, strict=False):
-                guess.rate.learn(right=guess.token == token)
-            for token in tokens:
+    def learn(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Takes in the tokens that a pass has given each text."""
+        for text, guesses, new in zip(self.texts, self._guesses, tokens, strict=True):
+            # One beyond the draft, which was not worth its row, is as good to learn from.
+            for guess, token in zip(guesses, new, strict=False):
+                guess.rate.learn(guess.token == token)
+                for votes in guess.votes:
+                    votes.weight.learn(votes.counts[token] / votes.places)
+                # What was guessed behind a wrong one says nothing.
+                if guess.token != token:
+                    break
+            for token in new:
                 text.add(token)
+        self._guesses = [[] for _ in tokens]
 
-    def _forget(self) -> None:
-        """Lets what was learned count half, so that what was not worth its rows is tried again."""
-        self._idle = 0
-        for rate in self._rates.values():
-            rate.forget()
+    def _sources(self, text: TextIndex) -> list[Source]:
+        """Returns the places from which the next tokens are guessed."""
+        found: list[tuple[Origin, tuple[list[list[int]], int]]]
+        found = [("text", text.followers(MOST_DRAFTED))]
+        if self._corpus is not None and text.tokens:
+            found.append(("corpus", self._corpus.followers(text.tokens[-DEPTH:], MOST_DRAFTED)))
+            if found[-1][1][1] > 1:
+                # Few places share many tokens; many share the last one.
+                found.append(("corpus", self._corpus.followers(text.tokens[-1:], MOST_DRAFTED)))
+        return [Source(origin=origin, same=same, rows=rows) for origin, (rows, same) in found]
 
-    def _best(self, text: TextIndex, most: int) -> list[Guess]:
-        """Returns the draft from the text or from the corpus, by the chance of the first token."""
-        if most < 1 or len(text.tokens) < LEAST_SAME:
-            return []
-        own = self._guesses("text", *text.followers(most))
-        if self._corpus is None:
-            return own
-        other = self._guesses("corpus", *self._corpus.followers(text.tokens[-DEPTH:], most))
-        return max((own, other), key=lambda draft: draft[0].chance if draft else 0.0)
-
-    def _guesses(self, origin: Origin, rows: list[list[int]], same: int) -> list[Guess]:
-        """Returns at each place the token on which most of the rows agree that agreed so far."""
+    def _drawn(self, sources: Sequence[Source], uniforms: Sequence[float]) -> list[Guess]:
+        """Returns guesses, each from the places that have named all those before it."""
         guesses: list[Guess] = []
         chance = 1.0
-        while same >= LEAST_SAME and (rows := [row for row in rows if len(row) > len(guesses)]):
-            at = len(guesses)
-            token, votes = Counter(row[at] for row in rows).most_common(1)[0]
-            rate = self._rate(origin, same + at, 100 * votes // len(rows) if len(rows) > 1 else -1)
-            chance *= rate.chance
+        for at, uniform in enumerate(uniforms):
+            votes = [self._votes(source, at) for source in sources if source.rows]
+            scores: defaultdict[int, float] = defaultdict(float)
+            for each in votes:
+                # Squared: several sources that are seldom right do not overrule a good one.
+                for token, count in each.counts.items():
+                    scores[token] += each.weight.value**2 * count / each.places
+            if not scores:
+                break
+            token = drawn(scores, uniform, self._temperature)
+            kind = int(SHARE_KINDS * scores[token] / sum(scores.values()))
+            first = FIRST_CHANCE + FIRST_CHANCES * kind / SHARE_KINDS
+            rate = self._rates.setdefault(kind, Average(first=first))
+            chance *= rate.value
             if chance < LEAST_CHANCE or token >= self._vocab:
                 break
-            guesses.append(Guess(token=token, rate=rate, chance=chance))
-            rows = [row for row in rows if row[at] == token]
+            guesses.append(Guess(token=token, rate=rate, chance=chance, votes=votes))
+            sources = [following(source, at, token) for source in sources]
         return guesses
 
-    def _rate(self, origin: Origin, same: int, agreed: int) -> Rate:
-        """Returns the rate of a kind of guess; of one place by itself `agreed` is -1."""
-        kind = sum(same >= step for step in SAME_STEPS)
-        class_of = -1 if agreed < 0 else sum(agreed >= step for step in AGREED_STEPS)
-        first = FIRST_ALONE if agreed < 0 else FIRST_CHANCES[class_of]
-        return self._rates.setdefault((origin, kind, class_of), Rate(first=first))
+    def _votes(self, source: Source, at: int) -> Votes:
+        """Returns what a source says of a token, by the number of those before it."""
+        kind = source.origin, min(source.same + at, SAME_KINDS), len(source.rows) == 1
+        weight = self._weights.setdefault(kind, Average(first=FIRST_SHARE))
+        counts = Counter(row[at] for row in source.rows if len(row) > at)
+        return Votes(counts=counts, places=counts.total() or 1, weight=weight)
+
+
+def following(source: Source, at: int, token: int) -> Source:
+    """Returns of a source the places that have a token, by the number of those before it."""
+    rows = [row for row in source.rows if len(row) > at and row[at] == token]
+    return dataclasses.replace(source, rows=rows)
+
+
+def drawn(scores: Mapping[int, float], uniform: float, temperature: float) -> int:
+    """Returns the token in whose stretch of the sum of scores a number falls, as `choose` does.
+
+    Args:
+        scores: above 0, by token.
+        uniform: from 0 up to 1.
+        temperature: 0: the token of the highest score is taken.
+    """
+    if temperature == 0:
+        return max(scores, key=scores.__getitem__)
+    most, power = max(scores.values()), SHARPNESS / temperature
+    tokens = sorted(scores)
+    ends = list(itertools.accumulate((scores[token] / most) ** power for token in tokens))
+    return next(token for token, end in zip(tokens, ends, strict=True) if end > uniform * ends[-1])

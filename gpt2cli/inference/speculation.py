@@ -8,12 +8,13 @@ one, the scores of the position after it have been computed already.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from gpt2cli.arrays import Array, Logits
 from gpt2cli.inference.decode import newer_half
-from gpt2cli.inference.drafts import Drafter, Guess
+from gpt2cli.inference.drafts import MOST_DRAFTED, Drafter, Guess
 from gpt2cli.inference.engine import Chosen, Engine, History, Row
 from gpt2cli.inference.sampling import SamplingParams
 
@@ -54,20 +55,31 @@ class Text:
 
     Attributes:
         window: what the model sees of it, and its newest token.
-        stream: its random numbers.
         left: how many tokens it is to get; 0: it has ended.
         draft: the tokens that may follow the newest one.
         new: the tokens of the newest pass, each with its log-probability (nats).
     """
 
     def __init__(self, prompt: Row, stream: Iterator[float], length: int) -> None:
-        self.window, self.stream, self.left = list(prompt), stream, length
+        self.window, self.left = list(prompt), length
+        self._stream, self._ahead = stream, deque[float]()
         self.draft: list[Guess] = []
         self.new: list[tuple[int, float]] = []
 
-    def room(self, n_ctx: int) -> int | None:
-        """Returns how many drafted tokens it and its window have room for; None: it has ended."""
-        return min(self.left - 1, n_ctx - len(self.window)) if self.left else None
+    def uniform(self) -> float:
+        """Returns the random number of its next token."""
+        return self._ahead.popleft() if self._ahead else next(self._stream)
+
+    def uniforms(self, n_ctx: int) -> list[float] | None:
+        """Returns the random numbers of the tokens that may be drafted; None: it has ended.
+
+        They are as many as the text and its window have room for; they are not used up.
+        """
+        if not self.left:
+            return None
+        room = min(self.left - 1, n_ctx - len(self.window), MOST_DRAFTED)
+        self._ahead.extend(itertools.islice(self._stream, max(room - len(self._ahead), 0)))
+        return list(itertools.islice(self._ahead, room))
 
     def newest(self) -> list[int]:
         """Returns its tokens that a pass takes in: none if it has ended."""
@@ -89,7 +101,7 @@ def speculate(
     windows, length = [text.window for text in texts], max(text.left for text in texts)
     engine.make_room(len(texts), max(map(len, windows)), length)
     history = History(windows, length, wanted=params.looks_back)
-    drafter.begin(windows)
+    drafter.begin(windows, params.temperature)
     while any(text.left for text in texts):
         if fresh or any(text.left and len(text.window) > n_ctx for text in texts):
             for text in texts:
@@ -97,7 +109,7 @@ def speculate(
             taken, fresh = [1 for _ in texts], False
             hidden = engine.prefill([text.window for text in texts])
         else:
-            drafts = drafter.draft([text.room(n_ctx) for text in texts])
+            drafts = drafter.draft([text.uniforms(n_ctx) for text in texts])
             for text, draft in zip(texts, drafts, strict=True):
                 text.draft = draft
             rows = [text.newest() for text in texts]
@@ -105,7 +117,7 @@ def speculate(
             hidden = engine.extend(rows)
         verify(engine, params, texts, logits=engine.logits(hidden), taken=taken, history=history)
         engine.drop([most - len(text.new) for most, text in zip(taken, texts, strict=True)])
-        drafter.learn([(text.draft, [token for token, _ in text.new]) for text in texts])
+        drafter.learn([[token for token, _ in text.new] for text in texts])
         yield
 
 
@@ -135,7 +147,7 @@ def verify(
     going = [number for number, text in enumerate(texts) if text.left]
     while going:
         # For those that have ended, or come to a wrong token, a token is chosen and left at that.
-        uniforms = [next(text.stream) if n in going else 0.0 for n, text in enumerate(texts)]
+        uniforms = [text.uniform() if n in going else 0.0 for n, text in enumerate(texts)]
         chosen = engine.choose_from(logits[places], params, uniforms, history)
         right = []
         for number in going:

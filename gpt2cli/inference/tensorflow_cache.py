@@ -1,4 +1,4 @@
-"""The KV cache of TensorFlow's engine, and how positions attend to what is in it."""
+"""The TensorFlow engine's KV cache, and how positions attend to what is in it."""
 
 from __future__ import annotations
 

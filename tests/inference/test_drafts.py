@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpt2cli.inference.drafts import IDLE_PASSES, LEAST_SAME, MOST_DRAFTED, Drafter, TextIndex
-from gpt2cli.text.corpus_index import DEPTH, CorpusIndex, ordered_positions
+from gpt2cli.inference import decode
+from gpt2cli.inference.cpu import sampling
+from gpt2cli.inference.drafts import MOST_DRAFTED, Drafter, TextIndex, drawn
+from gpt2cli.text.corpus_index import CorpusIndex, ordered_positions
 
 VOCAB = 300
 
@@ -22,12 +24,12 @@ def corpus_of(tokens: list[int]) -> CorpusIndex:
 
 def drafter_of(text: list[int], corpus: list[int], costs: tuple[float, ...] = FREE) -> Drafter:
     drafter = Drafter(corpus_of(corpus), VOCAB, costs)
-    drafter.begin([text])
+    drafter.begin([text], 0.0)
     return drafter
 
 
 def tokens_of(drafter: Drafter, room: int | None = MOST_DRAFTED) -> list[int]:
-    (draft,) = drafter.draft([room])
+    (draft,) = drafter.draft([None if room is None else room * [0.5]])
     return [guess.token for guess in draft]
 
 
@@ -41,12 +43,12 @@ def test_a_text_finds_where_its_longest_end_occurs_before(seed: int) -> None:
         ends = {
             place: next(
                 size
-                for size in range(DEPTH, -1, -1)
+                for size in range(end, -1, -1)
                 if size <= place and text[place - size : place] == text[end - size : end]
             )
-            for place in range(LEAST_SAME, end)
+            for place in range(1, end)
         }
-        longest = max(size if size >= LEAST_SAME else 0 for size in ends.values())
+        longest = max(ends.values())
         assert same == longest
         if same:
             wanted = [text[:end][at : at + 3] for at, size in ends.items() if size == longest]
@@ -81,20 +83,26 @@ def test_nothing_is_drafted_if_a_pass_takes_the_time_of_its_tokens() -> None:
     assert tokens_of(drafter_of(corpus[10:20], corpus, BOUND)) == []
 
 
-def test_what_is_never_right_is_no_longer_drafted_but_tried_again_at_times() -> None:
-    corpus, wrong = list(range(100, 140)), 99
+def passes(drafter: Drafter, corpus: list[int], *, right: bool, count: int) -> list[int]:
+    """Returns how many tokens are drafted in each pass at one place of a corpus."""
+    sizes = []
+    for _ in range(count):
+        drafter.begin([corpus[10:20]], 0.0)
+        (draft,) = drafter.draft([[0.5] * MOST_DRAFTED])
+        sizes.append(len(draft))
+        drafter.learn([corpus[20 : 21 + len(draft)] if right else [99]])
+    return sizes
+
+
+def test_what_is_never_right_is_no_longer_drafted_until_it_would_have_been_right() -> None:
+    corpus = list(range(100, 140))
     drafter = drafter_of(corpus[10:20], corpus, USUAL)
-    passes = []
-    for _ in range(4 * IDLE_PASSES):
-        (draft,) = drafter.draft([MOST_DRAFTED])
-        passes.append(len(draft))
-        drafter.learn([(draft, [wrong] if draft else [])])
-        # The text is always at the same place.
-        drafter.begin([corpus[10:20]])
-    assert passes[0] > 0
-    assert sum(map(bool, passes[:IDLE_PASSES])) < IDLE_PASSES // 4
-    assert any(passes[-IDLE_PASSES:])
-    assert sum(map(bool, passes)) < len(passes) // 8
+    wrong = passes(drafter, corpus, right=False, count=40)
+    assert wrong[0] > 0
+    assert not any(wrong[10:])
+    right = passes(drafter, corpus, right=True, count=80)
+    assert right[0] == 0
+    assert right[-1] > wrong[0]
 
 
 def test_what_is_always_right_is_drafted_further() -> None:
@@ -102,19 +110,50 @@ def test_what_is_always_right_is_drafted_further() -> None:
     drafter = drafter_of(corpus[:10], corpus, USUAL)
     sizes, place = [], 10
     while place < 150:
-        (draft,) = drafter.draft([MOST_DRAFTED])
+        (draft,) = drafter.draft([[0.5] * MOST_DRAFTED])
         sizes.append(len(draft))
         end = place + len(draft) + 1
-        drafter.learn([(draft, corpus[place:end])])
+        drafter.learn([corpus[place:end]])
         place = end
     assert max(sizes[-3:]) >= 2 * sizes[0] > 0
+
+
+def test_places_count_by_how_often_such_places_were_right() -> None:
+    """The text repeats itself and the corpus says otherwise: after some passes the text wins."""
+    text, corpus = [1, 2, 3, 4, 5, 6] * 3, [1, 2, 3, 4, 5, 99, 3, 98] * 9
+    drafter = drafter_of(text, corpus)
+    for token in text * 4:
+        drafter.draft([[0.5]])
+        drafter.learn([[token]])
+    drafter.draft([[0.5]])
+    drafter.learn([[1, 2, 3, 4, 5]])
+    assert tokens_of(drafter, 1) == [6]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.4])
+def test_the_random_number_of_a_token_draws_its_guess(temperature: float) -> None:
+    """A model that gives tokens what the places say, sharpened as is expected of it."""
+    counts = {7: 3, 20: 5, 31: 1, 250: 4}
+    scores = np.full(VOCAB, -np.inf, np.float32)
+    scores[list(counts)] = 1.4 * np.log(list(counts.values()))
+    probabilities = sampling.softmax(scores / np.float32(temperature))
+    found = set()
+    for uniform, _ in zip(decode.random_stream(1, 0, 0), range(200), strict=False):
+        token = drawn({t: float(c) for t, c in counts.items()}, uniform, temperature)
+        assert token == sampling.draw(probabilities, uniform)
+        found.add(token)
+    assert found >= {7, 20, 250}
+
+
+def test_without_a_temperature_the_guess_with_most_places_is_taken() -> None:
+    assert {drawn({7: 0.3, 20: 0.5, 250: 0.4}, n / 20, 0.0) for n in range(20)} == {20}
 
 
 def test_texts_side_by_side_share_what_a_pass_can_take() -> None:
     corpus = list(range(100, 140))
     drafter = Drafter(corpus_of(corpus), VOCAB, (1.0, 1.0, 1.0, 100.0))
-    drafter.begin([corpus[:10], [1, 2, 3], corpus[5:15]])
-    drafts = drafter.draft([MOST_DRAFTED, MOST_DRAFTED, MOST_DRAFTED])
+    drafter.begin([corpus[:10], [1, 2, 3], corpus[5:15]], 0.0)
+    drafts = drafter.draft([[0.5] * MOST_DRAFTED] * 3)
     assert [len(draft) for draft in drafts][1] == 0
     assert 3 + sum(map(len, drafts)) <= 8
     assert drafts[0]

@@ -25,7 +25,7 @@ FUSED = ("contract",)
 def registers() -> tuple[int, int, int, int]:
     """Returns how many floats a register holds, and what sums of products they hold at once.
 
-    Those are a tile's rows and columns, and the columns of a row that is alone. Narrow registers
+    Those are a tile's rows and columns, and the columns of a single row. Narrow registers
     give a sum less in the time of an addition: then one after another is slower than memory.
     """
     features = binding.get_host_cpu_features()
