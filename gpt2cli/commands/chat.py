@@ -26,7 +26,7 @@ from gpt2cli.runtime.signals import interrupts_caught
 from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.text.chat_history import ChatHistory, prompt_room
 from gpt2cli.text.prompts import arriving_lines
-from gpt2cli.training import out_of_memory
+from gpt2cli.training import memory
 
 ASKING = "> "
 # The longest line that is read (bytes).
@@ -54,7 +54,7 @@ def chat(config: ChatConfig) -> Iterator[Record]:
     model = yield from found_model(config.part(SourceOptions))
     check_system(config.system, model.source)
     yield from map(Alert, model.source.remarks())
-    with out_of_memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
+    with memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
         engine = yield from engine_of(model, config.part(ReadingOptions))
         session = ChatSession(config, model, engine)
         yield Notice(f"from {model.source.prefix}, seed {session.seed}")

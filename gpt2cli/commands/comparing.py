@@ -23,7 +23,7 @@ from gpt2cli.inference.samples import Sample
 from gpt2cli.json_reader import Json
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.text.prompts import Request
-from gpt2cli.training import out_of_memory
+from gpt2cli.training import memory
 
 LEAST_TEXT_WIDTH = 24
 HEADING = ["strategy", "log-prob.", "distinct", "seconds", "text"]
@@ -95,7 +95,7 @@ def written_from_one_source(
     model = yield from found_model(first.part(SourceOptions))
     yield from map(Alert, model.source.remarks())
     yield Notice(f"{', '.join(name for name, _ in several)}: from {model.source.prefix}")
-    with out_of_memory.explained(first.device, first.gpu_bytes, remedy=LEANER):
+    with memory.explained(first.device, first.gpu_bytes, remedy=LEANER):
         engine: Engine | None = None
         for name, each in several:
             seed, ends = chosen_seed(each.seed), each.part(LengthOptions)

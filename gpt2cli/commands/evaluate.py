@@ -24,10 +24,10 @@ from gpt2cli.text.batches import LossMask, Tokens, Windows
 from gpt2cli.text.documents import find_corpora
 from gpt2cli.text.token_files import Encoder
 from gpt2cli.text.tokenizer import Tokenizer
-from gpt2cli.training import out_of_memory
+from gpt2cli.training import memory
 
 if TYPE_CHECKING:
-    from gpt2cli.training.evaluation import Evaluator, Totals
+    from gpt2cli.training.evaluation import Evaluator, Score
 
 LEANER = "Try --batch-size 1, or --precision bfloat16."
 
@@ -62,13 +62,13 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         return
     with announced("loading TensorFlow", quiet=config.quiet):
         tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
-    with out_of_memory.explained(config.device, config.gpu_bytes, remedy=LEANER):
+    with memory.explained(config.device, config.gpu_bytes, remedy=LEANER):
         with announced(f"loading {start.prefix}", quiet=config.quiet):
             judge, prefix = yield from load(model.names, start, partial(load_evaluator, config))
         length = len(tokens) if mask is None else mask.count(len(tokens))
-        totals = yield from judged(config, judge, windows, length)
+        score = yield from judged(config, judge, windows, length)
     yield from map(Notice, judge.compiler.pop_warnings())
-    yield Text(told(config, prefix, totals, byte_count(tokens, tokenizer, mask)))
+    yield Text(told(config, prefix, score, byte_count(tokens, tokenizer, mask)))
 
 
 def per_token(
@@ -77,7 +77,7 @@ def per_token(
     """Yields a line of JSON for each token that is judged."""
     from gpt2cli.commands.scoring import scored_corpus
 
-    with out_of_memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
+    with memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
         engine = yield from engine_of(model, config.part(ReadingOptions))
         yield from scored_corpus(engine, model.tokenizer, windows)
 
@@ -102,19 +102,19 @@ def judged(
     judge: Evaluator,
     windows: Iterator[tuple[Windows, Windows]],
     length: int,
-) -> Generator[Record, None, Totals]:
-    """Yields now and then how far it is; returns the totals over about `length` tokens."""
-    from gpt2cli.training.evaluation import Totals
+) -> Generator[Record, None, Score]:
+    """Yields now and then how far it is; returns the score of about `length` tokens."""
+    from gpt2cli.training.evaluation import Score
 
     several = iter(lambda: list(itertools.islice(windows, config.batch_size)), [])
     judging = (judge.judge(*batches.stacked(each, config.batch_size)) for each in several)
-    totals = Totals()
+    score = Score()
     with Count("judging", length, quiet=config.quiet, unit="tokens") as meter:
         for batch in meter.named(judging, COMPILING):
-            totals = totals.plus(batch)
-            loss = f"loss={totals.score().loss:.4f}" if totals.count else ""
-            yield from meter.advance(totals.count, loss)
-    return totals
+            score += batch
+            loss = f"loss={score.loss:.4f}" if score.count else ""
+            yield from meter.advance(score.count, loss)
+    return score
 
 
 def byte_count(tokens: Tokens, tokenizer: Tokenizer, mask: LossMask | None) -> int:
@@ -128,14 +128,14 @@ def byte_count(tokens: Tokens, tokenizer: Tokenizer, mask: LossMask | None) -> i
     return int(counts @ lengths)
 
 
-def told(config: EvaluateConfig, prefix: Path, totals: Totals, size: int) -> str:
+def told(config: EvaluateConfig, prefix: Path, score: Score, size: int) -> str:
     """Returns the line that tells the result; the size is that of the text (bytes)."""
-    score, bits = totals.score(), totals.nats / math.log(2) / size
+    bits = score.nats / math.log(2) / size
     if config.format == "text":
         return (
             f"loss={score.loss:.4f} perplexity={score.perplexity:.2f} bits_per_byte={bits:.4f} "
-            f"tokens={totals.count} bytes={size}\n"
+            f"tokens={score.count} bytes={size}\n"
         )
     fields = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": bits}
-    fields |= {"accuracy": score.accuracy, "tokens": totals.count, "bytes": size}
+    fields |= {"accuracy": score.accuracy, "tokens": score.count, "bytes": size}
     return json.dumps({**fields, "checkpoint": str(prefix)}) + "\n"

@@ -102,7 +102,9 @@ def train(config: FinetuneConfig, members: Cluster | None) -> Iterator[Record]:
             )
         every = {"val_every": config.val_every, "sample_every": config.sample_every}
         if beginning.is_done(start, config.until_step, folder, **every):
-            beginning.keep_best(folder, start)
+            if start.state:
+                # The run may have been killed before it could.
+                run_log.write_best(folder, *start.state.lowest)
             yield Notice(f"{folder} is already at step {start.step}.")
             return
         job, meeting = yield from prepare(config, checked, start, place or folder)
@@ -229,7 +231,7 @@ def run_job(
             load_tensorflow(config, lora_rank=job.state.lora_rank)
             from gpt2cli.distributed import process_group
             from gpt2cli.runtime import devices
-            from gpt2cli.training import out_of_memory, tensorboard
+            from gpt2cli.training import curves
             from gpt2cli.training.loop import Loop
             from gpt2cli.training.session import Session
 
@@ -246,7 +248,7 @@ def run_job(
             yield Notice("--multi-gpu: there is only one device; it trains as without.")
         # If there are other processes, they learn of the signal first: see `Loop.run`.
         remedy = memory.remedy(job.footprint)
-        explained = partial(out_of_memory.explained, config.device, config.gpu_bytes)
+        explained = partial(memory.explained, config.device, config.gpu_bytes)
         with (
             stop.at_once(safe) if group.is_single else contextlib.nullcontext(),
             explained(remedy=remedy, safe="Nothing was changed."),
@@ -258,7 +260,7 @@ def run_job(
             yield Notice(f"computing: {session.backend.reason}")
         records = loop.run()
         if group.is_chief:
-            records = tensorboard.noted(records, job.folder)
+            records = curves.noted(records, job.folder)
         if not job.quiet and is_terminal():
             records = Steps(job.start.step, job.last).told(records)
         yield from records

@@ -33,7 +33,7 @@ from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.text.prompts import Request, arriving_prompts, unanswered
 from gpt2cli.text.sources import source_of
 from gpt2cli.text.tokenizer import Tokenizer
-from gpt2cli.training import out_of_memory
+from gpt2cli.training import memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     prompts = yield from encoded(requests, model, ends, seed=seed, is_chat=bool(chats))
     yield from map(Alert, model.source.remarks())
     yield Notice(f"from {model.source.prefix}, seed {prompts[0].seed}")
-    with out_of_memory.explained(config.device, config.gpu_bytes, remedy=LEANER):
+    with memory.explained(config.device, config.gpu_bytes, remedy=LEANER):
         writer = yield from loaded_writer(config, model, prompts, arriving=arriving)
         job = Job(config=config, prompts=prompts, tokenizer=model.tokenizer, writer=writer)
         yield from answered(job, model, seed) if arriving else delivered(job)

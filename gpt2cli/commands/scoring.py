@@ -24,7 +24,7 @@ from gpt2cli.json_reader import Json
 from gpt2cli.records import Alert, Notice, Record, Text
 from gpt2cli.text.batches import Windows
 from gpt2cli.text.tokenizer import Tokenizer, quoted_piece
-from gpt2cli.training import out_of_memory
+from gpt2cli.training import memory
 
 # Background colours of xterm, from the least to the most likely, and the probabilities between.
 COLOURS, BOUNDS = (174, 180, 186, 150, 114), (0.01, 0.1, 0.3, 0.7)
@@ -38,7 +38,7 @@ def scored(config: TokensConfig) -> Iterator[Record]:
     lists = token_lists(config, tokenizer, source.model_name)
     yield from map(Alert, source.remarks())
     yield Notice(f"from {source.prefix}")
-    with out_of_memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
+    with memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
         engine = yield from engine_of(model, config.part(ReadingOptions))
         for number, ids in enumerate(lists):
             if number and config.format == "text":

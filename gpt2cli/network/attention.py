@@ -22,7 +22,6 @@ QUERY_BLOCK, CPU_QUERY_BLOCK = 256, 128
 # Large enough to vanish in a softmax, small enough for float16's range.
 MASKED = -3e4
 
-
 # c_attn's product (batch, time, 3 * embed), its bias, the number of heads → what each position
 # attends to, (batch, time, embed).
 Attend = Callable[[Tensor, Tensor, int], Tensor]
@@ -30,11 +29,7 @@ Gradient = Callable[[Tensor], Tensor]
 
 
 def over_heads(attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Attend:
-    """Returns an attention over c_attn's product from one over queries, keys and values.
-
-    Args:
-        attend: (query, key, value) → what each position attends to, all (batch, heads, time, head).
-    """
+    """Returns an attention over c_attn's product from one over queries, keys and values."""
 
     def attended(product: Tensor, bias: Tensor, n_head: int) -> Tensor:
         return merge_heads(attend(*split_qkv(xla_clusters.add_bias(product, bias), n_head)))
@@ -45,14 +40,8 @@ def over_heads(attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Attend:
 def self_attention(query: Tensor, key: Tensor, value: Tensor, *, recompute: bool = False) -> Tensor:
     """Returns the values that each position attends to, itself and all before it; differentiable.
 
-    Args:
-        query: (batch, heads, time, head).
-        key: like query.
-        value: like query.
-        recompute: whether the backward pass recomputes the probabilities, which are then not kept.
-
-    Returns:
-        (batch, heads, time, head).
+    All are (batch, heads, time, head). With `recompute` the backward pass computes the
+    probabilities again, which are then not kept.
     """
 
     def attended(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Gradient]:
@@ -80,7 +69,7 @@ recomputed_causal = over_heads(functools.partial(self_attention, recompute=True)
 def attention_gradient(
     heads: Sequence[Tensor], probabilities: Sequence[Tensor], found: Tensor, upstream: Tensor
 ) -> Tensor:
-    """Returns the gradients of `self_attention`.
+    """Returns the gradients of `self_attention`, of query, key and value.
 
     That of a softmax is p · (dp - Σ p · dp); and Σ p · dp over a position's probabilities is
     Σ o · do over its output, which is far shorter (Dao et al. 2022, appendix B.2).
@@ -88,11 +77,8 @@ def attention_gradient(
     Args:
         heads: query (scaled), key and value, each (batch, heads, time, head).
         probabilities: of each block, (batch, heads, block, end); None: recompute them.
-        found: (batch, heads, time, head), the output.
+        found: the output, of the same shape as each of the heads; so is each gradient.
         upstream: like found, its gradient.
-
-    Returns:
-        (batch, heads, time, head), three times: of query, key and value.
     """
     # Not before upstream is there, lest the forward pass keep its slices for the backward pass.
     query, key, value = xla_clusters.with_dependencies(heads, upstream)
@@ -101,10 +87,8 @@ def attention_gradient(
     of_key, of_value = [], []
     for kept, (start, end) in zip(probabilities, query_blocks(query.shape[2]), strict=True):
         # One after another, so that only one block's gradients are held.
-        before = of_query[-1] if of_query else common
-        block, of_block = xla_clusters.with_dependencies(
-            [query[:, :, start:end], upstream[:, :, start:end]], before
-        )  # (batch, heads, block, head)
+        rows = query[:, :, start:end], upstream[:, :, start:end]  # (batch, heads, block, head)
+        block, of_block = xla_clusters.with_dependencies(rows, of_query[-1:] or common)
         p = causal_probabilities(block, key[:, :, :end]) if kept is None else kept
         of_p = tf.matmul(of_block, value[:, :, :end], transpose_b=True)  # as p
         of_scores = softmax_gradient(p, of_p, common[:, :, start:end])
@@ -116,23 +100,15 @@ def attention_gradient(
 
 def query_blocks(time: int) -> list[tuple[int, int]]:
     """Returns where each block of queries begins and ends."""
-    size = (
-        CPU_QUERY_BLOCK
-        if xla_clusters.is_clustering() and not xla_clusters.on_gpu()
-        else QUERY_BLOCK
-    )
+    size = CPU_QUERY_BLOCK if xla_clusters.is_clustering_on_cpu() else QUERY_BLOCK
     return [(start, min(start + size, time)) for start in range(0, time, size)]
 
 
 def causal_probabilities(query: Tensor, key: Tensor) -> Tensor:
-    """Returns the attention probabilities of the last positions over those up to them.
+    """Returns the attention probabilities, (batch, heads, queries, keys), of the last positions.
 
-    Args:
-        query: (batch, heads, queries, head), scaled.
-        key: (batch, heads, keys, head); the last one is of the last query.
-
-    Returns:
-        (batch, heads, queries, keys).
+    Queries, (batch, heads, queries, head), are scaled; keys, (batch, heads, keys, head), end with
+    the last query's.
     """
     scores = mask_scores(tf.matmul(query, key, transpose_b=True))
     return tf.cast(tf.nn.softmax(scores), query.dtype)
@@ -164,10 +140,8 @@ def softmax_gradient(p: Tensor, of_p: Tensor, common: Tensor) -> Tensor:
 def join_gradients(of_query: list[Tensor], of_key: list[Tensor], of_value: list[Tensor]) -> Tensor:
     """Returns what `attention_gradient` does, from the parts of all blocks.
 
-    Args:
-        of_query: (batch, heads, block, head), of scaled queries.
-        of_key: (batch, heads, end, head): of the keys up to the block's end.
-        of_value: like of_key.
+    Those of scaled queries are (batch, heads, block, head), those of keys and values
+    (batch, heads, end, head): up to the block's end.
     """
     queries = tf.concat(of_query, axis=2) * score_scale(of_query[0])
     return queries, sum_blocks(of_key), sum_blocks(of_value)
@@ -189,14 +163,8 @@ def score_scale(query: Tensor) -> Tensor:
 def padded_attention(query: Tensor, key: Tensor, value: Tensor, first: Tensor) -> Tensor:
     """Returns the values that each position attends to, for rows that begin with padding.
 
-    Args:
-        query: (batch, heads, time, head).
-        key: like query.
-        value: like query.
-        first: (batch,) int32, each row's first position that holds a token.
-
-    Returns:
-        (batch, heads, time, head).
+    All are (batch, heads, time, head), but `first`: int32 (batch,), each row's first position that
+    holds a token.
     """
     blocks = []
     for start, end in query_blocks(query.shape[2]):
@@ -214,14 +182,11 @@ def cached_attention(
     """Returns the values that new positions attend to, themselves and those before them.
 
     Args:
-        query: (batch, heads, new, head).
+        query: (batch, heads, new, head), as the result.
         key: (batch, heads, slots, head), filled up to the last new position.
         value: like key.
         first: (batch,) int32, each row's first slot that holds a token.
         place: int32, the slot of the first new position.
-
-    Returns:
-        (batch, heads, new, head).
     """
     slots = tf.range(key.shape[2])
     before = slots[None, :] <= place + tf.range(query.shape[2])[:, None]  # (new, slots)
@@ -232,18 +197,11 @@ def cached_attention(
 def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
     """Returns softmax(query · keyᵀ / √head) · value over the positions that are seen.
 
-    Args:
-        query: (batch, heads, queries, head).
-        key: (batch, heads, keys, head).
-        value: like key.
-        seen: bool, broadcast to (batch, heads, queries, keys).
-
-    Returns:
-        (batch, heads, queries, head).
+    Queries and results are (batch, heads, queries, head), keys and values (batch, heads, keys,
+    head), and `seen` is bool, broadcast to (batch, heads, queries, keys).
     """
-    scores = tf.matmul(
-        query * score_scale(query), key, transpose_b=True
-    )  # (batch, heads, queries, keys)
+    scaled = query * score_scale(query)
+    scores = tf.matmul(scaled, key, transpose_b=True)  # (batch, heads, queries, keys)
     scores = tf.where(seen, tf.cast(scores, tf.float32), MASKED)
     weights = tf.cast(tf.nn.softmax(scores), value.dtype)
     return tf.matmul(weights, value)  # (batch, heads, queries, head)
@@ -251,14 +209,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
 
 def split_qkv(mixed: Tensor, n_head: int) -> list[Tensor]:
     """(batch, time, 3 * embed) → query, key and value, each (batch, heads, time, head)."""
-    return [split_heads(part, n_head) for part in tf.split(mixed, 3, axis=-1)]
-
-
-def split_heads(x: Tensor, n_head: int) -> Tensor:
-    """(batch, time, embed) → (batch, heads, time, head)."""
-    batch, time, embed = shape_of(x)
-    x = tf.reshape(x, [batch, time, n_head, embed // n_head])  # (batch, time, heads, head)
-    return tf.transpose(x, [0, 2, 1, 3])
+    batch, time, width = shape_of(mixed)
+    shape = [batch, time, n_head, width // 3 // n_head]  # (batch, time, heads, head)
+    parts = tf.split(mixed, 3, axis=-1)
+    return [tf.transpose(tf.reshape(part, shape), [0, 2, 1, 3]) for part in parts]
 
 
 def merge_heads(x: Tensor) -> Tensor:

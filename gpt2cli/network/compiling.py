@@ -36,11 +36,7 @@ class CompileMode(enum.Enum):
 
 
 def best_compile_mode(*, xla: bool, width: int) -> CompileMode:
-    """Returns how the device in force computes a network of a width fastest, with XLA or not.
-
-    On a GPU a program with products in it would be compiled for minutes: XLA tries hundreds of
-    variants of each.
-    """
+    """Returns how the device in force computes a network of a width fastest, with XLA or not."""
     if not xla:
         return CompileMode.OFF
     return CompileMode.PARTIAL if devices.has_gpu() or width >= WIDE else CompileMode.FULL
@@ -73,15 +69,11 @@ def compile_function(
 ) -> Callable[..., Tensor]:
     """Returns a TensorFlow function that computes what a Python function of tensors does.
 
-    Args:
-        function: takes and returns tensors.
-        mode: how it is compiled.
-        gpu: whether its pieces are to suit a GPU; None: as the device in force is one.
+    Its clusters suit a GPU, or a CPU; None: the device in force.
     """
     gpu = devices.has_gpu() if gpu is None else gpu
 
     def traced(*arguments: Tensor) -> Tensor:
-        """Is the function, in clusters or without them."""
         with xla_clusters.clustering(enabled=mode is CompileMode.PARTIAL, gpu=gpu):
             return function(*arguments)
 
@@ -99,9 +91,7 @@ class Compiler:
     """
 
     def __init__(self, *, xla: bool, mode: CompileMode = CompileMode.FULL) -> None:
-        """Takes whether to use XLA, and how if so."""
-        self.xla = xla
-        self._mode = mode
+        self.xla, self._mode = xla, mode
         self._remarks: list[str] = []
 
     def __call__(self, graph: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -109,19 +99,15 @@ class Compiler:
 
         While it is traced, `xla` tells the graph how it is to be compiled.
         """
-        compiled = {
-            True: compile_function(graph, self._mode),
-            False: compile_function(graph, CompileMode.OFF),
-        }
+        modes = {True: self._mode, False: CompileMode.OFF}
+        compiled = {xla: compile_function(graph, mode) for xla, mode in modes.items()}
 
         def run(*arguments: Tensor) -> Tensor:
-            """Calls the graph as compiled; without XLA from the first failure on."""
             try:
                 return compiled[self.xla](*arguments)
             except tf.errors.OpError as error:
-                if not self.xla or not (
-                    isinstance(error, COMPILE_ERRORS) or CACHE_NAME in error.message
-                ):
+                of_xla = isinstance(error, COMPILE_ERRORS) or CACHE_NAME in error.message
+                if not (self.xla and of_xla):
                     raise
                 why = error_summary(error)
                 self._remarks.append(f"XLA cannot compile this ({why}); going on without it.")

@@ -28,9 +28,8 @@ Shape = tuple[int, int, int, int]
 def forward(shape: Shape, kind: DType) -> str:
     """Returns StableHLO: query, key, value → what they attend to, and the softmax's statistics.
 
-    Args:
-        shape: (batch, time, heads, head), of all but the statistics, (batch, heads, time).
-        kind: bfloat16 or float16; the statistics are float32.
+    The shape is (batch, time, heads, head), of all but the statistics, (batch, heads, time); the
+    kind is bfloat16 or float16, but statistics are float32.
     """
     # Query by key, and probabilities by value: (axes summed over), (axes side by side).
     sums = {"bmm1": ((3, 3), ((0, 2), (0, 2))), "bmm2": ((3, 1), ((0, 1), (0, 2)))}
@@ -40,9 +39,7 @@ def forward(shape: Shape, kind: DType) -> str:
 def backward(shape: Shape, kind: DType) -> str:
     """Returns StableHLO: query, key, value, statistics, upstream, result → three gradients.
 
-    Args:
-        shape: as for `forward`.
-        kind: as for `forward`.
+    Shape and kind are those of `forward`.
     """
     sums = {
         "bmm1_grad_gemm1": ((2, 1), ((0, 1), (0, 2))),
@@ -83,15 +80,13 @@ def _module(
         f"result_layouts = [{', '.join([*layouts, _layout((0,))])}]}} : "
         f"({', '.join(types)}) -> ({', '.join(made)})"
     ]
-    back = []
-    for number, shape in enumerate(results):
-        back.append(f"%r#{number}")
-        if _is_wide(shape):
-            back[-1] = f"%t{number}"
-            lines.append(
-                f"%t{number} = stablehlo.transpose %r#{number}, dims = {list(TURNED)} : "
-                f"({made[number]}) -> {_type(shape, kind)}"
-            )
+    wide = {number: shape for number, shape in enumerate(results) if _is_wide(shape)}
+    lines += [
+        f"%t{number} = stablehlo.transpose %r#{number}, dims = {list(TURNED)} : "
+        f"({made[number]}) -> {_type(shape, kind)}"
+        for number, shape in wide.items()
+    ]
+    back = [f"%t{number}" if number in wide else f"%r#{number}" for number in range(len(results))]
     returned = ", ".join(_type(shape, kind) for shape in results)
     lines.append(f"return {', '.join(back)} : {returned}")
     named = ", ".join(f"{name}: {of}" for name, of in zip(arguments, types, strict=True))
@@ -123,10 +118,7 @@ def _layout(axes: Sequence[int]) -> str:
 def _settings(shape: Sequence[int], kind: DType, sums: Mapping[str, Any]) -> str:
     """Returns the call's configuration, as XLA reads it (GpuBackendConfig, backend_configs.proto).
 
-    Args:
-        shape: (batch, time, heads, head).
-        kind: bfloat16 or float16.
-        sums: the axes of the call's inner products, by name.
+    The sums are the axes of the call's inner products, by name.
     """
     batch, time, heads, head = shape
     settings: dict[str, Any] = {
@@ -156,7 +148,7 @@ def _settings(shape: Sequence[int], kind: DType, sums: Mapping[str, Any]) -> str
         settings[f"{name}_dot_dimension_numbers"] = {
             "lhs_contracting_dimensions": [str(summed[0])],
             "rhs_contracting_dimensions": [str(summed[1])],
-            "lhs_batch_dimensions": [str(axis) for axis in left],
-            "rhs_batch_dimensions": [str(axis) for axis in right],
+            "lhs_batch_dimensions": list(map(str, left)),
+            "rhs_batch_dimensions": list(map(str, right)),
         }
     return json.dumps({"operation_queue_id": "0", "cudnn_fmha_backend_config": settings})

@@ -40,15 +40,9 @@ def unsupported_reason(kind: DType, head: int, capability: tuple[int, int]) -> s
 
 
 def causal(product: Tensor, bias: Tensor, n_head: int) -> Tensor:
-    """Returns what `attention.causal` does, by cuDNN; differentiable.
+    """Returns what `attention.causal` does, (batch, time, embed), by cuDNN; differentiable.
 
-    Args:
-        product: bfloat16 or float16 (batch, time, 3 * embed), c_attn's product.
-        bias: float32 (3 * embed,), its bias.
-        n_head: attention heads.
-
-    Returns:
-        (batch, time, embed).
+    c_attn's product is bfloat16 or float16 (batch, time, 3 * embed), its bias float32 (3 * embed,).
     """
     forward, backward = _programs(n_head)
 
@@ -71,11 +65,8 @@ def _forward(n_head: int, product: Tensor, bias: Tensor) -> tuple[Tensor, Tensor
     heads = _heads(product, bias, n_head)
     shape = tuple(heads[0].shape)
     batch, time, _, _ = shape
-    found, statistics = _call(
-        heads,
-        cudnn.forward(shape, product.dtype),
-        [(shape, product.dtype), ((batch, n_head, time), tf.float32)],
-    )
+    results = [(shape, product.dtype), ((batch, n_head, time), tf.float32)]
+    found, statistics = _call(heads, cudnn.forward(shape, product.dtype), results)
     return tf.reshape(found, [batch, time, -1]), statistics
 
 
@@ -114,16 +105,13 @@ def _call(tensors: Sequence[Tensor], module: str, results: Sequence[tuple[Any, A
 
 
 def check_kernels(shape: cudnn.Shape, kind: DType) -> str:
-    """Computes once forward and back, by cuDNN and by plain products; returns what is wrong.
+    """Returns why cuDNN cannot be used here; empty: it can.
 
-    The programs are those that training will use, so that nothing is compiled twice.
+    Computes once forward and back, by cuDNN and by plain products. The programs are those that
+    training will use, so that nothing is compiled twice.
 
-    Args:
-        shape: (batch, time, heads, head), as they will be trained on.
-        kind: bfloat16 or float16.
-
-    Returns:
-        Why cuDNN cannot be used here; empty: it can.
+    The shape, (batch, time, heads, head), is that which will be trained on; the kind is bfloat16 or
+    float16.
     """
     batch, time, heads, head = shape
     width = 3 * heads * head

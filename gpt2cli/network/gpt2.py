@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import tensorflow as tf
 
@@ -64,21 +65,12 @@ NO_DROPOUT = Dropout(0.0, None)
 
 
 def hidden_states(
-    weights: Weights,
-    hparams: HParams,
-    x: Tensor,
-    attends: Sequence[Attend] | None = None,
+    weights: Weights, hparams: HParams, x: Tensor, attends: Sequence[Attend] | None = None
 ) -> Tensor:
-    """Returns the last hidden state of each position, normalised.
+    """Returns the last hidden state of each position, normalised: (batch, time, embed).
 
-    Args:
-        weights: by OpenAI's names.
-        hparams: the model's shape.
-        x: (batch, time, embed), from `embed`; all is computed in its precision.
-        attends: how positions look at each other, for each layer; None: causal, without padding.
-
-    Returns:
-        (batch, time, embed).
+    So is x, from `embed`; all is computed in its precision. `attends` says for each layer how
+    positions look at each other; None: causal, without padding.
     """
     for layer, attend in enumerate(attends or [causal] * hparams.n_layer):
         x = block(x, block_weights(weights, layer), hparams.n_head, attend)
@@ -109,41 +101,22 @@ def embed(
 ) -> Tensor:
     """int32 (batch, time) → (batch, time, embed): what the first block sees.
 
-    Args:
-        weights: by OpenAI's names.
-        tokens: int32 (batch, time), of static shape.
-        positions: int32, broadcast to (batch, time): each token's position in its window.
-            None: 0, 1, 2, …
-        dropout: none outside training.
-        precision: the type that matrices are multiplied in; norms and softmax stay float32.
+    The shape of the tokens is static. Positions in the window, int32, are broadcast to it (None: 0,
+    1, 2, …). Precision is the type that matrices are multiplied in; norms and softmax stay float32.
     """
     if positions is None:
         positions = tf.range(tokens.shape[1])
-    of_tokens, of_positions = (
-        low_precision.dequantize(weights, name, places)
-        for name, places in (("model/wte", tokens), ("model/wpe", positions))
-    )  # (batch, time, embed)
-    return tf.cast(dropout(of_tokens + of_positions), precision)
+    x = low_precision.dequantize(weights, "model/wte", tokens)  # (batch, time, embed)
+    x += low_precision.dequantize(weights, "model/wpe", positions)
+    return tf.cast(dropout(x), precision)
 
 
 def block(
-    x: Tensor,
-    weights: Weights,
-    n_head: int,
-    attend: Attend = causal,
-    dropout: Dropout = NO_DROPOUT,
+    x: Tensor, weights: Weights, n_head: int, attend: Attend = causal, dropout: Dropout = NO_DROPOUT
 ) -> Tensor:
-    """Attention, then the MLP, both added to x.
+    """(batch, time, embed) → the same: attention, then the MLP, both added to x.
 
-    Args:
-        x: (batch, time, embed).
-        weights: the block's, by their names below `model/hN/`.
-        n_head: attention heads.
-        attend: how positions look at each other.
-        dropout: none outside training.
-
-    Returns:
-        (batch, time, embed).
+    The weights are the block's, by their names below `model/hN/`.
     """
     x = add_residual(x, attn(x, weights, n_head, attend), weights["attn/c_proj/b"], dropout)
     later = dropout.at(1) if dropout.rate else dropout
@@ -154,56 +127,51 @@ def add_residual(x: Tensor, product: Tensor, bias: Tensor, dropout: Dropout) -> 
     """Returns x with a product and its bias added, of which a share is dropped in training."""
     if dropout.rate:
         return x + dropout(xla_clusters.add_bias(product, bias))
-    return xla_clusters.add_residual(x, product, bias)
+    return xla_clusters.add_bias(product, bias, x)
 
 
 def attn(x: Tensor, weights: Weights, n_head: int, attend: Attend) -> Tensor:
     """(batch, time, embed) → the same, each from the positions before it; without c_proj's bias."""
-
-    def mix(x: Tensor, weights: Weights) -> Tensor:
-        """(batch, time, embed) → (batch, time, 3 * embed), the product of c_attn."""
-        return conv1d(norm(x, weights, "ln_1"), weights, "attn/c_attn")
-
-    def project(x: Tensor, weights: Weights) -> Tensor:
-        """(batch, time, embed) → the same, the product of c_proj."""
-        return conv1d(x, weights, "attn/c_proj")
-
-    mixed = xla_clusters.recompute(mix, x, pick_weights(x, weights, "ln_1", "attn/c_attn/w"))
-    # (batch, time, 3 * embed)
+    mixed = normed_conv1d(x, weights, "ln_1", "attn/c_attn")  # (batch, time, 3 * embed)
     found = attend(mixed, weights["attn/c_attn/b"], n_head)  # (batch, time, embed)
-    return xla_clusters.recompute(project, found, pick_weights(x, weights, "attn/c_proj/w"))
+    return recompute(partial(conv1d, name="attn/c_proj"), found, weights, "attn/c_proj/w")
 
 
 def mlp(x: Tensor, weights: Weights) -> Tensor:
     """(batch, time, embed) → the same, each position for itself; without c_proj's bias."""
 
-    def widen(x: Tensor, weights: Weights) -> Tensor:
-        """(batch, time, embed) → (batch, time, 4 * embed), the product of c_fc."""
-        return conv1d(norm(x, weights, "ln_2"), weights, "mlp/c_fc")
-
-    def narrowed(x: Tensor, weights: Weights) -> Tensor:
+    def project(x: Tensor, weights: Weights) -> Tensor:
         """(batch, time, 4 * embed) → (batch, time, embed), the product of c_proj."""
         return conv1d(gelu(x, weights["mlp/c_fc/b"]), weights, "mlp/c_proj")
 
-    wide = xla_clusters.recompute(widen, x, pick_weights(x, weights, "ln_2", "mlp/c_fc/w"))
-    # (batch, time, 4 * embed)
-    return xla_clusters.recompute(
-        narrowed, wide, pick_weights(x, weights, "mlp/c_fc/b", "mlp/c_proj/w")
-    )
+    wide = normed_conv1d(x, weights, "ln_2", "mlp/c_fc")  # (batch, time, 4 * embed)
+    return recompute(project, wide, weights, "mlp/c_fc/b", "mlp/c_proj/w")
 
 
-def pick_weights(x: Tensor, weights: Weights, *names: str) -> Weights:
-    """Returns the weights of some layers of a block, under the layers' names.
+def normed_conv1d(x: Tensor, weights: Weights, of_norm: str, name: str) -> Tensor:
+    """(batch, time, embed) → (batch, time, columns): the product with x, normalised first."""
+
+    def product(x: Tensor, weights: Weights) -> Tensor:
+        return conv1d(norm(x, weights, of_norm), weights, name)
+
+    return recompute(product, x, weights, of_norm, f"{name}/w")
+
+
+def recompute(
+    function: Callable[[Tensor, Weights], Tensor], x: Tensor, weights: Weights, *names: str
+) -> Tensor:
+    """Returns what `xla_clusters.recompute` does, of x and the block's weights of some names.
 
     Matrices of a wider type than x are cast to x's: the backward pass then keeps them as such.
     """
-    return {
+    picked = {
         name: tf.cast(weight, x.dtype)
         if name.endswith("/w") and tf.as_dtype(weight.dtype).size > x.dtype.size
         else weight
         for name, weight in weights.items()
         if name == LORA_SCALE or name.startswith(names)
     }
+    return xla_clusters.recompute(function, x, picked)
 
 
 def conv1d(x: Tensor, weights: Weights, name: str) -> Tensor:
@@ -239,14 +207,9 @@ def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
 
 @xla_clusters.recomputed_cluster
 def gelu(product: Tensor, bias: Tensor) -> Tensor:
-    """The tanh approximation of GELU (Hendrycks & Gimpel 2016), as GPT-2 was trained with.
+    """(batch, time, width) → the same: GELU of its sum with a bias (width,), approximated by tanh.
 
-    Args:
-        product: (batch, time, width).
-        bias: (width,), added first.
-
-    Returns:
-        (batch, time, width).
+    GPT-2 was trained with it (Hendrycks & Gimpel 2016).
     """
     wide = tf.cast(product, tf.float32) + bias
     inner = math.sqrt(2 / math.pi) * (wide + 0.044715 * wide * wide * wide)

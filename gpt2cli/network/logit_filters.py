@@ -53,9 +53,8 @@ def marked(tokens: Tensor, vocab: int) -> Tensor:
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
     """(batch, vocab) → the same; all but the k highest of each row are removed."""
-    return tf.where(
-        nucleus_mask(logits, tf.ones_like(logits), tf.cast(k, tf.float32)), logits, REMOVED
-    )
+    ones = tf.ones_like(logits)
+    return tf.where(nucleus_mask(logits, ones, tf.cast(k, tf.float32)), logits, REMOVED)
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
@@ -93,13 +92,8 @@ def nucleus_mask(ranks: Tensor, probabilities: Tensor, p: float) -> Tensor:
     The rank of the last of them is found by halving the range of float32 as often as it has
     bits, which is exact, and much faster than to sort a vocabulary.
 
-    Args:
-        ranks: float32 (batch, vocab).
-        probabilities: float32 (batch, vocab), not negative.
-        p: above 0, and no more than the sum of a row.
-
-    Returns:
-        bool (batch, vocab).
+    All are (batch, vocab); ranks and probabilities, which are not negative, float32. P is above 0,
+    and no more than the sum of a row.
     """
     places = ordered(ranks)
 
@@ -123,14 +117,10 @@ def ordered(numbers: Tensor) -> Tensor:
 
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Returns for each row the token in whose stretch of the cumulative sum the number falls.
+    """Returns int32 (batch,): the token in whose stretch of the cumulative sum the number falls.
 
-    Args:
-        probabilities: float32 (batch, vocab), each row's sum is about 1.
-        uniform: float32 (batch,), from 0 up to 1.
-
-    Returns:
-        int32 (batch,); a token whose probability is 0 is never drawn.
+    Probabilities are float32 (batch, vocab), each row's sum about 1; a token whose probability is 0
+    is never drawn. The numbers are float32 (batch,), from 0 up to 1.
     """
     batch, vocab = shape_of(probabilities)
     rows = -(-vocab // COLUMNS)

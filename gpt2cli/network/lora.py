@@ -16,24 +16,13 @@ from gpt2cli.hparams import LORA_A, LORA_B, LORA_SCALE, HParams
 
 
 def correction(x: Tensor, weights: Weights, name: str) -> Tensor:
-    """Returns what a matrix's adapter adds to its product with x.
+    """(rows, width) → (rows, columns): what a matrix's adapter adds to its product with x.
 
-    Args:
-        x: (rows, width).
-        weights: a block's, by their names below `model/hN/`.
-        name: the matrix's, as in `attn/c_attn/w`.
-
-    Returns:
-        (rows, columns), in the precision of x.
+    The weights are a block's, by their names below `model/hN/`; the matrix's is the given one.
     """
     low_rank = tf.matmul(x, tf.cast(weights[name + LORA_A], x.dtype))  # (rows, rank)
     added = tf.matmul(low_rank, tf.cast(weights[name + LORA_B], x.dtype))  # (rows, columns)
     return added * tf.cast(weights[LORA_SCALE], x.dtype)
-
-
-def is_trained(name: str) -> bool:
-    """Returns whether a weight is a part of an adapter that is trained."""
-    return name.endswith((LORA_A, LORA_B))
 
 
 def new_adapters(

@@ -25,15 +25,9 @@ def next_token_loss(
     The logits are computed in blocks of rows, and in the same pass the gradient of each block,
     so that the whole of (rows, vocab) is never held and no product is done twice.
 
-    Args:
-        hidden: (rows, embed), of the type that the logits are computed in.
-        wte: (vocab, embed), the token embeddings.
-        targets: int32 (rows,); rows whose target is negative do not count.
-        scale: what the gradient is multiplied by, so that it fits a low precision.
-        block_rows: how many rows to take at once.
-
-    Returns:
-        float32, a scalar.
+    Hidden states are (rows, embed), of the type that the logits are computed in, token embeddings
+    (vocab, embed), targets int32 (rows,): rows whose target is negative do not count. The gradient
+    is multiplied by the scale, so that it fits a low precision. The loss is a float32 scalar.
     """
 
     def judge(*tensors: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,9 +44,8 @@ def _loss_and_gradient(
     total, of_hidden, of_wte = tf.zeros([]), [], tf.zeros([])
     for start, end in row_blocks(hidden.shape[0], block_rows):
         # One after another, so that only one block's logits are held.
-        block, target = xla_clusters.with_dependencies(
-            [hidden[start:end], targets[start:end]], of_wte
-        )
+        rows = hidden[start:end], targets[start:end]
+        block, target = xla_clusters.with_dependencies(rows, of_wte)
         logits = tf.matmul(block, embedding, transpose_b=True)  # (block, vocab)
         loss, of_logits = cross_entropy_gradient(logits, target, scale / count)
         total += loss
@@ -70,15 +63,10 @@ def _loss_and_gradient(
 
 @xla_clusters.cluster
 def cross_entropy_gradient(logits: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the sum of the rows' cross-entropies, and the gradient of their logits.
+    """Returns the sum of the rows' cross-entropies, float32, and the gradient of their logits.
 
-    Args:
-        logits: (rows, vocab).
-        targets: int32 (rows,); rows whose target is negative do not count.
-        scale: what the gradient is multiplied by.
-
-    Returns:
-        float32, a scalar; and (rows, vocab), of the type of the logits.
+    Logits and gradient, which is multiplied by the scale, are (rows, vocab), of the same type;
+    targets are int32 (rows,), and rows whose target is negative do not count.
     """
     loss, probabilities = cross_entropy(logits, targets)  # (rows,), (rows, vocab)
     counts = tf.cast(targets >= 0, tf.float32)[:, None] * scale  # (rows, 1)
@@ -89,25 +77,16 @@ def cross_entropy_gradient(logits: Tensor, targets: Tensor, scale: Tensor) -> tu
 def token_losses(hidden: Tensor, wte: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Returns each row's cross-entropy (nats) and whether its likeliest token was the target.
 
-    Args:
-        hidden: (rows, embed).
-        wte: (vocab, embed), the token embeddings.
-        targets: int32 (rows,); a row whose target is negative has the loss 0 and is not right.
-
-    Returns:
-        float32 (rows,) and bool (rows,).
+    Hidden states are (rows, embed), token embeddings (vocab, embed), targets int32 (rows,): a row
+    whose target is negative has the loss 0 and is not right.
     """
     embedding = tf.cast(wte, hidden.dtype)
-    losses: list[Tensor] = []
-    hits: list[Tensor] = []
+    found: list[tuple[Tensor, Tensor]] = []
     for start, end in row_blocks(hidden.shape[0], 2 * BLOCK_ROWS):
-        before = hits[-1] if hits else targets
-        block, target = xla_clusters.with_dependencies(
-            [hidden[start:end], targets[start:end]], before
-        )
-        loss, hit = losses_and_hits(tf.matmul(block, embedding, transpose_b=True), target)
-        losses.append(loss)
-        hits.append(hit)
+        rows = hidden[start:end], targets[start:end]
+        block, target = xla_clusters.with_dependencies(rows, found[-1:])
+        found.append(losses_and_hits(tf.matmul(block, embedding, transpose_b=True), target))
+    losses, hits = zip(*found, strict=True)
     return tf.concat(losses, axis=0), tf.concat(hits, axis=0)
 
 
@@ -119,14 +98,10 @@ def losses_and_hits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cross_entropy(products: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns each row's cross-entropy (nats) and the probabilities of all tokens.
+    """Returns each row's cross-entropy (nats), and the probabilities of all tokens, float32.
 
-    Args:
-        products: (rows, vocab), the logits.
-        targets: int32 (rows,); a row whose target is negative has the loss 0.
-
-    Returns:
-        float32 (rows,) and float32 (rows, vocab).
+    Logits and probabilities are (rows, vocab), targets int32 (rows,) and losses (rows,): 0 if the
+    target is negative.
     """
     logits = tf.cast(products, tf.float32)  # (rows, vocab)
     highest = tf.reduce_max(logits, axis=-1, keepdims=True)  # (rows, 1)

@@ -22,11 +22,9 @@ EMBEDDING = "model/wte"
 
 
 def cast_weights(arrays: Iterable[tuple[str, Tensor]], precision: str) -> dict[str, Tensor]:
-    """Returns variables for named weights, the large ones in the given precision.
+    """Returns variables for float32 weights, by OpenAI's names; the large ones in a precision.
 
-    Args:
-        arrays: float32, by OpenAI's names.
-        precision: float32 (all as they are), bfloat16, float16 or int8.
+    That is float32 (all as they are), bfloat16, float16 or int8.
     """
     weights: dict[str, Tensor] = {}
     for name, array in arrays:
@@ -45,15 +43,9 @@ def cast_weights(arrays: Iterable[tuple[str, Tensor]], precision: str) -> dict[s
 
 
 def matmul(x: Tensor, weights: Weights, name: str) -> Tensor:
-    """Returns x times the matrix whose rows are held under a name.
+    """(many, width) → (many, columns): x times the matrix whose rows are held under a name.
 
-    Args:
-        x: (many, width).
-        weights: holds (columns, width) under the name.
-        name: as in `attn/c_attn/w/rows`, or `model/wte`.
-
-    Returns:
-        (many, columns), of the type of x.
+    Its rows are (columns, width); the name is as in `attn/c_attn/w/rows`, or `model/wte`.
     """
     rows, scale = weights[name], weights.get(name + SCALE)
     if scale is not None:
@@ -77,15 +69,9 @@ def is_half(weights: Weights) -> bool:
 
 
 def dequantize(weights: Weights, name: str, places: Tensor = None) -> Tensor:
-    """Returns the rows under a name as float32: all of them, or those at the given places.
+    """Returns the rows under a name, as `model/wte`, as float32 (rows, width).
 
-    Args:
-        weights: holds (rows, width) under the name.
-        name: as in `model/wte`.
-        places: int32 of any shape, or None.
-
-    Returns:
-        float32 (rows, width), or (…, width).
+    If places are given, int32 of any shape, those of them: (…, width).
     """
     rows, scale = weights[name], weights.get(name + SCALE)
     if places is not None:

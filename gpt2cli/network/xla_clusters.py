@@ -20,34 +20,31 @@ from gpt2cli.arrays import Tensor, Weights
 
 Function = Callable[..., Any]
 
-_CLUSTERING: ContextVar[bool] = ContextVar("clustering", default=False)
-_ON_GPU: ContextVar[bool] = ContextVar("on_gpu", default=False)
+# The device whose clusters are compiled in what is traced now: cpu or gpu; empty: none are.
+_DEVICE: ContextVar[str] = ContextVar("device", default="")
 
 
 @contextlib.contextmanager
 def clustering(*, enabled: bool, gpu: bool = False) -> Iterator[None]:
-    """Compiles the clusters of what is traced within the block one by one, or leaves them alone.
+    """Compiles the clusters of what is traced within the block one by one, if enabled.
 
-    Args:
-        enabled: whether to compile them.
-        gpu: whether for a GPU, on which launches cost what memory costs on a CPU.
+    On a GPU, whose clusters differ, launches cost what memory costs on a CPU.
     """
-    tokens = _CLUSTERING.set(enabled), _ON_GPU.set(gpu)
+    token = _DEVICE.set("" if not enabled else "gpu" if gpu else "cpu")
     try:
         yield
     finally:
-        _CLUSTERING.reset(tokens[0])
-        _ON_GPU.reset(tokens[1])
+        _DEVICE.reset(token)
 
 
 def is_clustering() -> bool:
     """Returns whether what is traced now is compiled cluster by cluster."""
-    return _CLUSTERING.get()
+    return bool(_DEVICE.get())
 
 
-def on_gpu() -> bool:
-    """Returns whether what is traced now is meant for a GPU."""
-    return _ON_GPU.get()
+def is_clustering_on_cpu() -> bool:
+    """Returns whether what is traced now is compiled cluster by cluster for a CPU."""
+    return _DEVICE.get() == "cpu"
 
 
 def cluster(function: Function) -> Function:
@@ -61,7 +58,7 @@ def cluster(function: Function) -> Function:
 
     @functools.wraps(function)
     def run(*tensors: Tensor) -> Tensor:
-        return program(*tensors) if _CLUSTERING.get() else function(*tensors)
+        return program(*tensors) if is_clustering() else function(*tensors)
 
     return run
 
@@ -73,7 +70,7 @@ def recomputed_cluster(function: Function) -> Function:
 
     @functools.wraps(function)
     def run(*tensors: Tensor) -> Tensor:
-        if not _CLUSTERING.get():
+        if not is_clustering():
             return function(*tensors)
 
         def kept(*tensors: Tensor) -> tuple[Any, Function]:
@@ -90,7 +87,7 @@ def recompute(function: Function, x: Tensor, weights: Weights) -> Tensor:
     Gradient checkpointing for cheap clusters before a product: the backward pass recomputes the
     clusters, but not the product, whose result no gradient needs. On a GPU everything is kept.
     """
-    if not _CLUSTERING.get() or _ON_GPU.get():
+    if not is_clustering_on_cpu():
         return function(x, weights)
 
     def of_tensors(x: Tensor, *tensors: Tensor) -> Tensor:
@@ -105,33 +102,26 @@ def recompute(function: Function, x: Tensor, weights: Weights) -> Tensor:
     return tf.custom_gradient(kept)(x, *map(tf.convert_to_tensor, weights.values()))
 
 
-def add_bias(product: Tensor, bias: Tensor) -> Tensor:
-    """Returns a product, (batch, time, width), with a float32 bias (width,) added to each row."""
+def add_bias(product: Tensor, bias: Tensor, *residual: Tensor) -> Tensor:
+    """Returns a product (batch, time, width), with a float32 bias (width,) added to each row.
 
-    def summed(product: Tensor, bias: Tensor) -> tuple[Any, Function]:
-        return _sum(product, bias), lambda upstream: (upstream, _column_sums(upstream))
+    A residual is added too, if it is given; it has the product's shape.
+    """
+
+    def summed(product: Tensor, bias: Tensor, *residual: Tensor) -> tuple[Any, Function]:
+        def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
+            return upstream, _column_sums(upstream), *(upstream for _ in residual)
+
+        return _sum(product, bias, *residual), gradient
 
     # Not a cluster: its gradient is the upstream itself, which XLA would copy.
-    return tf.custom_gradient(summed)(product, tf.convert_to_tensor(bias))
-
-
-def add_residual(x: Tensor, product: Tensor, bias: Tensor) -> Tensor:
-    """Returns x plus a product of the same shape, (batch, time, width), plus its bias (width,)."""
-
-    def summed(x: Tensor, product: Tensor, bias: Tensor) -> tuple[Any, Function]:
-        def gradient(upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            return upstream, upstream, _column_sums(upstream)
-
-        return _sum(product, bias, x), gradient
-
-    return tf.custom_gradient(summed)(x, product, tf.convert_to_tensor(bias))
+    return tf.custom_gradient(summed)(product, tf.convert_to_tensor(bias), *residual)
 
 
 @cluster
 def _sum(product: Tensor, *others: Tensor) -> Tensor:
-    return tf.cast(
-        sum((tf.cast(x, tf.float32) for x in others), tf.cast(product, tf.float32)), product.dtype
-    )
+    first, *rest = (tf.cast(x, tf.float32) for x in (product, *others))
+    return tf.cast(sum(rest, first), product.dtype)
 
 
 @cluster

@@ -133,11 +133,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def write_best(folder: Path, step: int, loss: float) -> None:
-    """Writes which step had the lowest validation loss (nats per token) as best.json.
+def write_best(folder: Path, step: int, loss: float | None) -> None:
+    """Writes which step had the lowest validation loss (nats per token; None: none) as best.json.
 
     Step 0 is what the run began with, and no checkpoint of it: then there is no such file.
     """
+    if loss is None:
+        return
     with atomic.disk_errors(folder):
         if step == 0:
             atomic.remove(folder / BEST)

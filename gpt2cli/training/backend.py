@@ -1,4 +1,4 @@
-"""What computes a network in training: compile mode, device, attention kernel; chosen here."""
+"""How a network is trained, and what computes it: compile mode, device, attention kernel."""
 
 from __future__ import annotations
 
@@ -40,7 +40,30 @@ class Backend:
         return few if recompute else usual
 
 
-DEFAULT_BACKEND = Backend()
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How a network is trained, apart from data and learning rate.
+
+    Attributes:
+        optimizer: adam, adamw, adafactor or sgd.
+        accumulate: micro-batches in a step.
+        clip_norm: largest global norm of a step's gradient (0: no limit).
+        weight_decay: share of each matrix that decays at a learning rate of 1.
+        dropout: share of activations to drop (0 to 1).
+        precision: float32, bfloat16 or float16: the type of matrix products.
+        recompute: gradient checkpointing.
+        blocks_only: whether embeddings and the last norm stay frozen.
+    """
+
+    optimizer: str = "adam"
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    precision: str = "float32"
+    recompute: bool = False
+    blocks_only: bool = False
+    backend: Backend = Backend()
 
 
 def choose_backend(
@@ -48,15 +71,8 @@ def choose_backend(
 ) -> Backend:
     """Returns the fastest backend on the device in use; a GPU runs a trial first.
 
-    On a GPU cuBLAS multiplies matrices and XLA compiles only the operations between: it tries
-    hundreds of variants of each product, so that a program with products would compile for minutes.
-
-    Args:
-        hparams: the model's shape.
-        precision: the type of matrix products.
-        xla: whether XLA may compile anything.
-        batch: windows that the device computes at once.
-        window: tokens that a window predicts.
+    The precision is that of matrix products, the batch the windows that the device computes at
+    once.
     """
     mode = compiling.best_compile_mode(xla=xla, width=hparams.n_embd)
     if not devices.has_gpu():

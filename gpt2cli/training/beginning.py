@@ -22,32 +22,19 @@ HASHED_BYTES = 1 << 24
 
 
 def is_done(
-    start: CheckpointSource,
-    until_step: int | None,
-    folder: Path,
-    *,
-    val_every: int,
-    sample_every: int,
+    start: CheckpointSource, until: int | None, folder: Path, *, val_every: int, sample_every: int
 ) -> bool:
     """Returns whether the run has all the steps that are asked for, their validation and samples.
 
     It lacks these if a signal stopped it after its last step.
     """
-    if until_step is None or start.step < until_step:
+    if until is None or start.step < until:
         return False
     state = start.state
-    if start.step > until_step or state is None:
+    if start.step > until or state is None:
         return True
     owes_validation = val_every and state.held_out and state.val_step != state.step
-    owes_samples = is_due(state.step, sample_every) and not has_samples(folder, state.step)
-    return not (owes_validation or owes_samples)
-
-
-def keep_best(folder: Path, start: CheckpointSource) -> None:
-    """Writes the best.json of a run that was killed before it could."""
-    step, loss = start.state.lowest if start.state else (0, None)
-    if loss is not None:
-        run_log.write_best(folder, step, loss)
+    return not (owes_validation or owes_samples(folder, state.step, sample_every))
 
 
 def check_lengths(prefix: str, window: int | None, tokenizer: Tokenizer, n_ctx: int) -> None:
@@ -64,12 +51,7 @@ def first_state(
 ) -> State:
     """Returns where the run is: as it was saved, or at its beginning; a new corpus begins anew.
 
-    Args:
-        start: where the weights come from.
-        data: the text.
-        seed: as asked for; None: the run's own, or a random one.
-        optimizer: its name.
-        adapters: those that are trained.
+    The seed is as asked for; None: the run's own, or a random one.
     """
     state = start.state or State(
         step=start.step, seed=secrets.randbits(SEED_BITS), model_name=start.model_name
@@ -95,10 +77,10 @@ class Adapters:
 
 
 def adapters_of(start: CheckpointSource, rank: int | None, alpha: float | None) -> Adapters:
-    """Returns the adapters to train; rank and alpha are as asked for.
+    """Returns the adapters to train, of the rank and alpha that are asked for.
 
     Raises:
-        BadDataError: the run's are others than those that are asked for.
+        BadDataError: the run's are others.
         UsageError: --lora-alpha is given without --lora-rank.
     """
     if not start.step:
@@ -128,6 +110,6 @@ def origin(start: CheckpointSource) -> str:
     return digest.hexdigest()[:16]
 
 
-def has_samples(folder: Path, step: int) -> bool:
-    """Returns whether a step's samples are in the run folder."""
-    return run_log.samples_file(folder, step).exists()
+def owes_samples(folder: Path, step: int, every: int) -> bool:
+    """Returns whether a step's samples are due, and not yet in the run folder."""
+    return step > 0 and is_due(step, every) and not run_log.samples_file(folder, step).exists()

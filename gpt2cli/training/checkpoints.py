@@ -23,14 +23,10 @@ class Checkpoints:
     def __init__(
         self, folder: Path, weights: Weights, slots: Weights, *, kept: State | None, step: int
     ) -> None:
-        """Takes the run folder, the variables to save, and what the newest checkpoint holds.
+        """Takes the run folder, and the variables to save: the model's, and the optimiser's.
 
-        Args:
-            folder: the run folder.
-            weights: the model's variables.
-            slots: the optimiser's.
-            kept: the state of the newest checkpoint, if gpt2cli wrote it.
-            step: the step of that checkpoint; 0: there is none.
+        `step` is that of the newest checkpoint (0: there is none), `kept` its state if gpt2cli
+        wrote it.
         """
         self._folder, self._weights, self._slots = folder, weights, slots
         self._kept, self.saved = kept, step or None
@@ -72,6 +68,5 @@ class Checkpoints:
 
     def write_best(self, state: State) -> None:
         """Writes best.json, if something was validated and there is a checkpoint."""
-        step, loss = state.lowest
-        if loss is not None and self.saved is not None:
-            run_log.write_best(self._folder, step, loss)
+        if self.saved is not None:
+            run_log.write_best(self._folder, *state.lowest)

@@ -11,7 +11,7 @@ from gpt2cli.arrays import Tensor, Weights
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, loss, xla_clusters
 from gpt2cli.network.compiling import CompileMode, compile_function
-from gpt2cli.training.options import TrainingOptions
+from gpt2cli.training.backend import TrainingOptions
 
 Gradients = dict[str, Tensor]
 # Receives gradients by name as soon as they are known; returns the operations on them that must
@@ -29,16 +29,10 @@ class GradientFunction:
     recompute = False
 
     def __init__(
-        self,
-        weights: Weights,
-        hparams: HParams,
-        trained: Collection[str],
-        options: TrainingOptions,
+        self, weights: Weights, hparams: HParams, trained: Collection[str], options: TrainingOptions
     ) -> None:
         """Takes variables by OpenAI's names, and the names of those whose gradients are wanted."""
-        self._weights = weights
-        self._hparams = hparams
-        self._trained = trained
+        self._weights, self._hparams, self._trained = weights, hparams, trained
         self._backend = options.backend
         self._dropout = options.dropout
         self._precision = tf.as_dtype(options.precision)
@@ -62,10 +56,7 @@ class GradientFunction:
         raise NotImplementedError
 
     def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        compiled: Callable[..., Any] = compile_function(
-            function, self._backend.mode, gpu=self._backend.gpu
-        )
-        return compiled
+        return compile_function(function, self._backend.mode, gpu=self._backend.gpu)
 
     def _layers(self, seed: Tensor) -> list[tuple[Weights, Tensor]]:
         """Returns each block's weights, and the seed of its dropout, which has two places."""
@@ -93,13 +84,10 @@ class GradientFunction:
     ) -> Gradients:
         """Returns the embeddings' gradients.
 
-        Args:
-            tokens: int32 (batch, window).
-            seed: int32 (2,), of the dropout.
-            upstream: (batch, window, embed), the gradient of what `_embed` returned.
-            wte_gradient: (vocab, embed), the gradient of wte as the output layer; it is used up.
+        `upstream` is the gradient of what `_embed` returned for the tokens, (batch, window, embed),
+        and `wte_gradient`, (vocab, embed), that of wte as the output layer; it is used up.
         """
-        upstream = tf.cast(upstream, tf.float32)  # (batch, window, embed)
+        upstream = tf.cast(upstream, tf.float32)
         if self._dropout:
             upstream = gpt2.Dropout(self._dropout, seed)(upstream)
         rows = tf.reshape(upstream, [-1, self._hparams.n_embd])  # (batch * window, embed)
@@ -134,19 +122,16 @@ class StoredActivations(GradientFunction):
         x = self._embed(tokens, seed)
         with tf.GradientTape() as tape:
             tape.watch(x)
-            hidden = gpt2.norm(self._through_blocks(x, seed), self._weights, "model/ln_f")
-            wte = self._weights["model/wte"]
-            value = self._loss(hidden, wte, targets, scale)
+            y = x
+            for weights, block_seed in self._layers(seed):
+                tensors = {name: tf.convert_to_tensor(weight) for name, weight in weights.items()}
+                y = self._layer(y, tensors, block_seed)
+            hidden = gpt2.norm(y, self._weights, "model/ln_f")
+            value = self._loss(hidden, self._weights["model/wte"], targets, scale)
         upstream, gradients = tape.gradient(value, [x, trained])
         if "model/wpe" in self._trained:
             gradients |= self._embedding_gradients(tokens, seed, upstream, gradients["model/wte"])
         return value, {name: gradients[name] for name in self._trained}
-
-    def _through_blocks(self, x: Tensor, seed: Tensor) -> Tensor:
-        for weights, block_seed in self._layers(seed):
-            tensors = {name: tf.convert_to_tensor(weight) for name, weight in weights.items()}
-            x = self._layer(x, tensors, block_seed)
-        return x
 
 
 class GradientCheckpointing(GradientFunction):
@@ -219,14 +204,11 @@ class GradientCheckpointing(GradientFunction):
 
 
 def scatter_add(matrix: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
-    """Returns a matrix with rows added to some of its own; the matrix is used up.
+    """Returns a matrix (many, width) with rows (some, width) added to some of its own.
 
-    Args:
-        matrix: (many, width).
-        indices: int32 (some,), to which of its rows; an index may recur.
-        rows: (some, width).
+    The indices, int32 (some,), say to which; one may recur. The matrix is used up.
     """
-    if xla_clusters.is_clustering() and not xla_clusters.on_gpu():
+    if xla_clusters.is_clustering_on_cpu():
         # TensorFlow's scatter on a CPU copies the matrix even if nobody else needs it.
         return tf.raw_ops.InplaceAdd(x=matrix, i=indices, v=rows)
     return tf.tensor_scatter_nd_add(matrix, indices[:, None], rows)

@@ -29,8 +29,6 @@ class Job:
         folder: the run folder.
         start: where the weights come from.
         state: where the run is.
-        data: what it trains on.
-        tokenizer: the model's.
         footprint: what memory it is expected to take.
         print_every: how many steps there are between two that are printed; 0: none is.
         quiet: whether to say nothing of what takes long.

@@ -11,7 +11,8 @@ from gpt2cli.progress import COMPILING, announced
 from gpt2cli.records import Notice, Record, Saved, StepReport, Stopped
 from gpt2cli.runtime.signals import Stop
 from gpt2cli.storage.state import State
-from gpt2cli.training import memory, out_of_memory
+from gpt2cli.training import memory
+from gpt2cli.training.beginning import owes_samples
 from gpt2cli.training.job import Job
 from gpt2cli.training.report import closing, what_is_safe
 from gpt2cli.training.samples import Sampler
@@ -30,14 +31,12 @@ class Loop:
     """Trains a run to its end."""
 
     def __init__(self, job: Job, session: Session, stop: Stop) -> None:
-        """Takes the run, its weights and optimiser, and what says whether to stop."""
         self._job, self._session, self._stop = job, session, stop
         self._is_chief = session.group.is_chief
         self._took: float | None = None
-        held_out = job.data.held_out if job.validation.val_every else None
         self._validator = None
-        if held_out is not None and self._is_chief:
-            self._validator = Validator(job, held_out, session.weights)
+        if self._is_chief and job.validation.val_every and job.data.held_out is not None:
+            self._validator = Validator(job, job.data.held_out, session.weights)
         self._sampler = Sampler(job, session.weights)
 
     def run(self) -> Iterator[Record]:
@@ -53,11 +52,11 @@ class Loop:
             began = session.state.step
             word = yield from self._steps(reason)
         except tf.errors.OpError as error:
-            if not out_of_memory.is_memory(error):
+            if not memory.is_memory(error):
                 raise
             yield from self._rescued()
             compute, remedy = self._job.compute, memory.remedy(self._job.footprint)
-            raise out_of_memory.refusal(
+            raise memory.refusal(
                 error, compute.device, compute.gpu_bytes, remedy=remedy, safe=session.safe
             ) from error
         # Only a validation is not worth a save if a signal has asked to stop.
@@ -86,8 +85,7 @@ class Loop:
         session, stop, first = self._session, self._stop, True
         word = session.all_reduce_max(ENOUGH if reason else stop.signum or GO_ON)
         while word == GO_ON and (session.last is None or session.launched < session.last):
-            compiling = first_step(session, stop, quiet=self._job.quiet)
-            with compiling if first else contextlib.nullcontext():
+            with self._first_step() if first else contextlib.nullcontext():
                 if not session.launch(lambda: session.group.is_single and bool(stop)):
                     break
                 reports = session.reports() if first or self._is_report_due() else []
@@ -98,6 +96,18 @@ class Loop:
             word = session.all_reduce_max(ENOUGH if reason else stop.signum or GO_ON)
         yield from self._printed(session.reports())
         return word
+
+    @contextlib.contextmanager
+    def _first_step(self) -> Iterator[None]:
+        """Says within the block, which compiles, if that takes long; a signal ends it at once.
+
+        Until a step is done there is nothing to lose.
+        """
+        session = self._session
+        safe = what_is_safe(session.state.step)
+        at_once = self._stop.at_once(safe) if session.group.is_single else contextlib.nullcontext()
+        with announced(COMPILING, quiet=self._job.quiet), at_once:
+            yield
 
     def _printed(self, reports: list[StepReport]) -> Iterator[StepReport]:
         for report in reports:
@@ -128,9 +138,12 @@ class Loop:
 
     def _saved(self) -> Iterator[Saved]:
         """Saves the present step, unless the newest checkpoint holds it."""
-        session = self._session
+        session, step = self._session, self._session.state.step
         if not session.checkpoints.has(session.state):
-            yield saved(session, quiet=self._job.quiet)
+            with announced(f"saving step {step}", quiet=self._job.quiet):
+                most = self._job.saving.max_checkpoints
+                path = session.checkpoints.save(session.state, most)
+            yield Saved(step=step, path=str(path))
 
     def _before_steps(self) -> Generator[Record, None, str | None]:
         """Yields what is due before the next step; returns why there is to be none, if so.
@@ -142,7 +155,7 @@ class Loop:
         step = session.state.step
         yield from self._validated(ends=session.last is not None and step >= session.last)
         session.checkpoints.write_best(session.state)
-        if self._sampler.owes(step):
+        if owes_samples(self._job.folder, step, self._job.samples.sample_every):
             yield from self._sampler.samples(session.state, self._stop)
         if reason := no_gain(session.state, self._job.validation.patience):
             reason += " To go on, raise --patience."
@@ -163,7 +176,7 @@ class Loop:
         improved = session.state.lowest[0] == step > (session.checkpoints.saved or 0)
         waited = session.checkpoints.are_older_than(saving.save_minutes)
         if is_due(step, saving.save_every) or improved or waited:
-            yield saved(session, quiet=self._job.quiet)
+            yield from self._saved()
         reason = reason or no_gain(session.state, self._job.validation.patience)
         if reason:
             yield Notice(reason)
@@ -176,24 +189,6 @@ class Loop:
             session.state = yield from validator.score(
                 session.state, self._stop, seconds=session.seconds, safe=session.safe
             )
-
-
-@contextlib.contextmanager
-def first_step(session: Session, stop: Stop, *, quiet: bool) -> Iterator[None]:
-    """Says within the block, which compiles, if that takes long; a signal ends it at once.
-
-    Until a step is done there is nothing to lose.
-    """
-    safe = what_is_safe(session.state.step)
-    at_once = stop.at_once(safe) if session.group.is_single else contextlib.nullcontext()
-    with announced(COMPILING, quiet=quiet), at_once:
-        yield
-
-
-def saved(session: Session, *, quiet: bool) -> Saved:
-    """Saves the present step."""
-    with announced(f"saving step {session.state.step}", quiet=quiet):
-        return Saved(step=session.state.step, path=str(session.save()))
 
 
 def out_of_time(minutes: float, seconds: float) -> str | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 
+from gpt2cli.arrays import DType, Tensor, Weights
 from gpt2cli.files import atomic, paths
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, lora
@@ -17,30 +16,13 @@ from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.storage.state import State
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """The variables of a run.
-
-    Attributes:
-        weights: what the network computes with, by name.
-        saved: those of them that its checkpoints hold.
-    """
-
-    weights: dict[str, Any]
-    saved: dict[str, Any]
-
-
 def load(
-    start: CheckpointSource, state: State, folder: Path, frozen: Any, *, writes: bool = True
-) -> Model:
-    """Returns the variables of a run as it begins or goes on.
+    start: CheckpointSource, state: State, folder: Path, frozen: DType, *, writes: bool = True
+) -> tuple[Weights, Weights]:
+    """Returns the variables that a run computes with, by name, and those that it saves.
 
-    Args:
-        start: where they come from.
-        state: says whether adapters are trained, and what random ones follow from.
-        folder: the run folder, into which the weights go that adapters are trained beside.
-        frozen: the type in which those weights are held.
-        writes: whether they are put there, or only read from where they are.
+    The weights that adapters are trained beside are held in the frozen type, and put into the run
+    folder if this process writes.
 
     Raises:
         BadDataError: a checkpoint is damaged.
@@ -49,10 +31,10 @@ def load(
     hparams = start.hparams
     if start.prefix is None:
         weights = gpt2.to_variables(gpt2.initial_weights(hparams, state.seed))
-        return Model(weights, weights)
+        return weights, weights
     if not state.lora_rank:
         weights = gpt2.to_variables(checkpoint.load(start.prefix, hparams.shapes()))
-        return Model(weights, weights)
+        return weights, weights
     source = folder / paths.BASE
     if start.state is not None and start.state.lora_rank:
         adapters = checkpoint.load(start.prefix, hparams.lora_shapes(state.lora_rank))
@@ -64,10 +46,10 @@ def load(
         adapters = lora.new_adapters(hparams, state.lora_rank, state.lora_alpha, state.seed)
     base = checkpoint.load(source, hparams.shapes())
     saved = gpt2.to_variables(adapters)
-    return Model(held(base, frozen) | saved, saved)
+    return held(base, frozen) | saved, saved
 
 
-def held(arrays: Iterable[tuple[str, Any]], kind: Any) -> dict[str, Any]:
+def held(arrays: Iterable[tuple[str, Tensor]], kind: DType) -> dict[str, Tensor]:
     """Returns variables that are not trained; matrices and embeddings are of the given type."""
     return {
         name: tf.Variable(

@@ -6,10 +6,9 @@ memory is taken beside the gradients.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import tensorflow as tf
+
+from gpt2cli.arrays import Tensor, Weights
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 # Shazeer & Stern 2018, section 9: ε₁, d and the exponent of β₂.
@@ -18,7 +17,7 @@ ADAFACTOR_EPSILON, ADAFACTOR_CLIP, ADAFACTOR_DECAY = 1e-30, 1.0, 0.8
 # which would else be made as long as the others, and differ from machine to machine.
 ADAFACTOR_ROUNDING = 1e-10
 
-Slots = dict[str, Any]
+Shape = tuple[int, ...]
 
 
 class Optimizer:
@@ -28,34 +27,27 @@ class Optimizer:
         slots: what is kept from step to step, by `WEIGHT/SLOT`.
     """
 
-    def __init__(self, weights: Mapping[str, Any], *, weight_decay: float = 0.0) -> None:
+    def __init__(self, weights: Weights, *, weight_decay: float = 0.0) -> None:
         """Takes the variables to update, and the share of each matrix that decays at rate 1."""
-        self._weights = weights
-        self._weight_decay = weight_decay
-        self.slots: Slots = {
+        self._weights, self._weight_decay = weights, weight_decay
+        self.slots: dict[str, Tensor] = {
             f"{name}/{slot}": tf.Variable(tf.zeros(shape), name=f"{name}/{slot}")
             for name, weight in weights.items()
-            for slot, shape in self.slot_shapes(tuple(weight.shape)).items()
+            for slot, shape in self._slot_shapes(tuple(weight.shape)).items()
         }
 
     @staticmethod
-    def slot_shapes(_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    def _slot_shapes(_shape: Shape) -> dict[str, Shape]:
         """Returns the shapes of the slots of a weight of this shape."""
         return {}
 
-    def update(self, gradients: Mapping[str, Any], scale: Any, rate: Any, step: Any) -> list[Any]:
-        """Changes some weights in place by one step; steps count from 1.
+    def update(self, gradients: Weights, scale: Tensor, rate: Tensor, step: Tensor) -> list[Tensor]:
+        """Changes some weights in place by one step; returns the operation that is done last.
 
-        Args:
-            gradients: float32, by the weights' names.
-            scale: what each gradient is multiplied by first, a scalar.
-            rate: the learning rate, a scalar.
-            step: float32, which step this is.
-
-        Returns:
-            The operation that is done last, if there is any.
+        Gradients are float32, by the weights' names, and multiplied by the scale first. The others
+        are float32 scalars; steps count from 1.
         """
-        before: list[Any] = []
+        before: list[Tensor] = []
         # The largest last: its temporaries reuse the memory that all others have freed.
         for name in sorted(gradients, key=lambda name: gradients[name].shape.num_elements()):
             gradient = gradients[name]
@@ -64,10 +56,10 @@ class Optimizer:
                     weight = self._weights[name]
                     before = [weight.assign_sub(rate * self._weight_decay * weight)]
             with tf.control_dependencies(before):
-                before = [self.apply(name, gradient * scale, rate, step)]
+                before = [self._apply(name, gradient * scale, rate, step)]
         return before
 
-    def apply(self, name: str, gradient: Any, rate: Any, _step: Any) -> Any:
+    def _apply(self, name: str, gradient: Tensor, rate: Tensor, _step: Tensor) -> Tensor:
         """Changes one weight in place; returns the operation that does."""
         return tf.raw_ops.ResourceApplyGradientDescent(
             var=self._weights[name].handle, alpha=rate, delta=gradient
@@ -87,12 +79,10 @@ class Adam(Optimizer):
     """
 
     @staticmethod
-    def slot_shapes(shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """Returns the shapes of the slots of a weight of this shape."""
+    def _slot_shapes(shape: Shape) -> dict[str, Shape]:
         return {"Adam": shape, "Adam_1": shape}
 
-    def apply(self, name: str, gradient: Any, rate: Any, step: Any) -> Any:
-        """Changes one weight in place; returns the operation that does."""
+    def _apply(self, name: str, gradient: Tensor, rate: Tensor, step: Tensor) -> Tensor:
         return tf.raw_ops.ResourceApplyAdam(
             var=self._weights[name].handle,
             m=self.slots[f"{name}/Adam"].handle,
@@ -115,36 +105,33 @@ class Adafactor(Optimizer):
     own size, as Hugging Face's `scale_parameter=False, relative_step=False`.
     """
 
-    def __init__(self, weights: Mapping[str, Any], *, weight_decay: float = 0.0) -> None:
-        """Takes the variables to update, and the share of each matrix that decays at rate 1."""
+    def __init__(self, weights: Weights, *, weight_decay: float = 0.0) -> None:
         super().__init__(weights, weight_decay=weight_decay)
         # Fused, a matrix's update takes no more memory than the matrix once.
         self._change = tf.function(adafactor_change, jit_compile=True, autograph=False)
 
     @staticmethod
-    def slot_shapes(shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """Returns the shapes of the slots of a weight of this shape."""
+    def _slot_shapes(shape: Shape) -> dict[str, Shape]:
         if len(shape) < 2:
             return {"squares": shape}
         return {"rows": shape[:-1], "columns": shape[:-2] + shape[-1:]}
 
-    def apply(self, name: str, gradient: Any, rate: Any, step: Any) -> Any:
-        """Changes one weight in place; returns the operation that does."""
+    def _apply(self, name: str, gradient: Tensor, rate: Tensor, step: Tensor) -> Tensor:
         weight = self._weights[name]
-        names = [f"{name}/{slot}" for slot in self.slot_shapes(tuple(weight.shape))]
-        change, averages = self._change(gradient, [self.slots[slot] for slot in names], step)
-        kept = [self.slots[s].assign(value) for s, value in zip(names, averages, strict=True)]
+        slots = [self.slots[f"{name}/{slot}"] for slot in self._slot_shapes(tuple(weight.shape))]
+        change, averages = self._change(gradient, slots, step)
+        kept = [slot.assign(value) for slot, value in zip(slots, averages, strict=True)]
         with tf.control_dependencies(kept):
             return weight.assign_sub(rate * change)
 
 
-def adafactor_change(gradient: Any, averages: list[Any], step: Any) -> tuple[Any, list[Any]]:
+def adafactor_change(
+    gradient: Tensor, averages: list[Tensor], step: Tensor
+) -> tuple[Tensor, list[Tensor]]:
     """Returns what Adafactor subtracts at a learning rate of 1, and the averages that are new.
 
-    Args:
-        gradient: of any shape.
-        averages: of its rows and of its columns, or for a vector of itself.
-        step: float32, from 1.
+    They are those of the gradient's rows and of its columns, or for a vector of itself. Steps,
+    float32, count from 1.
     """
     square = tf.square(gradient) + ADAFACTOR_EPSILON
     decay = 1 - tf.pow(step, -ADAFACTOR_DECAY)

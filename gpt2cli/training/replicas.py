@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from gpt2cli.arrays import Array, Tensor, Weights
 from gpt2cli.hparams import HParams
-from gpt2cli.training.options import TrainingOptions
+from gpt2cli.training.backend import TrainingOptions
 from gpt2cli.training.step import Trainer
 from gpt2cli.training.step_graph import Scalars
 
@@ -28,14 +28,17 @@ class ReplicatedTrainer(Trainer):
     def __init__(
         self, strategy: Tensor, weights: Weights, hparams: HParams, options: TrainingOptions
     ) -> None:
-        """Takes TensorFlow's strategy, the first device's variables, and how they are trained."""
         super().__init__(weights, hparams, options, all_reduce_mean)
         self._strategy = strategy
         self.replica_count = strategy.num_replicas_in_sync
         self._replicas: list[Trainer] = [self]
         for device in strategy.extended.worker_devices[1:]:
             with tf.device(device):
-                copies = {name: copy_variable(weight) for name, weight in weights.items()}
+                # A variable's own name ends in `:0`.
+                copies = {
+                    name: tf.Variable(w.read_value(), trainable=w.trainable, name=w.name[:-2])
+                    for name, w in weights.items()
+                }
                 self._replicas.append(Trainer(copies, hparams, options, all_reduce_mean))
         self._has_spread = False
         self._on_all_replicas = tf.function(self._replicas_graph, autograph=False)
@@ -61,9 +64,9 @@ class ReplicatedTrainer(Trainer):
         self, shares: Tensor, scalars: Scalars, *, first: bool, last: bool
     ) -> Tensor:
         def on_replica(tokens: Tensor) -> Tensor:
-            replica = replica_id()
-            seed = scalars.seed + tf.constant([0, replica * PLACES])
-            own = scalars._replace(seed=seed)
+            context = tf.distribute.get_replica_context()
+            replica = int(tf.get_static_value(context.replica_id_in_sync_group))
+            own = scalars._replace(seed=scalars.seed + tf.constant([0, replica * PLACES]))
             graph = self._replicas[replica % len(self._replicas)].graph
             loss, norm = graph.micro_batch(tokens, own, first=first, last=last)
             return tf.stack([loss, norm])
@@ -78,17 +81,6 @@ class ReplicatedTrainer(Trainer):
         self._has_spread = True
 
 
-def copy_variable(weight: Tensor) -> Tensor:
-    """Returns a variable of the same value on the device in use."""
-    return tf.Variable(weight.read_value(), trainable=weight.trainable, name=weight.name[:-2])
-
-
-def replica_id() -> int:
-    """Returns which of all replicas the present graph belongs to, from 0."""
-    context = tf.distribute.get_replica_context()
-    return int(tf.get_static_value(context.replica_id_in_sync_group))
-
-
 def all_reduce_mean(tensors: Tensor) -> Tensor:
     """Returns the means of nested tensors over all replicas; to be called in a replica's graph."""
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
@@ -100,7 +92,7 @@ def all_reduce_mean(tensors: Tensor) -> Tensor:
     context = tf.distribute.get_replica_context()
     flat = [piece for some in pieces for piece in some]
     reduced = iter(context.all_reduce(tf.distribute.ReduceOp.MEAN, flat, options))
-    means = [concatenate([next(reduced) for _ in some]) for some in pieces]
+    means = [tf.concat([next(reduced) for _ in some], axis=0) for some in pieces]
     return tf.nest.pack_sequence_as(tensors, means)
 
 
@@ -111,8 +103,3 @@ def split(tensor: Tensor, size: int) -> list[Tensor]:
         return [tensor]
     rows = max(tensor.shape[0] * size // total, 1)
     return [tensor[start : start + rows] for start in range(0, tensor.shape[0], rows)]
-
-
-def concatenate(pieces: list[Tensor]) -> Tensor:
-    """Returns a tensor that was split, whole again."""
-    return pieces[0] if len(pieces) == 1 else tf.concat(pieces, axis=0)

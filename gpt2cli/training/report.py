@@ -48,22 +48,12 @@ def opening(
 
 
 def closing(folder: Path, first: StepReport, state: State, seconds: float) -> Iterator[str]:
-    """Yields the lines that tell what came of a training that ended by itself.
-
-    Args:
-        folder: the run folder.
-        first: the first step of this process.
-        state: where the run is.
-        seconds: how long this process has trained.
-    """
+    """Yields what came of a training that ended by itself, after this process's seconds of it."""
     count, took = state.step - first.step + 1, datetime.timedelta(seconds=round(seconds))
     lowest, best = state.lowest
     told = f"{count:,} step{'s' if count > 1 else ''} in {took}: loss {first.loss:.2f} at step "
     told += f"{first.step}, {state.average:.2f} on average now"
     yield told + (f"; best validation {best:.4f} at step {lowest}" if best is not None else "")
-    where = (
-        ""
-        if folder.parent == Path("checkpoint")
-        else f" --checkpoint-dir {shlex.quote(str(folder.parent))}"
-    )
+    where = f" --checkpoint-dir {shlex.quote(str(folder.parent))}"
+    where = "" if folder.parent == Path("checkpoint") else where
     yield f"next: gpt2cli generate --run-name {shlex.quote(folder.name)}{where}"

@@ -15,10 +15,8 @@ from gpt2cli.runtime.signals import Stop
 from gpt2cli.storage import run_log
 from gpt2cli.storage.state import State
 from gpt2cli.text.continuation import Continuation
-from gpt2cli.training.beginning import has_samples
 from gpt2cli.training.interruptible import interruptible
 from gpt2cli.training.job import Job
-from gpt2cli.training.schedule import is_due
 
 TEMPERATURE = 0.7
 
@@ -27,33 +25,22 @@ class Sampler:
     """Writes samples from the model in training, and keeps them in the run folder."""
 
     def __init__(self, job: Job, weights: Weights) -> None:
-        """Takes the run, and the variables in training."""
-        self._job, self._options = job, job.samples
+        self._job, self._prefix = job, job.samples.sample_prefix
+        self._count, self._length = job.samples.sample_num, job.samples.sample_length
         self._engine = TensorFlowEngine(weights, job.start.hparams, xla=job.compute.xla)
-        prefix = job.tokenizer.encode(self._options.sample_prefix, special=True)
-        self._prompt = prefix or [job.tokenizer.end_of_text]
-
-    def owes(self, step: int) -> bool:
-        """Returns whether a step's samples are due and not in the run folder."""
-        due = step > 0 and is_due(step, self._options.sample_every)
-        return due and not has_samples(self._job.folder, step)
-
-    def tokens(self, state: State) -> Iterator[list[int]]:
-        """Yields the next token of every sample; a step's samples are always the same."""
-        count, length = self._options.sample_num, self._options.sample_length
-        streams = [decode.random_stream(state.seed, state.step, n) for n in range(count)]
-        prompts, params = [self._prompt] * count, SamplingParams(temperature=TEMPERATURE)
-        for chosen in decode.tokens(self._engine, params, prompts, streams, length):
-            yield list(chosen.tokens)
+        prompt = job.tokenizer.encode(self._prefix, special=True)
+        self._prompt = prompt or [job.tokenizer.end_of_text]
 
     def samples(self, state: State, stop: Stop) -> Iterator[Sample | Notice | Progress]:
-        """Yields a step's samples; after a signal there are none."""
-        count, length = self._options.sample_num, self._options.sample_length
-        rows = [Continuation(self._job.tokenizer, length) for _ in range(count)]
-        with Count("sampling", length, quiet=self._job.quiet, unit="tokens") as meter:
-            work = meter.named(interruptible(self.tokens(state), stop), COMPILING)
-            for done, tokens in enumerate(work, 1):
-                for row, token in zip(rows, tokens, strict=True):
+        """Yields a step's samples, always the same; after a signal there are none."""
+        rows = [Continuation(self._job.tokenizer, self._length) for _ in range(self._count)]
+        streams = [decode.random_stream(state.seed, state.step, n) for n in range(self._count)]
+        prompts, params = [self._prompt] * self._count, SamplingParams(temperature=TEMPERATURE)
+        steps = decode.tokens(self._engine, params, prompts, streams, self._length)
+        with Count("sampling", self._length, quiet=self._job.quiet, unit="tokens") as meter:
+            work = meter.named(interruptible(steps, stop), COMPILING)
+            for done, chosen in enumerate(work, 1):
+                for row, token in zip(rows, chosen.tokens, strict=True):
                     if not row.done:
                         row.add(token)
                 if all(row.done for row in rows):
@@ -62,7 +49,7 @@ class Sampler:
         if stop:
             return
         samples = [
-            Sample(step=state.step, number=number, text=self._options.sample_prefix + row.text)
+            Sample(step=state.step, number=number, text=self._prefix + row.text)
             for number, row in enumerate(rows, start=1)
         ]
         yield from map(Notice, self._engine.pop_warnings())

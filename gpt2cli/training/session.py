@@ -6,7 +6,6 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from gpt2cli.arrays import Weights
 from gpt2cli.distributed.process_group import ProcessGroup
@@ -16,9 +15,9 @@ from gpt2cli.records import StepReport
 from gpt2cli.runtime import devices
 from gpt2cli.storage import checkpoint
 from gpt2cli.training import backend, model
+from gpt2cli.training.backend import TrainingOptions
 from gpt2cli.training.checkpoints import Checkpoints
 from gpt2cli.training.job import Job
-from gpt2cli.training.options import TrainingOptions
 from gpt2cli.training.replicas import ReplicatedTrainer
 from gpt2cli.training.schedule import Schedule
 from gpt2cli.training.step import PendingStep, Trainer
@@ -32,9 +31,7 @@ class Session:
         state: where the run is; it goes on with every step.
         last: the step at which it will end; None: it has no end.
         group: the devices that train together.
-        backend: what computes the network.
         trainer: what takes a step.
-        checkpoints: where it is saved.
         first: the first step of this process, or None.
     """
 
@@ -46,29 +43,22 @@ class Session:
             DiskError: there is no room for the next one.
         """
         self._job, self.group, self.state, self.last = job, group, job.state, job.last
-        frozen = devices.frozen_dtype(job.compute.precision)
-        variables = model.load(job.start, job.state, job.folder, frozen, writes=group.is_chief)
-        self.weights = variables.weights
+        start, folder, frozen = job.start, job.folder, devices.frozen_dtype(job.compute.precision)
+        self.weights, saved = model.load(start, job.state, folder, frozen, writes=group.is_chief)
         options = training_options(job, group.size)
         self.backend = options.backend
-        self.trainer = load_trainer(job, group, variables.weights, options)
-        self.checkpoints = Checkpoints(
-            job.folder,
-            variables.saved,
-            self.trainer.slots,
-            kept=job.state if job.start.state else None,
-            step=job.start.step,
-        )
+        self.trainer = load_trainer(job, group, self.weights, options)
+        slots, kept = self.trainer.slots, job.state if start.state else None
+        self.checkpoints = Checkpoints(folder, saved, slots, kept=kept, step=start.step)
         how = job.optimizer
-        self._schedule = Schedule(
-            kind=how.schedule, rate=how.learning_rate, warmup=how.warmup_steps, last=self.last
-        )
+        rate, warmup = how.learning_rate, how.warmup_steps
+        self._schedule = Schedule(kind=how.schedule, rate=rate, warmup=warmup, last=self.last)
         self.first: StepReport | None = None
         self._began = self._launched_at = time.monotonic()
         # Steps that were begun and not reported, with their learning rates.
         self._launched: list[tuple[float, PendingStep]] = []
         if group.is_chief:
-            atomic.need_room(job.folder, self.checkpoints.size, "Nothing was changed.")
+            atomic.need_room(folder, self.checkpoints.size, "Nothing was changed.")
 
     @property
     def launched(self) -> int:
@@ -106,15 +96,12 @@ class Session:
         job, step, count = self._job, self.launched + 1, self._job.windows_per_step
         if not self._launched:
             self._launched_at = time.monotonic()
-        first = self.state.windows + len(self._launched) * count
-        window = job.data.window
-        drawn = job.data.windows(self.state.seed, first, count)
-        shape = job.batch.accumulate_gradients, job.batch.batch_size, window + 1
+        first, seed = self.state.windows + len(self._launched) * count, self.state.seed
+        shape = job.batch.accumulate_gradients, job.batch.batch_size, job.data.window + 1
+        batches = job.data.windows(seed, first, count).reshape(shape)
         rate = self._schedule(step)
         with self._watched():
-            pending = self.trainer.step(
-                drawn.reshape(shape), rate, step=step, seed=self.state.seed, cancelled=cancelled
-            )
+            pending = self.trainer.step(batches, rate, step=step, seed=seed, cancelled=cancelled)
         if pending is not None:
             self._launched.append((rate, pending))
         return pending is not None
@@ -126,15 +113,14 @@ class Session:
             Gpt2cliError: a loss is not a finite number.
         """
         launched, self._launched = self._launched, []
+        if not launched:
+            return []
         numbers = [pending.fetch() for _, pending in launched]
         found: list[StepReport] = []
-        if not launched:
-            return found
         count = self._job.windows_per_step
         each = (time.monotonic() - self._launched_at) / len(launched)
-        for place, ((rate, pending), (loss, norm)) in enumerate(
-            zip(launched, numbers, strict=True), 1
-        ):
+        pairs = zip(launched, numbers, strict=True)
+        for place, ((rate, pending), (loss, norm)) in enumerate(pairs, 1):
             step = self.state.step + 1
             if not pending.count and self.state.loss_weight:
                 # A step without any token to learn leaves the average as it is.
@@ -148,16 +134,8 @@ class Session:
         self.first = self.first or found[0]
         return found
 
-    def save(self) -> Path:
-        """Makes the present step the run's newest checkpoint; see `Checkpoints.save`."""
-        return self.checkpoints.save(self.state, self._job.saving.max_checkpoints)
-
     def all_reduce_max(self, value: int) -> int:
-        """Returns the largest of the processes' numbers between two steps.
-
-        Raises:
-            TryLaterError: a process is gone.
-        """
+        """Returns the largest of the processes' numbers; raises TryLaterError if one is gone."""
         with self._watched():
             return self.group.all_reduce_max(value)
 
@@ -207,11 +185,7 @@ def training_options(job: Job, devices_together: int) -> TrainingOptions:
 def load_trainer(
     job: Job, group: ProcessGroup, weights: Weights, options: TrainingOptions
 ) -> Trainer:
-    """Returns what trains the weights, with the run's optimiser state if it has one.
-
-    Raises:
-        BadDataError: that is damaged.
-    """
+    """Returns what trains the weights, with the run's optimiser state if it has one."""
     start = job.start
     if group.strategy is None:
         trainer = Trainer(weights, start.hparams, options)

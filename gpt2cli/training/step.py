@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from gpt2cli.arrays import Array, Tensor, Weights
 from gpt2cli.hparams import HParams
-from gpt2cli.training.options import TrainingOptions
+from gpt2cli.training.backend import TrainingOptions
 from gpt2cli.training.step_graph import HOST, AllReduce, Scalars, StepGraph
 
 
@@ -58,11 +58,7 @@ class Trainer:
     ) -> None:
         """Takes the variables to train, by OpenAI's names, and how.
 
-        Args:
-            weights: the variables.
-            hparams: the model's shape.
-            options: how they are trained.
-            all_reduce: returns the means of tensors over all replicas; None: this is the only one.
+        `all_reduce` returns the means of tensors over all replicas; None: this is the only one.
         """
         self.weights = weights
         self.graph = StepGraph(weights, hparams, options, all_reduce)
@@ -86,20 +82,13 @@ class Trainer:
         seed: int,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> PendingStep | None:
-        """Trains one step; the weights change with its last micro-batch, and not before.
+        """Trains one step, from 1; the weights change with its last micro-batch, and not before.
 
-        On a GPU this returns as soon as the device has its work.
+        On a GPU this returns as soon as the device has its work. The seed is that of the dropout.
+        `cancelled` says before each micro-batch whether to give up the step, and return None.
 
-        Args:
-            batches: int32 (micro-batches, batch, window + 1); every token weighs the same.
-                Negative tokens do not count in the loss, see `batches.PADDING`.
-            rate: the learning rate.
-            step: which step this is, from 1.
-            seed: of the dropout.
-            cancelled: asked before each micro-batch whether to give up the step.
-
-        Returns:
-            The numbers to come, or None if the step was given up.
+        Batches are int32 (micro-batches, batch, window + 1). Every token weighs the same, but
+        negative ones do not count in the loss, see `batches.PADDING`.
         """
         losses: list[Tensor] = []
         norm: Tensor = 0.0

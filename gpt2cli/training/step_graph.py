@@ -8,15 +8,17 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from gpt2cli.arrays import Tensor, Weights
-from gpt2cli.hparams import HParams
-from gpt2cli.network import gpt2, lora, loss
+from gpt2cli.hparams import LORA_A, LORA_B, HParams
+from gpt2cli.network import gpt2, loss
 from gpt2cli.training import optimizers
+from gpt2cli.training.backend import TrainingOptions
 from gpt2cli.training.gradients import GradientCheckpointing, Gradients, StoredActivations
-from gpt2cli.training.loss_scale import LossScale
-from gpt2cli.training.options import TrainingOptions
 
 HOST = "/CPU:0"
 AllReduce = Callable[[Tensor], Tensor]
+# The scale starts high, halves whenever a gradient overflows, and doubles after so long without.
+FIRST_SCALE = 2.0**15
+STEPS_TO_DOUBLE = 2000
 
 
 class Scalars(NamedTuple):
@@ -33,6 +35,41 @@ class Scalars(NamedTuple):
     step: Tensor
     seed: Tensor
     mean_count: Tensor
+
+
+class LossScale:
+    """What the loss is multiplied by, so that float16 holds small gradients; 1 in other precisions.
+
+    (Micikevicius et al. 2018, section 3.2.)
+
+    Attributes:
+        value: the scale, a variable.
+        is_dynamic: whether it changes.
+        slots: what is saved of it, by name.
+    """
+
+    def __init__(self, precision: str) -> None:
+        self.is_dynamic = precision == "float16"
+        self.value = tf.Variable(FIRST_SCALE if self.is_dynamic else 1.0)
+        self._good_steps = tf.Variable(0.0)
+        slots = {"loss_scale": self.value, "good_steps": self._good_steps}
+        self.slots: dict[str, Tensor] = slots if self.is_dynamic else {}
+
+    def update_if_finite(self, norm: Tensor, update: Callable[[], list[Tensor]]) -> list[Tensor]:
+        """Runs the update unless a gradient overflowed, and moves the scale; returns operations."""
+
+        def run() -> Tensor:
+            done = update()
+            doubled = self._good_steps.assign_add(1.0) >= STEPS_TO_DOUBLE
+            self._good_steps.assign(tf.where(doubled, 0.0, self._good_steps))
+            with tf.control_dependencies(done):
+                return self.value.assign(tf.where(doubled, self.value * 2, self.value))
+
+        def skip() -> Tensor:
+            self._good_steps.assign(0.0)
+            return self.value.assign(self.value / 2)
+
+        return [tf.cond(tf.math.is_finite(norm), run, skip)]
 
 
 class StepGraph:
@@ -52,9 +89,7 @@ class StepGraph:
         options: TrainingOptions,
         all_reduce: AllReduce | None,
     ) -> None:
-        """Takes the same as Trainer."""
-        self._options = options
-        self._all_reduce = all_reduce
+        self._options, self._all_reduce = options, all_reduce
         trained = {name: weights[name] for name in trained_names(weights, options.blocks_only)}
         optimizer = optimizers.OPTIMIZERS[options.optimizer]
         self.optimizer = optimizer(trained, weight_decay=options.weight_decay)
@@ -75,18 +110,15 @@ class StepGraph:
         The loss is the mean over its tokens, times their number by `mean_count`: of all
         micro-batches together it is the mean over the step's tokens.
 
-        Args:
-            tokens: int32 (batch, window + 1); negative ones do not count, see `batches.PADDING`.
-            scalars: those of the micro-batch.
-            first: whether it is the first one of the step.
-            last: whether it is the last one, with which the weights change.
+        Tokens are int32 (batch, window + 1); negative ones do not count, see `batches.PADDING`.
+        With the last micro-batch of a step the weights change.
         """
         if last and self._updates_early:
             return self._update_early(tokens, scalars, first=first)
         gradients: Gradients = {}
 
         def collect(found: Gradients) -> list[Tensor]:
-            sums = {name: self._accumulate(name, g, first=first) for name, g in found.items()}
+            sums = self._accumulate(found, first=first)
             gradients.update(sums)
             return list(sums.values()) if self._sums else []
 
@@ -116,7 +148,7 @@ class StepGraph:
         updates: list[Tensor] = []
 
         def update(found: Gradients) -> list[Tensor]:
-            sums = {name: self._accumulate(name, g, first=first) for name, g in found.items()}
+            sums = self._accumulate(found, first=first)
             halves = [tf.nn.l2_loss(gradient) for gradient in sums.values()]
             squares.extend(halves)
             if not updates:
@@ -151,12 +183,15 @@ class StepGraph:
         """Whether a weight's update needs no other weight's gradient, so that few are held."""
         return not (self._options.clip_norm or self.scale.is_dynamic or self._all_reduce)
 
-    def _accumulate(self, name: str, gradient: Tensor, *, first: bool) -> Tensor:
-        """Returns the sum of a weight's gradients so far in this step."""
+    def _accumulate(self, found: Gradients, *, first: bool) -> Gradients:
+        """Returns the sums of some weights' gradients so far in this step."""
         if not self._sums:
-            return gradient
-        kept = self._sums[name]
-        return tf.convert_to_tensor(kept.assign(gradient) if first else kept.assign_add(gradient))
+            return found
+        kept = {name: self._sums[name] for name in found}
+        return {
+            name: tf.convert_to_tensor(kept[name].assign(g) if first else kept[name].assign_add(g))
+            for name, g in found.items()
+        }
 
 
 def count(counter: Tensor, after: list[Tensor]) -> Tensor:
@@ -168,5 +203,5 @@ def count(counter: Tensor, after: list[Tensor]) -> Tensor:
 def trained_names(weights: Iterable[str], blocks_only: bool) -> list[str]:
     """Returns the names of the weights that are trained: only LoRA's, if there are any."""
     names = list(weights)
-    adapters = [name for name in names if lora.is_trained(name)]
+    adapters = [name for name in names if name.endswith((LORA_A, LORA_B))]
     return adapters or [n for n in names if not blocks_only or n.startswith("model/h")]

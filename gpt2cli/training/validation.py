@@ -12,16 +12,16 @@ from gpt2cli.records import Progress, Validation
 from gpt2cli.runtime.signals import Stop
 from gpt2cli.storage.state import State
 from gpt2cli.text.batches import Windows
-from gpt2cli.training.evaluation import Evaluator, Totals
+from gpt2cli.training.evaluation import Evaluator, Score
 from gpt2cli.training.interruptible import interruptible
 from gpt2cli.training.job import Job
+from gpt2cli.training.schedule import is_due
 
 
 class Validator:
     """Computes the validation loss of the weights in training."""
 
     def __init__(self, job: Job, windows: Windows, weights: Weights) -> None:
-        """Takes the run, the windows that are held out, and the variables in training."""
         self._windows, self._name = windows, job.data.held_out_name
         self._every, self._batch_size = job.validation.val_every, job.batch.batch_size
         self._quiet = job.quiet
@@ -32,37 +32,28 @@ class Validator:
 
         They are if the windows are new to the run, every --val-every steps, and at the end.
         """
-        is_due = ends or self._is_due(state)
-        return state.held_out != self._name or (state.val_step != state.step and is_due)
-
-    def _is_due(self, state: State) -> bool:
-        return state.step % self._every == 0
+        wanted = ends or is_due(state.step, self._every)
+        return state.held_out != self._name or (state.val_step != state.step and wanted)
 
     def score(
         self, state: State, stop: Stop, *, seconds: float, safe: str
     ) -> Generator[Progress | Validation, None, State]:
         """Yields how far it is, and the score over the held-out windows; returns the state with it.
 
-        After a signal the state is as if it had not begun.
-
-        Args:
-            state: where the run is.
-            stop: says whether somebody wants to stop.
-            seconds: how long this process has trained.
-            safe: a sentence on what is safe on disk.
+        After a signal the state is as if it had not begun. `seconds` is how long this process has
+        trained, `safe` a sentence on what is safe on disk.
 
         Raises:
             Gpt2cliError: the loss is not a finite number.
         """
-        totals, count = Totals(), math.ceil(len(self._windows) / self._batch_size)
+        score, count = Score(), math.ceil(len(self._windows) / self._batch_size)
         judged = interruptible(self._evaluator.batches(self._windows, self._batch_size), stop)
         with Count("validating", count, quiet=self._quiet, unit="batches") as meter:
             for done, batch in enumerate(meter.named(judged, COMPILING), 1):
-                totals = totals.plus(batch)
+                score += batch
                 yield from meter.advance(done)
         if stop:
             return state
-        score = totals.score()
         if not math.isfinite(score.loss):
             raise Gpt2cliError(
                 f"The validation loss of step {state.step} is {score.loss}; the step was not "
@@ -75,4 +66,4 @@ class Validator:
             perplexity=score.perplexity,
             accuracy=score.accuracy,
         )
-        return state.validated(score.loss, self._name, due=self._is_due(state))
+        return state.validated(score.loss, self._name, due=is_due(state.step, self._every))

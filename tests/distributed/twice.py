@@ -38,8 +38,7 @@ def apart(strategy: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the largest differences of losses, norms and weights, and the devices' weights'."""
     from gpt2cli.network import gpt2
     from gpt2cli.network.compiling import CompileMode
-    from gpt2cli.training.backend import Backend
-    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.backend import Backend, TrainingOptions
     from gpt2cli.training.replicas import ReplicatedTrainer
     from gpt2cli.training.step import Trainer
     from tests import models

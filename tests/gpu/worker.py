@@ -70,7 +70,7 @@ def losses(
     from gpt2cli.network import gpt2
     from gpt2cli.runtime import devices
     from gpt2cli.training import backend, replicas
-    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.backend import TrainingOptions
     from gpt2cli.training.step import Trainer
 
     hparams = SHAPES[shape]

@@ -115,8 +115,7 @@ def compiled_parts(hparams: HParams, **options: Any) -> dict[str, list[str]]:
 
     from gpt2cli.network import gpt2
     from gpt2cli.network.compiling import CompileMode
-    from gpt2cli.training.backend import Backend
-    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.backend import Backend, TrainingOptions
     from gpt2cli.training.step import Trainer
     from gpt2cli.training.step_graph import Scalars
 

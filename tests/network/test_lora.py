@@ -67,7 +67,7 @@ def test_adapters_count_as_the_matrices_that_they_are_merged_into() -> None:
 @pytest.mark.parametrize("recompute", [False, True])
 def test_steps_of_adapters_equal_the_textbook(recompute: bool) -> None:
     from gpt2cli.network import gpt2
-    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.backend import TrainingOptions
     from gpt2cli.training.step import Trainer
 
     arrays, beside = models.random_arrays(HPARAMS), adapters(1)
@@ -95,8 +95,8 @@ def test_narrow_weights_give_nearly_the_same_steps() -> None:
     import tensorflow as tf
 
     from gpt2cli.network import gpt2
+    from gpt2cli.training.backend import TrainingOptions
     from gpt2cli.training.model import held
-    from gpt2cli.training.options import TrainingOptions
     from gpt2cli.training.step import Trainer
 
     arrays, beside = models.random_arrays(HPARAMS, deviation=0.1), adapters(1)

@@ -86,7 +86,7 @@ def test_cached_decoding_of_narrow_weights_equals_uncached(
 def test_the_perplexity_of_tiny_in_int8_is_within_one_percent() -> None:
     from gpt2cli.network import low_precision
     from gpt2cli.storage import checkpoint
-    from gpt2cli.training.evaluation import Evaluator
+    from gpt2cli.training.evaluation import Evaluator, Score
 
     hparams = read_hparams(TINY / "hparams.json")
     tokenizer = read_tokenizer(TINY / "encoder.json", TINY / "vocab.bpe")
@@ -98,7 +98,8 @@ def test_the_perplexity_of_tiny_in_int8_is_within_one_percent() -> None:
         held = low_precision.cast_weights(
             checkpoint.load(TINY / "model.ckpt", hparams.shapes()), precision
         )
-        scores[precision] = Evaluator(held, hparams, xla=False).score(windows, 8).perplexity
+        parts = Evaluator(held, hparams, xla=False).batches(windows, 8)
+        scores[precision] = sum(parts, Score()).perplexity
     assert scores["int8"] == pytest.approx(scores["float32"], rel=0.01)
     assert scores["bfloat16"] == pytest.approx(scores["float32"], rel=0.02)
     assert scores["int8"] != scores["float32"]

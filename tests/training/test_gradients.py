@@ -43,8 +43,7 @@ def computed(
     from gpt2cli.network import gpt2
     from gpt2cli.network.compiling import CompileMode
     from gpt2cli.training import gradients
-    from gpt2cli.training.backend import Backend
-    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.backend import Backend, TrainingOptions
     from gpt2cli.training.step_graph import trained_names
 
     weights = gpt2.to_variables(weights_of(rank).items())

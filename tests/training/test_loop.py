@@ -129,9 +129,9 @@ def test_a_step_without_memory_leaves_the_weights_as_they_were() -> None:
     ],
 )
 def test_what_was_asked_for_is_read_from_the_message(message: str, size: float) -> None:
-    from gpt2cli.training import out_of_memory
+    from gpt2cli.training import memory
 
-    assert out_of_memory.asked(message) == size
+    assert memory.asked(message) == size
 
 
 def limit_memory() -> None:

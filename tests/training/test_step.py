@@ -20,7 +20,7 @@ TINY = HParams(n_vocab=11, n_ctx=6, n_embd=4, n_head=2, n_layer=1)
 
 def trainer(arrays: dict[str, Any], hparams: HParams = TINY, **settings: Any) -> Any:
     from gpt2cli.network import gpt2
-    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.backend import TrainingOptions
     from gpt2cli.training.step import Trainer
 
     return Trainer(gpt2.to_variables(arrays.items()), hparams, TrainingOptions(**settings))

@@ -29,7 +29,7 @@ RECORDS: list[Record] = [
 
 def told(folder: Path) -> list[Record]:
     """Writes the records to a run's log and board; returns what comes through."""
-    from gpt2cli.training.tensorboard import TensorBoardWriter
+    from gpt2cli.training.curves import TensorBoardWriter
 
     log, board = run_log.Log(folder), TensorBoardWriter(folder)
     found = [r for record in RECORDS for noted in log.note(record) for r in board.note(noted)]
@@ -103,8 +103,8 @@ def test_loss_png_is_drawn_at_each_save(tmp_path: Path) -> None:
 def test_a_save_while_a_picture_is_drawn_is_in_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt2cli.training import plot
-    from gpt2cli.training.tensorboard import TensorBoardWriter
+    from gpt2cli.training import curves
+    from gpt2cli.training.curves import TensorBoardWriter
 
     drawn, free = [], threading.Event()
 
@@ -112,7 +112,7 @@ def test_a_save_while_a_picture_is_drawn_is_in_the_last_one(
         free.wait(10)
         drawn.append(run_log.history(folder).steps)
 
-    monkeypatch.setattr(plot, "draw", draw)
+    monkeypatch.setattr(curves, "draw", draw)
     log, board = run_log.Log(tmp_path), TensorBoardWriter(tmp_path)
     for step in (1, 2):
         for record in (StepReport(step=step, seconds=0.5, loss=3.0, average=3.0), Saved(step, "x")):
@@ -125,7 +125,7 @@ def test_a_save_while_a_picture_is_drawn_is_in_the_last_one(
 
 
 def test_the_picture_shows_what_the_log_says(tmp_path: Path) -> None:
-    from gpt2cli.training.plot import figure
+    from gpt2cli.training.curves import figure
 
     told(tmp_path)
     axes = figure(run_log.history(tmp_path), "run1").axes[0]
@@ -137,7 +137,7 @@ def test_the_picture_shows_what_the_log_says(tmp_path: Path) -> None:
 
 
 def test_a_first_loss_that_dwarfs_the_rest_does_not_hide_it(tmp_path: Path) -> None:
-    from gpt2cli.training.plot import figure
+    from gpt2cli.training.curves import figure
 
     steps = list(range(1, 101))
     averages = [10.0, 8.0, *([1.2] * 50), *([0.6] * 48)]
@@ -172,7 +172,7 @@ def test_steps_that_are_trained_again_replace_what_they_were(tmp_path: Path) -> 
 
 
 def test_events_that_cannot_be_written_end_with_a_line(tmp_path: Path) -> None:
-    from gpt2cli.training.tensorboard import TensorBoardWriter
+    from gpt2cli.training.curves import TensorBoardWriter
 
     (tmp_path / "file").write_text("")
     board = TensorBoardWriter(tmp_path / "file")

@@ -75,7 +75,7 @@ def test_the_same_command_with_the_same_seed_gives_the_same_numbers(
 def test_bfloat16_follows_float32_over_200_steps() -> None:
     from gpt2cli.network import gpt2
     from gpt2cli.storage import checkpoint
-    from gpt2cli.training.options import TrainingOptions
+    from gpt2cli.training.backend import TrainingOptions
     from gpt2cli.training.step import Trainer
 
     hparams = read_hparams(TINY / paths.HPARAMS)

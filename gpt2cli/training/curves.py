@@ -8,15 +8,23 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
-from gpt2cli.errors import shortened
+from gpt2cli.errors import DiskError, OutputError, shortened
+from gpt2cli.files import atomic
 from gpt2cli.records import Alert, Progress, Record, Sample, Saved, StepReport, Validation
 from gpt2cli.storage import run_log
-from gpt2cli.training import plot
+
+PICTURE = "loss.png"
+# A curve of more points than this shows no more.
+MOST_POINTS = 2000
+# Losses that are this many times the usual one make the rest of a curve a flat line.
+DWARFS = 4.0
+INCHES, DOTS_PER_INCH = (8, 5), 120
 
 
 def described(plugin: str, kind: int) -> Any:
@@ -35,9 +43,8 @@ def layout() -> bytes:
     """Returns one chart of training and validation loss, for the page Custom Scalars."""
     from tensorboard.plugins.custom_scalar import layout_pb2
 
-    curves = layout_pb2.MultilineChartContent(
-        tag=["^training/loss$", "^training/average$", "^validation/loss$"]
-    )
+    tags = ["^training/loss$", "^training/average$", "^validation/loss$"]
+    curves = layout_pb2.MultilineChartContent(tag=tags)
     chart = layout_pb2.Chart(title="training and validation", multiline=curves)
     category = layout_pb2.Category(title="loss (nats per token)", chart=[chart])
     content: bytes = layout_pb2.Layout(category=[category]).SerializeToString()
@@ -53,8 +60,7 @@ class TensorBoardWriter:
         self._writer: Any = None
         self._plots = importlib.util.find_spec("matplotlib") is not None
         self._drawing: threading.Thread | None = None
-        self._outdated = False
-        self._failed = False
+        self._outdated = self._failed = False
 
     def note(self, record: Record) -> Iterator[Record]:
         """Writes what a record says; yields it, and a line the first time that writing fails."""
@@ -75,10 +81,10 @@ class TensorBoardWriter:
         if self._drawing is not None:
             self._drawing.join()
         if self._outdated:
-            plot.draw(self._folder)
+            draw(self._folder)
 
     def _write(self, record: Record) -> None:
-        if isinstance(record, (StepReport, Validation)):
+        if isinstance(record, StepReport | Validation):
             with self._events():
                 for name, value in scalars(record):
                     tf.summary.write(name, value, record.step, SCALAR)
@@ -105,7 +111,7 @@ class TensorBoardWriter:
             return
         self._outdated = self._drawing is not None and self._drawing.is_alive()
         if not self._outdated:
-            self._drawing = threading.Thread(target=plot.draw, args=(self._folder,))
+            self._drawing = threading.Thread(target=draw, args=(self._folder,))
             self._drawing.start()
 
 
@@ -136,3 +142,60 @@ def scalars(record: StepReport | Validation) -> list[tuple[str, float]]:
         ("training/gradient norm", record.norm),
         ("training/tokens per second", record.speed),
     ]
+
+
+def draw(folder: Path) -> None:
+    """Draws a run's loss.png from its log; a picture that cannot be written is left out."""
+    with (
+        contextlib.suppress(OutputError, DiskError),
+        atomic.disk_errors(folder),
+        atomic.whole_file(folder / PICTURE) as aside,
+    ):
+        figure(run_log.history(folder), folder.name).savefig(aside, format="png", dpi=DOTS_PER_INCH)
+
+
+def figure(history: run_log.History, title: str) -> Any:
+    """Returns the picture of a run's history: a matplotlib figure.
+
+    Losses are in nats per token. The losses of single steps are faint, their average and the
+    validation are not; the lowest validation is ringed, and the last values are written beside
+    their curves. If the first losses dwarf the others, the axis is logarithmic.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    picture = Figure(INCHES, layout="constrained")
+    axes = picture.subplots()
+    shown = slice(None, None, max(1, len(history.steps) // MOST_POINTS))
+    steps, losses, averages = history.steps[shown], history.losses[shown], history.averages[shown]
+    axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8, label="each step")
+    axes.plot(steps, averages, color="tab:blue", linewidth=1.8, label="training, average")
+    if history.val_steps:
+        best, step = min(zip(history.val_losses, history.val_steps, strict=True))
+        curve = history.val_steps, history.val_losses, "o-"
+        label = f"validation, lowest {best:.3f} at step {step}"
+        axes.plot(*curve, color="tab:orange", linewidth=1.8, markersize=4, label=label)
+        axes.plot(step, best, color="tab:orange", marker="o", markersize=10, fillstyle="none")
+        write_beside(axes, history.val_steps[-1], history.val_losses[-1], "tab:orange")
+    if history.steps:
+        write_beside(axes, history.steps[-1], history.averages[-1], "tab:blue")
+    if is_dwarfed([*history.averages, *history.val_losses]):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set(title=title, xlabel="step", ylabel="loss (nats per token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return picture
+
+
+def is_dwarfed(losses: list[float]) -> bool:
+    """Returns whether the highest of some losses hides how the others differ."""
+    return bool(losses) and min(losses) > 0 and max(losses) > DWARFS * median(losses)
+
+
+def write_beside(axes: Any, step: int, loss: float, color: str) -> None:
+    """Writes a loss beside its point."""
+    place = {"xytext": (5, 3), "textcoords": "offset points"}
+    axes.annotate(f"{loss:.3f}", (step, loss), color=color, fontsize=9, **place)
