@@ -85,7 +85,8 @@ class Loop:
         session, stop, first = self._session, self._stop, True
         word = session.all_reduce_max(ENOUGH if reason else stop.signum or GO_ON)
         while word == GO_ON and (session.last is None or session.launched < session.last):
-            with self._first_step() if first else contextlib.nullcontext():
+            compiling = first_step(session, stop, quiet=self._job.quiet)
+            with compiling if first else contextlib.nullcontext():
                 if not session.launch(lambda: session.group.is_single and bool(stop)):
                     break
                 reports = session.reports() if first or self._is_report_due() else []
@@ -96,18 +97,6 @@ class Loop:
             word = session.all_reduce_max(ENOUGH if reason else stop.signum or GO_ON)
         yield from self._printed(session.reports())
         return word
-
-    @contextlib.contextmanager
-    def _first_step(self) -> Iterator[None]:
-        """Says within the block, which compiles, if that takes long; a signal ends it at once.
-
-        Until a step is done there is nothing to lose.
-        """
-        session = self._session
-        safe = what_is_safe(session.state.step)
-        at_once = self._stop.at_once(safe) if session.group.is_single else contextlib.nullcontext()
-        with announced(COMPILING, quiet=self._job.quiet), at_once:
-            yield
 
     def _printed(self, reports: list[StepReport]) -> Iterator[StepReport]:
         for report in reports:
@@ -189,6 +178,18 @@ class Loop:
             session.state = yield from validator.score(
                 session.state, self._stop, seconds=session.seconds, safe=session.safe
             )
+
+
+@contextlib.contextmanager
+def first_step(session: Session, stop: Stop, *, quiet: bool) -> Iterator[None]:
+    """Says within the block, which compiles, if that takes long; a signal ends it at once.
+
+    Until a step is done there is nothing to lose.
+    """
+    safe = what_is_safe(session.state.step)
+    at_once = stop.at_once(safe) if session.group.is_single else contextlib.nullcontext()
+    with announced(COMPILING, quiet=quiet), at_once:
+        yield
 
 
 def out_of_time(minutes: float, seconds: float) -> str | None:
