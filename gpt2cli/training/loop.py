@@ -130,8 +130,7 @@ class Loop:
         session, step = self._session, self._session.state.step
         if not session.checkpoints.has(session.state):
             with announced(f"saving step {step}", quiet=self._job.quiet):
-                most = self._job.saving.max_checkpoints
-                path = session.checkpoints.save(session.state, most)
+                path = session.checkpoints.save(session.state, self._job.saving.max_checkpoints)
             yield Saved(step=step, path=str(path))
 
     def _before_steps(self) -> Generator[Record, None, str | None]:
