@@ -154,12 +154,8 @@ def search(
 ) -> Iterator[None]:
     """Lets each prompt's beams go on until they are all done; yields after each step.
 
-    Args:
-        engine: computes the candidates.
-        params: what filters them; all of it only if they are drawn.
-        prompts: a row's tokens each, from 1 to n_ctx of them.
-        streams: each prompt's random numbers.
-        groups: each prompt's beams, all of the same kind, which this advances.
+    Prompts have from 1 to n_ctx tokens; their groups of beams are all of the same kind. Unless
+    candidates are drawn, only repeats are filtered.
     """
     beams, sizes = groups[0].beams, engine.hparams
     length = max(group.length for group in groups)

@@ -18,14 +18,9 @@ def contrastive_tokens(
     """Yields each row's next token, `length` times (Su et al. 2022).
 
     The model sees each candidate; its score is (1 - alpha) times its probability, less alpha
-    times the highest cosine between its hidden state and one of the text before.
-
-    Args:
-        engine: computes the candidates.
-        params: top_k of them, and what counts as a repeat.
-        alpha: from 0 to 1.
-        prompts: a row's tokens each, from 1 to n_ctx of them.
-        length: tokens to yield a row.
+    times the highest cosine between its hidden state and one of the text before. Of `params` top_k
+    is the number of candidates; the filters that look back are heeded. Alpha is from 0 to 1;
+    prompts have from 1 to n_ctx tokens.
     """
     rows, sizes = [list(prompt) for prompt in prompts], engine.hparams
     count = min(params.top_k, sizes.n_vocab)

@@ -17,16 +17,9 @@ def tokens(
     streams: Sequence[Iterator[float]],
     length: int,
 ) -> Iterator[Chosen]:
-    """Yields each row's next token, `length` times.
+    """Yields each row's next token, `length` times; prompts have from 1 to n_ctx tokens.
 
     A row that has filled the window goes on from its newer half, which is computed anew.
-
-    Args:
-        engine: computes the tokens.
-        params: how they are chosen.
-        prompts: a row's tokens each, from 1 to n_ctx of them.
-        streams: each row's random numbers.
-        length: tokens to yield a row.
     """
     rows, n_ctx = [list(prompt) for prompt in prompts], engine.hparams.n_ctx
     engine.make_room(len(rows), max(map(len, rows)), length)

@@ -38,16 +38,9 @@ class EngineParams:
 def load_engine(
     prefix: Path, hparams: HParams, *, params: EngineParams, many_rows: bool = True
 ) -> Engine:
-    """Returns an engine with a checkpoint's weights.
+    """Returns an engine with a checkpoint's weights; raises BadDataError if they are damaged.
 
-    Args:
-        prefix: the checkpoint.
-        hparams: the model's shape.
-        params: what computes.
-        many_rows: whether more than one row at a time will be computed.
-
-    Raises:
-        BadDataError: the checkpoint is damaged.
+    `many_rows` says whether more than one row at a time will be computed.
     """
     if params.needs_tensorflow:
         return load_on_tensorflow(prefix, hparams, params)

@@ -56,10 +56,8 @@ def scores(engine: Engine, tokens: Sequence[int], start: int) -> Iterator[Score]
 def window_scores(engine: Engine, seen: Windows, targets: Windows) -> Iterator[tuple[int, Score]]:
     """Yields the tokens that follow in a window, each with its score.
 
-    Args:
-        engine: scores them.
-        seen: int32 (window,); ~t stands for a token t that is read and does not count.
-        targets: int32 (window,), what follows each of them; negative ones are not scored.
+    Of int32 (window,) seen, ~t stands for a token t that is read and does not count; of the
+    targets that follow, int32 (window,), negative ones are not scored.
     """
     wanted = np.flatnonzero(targets >= 0)
     if not wanted.size:

@@ -91,11 +91,7 @@ def speculate(
 ) -> Iterator[None]:
     """Lets texts grow to their ends; yields after each pass, when a text may be ended from outside.
 
-    Args:
-        engine: computes the tokens.
-        params: how they are chosen.
-        drafter: guesses them.
-        texts: from 1 to n_ctx tokens each.
+    Each begins with 1 to n_ctx tokens.
     """
     n_ctx, fresh = engine.hparams.n_ctx, True
     windows, length = [text.window for text in texts], max(text.left for text in texts)
@@ -130,15 +126,15 @@ def verify(
     taken: Sequence[int],
     history: History,
 ) -> None:
-    """Chooses each text's next tokens, up to the first that is not the drafted one.
+    """Adds each text's next tokens to it, up to the first that is not the drafted one.
 
     Args:
         engine: chooses them.
         params: how they are chosen.
-        texts: get the tokens.
+        texts: get the tokens, as the history does.
         logits: float32 (tokens, vocab), of the tokens that were taken in, text after text.
         taken: how many those are of each text.
-        history: gets the tokens.
+        history: the tokens so far.
     """
     last = len(logits) - 1
     places = [min(place, last) for place in itertools.accumulate([0, *taken[:-1]])]

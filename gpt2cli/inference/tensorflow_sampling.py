@@ -36,16 +36,9 @@ def choose(
 def likeliest(
     params: SamplingParams, count: int, logits: Tensor, history: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns each row's likeliest tokens, repeats left out.
+    """Returns each row's likeliest tokens, repeats left out; the arguments are as for `choose`.
 
-    Args:
-        params: what counts as a repeat.
-        count: how many.
-        logits: float32 (rows, vocab).
-        history: int32 (rows, slots), as for `choose`.
-
-    Returns:
-        int32 (rows, count), their probabilities, and their log-probabilities without filters.
+    They are int32 (rows, count), with their probabilities, and log-probabilities without filters.
     """
     left = tf.nn.softmax(FILTERS.without_repeats(logits, history, params))
     probabilities, tokens = tf.math.top_k(left, count)
@@ -86,12 +79,8 @@ def beam_candidates(
 def draw_several(probabilities: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """Returns columns that are drawn one after the other, none of them twice.
 
-    Args:
-        probabilities: float32 (batch, columns).
-        uniforms: float32 (batch, count), from 0 up to 1.
-
-    Returns:
-        int32 (batch, count), and bool (batch, count): whether there was anything left to draw.
+    Of probabilities (batch, columns), by numbers from 0 up to 1 (batch, count): int32 (batch,
+    count), and bool (batch, count), whether there was anything left to draw.
     """
     columns = tf.range(probabilities.shape[1])[None, :]
     drawn, there = [], []

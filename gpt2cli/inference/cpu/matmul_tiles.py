@@ -119,16 +119,8 @@ def prefetch_plan(
     """Builds which part of the next columns is prefetched while these are multiplied.
 
     All rows that meet the same columns share in it evenly, so that memory is never idle and never
-    waited for.
-
-    Args:
-        builder: what builds the code.
-        columns: the array that they are of.
-        wide: how many columns a tile has.
-        at: the tile's first row, how many rows there are, and how many a tile has.
-
-    Returns:
-        How many numbers of each column to prefetch, and how far ahead the first one is.
+    waited for. A tile is `wide` columns, `at` its first row, how many rows there are, and how many
+    a tile has. Returns how many numbers of each column to prefetch, and how far ahead they are.
     """
     depth, (row, many, high) = columns.shape[1], at
     steps, tiles = builder.udiv(depth, PLACE(LANES)), builder.udiv(many, PLACE(high))
@@ -146,17 +138,9 @@ def dot_products(
     ahead: tuple[Any, Any] | None,
     columns: ArrayView,
 ) -> Any:
-    """Builds the sums of the products of rows and columns.
+    """Builds the sums of the products of each row with each column, given by where they begin.
 
-    Args:
-        builder: what builds the code.
-        lefts: where the rows begin.
-        rights: where the columns begin.
-        ahead: how much of each column to prefetch, and how far ahead it is; or None.
-        columns: the array that they are of.
-
-    Returns:
-        A sum for each row and each column.
+    `ahead` is how much of each column of `columns` to prefetch, and how far ahead it is.
     """
     depth, none = columns.shape[1], ir.VectorType(FLOAT, LANES)(None)
     sums = [[cgutils.alloca_once_value(builder, none) for _ in rights] for _ in lefts]

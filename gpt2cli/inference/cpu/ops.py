@@ -111,12 +111,7 @@ class Matrix:
 
 
 def prepare(precision: str, *, many_rows: bool) -> None:
-    """Starts the threads that share the work, and begins to compile the loops that it needs.
-
-    Args:
-        precision: in which weights are stored.
-        many_rows: whether more than one row at a time is multiplied.
-    """
+    """Starts the threads that share the work, and begins to compile the loops that it needs."""
     kernels.wake(np.empty(cores(), np.int64))
     weights, counts = from_dtype(np.dtype(STORED[precision]))[:, ::1], types.int64[::1]
     vector, rows = types.float32[::1], types.float32[:, ::1]

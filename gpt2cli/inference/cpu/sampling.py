@@ -23,11 +23,7 @@ def choose(
 ) -> Chosen:
     """Returns each row's next token, and its log-probability as the model sees it.
 
-    Args:
-        params: how they are chosen.
-        logits: float32 (rows, vocab).
-        uniforms: a random number from 0 up to 1 for each row.
-        history: the tokens before.
+    Logits are float32 (rows, vocab); each row has a random number from 0 up to 1.
     """
     rows = [(row, history.row(number)) for number, row in enumerate(logits)]
     if params.temperature == 0:
@@ -92,14 +88,10 @@ def beam_candidates(params: SamplingParams, logits: Logits, step: BeamStep) -> C
 
 
 def draw_several(scores: Logits, uniforms: Array) -> tuple[Array, Array]:
-    """Draws columns one after the other, none of them twice.
+    """Draws columns of scores (columns,), log-probabilities but for a sum, none of them twice.
 
-    Args:
-        scores: float32 (columns,), log-probabilities but for a sum.
-        uniforms: float32 (count,), from 0 up to 1.
-
-    Returns:
-        The scores of the drawn, best first, -inf if nothing was left to draw; and their columns.
+    Returns the scores of the drawn, best first, -inf if nothing was left to draw; and their
+    columns, as many as there are random numbers from 0 up to 1.
     """
     probabilities = softmax(scores)
     places, best = [], []
@@ -188,10 +180,7 @@ def keep_typical_p(logits: Logits, p: float) -> Logits:
 def nucleus_mask(ranks: Logits, probabilities: Logits, p: float) -> Array:
     """Returns which tokens are the fewest of highest rank that together reach p; bool (vocab,).
 
-    Args:
-        ranks: float32 (vocab,).
-        probabilities: float32 (vocab,), not negative.
-        p: above 0, and no more than their sum.
+    Probabilities (vocab,) are not negative; p is above 0, and no more than their sum.
     """
     for count in (min(FEW, ranks.size), ranks.size):
         best = np.argpartition(ranks, -count)[-count:]

@@ -13,12 +13,9 @@ from gpt2cli.runtime.numba import jit
 
 @jit(parallel=True)
 def draw_all(filtered: Any, uniforms: Any, tokens: Any) -> None:
-    """Draws a token from each row, as sampling.draw does.
+    """Sets int64 (rows,) to a token drawn from each row, as sampling.draw does.
 
-    Args:
-        filtered: float32 (rows, vocab), logits; used up.
-        uniforms: float64 (rows,), random numbers from 0 up to 1.
-        tokens: int64 (rows,), the result.
+    Logits are float32 (rows, vocab), and used up; random numbers float64 (rows,), from 0 up to 1.
     """
     for row in prange(len(filtered)):
         softmax(filtered[row], filtered.shape[1])
@@ -42,13 +39,7 @@ def drawn(shares: Any, uniform: Any) -> Any:
 
 @jit(parallel=True)
 def take_nats(logits: Any, tokens: Any, found: Any) -> None:
-    """Takes the log-probability of each row's token.
-
-    Args:
-        logits: float32 (rows, vocab).
-        tokens: int64 (rows,).
-        found: float64 (rows,), the result, in nats.
-    """
+    """Sets float64 (rows,) to the log-probability (nats) of each row's token, int64 (rows,)."""
     for row in prange(len(logits)):
         most, total = powers(logits[row])
         found[row] = logits[row, tokens[row]] - most - np.log(total)
