@@ -565,8 +565,7 @@ def test_a_damaged_record_is_named_and_nothing_is_changed(
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BadDataError, match=r"hub\.json.*download the model again"):
         site.download()
-    with pytest.raises(BadDataError, match=r"hub\.json"):
-        rows(site)
+    assert "hub.json" in rows(site)[NAME]["problem"]
     assert (site.folder / "model.safetensors").exists()
 
 
