@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import platform
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2cli import __version__
+from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.info import InfoConfig
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.files import paths
@@ -20,6 +22,7 @@ from gpt2cli.storage.inventory import Facts
 from gpt2cli.storage.inventory_tables import described_in_lines, models_table, runs_table
 
 LIBRARIES = ("tensorflow", "numpy")
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(FinetuneConfig)}
 MOST_POINTS = 1000
 
 
@@ -34,7 +37,7 @@ def info(config: InfoConfig) -> Iterator[Record]:
     for number, name in enumerate(config.named):
         facts = described(config, name)
         between = "\n" if number and as_text else ""
-        yield Text(between + (described_in_lines(facts) if as_text else as_json(facts)))
+        yield Text(between + (described_in_lines(facts, DEFAULTS) if as_text else as_json(facts)))
     if config.named:
         return
     installed = list(installed_facts())

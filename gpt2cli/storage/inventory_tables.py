@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from gpt2cli import layout
-from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import shortened
 from gpt2cli.options import flag
 from gpt2cli.progress import amount
@@ -73,8 +71,8 @@ def when(changed: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(changed)) if changed else "-"
 
 
-def described_in_lines(facts: Facts) -> str:
-    """Returns what is known of a run or model as lines for people."""
+def described_in_lines(facts: Facts, defaults: Mapping[str, object]) -> str:
+    """Returns what is known of a run or model as lines for people, by finetune's defaults."""
     rows = [[facts["kind"], facts["path"]]]
     if facts["kind"] == "run":
         steps = ", ".join(f"{step:,}" for step in facts["checkpoints"][-10:])
@@ -90,24 +88,24 @@ def described_in_lines(facts: Facts) -> str:
     rows += [[title, f"{facts[key]:,}"] for title, key in NUMBERS]
     rows.append(["on disk", f"{amount(facts['bytes'])}, changed {when(facts['changed'])}"])
     if "settings" in facts:
-        rows.append(["settings", shown_settings(facts["settings"])])
+        rows.append(["settings", shown_settings(facts["settings"], defaults)])
     lines = [*layout.table(rows), *(drawn(facts["curve"]) if "curve" in facts else ())]
     return "".join(f"{line}\n" for line in lines)
 
 
-def shown_settings(settings: Facts) -> str:
+def shown_settings(settings: Facts, defaults: Mapping[str, object]) -> str:
     """Returns the settings of a run's last start as options, but for those left at their defaults.
 
     They are what a file says: others may have written it.
     """
     words = []
     # The corpus comes first, as on a command line.
-    for field in sorted(dataclasses.fields(FinetuneConfig), key=lambda each: each.name != CORPUS):
-        value = settings.get(field.name)
-        if field.name in UNINTERESTING or value is None or value == field.default:
+    for field in sorted(defaults, key=lambda each: each != CORPUS):
+        value = settings.get(field)
+        if field in UNINTERESTING or value is None or value == defaults[field]:
             continue
         several = value if isinstance(value, list) else [value]
-        name = [] if field.name == CORPUS else [flag(field.name)]
+        name = [] if field == CORPUS else [flag(field)]
         for each in several:
             given = [] if each is True else [shlex.quote(shortened(each))]
             words += [f"--no-{name[0][2:]}"] if each is False else [*name, *given]
