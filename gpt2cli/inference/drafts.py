@@ -19,7 +19,7 @@ Origin = Literal["text", "corpus"]
 # A draft has at most this number of tokens, which together are right with at least this chance.
 MOST_DRAFTED, LEAST_CHANCE = 15, 0.05
 # The costs of passes are known in steps of this number of tokens.
-COSTED = 4
+COSTED = 2
 # What a place says before anything is known of its kind, and how often a guess is right that has
 # none or all of what the places say.
 FIRST_SHARE, FIRST_CHANCE, FIRST_CHANCES = 0.25, 0.15, 0.7

@@ -26,7 +26,7 @@ class VerifyingEngine(Engine, Protocol):
     If its number of rows is fixed, it does so only for a single row.
 
     Attributes:
-        pass_costs: the time of a pass over one token, then over up to 4, 8, 12, … of them, as
+        pass_costs: the time of a pass over one token, then over up to 2, 4, 6, … of them, as
             shares of the first.
     """
 

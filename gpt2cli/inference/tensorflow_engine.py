@@ -25,8 +25,8 @@ from gpt2cli.runtime import devices
 # New tokens of a row are padded to one of these numbers, so that few programs are compiled.
 EXTEND_SIZES = (4, 16)
 # See VerifyingEngine. Measured on two cores, GPT-2 124M, 200 tokens before; on a GPU an estimate.
-PASS_COSTS, INT8_COSTS = (1.0, 1.65, 2.2, 2.2, 2.2), (1.0, 3.1, 3.9, 3.9, 3.9)
-GPU_COSTS = (1.0, 1.1, 1.2, 1.2, 1.2)
+PASS_COSTS, INT8_COSTS = (1.0, *2 * [1.65], *6 * [2.2]), (1.0, *2 * [3.1], *6 * [3.9])
+GPU_COSTS = (1.0, *2 * [1.1], *6 * [1.2])
 
 
 class TensorFlowEngine(TensorFlowHeads):

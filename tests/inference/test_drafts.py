@@ -151,7 +151,7 @@ def test_without_a_temperature_the_guess_with_most_places_is_taken() -> None:
 
 def test_texts_side_by_side_share_what_a_pass_can_take() -> None:
     corpus = list(range(100, 140))
-    drafter = Drafter(corpus_of(corpus), VOCAB, (1.0, 1.0, 1.0, 100.0))
+    drafter = Drafter(corpus_of(corpus), VOCAB, (1.0, 1.0, 1.0, 1.0, 1.0, 100.0))
     drafter.begin([corpus[:10], [1, 2, 3], corpus[5:15]], 0.0)
     drafts = drafter.draft([[0.5] * MOST_DRAFTED] * 3)
     assert [len(draft) for draft in drafts][1] == 0

@@ -15,6 +15,7 @@ from gpt2cli.inference.cpu.matmul_tiles import (
     LINE_COLUMNS,
     TILE_COLUMNS,
     TILE_ROWS,
+    half_tile,
     short_line,
     tile,
 )
@@ -83,13 +84,17 @@ def gemv(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
 def skinny_gemm(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
     """Multiplies some dozens of rows by a matrix, which is read once.
 
-    The arguments are those of `gemv`; rows float32 (many, at least width) are whole tiles.
+    The arguments are those of `gemv`; rows float32 (many, at least width) are whole tiles, and
+    perhaps half a one.
     """
+    odd = len(rows) % TILE_ROWS
     for part in prange((len(columns) + TILE_COLUMNS - 1) // TILE_COLUMNS):
         # The last columns may have been among those before: they come to the same.
         column = min(part * TILE_COLUMNS, len(columns) - TILE_COLUMNS)
-        for row in range(0, len(rows), TILE_ROWS):
+        for row in range(0, len(rows) - odd, TILE_ROWS):
             tile(rows, columns, (row, column), (scale, bias), found)
+        if odd:
+            half_tile(rows, columns, (len(rows) - odd, column), (scale, bias), found)
 
 
 @jit(fastmath=SUMS)

@@ -38,6 +38,7 @@ def registers() -> tuple[int, int, int, int]:
 
 
 LANES, TILE_ROWS, TILE_COLUMNS, LINE_COLUMNS = registers()
+HALF_ROWS = TILE_ROWS // 2
 INDICES = ir.VectorType(NUMBER, LANES)
 
 
@@ -203,5 +204,6 @@ def horizontal_sum(builder: Any, value: Any) -> Any:
     return horizontal_sum(builder, builder.fadd(*halves))
 
 
-# What a single row is made of, and as many products as registers hold.
+# What a single row is made of, as many products as registers hold, and half of those.
 short_line, tile = of_shape(1, LINE_COLUMNS), of_shape(TILE_ROWS, TILE_COLUMNS)
+half_tile = of_shape(HALF_ROWS, TILE_COLUMNS)

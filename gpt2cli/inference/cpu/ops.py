@@ -33,14 +33,17 @@ STORED: dict[str, Any] = {
     "int8": np.int8,
 }
 
-# The time of a pass over one token, then over up to 4, 8, 12 and 16 of them, as shares of the
-# first: measured on two cores with AVX-512, GPT-2 124M, 200 tokens before; half precision guessed
-# from the other two.
+# Precisions of which a second row, of zeros, makes a single one faster: it is widened for both in
+# fewer instructions. Measured with AVX-512.
+PAIRED = {"bfloat16", "int8"} if matmul_tiles.LANES == 16 else set()
+
+# The time of a pass over one token, then over up to 2, 4, 6, … 16 of them, as shares of the first:
+# measured on two cores with AVX-512, GPT-2 124M, 200 tokens before.
 PASS_COSTS: dict[str, tuple[float, ...]] = {
-    "float32": (1.0, 1.17, 1.47, 1.70, 2.13),
-    "bfloat16": (1.0, 1.3, 2.0, 2.8, 3.6),
-    "float16": (1.0, 1.3, 2.0, 2.8, 3.6),
-    "int8": (1.0, 1.47, 2.71, 3.92, 5.16),
+    "float32": (1.0, 1.15, 1.25, 1.4, 1.6, 1.8, 2.0, 2.2, 2.4),
+    "bfloat16": (1.0, 1.02, 1.15, 1.6, 1.9, 2.3, 2.7, 3.2, 3.6),
+    "float16": (1.0, 1.1, 1.22, 1.7, 2.05, 2.56, 2.95, 3.4, 3.8),
+    "int8": (1.0, 1.02, 1.45, 2.1, 2.6, 3.2, 3.6, 4.2, 4.8),
 }
 
 
@@ -79,7 +82,7 @@ class Matrix:
             return np.asarray(found)
         rows = self._padded(x)
         found = np.empty((len(rows), len(self._stored)), np.float32)
-        multiply = kernels.gemv if len(x) == 1 else kernels.skinny_gemm
+        multiply = kernels.gemv if len(rows) == 1 else kernels.skinny_gemm
         multiply(rows, self._stored, self._scale, bias, found)
         return found[: len(x)]
 
@@ -88,9 +91,10 @@ class Matrix:
         return self._dequantized(list(places))
 
     def _padded(self, x: Array) -> Array:
-        """Returns rows as compiled loops need them: whole tiles, as wide as what is stored."""
+        """Returns rows as compiled loops need them: one, or half tiles; as wide as the matrix."""
         many, width = x.shape
-        missing = -many % matmul_tiles.TILE_ROWS if many > 1 else 0
+        is_line = many == 1 and self.precision not in PAIRED
+        missing = 0 if is_line else -many % matmul_tiles.HALF_ROWS
         crowded = many > 1 and x.strides[0] % SAME_PLACE == 0
         if not missing and not crowded and width == self._stored.shape[1]:
             return x
@@ -116,7 +120,9 @@ def prepare(precision: str, *, many_rows: bool) -> None:
     weights, counts = from_dtype(np.dtype(STORED[precision]))[:, ::1], types.int64[::1]
     vector, rows = types.float32[::1], types.float32[:, ::1]
     cache = types.float32[:, :, :, ::1]
-    products = [kernels.gemv, *([kernels.skinny_gemm] if many_rows else [])]
+    products = [] if precision in PAIRED else [kernels.gemv]
+    if many_rows or not products:
+        products.append(kernels.skinny_gemm)
     loops = [
         (kernels.norm, (rows, vector, vector, types.float32, rows)),
         *((loop, (rows, weights, vector, vector, rows)) for loop in products),
