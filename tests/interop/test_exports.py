@@ -23,7 +23,7 @@ from gpt2cli.storage import checkpoint
 from gpt2cli.text.tokenizer import Tokenizer
 from tests import models, oracle
 from tests.docs import pages
-from tests.interop.test_gpt_2_simple import gpt_2_simple
+from tests.interop.simple import gpt_2_simple
 from tests.text.test_tokenizer import TEXTS
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
