@@ -36,8 +36,8 @@ pytestmark = [
 HPARAMS = HParams(n_vocab=50257, n_ctx=1024, n_embd=64, n_head=4, n_layer=2)
 TEXT = "Night and day the mill turned, and nobody in the valley heard it any more.\n" * 200
 ROWS = ["The mill turned.", 'It said "stop",\nand stopped.', "", "Nobody heard it, day or night."]
-# New tokens: gpt-2-simple counts the prompt's four, too.
-LENGTH = simple.LENGTH - 4
+# New tokens.
+LENGTH = simple.LENGTH
 # Where the keys are in a bias of query, key and value.
 KEYS = slice(HPARAMS.n_embd, 2 * HPARAMS.n_embd)
 # One step, soon done.
@@ -182,7 +182,7 @@ def test_encode_csv_has_the_rows_that_we_read(
     gpt2cli(place, "finetune", "tweets.csv", "--run-name", "rows", "--model-name", "small", *QUICK)
     tokens = corpus(place / "checkpoint" / "rows")
     ends = np.flatnonzero(tokens == tokenizer.end_of_text)
-    parts = (tokenizer.decode(list(part)) for part in np.split(tokens, ends + 1))
+    parts = (tokenizer.decode(list(part)) for part in np.split(tokens, ends + 1)[:-1])
     documents = [text.removesuffix("<|endoftext|>") for text in parts]
     assert [*filter(None, documents)] == [*filter(None, rows)] == [*filter(None, ROWS)]
 
