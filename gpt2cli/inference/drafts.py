@@ -20,12 +20,12 @@ Origin = Literal["text", "corpus"]
 MOST_DRAFTED, LEAST_CHANCE = 15, 0.05
 # The costs of passes are known in steps of this number of tokens.
 COSTED = 2
-# What a place says before anything is known of its kind, and how often a guess is right that has
-# none or all of what the places say.
+# Before anything is known: how much of what places name is right, how often a guess is that hardly
+# any of them names, and how much more often one that all name.
 FIRST_SHARE, FIRST_CHANCE, FIRST_CHANCES = 0.25, 0.15, 0.7
-# These count as much as this number of guesses; of more than the other the older ones count less.
+# That weighs as much as this number of guesses; of more than the other, older ones fade.
 FIRST_WEIGHT, MOST_WEIGHT = 4.0, 64.0
-# Places that share more tokens than this are of one kind; so are guesses of about one share.
+# Places that share this number of tokens or more are of one kind; so are guesses by their share.
 SAME_KINDS, SHARE_KINDS = 4, 8
 # A model that knows its corpus is surer than the corpus: by this power.
 SHARPNESS = 1.4
@@ -63,12 +63,12 @@ class TextIndex:
 
 @dataclasses.dataclass(kw_only=True)
 class Average:
-    """How right something was, from 0 to 1.
+    """How right something was, from 0 to 1; older values fade.
 
     Attributes:
         first: what it is before anything is known.
-        total: the sum of what is known; older ones count less.
-        count: how many those are.
+        total: the sum of the values.
+        count: how many they are.
     """
 
     first: float
