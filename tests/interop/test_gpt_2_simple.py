@@ -21,6 +21,7 @@ import pytest
 
 from gpt2cli.hparams import HParams
 from gpt2cli.storage import checkpoint
+from gpt2cli.text.token_files import open_tokens
 from gpt2cli.text.tokenizer import Tokenizer
 from tests import models
 from tests.interop import simple
@@ -190,7 +191,7 @@ def test_encode_csv_has_the_rows_that_we_read(
 def corpus(run: Path) -> Any:
     """Returns the tokens that a run was trained on."""
     (path,) = run.glob("tokens-*.u16")
-    return np.fromfile(path, np.uint16)
+    return np.asarray(open_tokens(path))
 
 
 def test_encode_dataset_gives_the_tokens_that_we_make(
