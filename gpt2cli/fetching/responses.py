@@ -41,6 +41,12 @@ class TransientError(Exception):
         self.after = after
 
 
+def shut_down(connection: socket.socket) -> None:
+    """Ends a connection for all who read from it, unless it has ended."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 class BoundedConnection(HTTPConnection):
     """A connection on which all headers of an answer come within its timeout, or none count."""
 
@@ -49,12 +55,14 @@ class BoundedConnection(HTTPConnection):
         limit = self.timeout or threading.TIMEOUT_MAX
         deadline = time.monotonic() + limit
         # By itself each read waits anew. Whatever reads from a socket that is shut down ends.
-        watchdog = threading.Timer(limit, socket.socket.shutdown, (self.sock, socket.SHUT_RDWR))
+        watchdog = threading.Timer(limit, shut_down, (self.sock,))
+        watchdog.daemon = True
         watchdog.start()
         try:
             return super().getresponse()
         finally:
             watchdog.cancel()
+            watchdog.join()
             if time.monotonic() >= deadline:
                 raise TimeoutError("the headers drip")
 

@@ -124,12 +124,13 @@ def test_a_gpu_that_is_not_seen_is_explained(
 ) -> None:
     import tensorflow as tf
 
-    from gpt2cli.runtime import devices
+    from gpt2cli.runtime import devices, hardware
 
     if driver:
         (tmp_path / "version").write_text("NVRM 9\nGCC\n")
     monkeypatch.setattr(devices, "install_command", "INSTALL {}".format)
-    monkeypatch.setattr(devices, "NVIDIA_DRIVER", tmp_path / "version")
+    for module in (devices, hardware):
+        monkeypatch.setattr(module, "NVIDIA_DRIVER", tmp_path / "version")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda _kind: [])
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: cuda)
     with pytest.raises(Gpt2cliError) as refusal:
