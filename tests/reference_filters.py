@@ -17,6 +17,7 @@ def shares(logits: Row) -> Row:
 def filtered(logits: Any, history: list[int], **settings: Any) -> Row:
     """Returns a row of logits after every filter that is set; -inf is removed."""
     row = np.asarray(logits, np.float64) / settings.get("temperature", 1.0)
+    row[list(settings.get("ends", ()))] = -np.inf
     row = penalised(row, history, settings.get("repetition_penalty", 1.0))
     row[repeats(history, settings.get("no_repeat_ngram_size", 0))] = -np.inf
     if k := settings.get("top_k", 0):

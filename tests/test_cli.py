@@ -112,6 +112,14 @@ def test_what_is_no_commands_option_takes_no_variable(cli: Run) -> None:
         (["generate", "--temperature", "nan"], "--temperature"),
         (["generate", "--top-p", "1.5"], "--top-p"),
         (["generate", "--length", "0"], "--length"),
+        (
+            ["generate", "--length", "5", "--min-length", "6"],
+            "--min-length 6 is more than --length 5",
+        ),
+        (
+            ["generate", "--ignore-eos", "--min-length", "6"],
+            "--ignore-eos and --min-length contradict",
+        ),
         (["generate", "--run-name", "a", "--model-name", "b"], "contradict"),
         (["generate", "--stop", ""], "--stop"),
         (["generate", "--min-p", "1.1"], "--min-p"),

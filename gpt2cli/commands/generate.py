@@ -23,6 +23,7 @@ from gpt2cli.config.sampling import SamplingOptions
 from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.files import outputs
 from gpt2cli.inference.beam_search import BeamParams
+from gpt2cli.inference.contrastive_search import ContrastParams
 from gpt2cli.inference.drafts import Drafter
 from gpt2cli.inference.engine import Engine
 from gpt2cli.inference.samples import Printer, Prompt, Sample
@@ -140,20 +141,22 @@ def writer_of(
     config: GenerateConfig, engine: Engine, tokenizer: Tokenizer, drafter: Drafter | None = None
 ) -> Writer:
     """Returns what lets samples grow, in the way that the options ask for."""
-    beams = BeamParams(
-        count=config.num_beams,
-        sample=config.beam_sample,
-        length_penalty=config.length_penalty,
-        early_stopping=config.early_stopping,
+    params = SamplingParams(
+        **vars(config.part(SamplingOptions)),
+        min_length=config.min_length,
+        ends=tuple(sorted(tokenizer.ends)) if config.min_length else (),
     )
-    return Writer(
-        engine,
-        tokenizer,
-        drafter=drafter,
-        params=SamplingParams(**vars(config.part(SamplingOptions))),
-        beams=beams if config.search == "beams" else None,
-        alpha=config.penalty_alpha,
-    )
+    search: BeamParams | ContrastParams | None = None
+    if config.search == "beams":
+        search = BeamParams(
+            count=config.num_beams,
+            sample=config.beam_sample,
+            length_penalty=config.length_penalty,
+            early_stopping=config.early_stopping,
+        )
+    elif config.search == "contrast":
+        search = ContrastParams(config.penalty_alpha)
+    return Writer(engine, tokenizer, params=params, search=search, drafter=drafter)
 
 
 def delivered(job: Job) -> Iterator[Record]:

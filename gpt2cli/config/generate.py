@@ -54,6 +54,9 @@ class LengthOptions(Config):
     length: int | None = option(
         None, "Generates at most N tokens.", least=1, unset="what is left of the window"
     )
+    min_length: int = option(
+        0, "Generates at least N tokens before the end-of-text token (0: as it comes).", least=0
+    )
     stop: tuple[str, ...] = option((), "Ends a sample before this text (repeatable).")
     truncate: str | None = option(None, "Another name of --stop.")
     ignore_eos: bool = option(False, "Goes on beyond the end-of-text token.")
@@ -142,6 +145,9 @@ class GenerateConfig(
         """Raises UsageError if options contradict each other."""
         super().__post_init__()
         refuse_both(bool(self.texts and self.prefix), "TEXT", "--prefix")
+        refuse_both(self.ignore_eos and self.min_length > 0, "--ignore-eos", "--min-length")
+        if self.min_length > (self.length or self.min_length):
+            raise UsageError(f"--min-length {self.min_length} is more than --length {self.length}.")
         if "" in self.stops:
             raise UsageError("--stop and --truncate need a text, not an empty one.")
         if self.messages is not None:

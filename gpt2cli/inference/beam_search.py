@@ -177,7 +177,8 @@ def search(
             uniforms=uniforms_of(streams, beams),
             history=history,
         )
-        advance(groups, engine.beam_candidates(hidden, params, step), sizes.n_vocab)
+        found = engine.beam_candidates(hidden, params.after(number), step)
+        advance(groups, found, sizes.n_vocab)
         newest, parents = followed(groups)
         rows = [[*rows[p], token] for p, token in zip(parents, newest, strict=True)]
         history.add(newest, parents)

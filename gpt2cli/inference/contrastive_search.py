@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,15 +13,27 @@ from gpt2cli.inference.engine import Chosen, Engine, History, Row
 from gpt2cli.inference.sampling import SamplingParams
 
 
+@dataclasses.dataclass(frozen=True)
+class ContrastParams:
+    """How candidates are weighed: `alpha`, from 0 to 1, is the weight of their likeness."""
+
+    alpha: float
+
+
 def contrastive_tokens(
-    engine: Engine, params: SamplingParams, *, alpha: float, prompts: Sequence[Row], length: int
+    engine: Engine,
+    params: SamplingParams,
+    contrast: ContrastParams,
+    *,
+    prompts: Sequence[Row],
+    length: int,
 ) -> Iterator[Chosen]:
     """Yields each row's next token, `length` times (Su et al. 2022).
 
     The model sees each candidate; its score is (1 - alpha) times its probability, less alpha
     times the highest cosine between its hidden state and one of the text before. Of `params` top_k
-    is the number of candidates; the filters that look back are heeded. Alpha is from 0 to 1;
-    prompts have from 1 to n_ctx tokens.
+    is the number of candidates; the filters that look back are heeded. Prompts have from 1 to
+    n_ctx tokens.
     """
     rows, sizes = [list(prompt) for prompt in prompts], engine.hparams
     count = min(params.top_k, sizes.n_vocab)
@@ -36,12 +49,13 @@ def contrastive_tokens(
             for kept, own in zip(context, states, strict=True):
                 kept[: len(own)] = direction(own)
             newest = np.stack([own[-1] for own in states])  # (rows, embed)
-        found = engine.likeliest(newest, params, count, history)
+        found = engine.likeliest(newest, params.after(number), count, history)
         hidden = np.asarray(engine.step(found.tokens.ravel().tolist(), parents))
         own = hidden.reshape(len(rows), count, -1)  # (rows, candidates, embed)
+        own_directions = direction(own)
         winners = [
-            winner(direction(states), context[place, : len(row)], found.scores[place], alpha)
-            for place, (row, states) in enumerate(zip(rows, own, strict=True))
+            winner(own_directions[n], context[n, : len(row)], found.scores[n], contrast.alpha)
+            for n, row in enumerate(rows)
         ]
         places = range(len(rows)), winners
         newest = own[places]  # (rows, embed)

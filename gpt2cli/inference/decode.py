@@ -31,7 +31,7 @@ def tokens(
         else:
             hidden = engine.step([row[-1] for row in rows])
         uniforms = [next(stream) for stream in streams]
-        chosen = engine.choose(hidden, params, uniforms, history)
+        chosen = engine.choose(hidden, params.after(number), uniforms, history)
         for row, token in zip(rows, chosen.tokens, strict=True):
             row.append(token)
         history.add(chosen.tokens)

@@ -109,7 +109,7 @@ def probabilities(logits: Logits, history: Array, params: SamplingParams) -> Arr
     """Returns the probabilities (vocab,) from which the next token is drawn."""
     if params.temperature > 0:
         return softmax(FILTERS.filtered(logits, history, params))
-    left = FILTERS.without_repeats(logits, history, params)
+    left = FILTERS.allowed(logits, history, params)
     certain = np.zeros_like(left)
     certain[left.argmax()] = 1
     return certain

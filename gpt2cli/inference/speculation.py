@@ -55,13 +55,14 @@ class Text:
 
     Attributes:
         window: what the model sees of it, and its newest token.
+        length: how many tokens it has got.
         left: how many tokens it is to get; 0: it has ended.
         draft: the tokens that may follow the newest one.
         new: the tokens of the newest pass, each with its log-probability (nats).
     """
 
     def __init__(self, prompt: Row, stream: Iterator[float], length: int) -> None:
-        self.window, self.left = list(prompt), length
+        self.window, self.length, self.left = list(prompt), 0, length
         self._stream, self._ahead = stream, deque[float]()
         self.draft: list[Guess] = []
         self.new: list[tuple[int, float]] = []
@@ -144,14 +145,19 @@ def verify(
     while going:
         # For those that have ended, or come to a wrong token, a token is chosen and left at that.
         uniforms = [text.uniform() if n in going else 0.0 for n, text in enumerate(texts)]
-        chosen = engine.choose_from(logits[places], params, uniforms, history)
+        ways = {number: params.after(texts[number].length) for number in going}
+        found = {
+            way: engine.choose_from(logits[places], way, uniforms, history)
+            for way in set(ways.values())
+        }
         right = []
         for number in going:
-            text, token = texts[number], chosen.tokens[number]
+            text, chosen = texts[number], found[ways[number]]
+            token = chosen.tokens[number]
             guesses = text.draft[len(text.new) :]
             text.new.append((token, chosen.log_probabilities[number]))
             text.window.append(token)
-            text.left -= 1
+            text.length, text.left = text.length + 1, text.left - 1
             history.add_to(number, token)
             if guesses and guesses[0].token == token:
                 places[number] += 1

@@ -26,7 +26,7 @@ def choose(
         int32 (rows,), and float32 (rows,) in nats: of the logits without filters.
     """
     if params.temperature == 0:
-        left = FILTERS.without_repeats(logits, history, params)
+        left = FILTERS.allowed(logits, history, params)
         chosen = tf.argmax(left, axis=-1, output_type=tf.int32)
     else:
         chosen = draw(tf.nn.softmax(FILTERS.filtered(logits, history, params)), uniforms)
@@ -40,7 +40,7 @@ def likeliest(
 
     They are int32 (rows, count), with their probabilities, and log-probabilities without filters.
     """
-    left = tf.nn.softmax(FILTERS.without_repeats(logits, history, params))
+    left = tf.nn.softmax(FILTERS.allowed(logits, history, params))
     probabilities, tokens = tf.math.top_k(left, count)
     own = tf.gather(tf.nn.log_softmax(logits), tokens, batch_dims=1)
     return tokens, probabilities, own
@@ -63,7 +63,7 @@ def beam_candidates(
     prompts = totals.shape[0]
     own = tf.nn.log_softmax(logits)  # (prompts * beams, vocab)
     drawn = uniforms.shape[1] > 0
-    look = FILTERS.filtered if drawn else FILTERS.without_repeats
+    look = FILTERS.filtered if drawn else FILTERS.allowed
     sums = look(own, history, params) + tf.reshape(totals, [-1, 1])
     sums = tf.reshape(sums, [prompts, -1])  # (prompts, beams * vocab)
     if drawn:
@@ -92,6 +92,7 @@ def draw_several(probabilities: Tensor, uniforms: Tensor) -> tuple[Tensor, Tenso
 
 
 FILTERS: Filters[Tensor] = Filters(
+    remove=logit_filters.remove,
     penalise=logit_filters.penalise,
     remove_repeats=logit_filters.remove_repeats,
     keep_top_k=logit_filters.keep_top_k,

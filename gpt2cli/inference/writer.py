@@ -7,6 +7,7 @@ from functools import partial
 
 from gpt2cli.inference import beam_search, contrastive_search, decode
 from gpt2cli.inference.beam_search import BeamParams, Group
+from gpt2cli.inference.contrastive_search import ContrastParams
 from gpt2cli.inference.decode import random_stream
 from gpt2cli.inference.drafts import Drafter
 from gpt2cli.inference.engine import Chosen, Engine
@@ -25,8 +26,7 @@ class Writer:
         tokenizer: Tokenizer,
         *,
         params: SamplingParams,
-        beams: BeamParams | None = None,
-        alpha: float = 0.0,
+        search: BeamParams | ContrastParams | None = None,
         drafter: Drafter | None = None,
     ) -> None:
         """Takes how tokens are chosen: one by one, by beams, or by contrastive search.
@@ -35,21 +35,20 @@ class Writer:
             engine: computes them.
             tokenizer: shows a stop text in a beam.
             params: which tokens are left to choose from.
-            beams: how they are followed, if they are.
-            alpha: contrastive search's weight of likeness; 0: no such search.
+            search: how texts are searched for; None: tokens are chosen one by one.
             drafter: guesses tokens, several of which are then computed in a pass.
         """
         self._engine, self._tokenizer = engine, tokenizer
-        self._params, self._beams, self._alpha = params, beams, alpha
-        self._drafter, self._width, self._missing = drafter, 0, 0
+        self._params, self._searched, self._drafter = params, search, drafter
+        self._width, self._missing = 0, 0
 
     def grow(self, samples: Sequence[Sample]) -> Iterator[None]:
         """Lets all samples grow to their ends; yields after each token.
 
         With beams they are the best texts of each prompt, best first; a prompt's stand together.
         """
-        if self._beams:
-            yield from self._search(samples, self._beams)
+        if isinstance(self._searched, BeamParams):
+            yield from self._search(samples, self._searched)
             return
         full = self._full(samples)
         single = len(full) == 1 or not self._engine.fixed_rows
@@ -73,9 +72,9 @@ class Writer:
     def _tokens(self, samples: Sequence[Sample]) -> Iterator[Chosen]:
         prompts = [sample.prompt.tokens for sample in samples]
         length = max(sample.prompt.length for sample in samples)
-        if self._alpha:
+        if isinstance(self._searched, ContrastParams):
             return contrastive_search.contrastive_tokens(
-                self._engine, self._params, alpha=self._alpha, prompts=prompts, length=length
+                self._engine, self._params, self._searched, prompts=prompts, length=length
             )
         streams = [stream_of(sample) for sample in samples]
         return decode.tokens(self._engine, self._params, prompts, streams, length)

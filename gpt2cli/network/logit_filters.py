@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from gpt2cli.arrays import Tensor
@@ -17,6 +19,18 @@ LOWEST, HIGHEST = -2139095042, 2139095041
 FLOAT_BITS = 32
 
 
+def remove(logits: Tensor, tokens: Sequence[int]) -> Tensor:
+    """(batch, vocab) → the same without some tokens; if none would be left in a row, all are."""
+    vocab = logits.shape[-1]
+    return without(logits, tf.reduce_any(tf.range(vocab)[:, None] == list(tokens), axis=-1))
+
+
+def without(logits: Tensor, removed: Tensor) -> Tensor:
+    """(batch, vocab) → the same without those that bool (…, vocab) marks, if any are left."""
+    left = tf.where(removed, REMOVED, logits)
+    return tf.where(tf.reduce_any(left > REMOVED, axis=-1, keepdims=True), left, logits)
+
+
 def penalise(logits: Tensor, history: Tensor, penalty: float) -> Tensor:
     """(batch, vocab) → the same; tokens of the history are less likely, the rest as before."""
     lower = tf.where(logits < 0, logits * penalty, logits / penalty)
@@ -24,10 +38,7 @@ def penalise(logits: Tensor, history: Tensor, penalty: float) -> Tensor:
 
 
 def remove_repeats(logits: Tensor, history: Tensor, size: int) -> Tensor:
-    """(batch, vocab) → the same; tokens that would end a run of `size` seen before are removed.
-
-    If none would be left, all are.
-    """
+    """(batch, vocab) → the same without the tokens that would end a run of `size` seen before."""
     starts = history.shape[1] - size + 1
     if starts < 1:
         return logits
@@ -36,8 +47,7 @@ def remove_repeats(logits: Tensor, history: Tensor, size: int) -> Tensor:
         newest = history[:, history.shape[1] - size + 1 + place]  # (batch,)
         same &= history[:, place : place + starts] == newest[:, None]
     ends = tf.where(same, history[:, size - 1 :], NO_TOKEN)  # (batch, starts)
-    left = tf.where(marked(ends, logits.shape[-1]), REMOVED, logits)
-    return tf.where(tf.reduce_any(left > REMOVED, axis=-1, keepdims=True), left, logits)
+    return without(logits, marked(ends, logits.shape[-1]))
 
 
 def marked(tokens: Tensor, vocab: int) -> Tensor:

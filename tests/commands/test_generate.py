@@ -89,6 +89,20 @@ def test_a_sample_ends_before_the_first_stop_text(place: Path) -> None:
     assert texts(**options, truncate=whole[9:12]) == [expected]
 
 
+@pytest.mark.parametrize("how", [{"speculate": True}, {"batch_size": 7}, {"num_beams": 3}], ids=str)
+def test_no_end_of_text_comes_among_the_first_tokens(place: Path, how: dict[str, Any]) -> None:
+    sampled = {"beam_sample": True} if "num_beams" in how else {"nsamples": 99, "top_k": 260}
+    options: dict[str, Any] = how | sampled | {"temperature": 5.0, "length": 30, "format": "jsonl"}
+
+    def ends(**late: int) -> list[int]:
+        prefixes = [f"{number}" for number in range(30 if "num_beams" in how else 1)]
+        records = map(json.loads, texts(prefix=prefixes, **options, **late))
+        return [len(one["tokens"]) for one in records if one["finish_reason"] == "end_of_text"]
+
+    assert min(ends()) < 20
+    assert 20 <= min(ends(min_length=20)) < 30
+
+
 def test_without_a_length_the_window_is_filled(place: Path, tokens_of: Tokenizer) -> None:
     options: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True, "include_prefix": False}
     (found,) = texts(prefix=(PROMPT,), **options)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gpt2cli.inference.beam_search import BeamParams, Group, search
-from gpt2cli.inference.contrastive_search import contrastive_tokens
+from gpt2cli.inference.contrastive_search import ContrastParams, contrastive_tokens
 from gpt2cli.inference.decode import random_stream
 from gpt2cli.inference.engine import Engine
 from gpt2cli.inference.sampling import SamplingParams
@@ -121,7 +121,7 @@ def test_several_draws_never_give_the_same_twice() -> None:
 
 def test_contrastive_search_slides_and_without_a_penalty_is_greedy(engine: Engine) -> None:
     params = SamplingParams(top_k=3)
-    steps = contrastive_tokens(engine, params, alpha=0.0, prompts=PROMPTS, length=45)
+    steps = contrastive_tokens(engine, params, ContrastParams(0.0), prompts=PROMPTS, length=45)
     found = [chosen.tokens for chosen in steps]
     for place, prompt in enumerate(PROMPTS):
         context = list(prompt)

@@ -55,6 +55,7 @@ def test_the_few_likeliest_are_enough_or_all_are_sorted(monkeypatch: pytest.Monk
 def test_if_every_token_would_be_a_repeat_all_are_left_to_a_row() -> None:
     logits = LOGITS[0, :4]
     assert sampling.remove_repeats(logits, np.arange(4), 1).tolist() == logits.tolist()
+    assert sampling.remove(logits, range(4)).tolist() == logits.tolist()
 
 
 def test_a_row_never_draws_a_token_without_a_probability() -> None:

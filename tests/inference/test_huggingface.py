@@ -15,7 +15,7 @@ import pytest
 
 from gpt2cli.inference import decode
 from gpt2cli.inference.beam_search import BeamParams, Group, search
-from gpt2cli.inference.contrastive_search import contrastive_tokens
+from gpt2cli.inference.contrastive_search import ContrastParams, contrastive_tokens
 from gpt2cli.inference.engine import Engine
 from gpt2cli.inference.sampling import SamplingParams
 from tests.inference.engines import KINDS, columns, engine_of
@@ -27,9 +27,13 @@ LENGTH = 20
 
 def grouped(kind: str) -> list[tuple[str, list[Any]]]:
     """Returns the stored cases, those of the same settings together, for one decoder each."""
-    ordered = sorted(STORED[kind], key=lambda case: str(case["settings"]))
-    by_settings = itertools.groupby(ordered, key=lambda case: str(case["settings"]))
-    return [(name, list(cases)) for name, cases in by_settings]
+    by_settings: dict[str, list[Any]] = {}
+    for case in STORED[kind]:
+        name = str(case["settings"])
+        # All rows of a batch have the same ends, if they come late.
+        name += f" {case['end']}" if "min_new_tokens" in name else ""
+        by_settings.setdefault(name, []).append(case)
+    return list(by_settings.items())
 
 
 @cache
@@ -44,17 +48,19 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def params_of(settings: dict[str, Any]) -> SamplingParams:
-    kept = {name: value for name, value in settings.items() if name in FILTERS}
-    return SamplingParams(temperature=0, **kept)
+def params_of(case: dict[str, Any]) -> SamplingParams:
+    kept = {name: value for name, value in case["settings"].items() if name in FILTERS}
+    least = case["settings"].get("min_new_tokens", 0)
+    ends = (case["end"],) if least and case["end"] is not None else ()
+    return SamplingParams(temperature=0, min_length=least, ends=ends, **kept)
 
 
 @pytest.mark.parametrize(("name", "cases"), grouped("greedy"), ids=lambda case: str(case)[:60])
 def test_greedy_tokens_are_the_same(kind: str, name: str, cases: list[Any]) -> None:
-    params, prompts = params_of(cases[0]["settings"]), [case["prompt"] for case in cases]
+    params, prompts = params_of(cases[0]), [case["prompt"] for case in cases]
     streams = [itertools.repeat(0.5)] * len(prompts)
     found = columns(decode.tokens(engine(kind), params, prompts, streams, LENGTH))
-    assert [[row] for row in found] == [case["tokens"] for case in cases]
+    check_rows(found, cases)
 
 
 @pytest.mark.parametrize(("name", "cases"), grouped("contrastive"), ids=lambda case: str(case)[:60])
@@ -73,12 +79,18 @@ def check_contrastive(engine: Engine, cases: list[Any]) -> None:
     settings = cases[0]["settings"]
     steps = contrastive_tokens(
         engine,
-        params_of(settings),
-        alpha=settings["penalty_alpha"],
+        params_of(cases[0]),
+        ContrastParams(settings["penalty_alpha"]),
         prompts=[case["prompt"] for case in cases],
         length=LENGTH,
     )
-    assert [[row] for row in columns(steps)] == [case["tokens"] for case in cases]
+    check_rows(columns(steps), cases)
+
+
+def check_rows(found: list[list[int]], cases: list[Any]) -> None:
+    for row, case in zip(found, cases, strict=True):
+        end = case["end"]
+        assert [row[: row.index(end) + 1] if end in row else row] == case["tokens"]
 
 
 @pytest.mark.parametrize(("name", "cases"), grouped("beams"), ids=lambda case: str(case)[:60])
@@ -106,7 +118,7 @@ def check_beams(engine: Engine, cases: list[Any]) -> None:
     )
     groups = [Group(beams, LENGTH, partial(ends_with, case["end"])) for case in cases]
     prompts, streams = [case["prompt"] for case in cases], [iter(())] * len(cases)
-    params = params_of(settings)
+    params = params_of(cases[0])
     for _ in search(engine, params, prompts=prompts, streams=streams, groups=groups):
         pass
     for group, case in zip(groups, cases, strict=True):

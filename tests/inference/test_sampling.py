@@ -39,11 +39,14 @@ SETTINGS: list[dict[str, Any]] = [
     *({"typical_p": p} for p in (1e-6, 0.2, 0.9, 0.999)),
     *({"repetition_penalty": p} for p in (0.5, 1.3)),
     *({"no_repeat_ngram_size": n} for n in (1, 2, 3, 4, 64, 65)),
+    {"min_length": 1, "ends": (3, 699)},
     {"temperature": 0.4, "top_k": 40, "top_p": 0.9},
     {"temperature": 1.7, "repetition_penalty": 1.2, "no_repeat_ngram_size": 3, "top_p": 0.95},
     {"top_k": 300, "top_p": 0.97, "min_p": 0.002, "typical_p": 0.8},
     {
         "temperature": 0.9,
+        "min_length": 1,
+        "ends": (0, 5, 650),
         "repetition_penalty": 2.0,
         "no_repeat_ngram_size": 2,
         "top_k": 200,
@@ -89,11 +92,12 @@ def test_all_filters_compiled_by_xla_choose_what_a_plain_computation_chooses() -
 
 
 def test_where_every_token_would_be_a_repeat_all_are_left() -> None:
-    from gpt2cli.network.logit_filters import remove_repeats
+    from gpt2cli.network.logit_filters import remove, remove_repeats
 
     logits = LOGITS[:, :4]
     history = np.tile(np.arange(4, dtype=np.int32), (4, 1))
     assert remove_repeats(logits, history, 1).numpy().tolist() == logits.tolist()
+    assert remove(logits, range(4)).numpy().tolist() == logits.tolist()
 
 
 def test_the_likeliest_token_is_taken_among_those_that_are_no_repeat() -> None:

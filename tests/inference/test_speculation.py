@@ -34,6 +34,8 @@ PARAMS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.5, "repetition_penalty": 1.3},
     {"temperature": 0.6, "no_repeat_ngram_size": 3},
     {"temperature": 0, "no_repeat_ngram_size": 4, "repetition_penalty": 0.8},
+    # Of several texts some are beyond these tokens while others are not.
+    {"temperature": 0.6, "min_length": 25, "ends": tuple(range(60))},
     {"top_k": 5},
     {"top_p": 0.6},
     {"min_p": 0.2},

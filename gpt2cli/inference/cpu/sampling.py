@@ -27,7 +27,7 @@ def choose(
     """
     rows = [(row, history.row(number)) for number, row in enumerate(logits)]
     if params.temperature == 0:
-        tokens = [int(FILTERS.without_repeats(*row, params).argmax()) for row in rows]
+        tokens = [int(FILTERS.allowed(*row, params).argmax()) for row in rows]
     elif len(rows) == 1:
         # NumPy draws one as fast, uncompiled.
         tokens = [draw(softmax(FILTERS.filtered(*rows[0], params)), uniforms[0])]
@@ -61,7 +61,7 @@ def likeliest(params: SamplingParams, count: int, logits: Logits, history: Histo
     """Returns each row's likeliest tokens, repeats left out, from logits (rows, vocab)."""
     found = []
     for number, row in enumerate(logits):
-        left = softmax(FILTERS.without_repeats(row, history.row(number), params))
+        left = softmax(FILTERS.allowed(row, history.row(number), params))
         tokens = highest(left, count)
         found.append((tokens, left[tokens], log_softmax(row)[tokens]))
     return as_candidates(found)
@@ -70,7 +70,7 @@ def likeliest(params: SamplingParams, count: int, logits: Logits, history: Histo
 @np.errstate(all="ignore")
 def beam_candidates(params: SamplingParams, logits: Logits, step: BeamStep) -> Candidates:
     """Returns the best continuations of each prompt's beams, from logits (beams, vocab)."""
-    look = FILTERS.filtered if step.uniforms.size else FILTERS.without_repeats
+    look = FILTERS.filtered if step.uniforms.size else FILTERS.allowed
     own = np.stack([log_softmax(row) for row in logits])  # (prompts * beams, vocab)
     sums = np.stack([look(row, step.history.row(n), params) for n, row in enumerate(own)])
     sums += step.totals.reshape(-1, 1)
@@ -133,6 +133,13 @@ def log_probability(logits: Logits, token: int) -> float:
     return float(logits[token] - most - np.log(np.exp(logits - most).sum()))
 
 
+def remove(logits: Logits, tokens: Sequence[int] | Array) -> Logits:
+    """(vocab,) → the same without some tokens; if none would be left, all are."""
+    left = logits.copy()
+    left[np.asarray(tokens, np.int64)] = REMOVED
+    return left if (left > REMOVED).any() else logits
+
+
 def penalise(logits: Logits, history: Array, penalty: float) -> Logits:
     """(vocab,) → the same; tokens of the history are less likely, the rest as before."""
     lower, seen = logits.copy(), np.unique(history)
@@ -141,17 +148,12 @@ def penalise(logits: Logits, history: Array, penalty: float) -> Logits:
 
 
 def remove_repeats(logits: Logits, history: Array, size: int) -> Logits:
-    """(vocab,) → the same; tokens that would end a run of `size` seen before are removed.
-
-    If none would be left, all are.
-    """
+    """(vocab,) → the same without the tokens that would end a run of `size` seen before."""
     if len(history) < size:
         return logits
     runs = np.lib.stride_tricks.sliding_window_view(history, size)  # (starts, size)
     newest = history[len(history) - size + 1 :]  # (size - 1,)
-    left = logits.copy()
-    left[runs[(runs[:, :-1] == newest).all(axis=1), -1]] = REMOVED
-    return left if (left > REMOVED).any() else logits
+    return remove(logits, runs[(runs[:, :-1] == newest).all(axis=1), -1])
 
 
 def keep_top_k(logits: Logits, k: int) -> Logits:
@@ -215,6 +217,7 @@ def first_beyond(ends: Array, aim: float) -> int:
 
 
 FILTERS: Filters[Array] = Filters(
+    remove=remove,
     penalise=penalise,
     remove_repeats=remove_repeats,
     keep_top_k=keep_top_k,
