@@ -151,6 +151,7 @@ def test_a_large_corpus_is_indexed_only_if_asked(
         assert (notices, len(list(run.glob("tokens-*.index")))) == ([], 1)
 
 
+@pytest.mark.slow
 def test_tensorflow_speculates_for_a_single_text_if_asked(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

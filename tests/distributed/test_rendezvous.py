@@ -278,6 +278,7 @@ def test_whatever_strangers_send_the_workers_meet() -> None:
     assert found == [None, 7, 7]
 
 
+@pytest.mark.slow
 def test_neither_many_who_are_silent_nor_one_who_drips_keeps_the_workers_apart() -> None:
     first, second = loopback(2)
     over = threading.Event()
