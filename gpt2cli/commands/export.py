@@ -31,7 +31,7 @@ from gpt2cli.storage.state import State, read_state
 
 # What a format needs beyond gpt2cli's own requirements.
 LIBRARIES = {"gguf": "gguf"}
-# Formats that only TensorFlow writes, in part.
+# Formats that need TensorFlow.
 NEED_TENSORFLOW = ("openai", "savedmodel")
 WEIGHT_BYTES = {"float32": 4, "float16": 2, "q8_0": 1.0625}
 

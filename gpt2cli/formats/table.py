@@ -20,6 +20,8 @@ def write_model(model: Model, path: Path, kind: str) -> None:
         from gpt2cli.formats.gguf import write_gguf as write
     elif kind == "savedmodel":
         from gpt2cli.formats.savedmodel import write_savedmodel as write
-    else:
+    elif kind == "tar":
         from gpt2cli.formats.archive import write_archive as write
+    else:
+        raise ValueError(kind)
     write(model, path)

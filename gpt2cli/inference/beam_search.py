@@ -155,7 +155,7 @@ def search(
     """Lets each prompt's beams go on until they are all done; yields after each step.
 
     Prompts have from 1 to n_ctx tokens; their groups of beams are all of the same kind. Unless
-    candidates are drawn, only repeats are filtered.
+    candidates are drawn, only early ends and repeats are filtered.
     """
     beams, sizes = groups[0].beams, engine.hparams
     length = max(group.length for group in groups)

@@ -159,13 +159,13 @@ class Engine(Protocol):
     def likeliest(
         self, hidden: Hidden, params: SamplingParams, count: int, history: History
     ) -> Candidates:
-        """Returns each row's likeliest tokens, repeats left out."""
+        """Returns each row's likeliest tokens of those allowed."""
         ...
 
     def beam_candidates(self, hidden: Hidden, params: SamplingParams, step: BeamStep) -> Candidates:
         """Returns the best continuations of each prompt's beams, from (prompts * beams, embed).
 
-        Without random numbers only repeats are filtered.
+        Without random numbers only early ends and repeats are filtered.
         """
         ...
 

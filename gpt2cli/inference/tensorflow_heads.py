@@ -55,7 +55,7 @@ class TensorFlowHeads:
     def likeliest(
         self, hidden: Hidden, params: SamplingParams, count: int, history: History
     ) -> Candidates:
-        """Returns each row's likeliest tokens, repeats left out."""
+        """Returns each row's likeliest tokens of those allowed."""
         head = self._head(tensorflow_sampling.likeliest, params, count)
         return as_candidates(head(hidden, self._before(history)))
 

@@ -36,7 +36,7 @@ def choose(
 def likeliest(
     params: SamplingParams, count: int, logits: Tensor, history: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns each row's likeliest tokens, repeats left out; the arguments are as for `choose`.
+    """Returns each row's likeliest tokens of those allowed; the arguments are as for `choose`.
 
     They are int32 (rows, count), with their probabilities, and log-probabilities without filters.
     """

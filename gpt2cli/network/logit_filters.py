@@ -102,8 +102,8 @@ def nucleus_mask(ranks: Tensor, probabilities: Tensor, p: float) -> Tensor:
     The rank of the last of them is found by halving the range of float32 as often as it has
     bits, which is exact, and much faster than to sort a vocabulary.
 
-    All are (batch, vocab); ranks and probabilities, which are not negative, float32. P is above 0,
-    and no more than the sum of a row.
+    All are (batch, vocab); ranks and probabilities, which are not negative, float32. P is above 0;
+    if it is more than the sum of a row, all of the row's are left.
     """
     places = ordered(ranks)
 

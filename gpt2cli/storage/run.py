@@ -117,8 +117,9 @@ def commit(
             make_way(folder, prefix)
             for path in paths.files_by_step(aside)[state.step]:
                 atomic.move(path, folder / path.name)
-            point_to(folder, prefix)
+            # gpt-2-simple reads it.
             atomic.write_whole(folder / paths.COUNTER, f"{state.step}\n")
+            point_to(folder, prefix)
         finally:
             with contextlib.suppress(OSError):
                 clean_up(folder)

@@ -161,8 +161,10 @@ def footprint(
     sharers = max(1, min(len(gpus), batch.batch_size)) if compute.is_shared else 1
     devices = machines * sharers
     capability, precision = gpus[0].capability if gpus else None, compute.precision
-    is_old = capability is not None and capability < VOLTA
-    is_float32 = precision == "float32" or (precision == "auto" and is_old)
+    if precision == "auto" and capability is not None:
+        # As `devices.resolve_precision` chooses once TensorFlow is loaded.
+        newer = "bfloat16" if capability >= AMPERE else "float16"
+        precision = newer if capability >= VOLTA else "float32"
     return Footprint(
         hparams=hparams,
         window=batch.window or hparams.n_ctx,
@@ -172,13 +174,13 @@ def footprint(
         recompute=compute.use_memory_saving_gradients,
         blocks_only=compute.only_train_transformer_layers,
         rank=rank,
-        low_precision=precision != "float32",
+        low_precision=compute.precision != "float32",
         partial=compute.xla and (hparams.n_embd >= WIDE or bool(gpus)),
         devices=devices,
         waits=optimizer.clip_norm > 0 or precision == "float16",
         gpu=bool(gpus),
-        is_float32=is_float32,
-        fused=not is_float32 and (capability or (0, 0)) >= AMPERE and compute.xla,
+        is_float32=precision == "float32",
+        fused=precision != "float32" and (capability or (0, 0)) >= AMPERE and compute.xla,
     )
 
 

@@ -73,6 +73,24 @@ def test_gradients_are_held_together_only_where_they_must_be() -> None:
         assert footprint_of(config, LARGE, 0, machines=2).gathers
 
 
+@pytest.mark.parametrize(
+    ("capability", "together", "fused"),
+    [((6, 1), False, False), ((7, 5), True, False), ((8, 0), False, True), (None, False, False)],
+)
+def test_the_precision_that_a_gpu_gets_is_known_without_tensorflow(
+    capability: tuple[int, int] | None,
+    together: bool,
+    fused: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(hardware, "gpus", lambda: [gpus.card(capability=capability)])
+    options = SAVING | {"clip_norm": 0.0, "accumulate_gradients": 1}
+    run = footprint_of(FinetuneConfig(dataset=("x",), **options), LARGE, 0)
+    # Float16 waits for all gradients, as one that is no number stops the step.
+    assert (run.gathers, run.fused) == (together, fused)
+
+
 def test_what_is_trained_is_counted() -> None:
     config = FinetuneConfig(dataset=("x",))
     run = footprint_of(config, models.GPT2_124M, 0)

@@ -125,7 +125,7 @@ class CPUEngine:
     def likeliest(
         self, hidden: Array, params: SamplingParams, count: int, history: History
     ) -> Candidates:
-        """Returns each row's likeliest tokens, repeats left out."""
+        """Returns each row's likeliest tokens of those allowed."""
         return sampling.likeliest(params, count, self.logits(hidden), history)
 
     def beam_candidates(self, hidden: Array, params: SamplingParams, step: BeamStep) -> Candidates:

@@ -1,4 +1,4 @@
-"""The filters of tensorflow_sampling.py in NumPy, for one row; and what rows of logits choose."""
+"""The filters in NumPy, for one row of logits; and what rows of them choose."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def nats_of(logits: Logits, tokens: Sequence[int]) -> list[float]:
 
 @np.errstate(all="ignore")
 def likeliest(params: SamplingParams, count: int, logits: Logits, history: History) -> Candidates:
-    """Returns each row's likeliest tokens, repeats left out, from logits (rows, vocab)."""
+    """Returns each row's likeliest tokens of those allowed, from logits (rows, vocab)."""
     found = []
     for number, row in enumerate(logits):
         left = softmax(FILTERS.allowed(row, history.row(number), params))
