@@ -1,17 +1,43 @@
-"""What guesses tokens while text is written: from the texts, and from the corpus of their run."""
+"""What guesses tokens while text is written: a look-up in texts and a corpus, or a small model."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 
-from gpt2cli.errors import Gpt2cliError
+from gpt2cli.commands.engines import FoundModel, engine_of, found_model
+from gpt2cli.config.shared import LATEST, ReadingOptions, SourceOptions
+from gpt2cli.errors import BadDataError, Gpt2cliError, shortened
 from gpt2cli.inference.drafts import Drafter
 from gpt2cli.inference.engine import Engine
-from gpt2cli.inference.speculation import VerifyingEngine
+from gpt2cli.inference.model_drafts import ModelDrafter
 from gpt2cli.progress import announced
 from gpt2cli.records import Notice, Record
 from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.text import corpus_index
+from gpt2cli.text.tokenizer import same_tokens
+
+
+def model_drafter(
+    name: str, options: SourceOptions, reading: ReadingOptions, *, large: FoundModel, engine: Engine
+) -> Generator[Record, None, ModelDrafter]:
+    """Returns what guesses tokens by a smaller model.
+
+    Raises:
+        MissingInputError: there is no such model.
+        BadDataError: it is damaged, or has another vocabulary.
+    """
+    small = yield from found_model(
+        dataclasses.replace(options, model_name=name, run_name=None, checkpoint=LATEST)
+    )
+    rows, most = small.source.hparams.n_vocab, large.source.hparams.n_vocab
+    if rows > most or not same_tokens(small.tokenizer, large.tokenizer):
+        raise BadDataError(
+            f"--draft-model {shortened(name)} has other tokens than {large.source.prefix}. Give a "
+            "smaller model of the same vocabulary, or leave the option out."
+        )
+    share = small.source.hparams.count() / large.source.hparams.count()
+    return ModelDrafter((yield from engine_of(small, reading)), share, engine.pass_costs)
 
 
 def drafter_of(
@@ -25,7 +51,7 @@ def drafter_of(
 ) -> Generator[Record, None, Drafter | None]:
     """Returns what guesses tokens of `rows` texts at once; None if it cannot, or may not pay."""
     # On TensorFlow it pays less, and was not measured on GPUs.
-    if not isinstance(engine, VerifyingEngine) or (engine.fixed_rows and not speculate):
+    if engine.fixed_rows and not speculate:
         return None
     if engine.fixed_rows and rows > 1:
         yield Notice(

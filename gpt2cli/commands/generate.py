@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from gpt2cli.commands.drafting import drafter_of
+from gpt2cli.commands.drafting import drafter_of, model_drafter
 from gpt2cli.commands.engines import LEANER, FoundModel, engine_of, found_model
 from gpt2cli.commands.prompting import (
     chat_requests,
@@ -24,10 +24,10 @@ from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.files import outputs
 from gpt2cli.inference.beam_search import BeamParams
 from gpt2cli.inference.contrastive_search import ContrastParams
-from gpt2cli.inference.drafts import Drafter
 from gpt2cli.inference.engine import Engine
 from gpt2cli.inference.samples import Printer, Prompt, Sample
 from gpt2cli.inference.sampling import SamplingParams
+from gpt2cli.inference.speculation import Drafts
 from gpt2cli.inference.writer import Writer
 from gpt2cli.progress import COMPILING, Count
 from gpt2cli.records import Alert, Notice, Record, Text
@@ -111,8 +111,16 @@ def loaded_writer(
     engine = yield from engine_of(
         model, config.part(ReadingOptions), many_rows=many_rows or config.speculates
     )
-    drafter = None
-    if config.speculates:
+    drafter: Drafts | None = None
+    if config.draft_model is not None:
+        drafter = yield from model_drafter(
+            config.draft_model,
+            config.part(SourceOptions),
+            config.part(ReadingOptions),
+            large=model,
+            engine=engine,
+        )
+    elif config.speculates:
         drafter = yield from drafter_of(
             model.source,
             engine,
@@ -138,7 +146,7 @@ def answered(job: Job, model: FoundModel, seed: int) -> Iterator[Record]:
 
 
 def writer_of(
-    config: GenerateConfig, engine: Engine, tokenizer: Tokenizer, drafter: Drafter | None = None
+    config: GenerateConfig, engine: Engine, tokenizer: Tokenizer, drafter: Drafts | None = None
 ) -> Writer:
     """Returns what lets samples grow, in the way that the options ask for."""
     params = SamplingParams(

@@ -80,6 +80,11 @@ class BatchOptions(Config):
         "tokens at once if it was right; the text stays the same.",
         unset="on with --batch-size 1 on a CPU with Numba",
     )
+    draft_model: str | None = option(
+        None,
+        "Smaller model that guesses what may follow, in place of the look-up: as --model-name, or "
+        "a run's folder; of the same vocabulary.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +153,9 @@ class GenerateConfig(
         refuse_both(self.ignore_eos and self.min_length > 0, "--ignore-eos", "--min-length")
         if self.min_length > (self.length or self.min_length):
             raise UsageError(f"--min-length {self.min_length} is more than --length {self.length}.")
+        if self.draft_model is not None:
+            refuse_both(self.speculate is False, "--draft-model", "--no-speculate")
+            refuse_both(self.batch_size > 1, "--draft-model", "--batch-size above 1")
         if "" in self.stops:
             raise UsageError("--stop and --truncate need a text, not an empty one.")
         if self.messages is not None:
@@ -201,6 +209,7 @@ def check_search(config: GenerateConfig) -> None:
     if config.search == "beams":
         refuse_both(config.penalty_alpha > 0, "--penalty-alpha", "--num-beams")
         refuse_both(bool(config.speculate), "--speculate", "--num-beams")
+        refuse_both(config.draft_model is not None, "--draft-model", "--num-beams")
         if config.nsamples > config.num_beams:
             raise UsageError(
                 f"--nsamples {config.nsamples} is more than --num-beams {config.num_beams} find."
@@ -216,6 +225,7 @@ def check_search(config: GenerateConfig) -> None:
         raise UsageError(f"{given} is of beams; give --num-beams above 1.")
     if config.search == "contrast":
         refuse_both(bool(config.speculate), "--speculate", "--penalty-alpha")
+        refuse_both(config.draft_model is not None, "--draft-model", "--penalty-alpha")
         if config.top_k < 2:
             raise UsageError("--penalty-alpha needs --top-k of 2 or more: how many candidates.")
         if given := first_given(drawing):
@@ -234,6 +244,7 @@ def check_output(config: GenerateConfig) -> None:
     if config.compare:
         others = {"--stream": config.stream is True, "--messages": config.messages is not None}
         others["--speculate"] = config.speculate is True
+        others["--draft-model"] = config.draft_model is not None
         for other, given in (others | elsewhere).items():
             refuse_both(given, "--compare", other)
     delimiter = config.sample_delim != DEFAULT_DELIMITER

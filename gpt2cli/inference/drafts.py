@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.text.corpus_index import DEPTH, MOST_PLACES, CorpusIndex
 
 Origin = Literal["text", "corpus"]
@@ -154,23 +155,15 @@ class Drafter:
         self._weights: dict[tuple[Origin, int, bool], Average] = {}
         self._rates: dict[int, Average] = {}
 
-    def _cost(self, tokens: int) -> float:
-        """Returns the time of a pass over this number of tokens; beyond the known it grows on."""
-        step = -(-tokens // COSTED) if tokens > 1 else 0
-        beyond = max(step - len(self._costs) + 1, 0)
-        return self._costs[step - beyond] + beyond * (self._costs[-1] - self._costs[-2])
-
-    def begin(self, texts: Sequence[Sequence[int]], temperature: float) -> None:
-        """Takes texts in place of those before, and the temperature at which they are written."""
-        self.texts, self._temperature = [TextIndex(text) for text in texts], temperature
+    def begin(self, texts: Sequence[Sequence[int]], params: SamplingParams) -> None:
+        """Takes texts in place of those before, and how their tokens are chosen."""
+        self.texts, self._temperature = [TextIndex(text) for text in texts], params.temperature
         self._guesses: list[list[Guess]] = [[] for _ in texts]
 
-    def draft(self, uniforms: Sequence[Sequence[float] | None]) -> list[list[Guess]]:
+    def draft(self, uniforms: Sequence[Sequence[float] | None]) -> list[list[int]]:
         """Returns each text's next tokens, as many as are worth the rows of a pass.
 
-        Args:
-            uniforms: the random numbers of a text's next tokens, as many as it has room for; None:
-                it has ended, and has no row.
+        A text gets the random numbers of as many tokens as it has room for; None: it has ended.
         """
         self._guesses = [
             self._drawn(self._sources(text), (numbers or [])[:MOST_DRAFTED])
@@ -183,9 +176,12 @@ class Drafter:
             key=lambda pair: -pair[0],
         )
         expected = itertools.accumulate((chance for chance, _ in chances), initial=float(rows))
-        worth = [right / self._cost(count) for count, right in enumerate(expected, rows)]
+        worth = [right / cost_of(n, self._costs) for n, right in enumerate(expected, rows)]
         wanted = Counter(text for _, text in chances[: worth.index(max(worth))])
-        return [draft[: wanted[text]] for text, draft in enumerate(self._guesses)]
+        return [
+            [guess.token for guess in draft[: wanted[text]]]
+            for text, draft in enumerate(self._guesses)
+        ]
 
     def learn(self, tokens: Sequence[Sequence[int]]) -> None:
         """Takes in the tokens that a pass has given each text."""
@@ -243,6 +239,16 @@ class Drafter:
         weight = self._weights.setdefault(kind, Average(first=FIRST_SHARE))
         counts = Counter(row[at] for row in source.rows if len(row) > at)
         return Votes(counts=counts, places=counts.total() or 1, weight=weight)
+
+
+def cost_of(tokens: int, costs: Sequence[float]) -> float:
+    """Returns the time of a pass over some tokens, from `costs` as an engine has them.
+
+    Beyond the known it grows on.
+    """
+    step = -(-tokens // COSTED) if tokens > 1 else 0
+    beyond = max(step - len(costs) + 1, 0)
+    return costs[step - beyond] + beyond * (costs[-1] - costs[-2])
 
 
 def following(source: Source, at: int, token: int) -> Source:

@@ -107,19 +107,22 @@ class BeamStep:
 class Engine(Protocol):
     """Computes hidden states, and what follows from them; `decode.tokens` shows how it is used.
 
-    First `make_room`, then `prefill` or `hidden_states`, then `step` as often as there is room;
-    after that, or if a window has filled, `prefill` again. Each of them returns the hidden states
-    of the rows' newest tokens, from which `logits`, `choose`, `likeliest` and `beam_candidates`
-    compute the scores of the tokens that may follow.
+    First `make_room`, then `prefill` or `hidden_states`, then `step` or `extend` while there is
+    room; after that, or if a window has filled, `prefill` again. Each of them returns the hidden
+    states of the rows' newest tokens, from which `logits`, `choose`, `likeliest` and
+    `beam_candidates` compute the scores of the tokens that may follow.
 
     Attributes:
         hparams: the model's shape.
         fixed_rows: whether a program is compiled for each number of rows, so that all batches
-            should have the same.
+            should have the same; then only a single row is extended by several tokens.
+        pass_costs: the time of a pass over one token, then over up to 2, 4, 6, … of them, as
+            shares of the first.
     """
 
     hparams: HParams
     fixed_rows: bool
+    pass_costs: tuple[float, ...]
 
     def make_room(self, rows: int, longest: int, length: int) -> None:
         """Makes an empty KV cache for rows of up to `longest` tokens and `length` more."""
@@ -146,6 +149,18 @@ class Engine(Protocol):
         """
         ...
 
+    def extend(self, rows: Sequence[Row]) -> Hidden:
+        """Takes some tokens a row in, or none; returns (tokens, embed), row after row.
+
+        Each has the result that it has by itself. Those of a single row may be followed by those
+        of padding.
+        """
+        ...
+
+    def drop(self, counts: Sequence[int]) -> None:
+        """Takes back each row's last tokens, by their counts."""
+        ...
+
     def logits(self, hidden: Hidden) -> Logits:
         """(rows, embed) → (rows, vocab): the scores of the tokens that may follow."""
         ...
@@ -154,6 +169,12 @@ class Engine(Protocol):
         self, hidden: Hidden, params: SamplingParams, uniforms: Sequence[float], history: History
     ) -> Chosen:
         """Returns each row's next token: the likeliest, or drawn by a number from 0 up to 1."""
+        ...
+
+    def choose_from(
+        self, logits: Logits, params: SamplingParams, uniforms: Sequence[float], history: History
+    ) -> Chosen:
+        """Returns what `choose` does, from logits (rows, vocab)."""
         ...
 
     def likeliest(

@@ -10,43 +10,33 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
-from gpt2cli.arrays import Array, Logits
+from gpt2cli.arrays import Logits
 from gpt2cli.inference.decode import newer_half
-from gpt2cli.inference.drafts import MOST_DRAFTED, Drafter, Guess
-from gpt2cli.inference.engine import Chosen, Engine, History, Row
+from gpt2cli.inference.drafts import MOST_DRAFTED
+from gpt2cli.inference.engine import Engine, History, Row
 from gpt2cli.inference.sampling import SamplingParams
 
 
-@runtime_checkable
-class VerifyingEngine(Engine, Protocol):
-    """An engine that takes in several tokens a row, each with the result that it has by itself.
+class Drafts(Protocol):
+    """Guesses how texts side by side go on."""
 
-    If its number of rows is fixed, it does so only for a single row.
+    def begin(self, texts: Sequence[Row], params: SamplingParams) -> None:
+        """Takes texts in place of those before, and how their tokens are chosen."""
+        ...
 
-    Attributes:
-        pass_costs: the time of a pass over one token, then over up to 2, 4, 6, … of them, as
-            shares of the first.
-    """
+    def draft(self, uniforms: Sequence[Sequence[float] | None]) -> list[list[int]]:
+        """Returns each text's next tokens, as many as are worth the rows of a pass.
 
-    pass_costs: tuple[float, ...]
-
-    def extend(self, rows: Sequence[Row]) -> Array:
-        """Takes some tokens a row in, or none; returns (tokens, embed), row after row.
-
-        The hidden states of a single row may be followed by those of padding.
+        Args:
+            uniforms: the random numbers of a text's next tokens, as many as it has room for; None:
+                it has ended, and has no row.
         """
         ...
 
-    def drop(self, counts: Sequence[int]) -> None:
-        """Takes back each row's last tokens, by their counts."""
-        ...
-
-    def choose_from(
-        self, logits: Logits, params: SamplingParams, uniforms: Sequence[float], history: History
-    ) -> Chosen:
-        """Returns what `choose` does, from logits (rows, vocab)."""
+    def learn(self, tokens: Sequence[Row]) -> None:
+        """Takes in the tokens that a pass has given each text."""
         ...
 
 
@@ -64,7 +54,7 @@ class Text:
     def __init__(self, prompt: Row, stream: Iterator[float], length: int) -> None:
         self.window, self.length, self.left = list(prompt), 0, length
         self._stream, self._ahead = stream, deque[float]()
-        self.draft: list[Guess] = []
+        self.draft: list[int] = []
         self.new: list[tuple[int, float]] = []
 
     def uniform(self) -> float:
@@ -84,11 +74,11 @@ class Text:
 
     def newest(self) -> list[int]:
         """Returns its tokens that a pass takes in: none if it has ended."""
-        return [self.window[-1], *(guess.token for guess in self.draft)] if self.left else []
+        return [self.window[-1], *self.draft] if self.left else []
 
 
 def speculate(
-    engine: VerifyingEngine, params: SamplingParams, drafter: Drafter, texts: Sequence[Text]
+    engine: Engine, params: SamplingParams, drafter: Drafts, texts: Sequence[Text]
 ) -> Iterator[None]:
     """Lets texts grow to their ends; yields after each pass, when a text may be ended from outside.
 
@@ -98,7 +88,7 @@ def speculate(
     windows, length = [text.window for text in texts], max(text.left for text in texts)
     engine.make_room(len(texts), max(map(len, windows)), length)
     history = History(windows, length, wanted=params.looks_back)
-    drafter.begin(windows, params.temperature)
+    drafter.begin(windows, params)
     while any(text.left for text in texts):
         if fresh or any(text.left and len(text.window) > n_ctx for text in texts):
             for text in texts:
@@ -119,7 +109,7 @@ def speculate(
 
 
 def verify(
-    engine: VerifyingEngine,
+    engine: Engine,
     params: SamplingParams,
     texts: Sequence[Text],
     *,
@@ -159,7 +149,7 @@ def verify(
             text.window.append(token)
             text.length, text.left = text.length + 1, text.left - 1
             history.add_to(number, token)
-            if guesses and guesses[0].token == token:
+            if guesses and guesses[0] == token:
                 places[number] += 1
                 right.append(number)
         going = right

@@ -24,7 +24,7 @@ from gpt2cli.runtime import devices
 
 # New tokens of a row are padded to one of these numbers, so that few programs are compiled.
 EXTEND_SIZES = (4, 16)
-# See VerifyingEngine. Measured on two cores, GPT-2 124M, 200 tokens before; on a GPU an estimate.
+# See Engine. Measured on two cores, GPT-2 124M, 200 tokens before; on a GPU an estimate.
 PASS_COSTS, INT8_COSTS = (1.0, *2 * [1.65], *6 * [2.2]), (1.0, *2 * [3.1], *6 * [3.9])
 GPU_COSTS = (1.0, *2 * [1.1], *6 * [1.2])
 
@@ -35,7 +35,7 @@ class TensorFlowEngine(TensorFlowHeads):
     Attributes:
         hparams: the model's shape.
         compiler: what compiles it; it says if XLA failed.
-        pass_costs: how long passes over several tokens take, see VerifyingEngine.
+        pass_costs: how long passes over several tokens take, see Engine.
     """
 
     fixed_rows = True

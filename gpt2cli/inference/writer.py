@@ -9,11 +9,10 @@ from gpt2cli.inference import beam_search, contrastive_search, decode
 from gpt2cli.inference.beam_search import BeamParams, Group
 from gpt2cli.inference.contrastive_search import ContrastParams
 from gpt2cli.inference.decode import random_stream
-from gpt2cli.inference.drafts import Drafter
 from gpt2cli.inference.engine import Chosen, Engine
 from gpt2cli.inference.samples import Sample
 from gpt2cli.inference.sampling import SamplingParams
-from gpt2cli.inference.speculation import Text, VerifyingEngine, speculate
+from gpt2cli.inference.speculation import Drafts, Text, speculate
 from gpt2cli.text.tokenizer import Tokenizer
 
 
@@ -27,7 +26,7 @@ class Writer:
         *,
         params: SamplingParams,
         search: BeamParams | ContrastParams | None = None,
-        drafter: Drafter | None = None,
+        drafter: Drafts | None = None,
     ) -> None:
         """Takes how tokens are chosen: one by one, by beams, or by contrastive search.
 
@@ -52,8 +51,8 @@ class Writer:
             return
         full = self._full(samples)
         single = len(full) == 1 or not self._engine.fixed_rows
-        if self._drafter and single and isinstance(self._engine, VerifyingEngine):
-            yield from self._speculate(samples, self._engine, self._drafter)
+        if self._drafter and single:
+            yield from self._speculate(samples, self._drafter)
             return
         for chosen in self._tokens(full):
             # Those that only fill the batch come last.
@@ -79,14 +78,12 @@ class Writer:
         streams = [stream_of(sample) for sample in samples]
         return decode.tokens(self._engine, self._params, prompts, streams, length)
 
-    def _speculate(
-        self, samples: Sequence[Sample], engine: VerifyingEngine, drafter: Drafter
-    ) -> Iterator[None]:
+    def _speculate(self, samples: Sequence[Sample], drafter: Drafts) -> Iterator[None]:
         texts = [
             Text(sample.prompt.tokens, stream_of(sample), sample.prompt.length)
             for sample in samples
         ]
-        for _ in speculate(engine, self._params, drafter, texts):
+        for _ in speculate(self._engine, self._params, drafter, texts):
             for sample, text in zip(samples, texts, strict=True):
                 sample.passes += bool(text.new)
                 for token in text.new:

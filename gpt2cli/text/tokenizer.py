@@ -135,6 +135,13 @@ def bytes_of(symbols: str, values: dict[str, int]) -> bytes:
         return symbols.encode()
 
 
+def same_tokens(one: Tokenizer, other: Tokenizer) -> bool:
+    """Returns whether each token stands for the same bytes in both."""
+    return one.vocab == other.vocab and all(
+        one.decode_bytes([token]) == other.decode_bytes([token]) for token in range(one.vocab)
+    )
+
+
 def check_fits(tokenizer: Tokenizer, hparams: HParams) -> None:
     """Raises BadDataError if a vocabulary has more tokens than the model."""
     if tokenizer.vocab > hparams.n_vocab:

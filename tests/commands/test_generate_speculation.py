@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gpt2cli import progress
@@ -15,9 +17,12 @@ from gpt2cli.commands.finetune import finetune
 from gpt2cli.commands.generate import generate
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.config.generate import GenerateConfig
-from gpt2cli.errors import UsageError
+from gpt2cli.errors import BadDataError, MissingInputError, UsageError
+from gpt2cli.files import paths
 from gpt2cli.records import Notice, Progress, Text
+from gpt2cli.storage import checkpoint
 from gpt2cli.text import corpus_index
+from tests import models
 
 TEXT = "".join(f"{n}. The cat sat on the mat, and the other cat sat there.\n" for n in range(60))
 PROMPT = "7. The cat sat on"
@@ -149,6 +154,53 @@ def test_a_large_corpus_is_indexed_only_if_asked(
         (found,), notices = generated(**options)
         assert same(found, plain)
         assert (notices, len(list(run.glob("tokens-*.index")))) == ([], 1)
+
+
+@pytest.fixture
+def deep(run: Path) -> Path:
+    """A model that computes what the run's does, in twelve layers, eleven of which add nothing."""
+    newest = paths.newest(run)
+    assert newest is not None
+    small = checkpoint.load(newest, models.MINI.shapes())
+    hparams = dataclasses.replace(models.MINI, n_layer=12)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in hparams.shapes().items()}
+    folder = models.write_description(run.parent.parent / "deep", hparams)
+    checkpoint.save(folder / "model.ckpt", weights | dict(small))
+    (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"\n')
+    return folder
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_smaller_model_guesses(deep: Path, temperature: float) -> None:
+    options: dict[str, Any] = {"model_name": str(deep), "temperature": temperature, "length": 29}
+    (plain,), _ = generated(**options, speculate=False)
+    (found,), _ = generated(**options, draft_model="checkpoint/run1")
+    assert same(found, plain)
+    assert found["accepted"] > 10
+
+
+def test_a_smaller_model_of_another_vocabulary_is_refused(deep: Path) -> None:
+    with pytest.raises(BadDataError, match=r"--draft-model tiny has other tokens than .*deep"):
+        generated(model_name=str(deep), draft_model="tiny")
+    with pytest.raises(MissingInputError, match="elsewhere"):
+        generated(model_name=str(deep), draft_model="elsewhere", offline=True)
+
+
+@pytest.mark.parametrize(
+    ("option", "settings"),
+    [
+        ("--no-speculate", {"speculate": False}),
+        ("--batch-size above 1", {"batch_size": 2}),
+        ("--num-beams", {"num_beams": 2}),
+        ("--penalty-alpha", {"penalty_alpha": 0.6, "top_k": 4}),
+        ("--compare", {"compare": ("greedy",)}),
+    ],
+)
+def test_a_smaller_model_and_what_it_cannot_help_contradict_each_other(
+    option: str, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match=f"{option}.* contradict|--draft-model and {option}"):
+        GenerateConfig(draft_model="tiny", **settings)
 
 
 @pytest.mark.slow

@@ -8,9 +8,11 @@ import pytest
 from gpt2cli.inference import decode
 from gpt2cli.inference.cpu import sampling
 from gpt2cli.inference.drafts import MOST_DRAFTED, Drafter, TextIndex, drawn
+from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.text.corpus_index import CorpusIndex, ordered_positions
 
 VOCAB = 300
+GREEDY = SamplingParams(temperature=0)
 
 
 # Costs of passes: all take the same time; each that of its tokens; and between the two.
@@ -24,13 +26,13 @@ def corpus_of(tokens: list[int]) -> CorpusIndex:
 
 def drafter_of(text: list[int], corpus: list[int], costs: tuple[float, ...] = FREE) -> Drafter:
     drafter = Drafter(corpus_of(corpus), VOCAB, costs)
-    drafter.begin([text], 0.0)
+    drafter.begin([text], GREEDY)
     return drafter
 
 
 def tokens_of(drafter: Drafter, room: int | None = MOST_DRAFTED) -> list[int]:
     (draft,) = drafter.draft([None if room is None else room * [0.5]])
-    return [guess.token for guess in draft]
+    return draft
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -87,7 +89,7 @@ def passes(drafter: Drafter, corpus: list[int], *, right: bool, count: int) -> l
     """Returns how many tokens are drafted in each pass at one place of a corpus."""
     sizes = []
     for _ in range(count):
-        drafter.begin([corpus[10:20]], 0.0)
+        drafter.begin([corpus[10:20]], GREEDY)
         (draft,) = drafter.draft([[0.5] * MOST_DRAFTED])
         sizes.append(len(draft))
         drafter.learn([corpus[20 : 21 + len(draft)] if right else [99]])
@@ -152,7 +154,7 @@ def test_without_a_temperature_the_guess_with_most_places_is_taken() -> None:
 def test_texts_side_by_side_share_what_a_pass_can_take() -> None:
     corpus = list(range(100, 140))
     drafter = Drafter(corpus_of(corpus), VOCAB, (1.0, 1.0, 1.0, 1.0, 1.0, 100.0))
-    drafter.begin([corpus[:10], [1, 2, 3], corpus[5:15]], 0.0)
+    drafter.begin([corpus[:10], [1, 2, 3], corpus[5:15]], GREEDY)
     drafts = drafter.draft([[0.5] * MOST_DRAFTED] * 3)
     assert [len(draft) for draft in drafts][1] == 0
     assert 3 + sum(map(len, drafts)) <= 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -12,9 +13,11 @@ from gpt2cli.hparams import HParams
 from gpt2cli.inference import decode
 from gpt2cli.inference.cpu.engine import CPUEngine
 from gpt2cli.inference.drafts import Drafter
+from gpt2cli.inference.engine import Engine
+from gpt2cli.inference.model_drafts import ModelDrafter
 from gpt2cli.inference.samples import Prompt, Sample
 from gpt2cli.inference.sampling import SamplingParams
-from gpt2cli.inference.speculation import Text, VerifyingEngine, speculate
+from gpt2cli.inference.speculation import Drafts, Text, speculate
 from gpt2cli.inference.writer import Writer
 from gpt2cli.text.corpus_index import CorpusIndex, ordered_positions
 from gpt2cli.text.tokenizer import Tokenizer, read_tokenizer
@@ -54,7 +57,7 @@ def index_of(tokens: list[int]) -> CorpusIndex:
 
 
 def one_by_one(
-    engine: VerifyingEngine, params: SamplingParams, prompts: list[list[int]], seed: int
+    engine: Engine, params: SamplingParams, prompts: list[list[int]], seed: int
 ) -> Written:
     """Returns each prompt's new tokens with their log-probabilities, decoded in one batch."""
     streams = [decode.random_stream(seed, 0, number) for number in range(len(prompts))]
@@ -64,11 +67,11 @@ def one_by_one(
 
 
 def speculated(
-    engine: VerifyingEngine,
+    engine: Engine,
     params: SamplingParams,
     prompts: list[list[int]],
     seed: int,
-    drafter: Drafter,
+    drafter: Drafts,
 ) -> tuple[Written, int]:
     """Returns the same by way of drafts, and the number of passes."""
     streams = [decode.random_stream(seed, 0, number) for number in range(len(prompts))]
@@ -87,7 +90,7 @@ def spoilt(tokens: list[int], noise: np.random.Generator) -> list[int]:
     return [int(noise.integers(0, 300)) if noise.random() < 0.1 else token for token in tokens]
 
 
-def compare(engine: VerifyingEngine, seeds: range) -> float:
+def compare(engine: Engine, seeds: range) -> float:
     """Asserts that texts are the same with and without; returns tokens a pass."""
     tokens, passes = 0, 0
     for seed in seeds:
@@ -127,6 +130,50 @@ def test_tensorflows_engine_writes_the_same_tokens(seeds: range) -> None:
 
     arrays = models.random_arrays(models.SMALL, deviation=0.15)
     assert compare(TensorFlowEngine(arrays, models.SMALL), seeds) > 1.5
+
+
+def smaller(kind: str) -> CPUEngine:
+    """Returns a model that is nearly the large one, that one with a short window, or another."""
+    arrays, hparams = models.random_arrays(models.SMALL, deviation=0.15), models.SMALL
+    if kind == "near":
+        noise = np.random.default_rng(1)
+        for name, array in arrays.items():
+            arrays[name] = (array * noise.normal(1, 0.03, array.shape)).astype(np.float32)
+    elif kind == "short":
+        hparams = dataclasses.replace(hparams, n_ctx=9)
+        arrays["model/wpe"] = arrays["model/wpe"][:9]
+    else:
+        arrays = models.random_arrays(hparams, seed=5, deviation=0.15)
+    return CPUEngine(arrays.items(), hparams)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("near", 0.85), ("short", 0.99), ("wrong", 1.0)])
+def test_a_smaller_model_guesses_and_the_text_is_the_same_to_the_bit(
+    kind: str, most: float
+) -> None:
+    engine = new_engine()
+    drafter = ModelDrafter(smaller(kind), 0.1, CHEAP)
+    tokens = passes = 0
+    for seed, settings in enumerate(PARAMS):
+        params = SamplingParams(**settings)
+        prompt = np.random.default_rng(seed).integers(0, 260, 1 + 3 * seed).tolist()
+        found, count = speculated(engine, params, [prompt], seed, drafter)
+        assert found == one_by_one(engine, params, [prompt], seed)
+        tokens, passes = tokens + LENGTH, passes + count
+    assert passes / tokens <= most
+
+
+@pytest.mark.usefixtures("tensorflow")
+def test_a_smaller_model_guesses_on_tensorflow_too() -> None:
+    from gpt2cli.inference.tensorflow_engine import TensorFlowEngine
+
+    arrays = models.random_arrays(models.MINI, deviation=0.15)
+    engine, small = (TensorFlowEngine(arrays, models.MINI) for _ in range(2))
+    params = SamplingParams(temperature=0.7)
+    found, passes = speculated(engine, params, [[7, 8]], 3, ModelDrafter(small, 0.1, CHEAP))
+    expected = one_by_one(engine, params, [[7, 8]], 3)
+    assert [token for token, _ in found[0]] == [token for token, _ in expected[0]]
+    assert passes <= LENGTH / 2
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

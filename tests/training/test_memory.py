@@ -85,7 +85,7 @@ def test_the_precision_that_a_gpu_gets_is_known_without_tensorflow(
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(hardware, "gpus", lambda: [gpus.card(capability=capability)])
-    options = SAVING | {"clip_norm": 0.0, "accumulate_gradients": 1}
+    options: dict[str, Any] = SAVING | {"clip_norm": 0.0, "accumulate_gradients": 1}
     run = footprint_of(FinetuneConfig(dataset=("x",), **options), LARGE, 0)
     # Float16 waits for all gradients, as one that is no number stops the step.
     assert (run.gathers, run.fused) == (together, fused)

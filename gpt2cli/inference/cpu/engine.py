@@ -24,7 +24,7 @@ class CPUEngine:
 
     Attributes:
         hparams: the model's shape.
-        pass_costs: how long passes over several tokens take, see VerifyingEngine.
+        pass_costs: how long passes over several tokens take, see Engine.
     """
 
     fixed_rows = False
