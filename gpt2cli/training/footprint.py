@@ -160,7 +160,8 @@ def footprint(
     # The GPUs of this machine share what it takes of a micro-batch.
     sharers = max(1, min(len(gpus), batch.batch_size)) if compute.is_shared else 1
     devices = machines * sharers
-    capability, precision = gpus[0].capability if gpus else None, compute.precision
+    capability = gpus[0].capability if gpus else None
+    precision: str = compute.precision
     if precision == "auto" and capability is not None:
         # As `devices.resolve_precision` chooses once TensorFlow is loaded.
         newer = "bfloat16" if capability >= AMPERE else "float16"
