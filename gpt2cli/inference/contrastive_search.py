@@ -32,8 +32,7 @@ def contrastive_tokens(
 
     The model sees each candidate; its score is (1 - alpha) times its probability, less alpha
     times the highest cosine between its hidden state and one of the text before. Of `params` top_k
-    is the number of candidates; the filters that look back are heeded. Prompts have from 1 to
-    n_ctx tokens.
+    is the number of candidates; the others are `Filters.allowed`. Prompts have 1 to n_ctx tokens.
     """
     rows, sizes = [list(prompt) for prompt in prompts], engine.hparams
     count = min(params.top_k, sizes.n_vocab)

@@ -39,8 +39,9 @@ class ModelDrafter:
     def draft(self, uniforms: Sequence[Sequence[float] | None]) -> list[list[int]]:
         """Returns the next tokens, as many as are worth the rows of a pass; see Drafter.draft."""
         (numbers,) = uniforms
-        numbers = (numbers or [])[: self._worth()]
-        if numbers:
+        # A row that is cut to half its window has room for the other half.
+        most = min(self._worth(), self._engine.hparams.n_ctx // 2)
+        if numbers := (numbers or [])[:most]:
             hidden = self._caught_up(len(numbers))
             history = History([self._row], len(numbers), wanted=self._params.looks_back)
             for uniform in numbers:

@@ -147,12 +147,13 @@ def smaller(kind: str) -> CPUEngine:
     return CPUEngine(arrays.items(), hparams)
 
 
-@pytest.mark.parametrize(("kind", "most"), [("near", 0.85), ("short", 0.99), ("wrong", 1.0)])
+@pytest.mark.parametrize(("kind", "most"), [("near", 0.85), ("short", 0.8), ("wrong", 1.0)])
 def test_a_smaller_model_guesses_and_the_text_is_the_same_to_the_bit(
     kind: str, most: float
 ) -> None:
     engine = new_engine()
-    drafter = ModelDrafter(smaller(kind), 0.1, CHEAP)
+    # As long drafts as there is room for, if they are right.
+    drafter = ModelDrafter(smaller(kind), 0.01, (1.0, 1.0))
     tokens = passes = 0
     for seed, settings in enumerate(PARAMS):
         params = SamplingParams(**settings)
