@@ -18,6 +18,8 @@ WIDE = 768
 MOST = {"n_layer": 1000, "n_embd": 1 << 20, "n_head": 1 << 20, "n_ctx": 1 << 26, "n_vocab": 1 << 26}
 # What stands beside the matrices if adapters are trained: see network/lora.py.
 LORA_A, LORA_B, LORA_SCALE = "/lora_a", "/lora_b", "model/lora/scale"
+# A block's matrices: how many times as wide as the hidden states what comes in and goes out is.
+MATRICES = {"attn/c_attn": (1, 3), "attn/c_proj": (1, 1), "mlp/c_fc": (1, 4), "mlp/c_proj": (4, 1)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,12 @@ class HParams:
             "model/wte": (self.n_vocab, embed),
             "model/wpe": (self.n_ctx, embed),
         }
-        for layer in range(self.n_layer):
-            shapes.update({f"model/h{layer}/{k}": v for k, v in block_shapes(embed).items()})
+        for block in (f"model/h{layer}" for layer in range(self.n_layer)):
+            for norm in (f"{block}/ln_1", f"{block}/ln_2"):
+                shapes |= {f"{norm}/g": (embed,), f"{norm}/b": (embed,)}
+            for name, (rows, columns) in MATRICES.items():
+                shapes[f"{block}/{name}/w"] = (1, rows * embed, columns * embed)
+                shapes[f"{block}/{name}/b"] = (columns * embed,)
         return shapes | {"model/ln_f/g": (embed,), "model/ln_f/b": (embed,)}
 
     def lora_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
@@ -57,22 +63,6 @@ class HParams:
     def count(self) -> int:
         """Returns the number of weights."""
         return sum(map(math.prod, self.shapes().values()))
-
-
-def block_shapes(embed: int) -> dict[str, tuple[int, ...]]:
-    """Returns the name (below `model/hN/`) and shape of each weight of one block."""
-    dense = {
-        "attn/c_attn": (embed, 3 * embed),
-        "attn/c_proj": (embed, embed),
-        "mlp/c_fc": (embed, 4 * embed),
-        "mlp/c_proj": (4 * embed, embed),
-    }
-    shapes: dict[str, tuple[int, ...]] = {}
-    for norm in ("ln_1", "ln_2"):
-        shapes |= {f"{norm}/g": (embed,), f"{norm}/b": (embed,)}
-    for name, (width, columns) in dense.items():
-        shapes |= {f"{name}/w": (1, width, columns), f"{name}/b": (columns,)}
-    return shapes
 
 
 def read_hparams(path: Path) -> HParams:

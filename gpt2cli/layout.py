@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -16,8 +17,7 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterator[
 
     The columns to the `right` end at the same place, as numbers do.
     """
-    columns = max(map(len, rows), default=0)
-    widths = [max(len(row[n]) for row in rows if n < len(row)) for n in range(columns)]
+    widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
     for row in rows:
         cells = (
             f"{cell:>{widths[n]}}" if n in right else f"{cell:<{widths[n]}}"

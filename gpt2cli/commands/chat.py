@@ -16,7 +16,7 @@ from gpt2cli.config.chat import ChatConfig
 from gpt2cli.config.sampling import SamplingOptions
 from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.errors import Gpt2cliError, OutputError, UsageError, shortened
-from gpt2cli.files import outputs
+from gpt2cli.files import atomic, outputs
 from gpt2cli.inference.engine import Engine
 from gpt2cli.inference.samples import Prompt, Sample
 from gpt2cli.inference.sampling import SamplingParams
@@ -202,6 +202,6 @@ class ChatSession:
         if os.path.lexists(path):
             raise OutputError(f"{shortened(path)} exists and stays as it is. Give another name.")
         with outputs.written(path, overwrite=False) as aside:
-            outputs.add(aside, self._history.saved())
+            atomic.write(aside, self._history.saved(), "ab")
         count = len(self._history.turns)
         yield Notice(f"{count} {'turn' if count == 1 else 'turns'} in {shortened(path)}")

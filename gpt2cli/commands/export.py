@@ -15,11 +15,10 @@ from gpt2cli.config.export import ExportConfig
 from gpt2cli.config.shared import SourceOptions
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.files import atomic, paths
+from gpt2cli.files.exports import check_free, output, size_of
 from gpt2cli.files.hub_names import model_label
-from gpt2cli.files.staging import check_free, output, size_of
 from gpt2cli.formats import archive, gguf
-from gpt2cli.formats.model import Model
-from gpt2cli.formats.table import write_model
+from gpt2cli.formats.model import Model, write_model
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import Bar, announced, portion
 from gpt2cli.records import Alert, Exported, Notice, Record

@@ -21,7 +21,7 @@ from gpt2cli.commands.prompting import (
 from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig, LengthOptions, PromptOptions
 from gpt2cli.config.sampling import SamplingOptions
 from gpt2cli.config.shared import ReadingOptions, SourceOptions
-from gpt2cli.files import outputs
+from gpt2cli.files import atomic, outputs
 from gpt2cli.inference.beam_search import BeamParams
 from gpt2cli.inference.contrastive_search import ContrastParams
 from gpt2cli.inference.engine import Engine
@@ -212,7 +212,7 @@ def to_file(job: Job, path: Path, *, first: int = 0) -> Iterator[Record]:
         for samples in job.batches(first):
             for progress in growth.of(samples):
                 yield from progress
-            outputs.add(aside, "".join(map(printer.finished, samples)))
+            atomic.write(aside, "".join(map(printer.finished, samples)), "ab")
     yield Notice(f"{growth.done} sample{'s' if growth.done > 1 else ''} in {path}")
 
 

@@ -19,7 +19,7 @@ from gpt2cli.records import Record, Text
 from gpt2cli.runtime import hardware, installation, tensorflow
 from gpt2cli.storage import inventory, run_log
 from gpt2cli.storage.inventory import Facts
-from gpt2cli.storage.inventory_tables import described_in_lines, models_table, runs_table
+from gpt2cli.storage.inventory_tables import described_in_lines, titled_table
 
 LIBRARIES = ("tensorflow", "numpy")
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(FinetuneConfig)}
@@ -47,8 +47,8 @@ def info(config: InfoConfig) -> Iterator[Record]:
     runs = inventory.examined_in("run", Path(config.checkpoint_dir))
     if as_text:
         yield Text("".join(f"{line}\n" for line in told_installed(installed)))
-        yield Text(models_table(models, config.model_dir))
-        yield Text(runs_table(runs, config.checkpoint_dir))
+        yield Text(titled_table("model", models, config.model_dir))
+        yield Text(titled_table("run", runs, config.checkpoint_dir))
     else:
         yield from (Text(as_json(facts)) for facts in (*installed, *models, *runs))
 

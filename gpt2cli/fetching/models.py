@@ -231,8 +231,7 @@ def under_final_names(folder: Path, named: Mapping[str, Path]) -> Iterator[Path]
     """
     aside = folder / CHECK_FOLDER
     with atomic.disk_errors(aside):
-        atomic.remove_folder(aside)
-        atomic.new_folder(aside)
+        atomic.empty_folder(aside)
         for name, path in named.items():
             (aside / name).symlink_to(path.absolute())
     try:

@@ -52,12 +52,11 @@ def disk_errors(path: Path, safe: str = "") -> Iterator[None]:
         is_link = error.errno == errno.ELOOP and Path(name_in(error)).is_symlink()
         reason = "It is a link" if is_link else error.strerror or shortened(error)
         message = f"Cannot write {shortened(name)}: {reason}. {safe}".rstrip()
-        if error.errno in NOT_ALLOWED:
-            raise OutputError(message) from error
         if error.errno in FULL_DISK:
             free = shutil.disk_usage(existing(path)).free / 1e6
-            raise DiskError(f"{message} {free:.1f} MB are free there; make room.") from error
-        raise DiskError(message) from error
+            message += f" {free:.1f} MB are free there; make room."
+        kind = OutputError if error.errno in NOT_ALLOWED else DiskError
+        raise kind(message) from error
 
 
 @contextlib.contextmanager
@@ -175,29 +174,24 @@ def remove_folder(folder: Path) -> None:
             path.rmdir()
 
 
-def new_folder(folder: Path) -> None:
-    """Makes a folder that only we can put anything into; FileExistsError if its name is taken."""
+def empty_folder(folder: Path) -> None:
+    """Makes a folder that only we can put anything into, in place of what has its name."""
+    remove_folder(folder)
     before("write", folder)
     folder.mkdir(mode=0o700)
-
-
-def make_folders(folder: Path) -> list[Path]:
-    """Makes a folder and those above it; returns those that were not there, innermost first."""
-    places = (folder, *folder.parents)
-    missing = list(itertools.takewhile(lambda place: not place.exists(), places))
-    before("write", folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return missing
 
 
 @contextlib.contextmanager
 def made_folders(folder: Path) -> Iterator[None]:
     """Makes a folder and those above it; new ones that are empty after the block go again."""
-    made = make_folders(folder)
+    places = (folder, *folder.parents)
+    missing = list(itertools.takewhile(lambda place: not place.exists(), places))
+    before("write", folder)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
-        for new in made:
+        for new in missing:
             with contextlib.suppress(OSError):
                 new.rmdir()
 

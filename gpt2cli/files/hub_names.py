@@ -14,7 +14,6 @@ REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*")
 # The Hub keeps names from holding `--`, so that a folder's name says both parts.
 NAME = re.compile(rf"({PART})(?:/|--)({PART})(?:@({REVISION.pattern}))?")
 MOST_CHARACTERS = 96
-MAIN = "main"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHORT_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 # Models that have been on the Hub since before names had owners.
@@ -35,7 +34,7 @@ class HubName:
     @property
     def wanted(self) -> str:
         """The branch, tag or commit to ask for."""
-        return self.revision or MAIN
+        return self.revision or "main"
 
     @property
     def full(self) -> str:
@@ -50,8 +49,8 @@ class HubName:
         """Returns whether what was fetched as `revision` is what is asked for."""
         if self.revision in (None, revision):
             return True
-        short = str(self.revision)
-        return bool(SHORT_COMMIT.fullmatch(short)) and commit.startswith(short)
+        short = SHORT_COMMIT.fullmatch(str(self.revision))
+        return short is not None and commit.startswith(short[0])
 
 
 def parse_hub_name(text: str) -> HubName | None:

@@ -46,16 +46,15 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{shown} cannot be written to. Give a file in another folder.")
 
 
-def names(folder: Path, count: int, ending: str) -> Iterator[Path]:
-    """Yields names for new files, as gpt-2-simple's: by the time, and counted from 1."""
+def names(folder: Path, count: int, ending: str) -> list[Path]:
+    """Returns names for new files, as gpt-2-simple's: by the time, and counted from 1."""
     stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
-    for number in range(1, count + 1):
-        yield folder / f"{STEM}{stamp}_{number}{ending}"
+    return [folder / f"{STEM}{stamp}_{number}{ending}" for number in range(1, count + 1)]
 
 
 @contextlib.contextmanager
 def written(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a path to append to by `add`; it becomes the file when the block ends well.
+    """Yields a path to append to; it becomes the file when the block ends well.
 
     What a process that was killed had begun to write there is removed. Raises what
     `atomic.disk_errors` does: OutputError too if there is a file by now.
@@ -74,8 +73,3 @@ def clean_up(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if temporary.is_abandoned(left):
                 atomic.remove(left)
-
-
-def add(aside: Path, text: str) -> None:
-    """Adds text to a file that is being written."""
-    atomic.write(aside, text, "ab")

@@ -6,9 +6,10 @@ import contextlib
 import io
 import os
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, cast
+
+from tqdm.utils import CallbackIOWrapper
 
 from gpt2cli import json_reader, reading
 from gpt2cli.errors import BadDataError, UsageError
@@ -23,7 +24,7 @@ MODE = 0o644
 
 def check_packable(folder: Path) -> None:
     """Checks that a folder is of the kind that is packed; raises UsageError if it is not."""
-    if (folder / huggingface.CONFIG).exists() and not (folder / paths.HPARAMS).exists():
+    if huggingface.is_folder(folder):
         raise UsageError(
             f"--format tar packs runs and OpenAI's model folders, and {folder} is neither; "
             "--format openai makes a model folder of it."
@@ -61,26 +62,14 @@ def write_archive(model: Model, path: Path) -> None:
         )
         entries = {name: entry(f"{place}/{name}", files[name], moment) for name in files}
         total, done = sum(each.size for each in entries.values()), 0
+
+        def count(size: int) -> None:
+            nonlocal done
+            done += size
+            model.advance(done, total)
+
         for name, opened in files.items():
-            counted = Counted(opened, model.advance, done, total)
-            archive.addfile(entries[name], cast(IO[bytes], counted))
-            done += entries[name].size
-
-
-class Counted:
-    """A file that tells how much of it, and of those before it, was read."""
-
-    def __init__(
-        self, file: IO[bytes], advance: Callable[[int, int], object], done: int, total: int
-    ) -> None:
-        self._file, self._advance, self._done, self._total = file, advance, done, total
-
-    def read(self, size: int) -> bytes:
-        """Returns the next bytes."""
-        content = self._file.read(size)
-        self._done += len(content)
-        self._advance(self._done, self._total)
-        return content
+            archive.addfile(entries[name], cast(IO[bytes], CallbackIOWrapper(count, opened)))
 
 
 def members(folder: Path, prefix: Path) -> list[Path]:

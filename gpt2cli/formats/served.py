@@ -49,12 +49,11 @@ class Served(tf.Module):  # type: ignore[misc]
 
     def __init__(self, hparams: HParams, ends: Sequence[int]) -> None:
         super().__init__(name="gpt2")
-        self._shapes = hparams.shapes()
         self._hparams = hparams
         self._ends = list(ends)
         self.weights = {
             name: tf.Variable(tf.zeros([1] * len(shape)), shape=[None] * len(shape))
-            for name, shape in self._shapes.items()
+            for name, shape in hparams.shapes().items()
         }
         rows = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
         asked = [*rows, Settings()]
@@ -73,11 +72,7 @@ class Served(tf.Module):  # type: ignore[misc]
         """
         time = tf.shape(tokens)[1]
         check_lengths(lengths, time, time, self._hparams.n_ctx)
-        seen = tf.range(time)[None, :] <= tf.range(time)[:, None]  # (time, time)
-        attends = [over_heads(partial(attend, seen=seen))] * self._hparams.n_layer
-        hidden = self._hidden(tokens, tf.range(time)[None, :], attends)
-        last = tf.gather(hidden, lengths - 1, batch_dims=1)  # (batch, embed)
-        return {"logits": gpt2.logits(self._known(), last)}
+        return {"logits": self._prefill(tokens, time - lengths, 0)[0]}
 
     def _generate_graph(
         self, tokens: Tensor, lengths: Tensor, settings: Settings
@@ -114,13 +109,12 @@ class Served(tf.Module):  # type: ignore[misc]
         loop = (tf.constant(0), chosen, everything, cache)
         return {"tokens": tf.while_loop(unfinished, advance, loop)[2]}
 
-    def _known(self) -> dict[str, Tensor]:
-        return {name: tf.ensure_shape(self.weights[name], s) for name, s in self._shapes.items()}
-
-    def _hidden(self, tokens: Tensor, positions: Tensor, attends: Sequence[Attend]) -> Tensor:
-        weights = self._known()
+    def _last_logits(self, tokens: Tensor, positions: Tensor, attends: Sequence[Attend]) -> Tensor:
+        shapes = self._hparams.shapes()
+        weights = {name: tf.ensure_shape(self.weights[name], shapes[name]) for name in shapes}
         x = gpt2.embed(weights, tokens, positions)  # (batch, time, embed)
-        return gpt2.hidden_states(weights, self._hparams, x, attends=attends)
+        hidden = gpt2.hidden_states(weights, self._hparams, x, attends=attends)
+        return gpt2.logits(weights, hidden[:, -1])  # (batch, vocab)
 
     def _prefill(self, tokens: Tensor, first: Tensor, length: Tensor) -> tuple[Tensor, Cache]:
         """Returns the logits of the first new token, and the cache with room for all of them.
@@ -135,10 +129,10 @@ class Served(tf.Module):  # type: ignore[misc]
         begun = slots[None, :] >= first[:, None]  # (batch, time)
         cache: Cache = []
         keep = partial(attend_and_keep, seen=causal[None, None] & begun[:, None, None], cache=cache)
-        hidden = self._hidden(moved, positions, [over_heads(keep)] * self._hparams.n_layer)
+        logits = self._last_logits(moved, positions, [over_heads(keep)] * self._hparams.n_layer)
         room = [[0, 0], [0, 0], [0, length], [0, 0]]
         padded = [(tf.pad(key, room), tf.pad(value, room)) for key, value in cache]
-        return gpt2.logits(self._known(), hidden[:, -1]), padded
+        return logits, padded
 
     def _step(
         self, chosen: Tensor, first: Tensor, place: Tensor, cache: Cache
@@ -155,8 +149,7 @@ class Served(tf.Module):  # type: ignore[misc]
             return attend_and_keep(query, key, value, seen=seen[:, None, None], cache=new)
 
         attends = [over_heads(partial(recall, pair)) for pair in cache]
-        hidden = self._hidden(chosen[:, None], (place - first)[:, None], attends)
-        return gpt2.logits(self._known(), hidden[:, -1]), new
+        return self._last_logits(chosen[:, None], (place - first)[:, None], attends), new
 
     def _ended(self, chosen: Tensor) -> Tensor:
         return tf.reduce_any(chosen[:, None] == self._ends, axis=-1)  # (batch,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from gpt2cli import layout
 from gpt2cli.errors import shortened
@@ -25,39 +25,6 @@ NUMBERS = (
 UNINTERESTING = ("quiet", "verbose", "overwrite", "offline", "run_name", "checkpoint_dir")
 
 
-def models_table(models: list[Facts], folder: str) -> str:
-    """Returns the models as a table."""
-    rows = [["", "model", "weights", "window", "size", "changed"]]
-    for facts in models:
-        row = ["-", "-"]
-        if not facts["problem"]:
-            row = [f"{facts['weights']:,}", f"{facts['n_ctx']:,}"]
-        rows.append(["", facts["name"], *row, amount(facts["bytes"]), when(facts["changed"])])
-    return titled_table("models", folder, rows, models, right=(2, 3, 4))
-
-
-def runs_table(runs: list[Facts], folder: str) -> str:
-    """Returns the runs as a table."""
-    rows = [["", "run", "model", "step", "best loss", "size", "changed"]]
-    for facts in runs:
-        row = ["-", "-", "-"]
-        if not facts["problem"]:
-            row = [facts["model"] or "-", f"{facts['step']:,}", best_shown(facts)]
-        rows.append(["", facts["name"], *row, amount(facts["bytes"]), when(facts["changed"])])
-    return titled_table("runs", folder, rows, runs, right=(3, 5))
-
-
-def titled_table(
-    title: str, folder: str, rows: list[list[str]], found: list[Facts], *, right: tuple[int, ...]
-) -> str:
-    """Returns a table below its title, and below that what is wrong with some of its rows."""
-    where = f"{title} in {shortened(folder)}:"
-    if not found:
-        return f"\n{where} none\n"
-    wrong = [f"  {each['name']}: {each['problem']}" for each in found if each["problem"]]
-    return "\n" + "".join(f"{line}\n" for line in (where, *layout.table(rows, right), *wrong))
-
-
 def best_shown(facts: Facts) -> str:
     """Returns a run's lowest validation loss and its step."""
     if facts["best_step"] is None:
@@ -69,6 +36,35 @@ def best_shown(facts: Facts) -> str:
 def when(changed: float) -> str:
     """Returns a time in the machine's own zone."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(changed)) if changed else "-"
+
+
+# What a table has beside the names of its kind.
+COLUMNS: dict[str, dict[str, Callable[[Facts], str]]] = {
+    "model": {
+        "weights": lambda facts: f"{facts['weights']:,}",
+        "window": lambda facts: f"{facts['n_ctx']:,}",
+    },
+    "run": {
+        "model": lambda facts: facts["model"] or "-",
+        "step": lambda facts: f"{facts['step']:,}",
+        "best loss": best_shown,
+    },
+}
+RIGHT = ("weights", "window", "step", "size")
+
+
+def titled_table(kind: str, found: list[Facts], folder: str) -> str:
+    """Returns models or runs as a table, and below it what is wrong with some of them."""
+    where = f"{kind}s in {shortened(folder)}:"
+    if not found:
+        return f"\n{where} none\n"
+    rows = [["", kind, *COLUMNS[kind], "size", "changed"]]
+    for facts in found:
+        own = ["-" if facts["problem"] else shown(facts) for shown in COLUMNS[kind].values()]
+        rows.append(["", facts["name"], *own, amount(facts["bytes"]), when(facts["changed"])])
+    right = [number for number, title in enumerate(rows[0]) if title in RIGHT]
+    wrong = [f"  {each['name']}: {each['problem']}" for each in found if each["problem"]]
+    return "\n" + "".join(f"{line}\n" for line in (where, *layout.table(rows, right), *wrong))
 
 
 def described_in_lines(facts: Facts, defaults: Mapping[str, object]) -> str:

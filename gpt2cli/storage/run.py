@@ -111,7 +111,7 @@ def commit(
         clean_up(folder)
         try:
             atomic.need_room(folder, size, remark)
-            atomic.new_folder(aside)
+            atomic.empty_folder(aside)
             write(paths.weights(aside, state.step), paths.optimizer(aside, state.step))
             seal(folder, aside, state)
             make_way(folder, prefix)
@@ -158,8 +158,7 @@ def make_way(folder: Path, prefix: Path) -> None:
     old = paths.files_by_step(folder).get(step, [])
     if old and paths.newest(folder) == prefix:
         aside = folder / paths.REPLACED
-        atomic.remove_folder(aside)
-        atomic.new_folder(aside)
+        atomic.empty_folder(aside)
         for path in old:
             atomic.link(path, aside / path.name)
         atomic.sync(aside)

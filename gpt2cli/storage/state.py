@@ -180,12 +180,7 @@ def check_kind(path: Path, name: str, value: Json, *kinds: type) -> None:
 
 
 def read_state(folder: Path, step: int) -> State:
-    """Returns a step's state.
-
-    Raises:
-        UnfitError: it is of a newer format.
-        BadDataError: it is damaged.
-    """
+    """Returns a step's state; raises UnfitError if its format is newer, BadDataError if damaged."""
     record, path = read_record(folder, step), paths.state(folder, step)
     # Before it was noted, a step was validated before it was saved.
     record.setdefault("val_step", step)

@@ -69,8 +69,7 @@ def place_base(folder: Path, prefix: Path, hparams: HParams) -> None:
     with atomic.disk_errors(folder):
         if huggingface.is_weights(prefix) or checkpoint.has_adapters(prefix):
             aside = folder / paths.SAVING / paths.BASE
-            atomic.remove_folder(aside.parent)
-            atomic.new_folder(aside.parent)
+            atomic.empty_folder(aside.parent)
             bundle_writer.write(aside, checkpoint.load(prefix, hparams.shapes()))
             prefix = aside
         run.place_base(folder, prefix)

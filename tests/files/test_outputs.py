@@ -18,16 +18,16 @@ from gpt2cli.files import atomic, outputs
 def test_a_file_appears_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
     with outputs.written(path) as aside:
-        outputs.add(aside, "é")
+        atomic.write(aside, "é", "ab")
         assert not path.exists()
-        outputs.add(aside, "b\n")
+        atomic.write(aside, "b\n", "ab")
     assert path.read_text(encoding="utf-8") == "éb\n"
     assert list(tmp_path.rglob("*")) == [path.parent, path]
 
 
 def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), outputs.written(tmp_path / "new" / "file") as aside:
-        outputs.add(aside, "half")
+        atomic.write(aside, "half", "ab")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
@@ -43,7 +43,7 @@ def test_a_file_that_came_meanwhile_stays(
 
         monkeypatch.setattr(Path, "hardlink_to", refuse)
     with outputs.written(tmp_path / "before") as aside:
-        outputs.add(aside, "x")
+        atomic.write(aside, "x", "ab")
     path = tmp_path / "file"
     with (
         pytest.raises(OutputError, match=f"Cannot write {re.escape(str(path))}: File exists"),
@@ -51,7 +51,7 @@ def test_a_file_that_came_meanwhile_stays(
     ):
         path.write_text("theirs")
     with outputs.written(path, overwrite=True) as aside:
-        outputs.add(aside, "ours")
+        atomic.write(aside, "ours", "ab")
         assert path.read_text() == "theirs"
     assert path.read_text() == "ours"
     assert {p.name for p in tmp_path.iterdir()} == {"before", "file"}
@@ -123,9 +123,10 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(
 ) -> None:
     path = tmp_path / "out.txt"
     program = (
-        "import os, sys\nfrom pathlib import Path\nfrom gpt2cli.files import outputs\n"
+        "import os, sys\nfrom pathlib import Path\nfrom gpt2cli.files import atomic, outputs\n"
         "with outputs.written(Path(sys.argv[1])) as aside:\n"
-        "    outputs.add(aside, 'half')\n    print(aside, flush=True)\n    sys.stdin.read()\n"
+        "    atomic.write(aside, 'half', 'ab')\n    print(aside, flush=True)\n"
+        "    sys.stdin.read()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, str(path)],
@@ -136,11 +137,11 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(
         assert living.stdout is not None
         left = Path(living.stdout.readline().strip())
         with outputs.written(path) as aside:
-            outputs.add(aside, "whole")
+            atomic.write(aside, "whole", "ab")
         assert left.read_text() == "half"
         living.kill()
     with outputs.written(path, overwrite=True) as aside:
-        outputs.add(aside, "again")
+        atomic.write(aside, "again", "ab")
     assert list(tmp_path.iterdir()) == [path]
     (tmp_path / f".{outputs.STEM}1.0123456789abcdef.part").write_text("half")
     outputs.clean_up(tmp_path)
@@ -150,5 +151,5 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(
 def test_a_name_of_250_bytes_can_be_written(tmp_path: Path) -> None:
     for name in ("x" * 250, "ü" * 125):
         with outputs.written(tmp_path / name) as aside:
-            outputs.add(aside, "text")
+            atomic.write(aside, "text", "ab")
         assert (tmp_path / name).read_text() == "text"

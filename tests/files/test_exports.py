@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpt2cli.errors import DiskError, OutputError, TryLaterError
-from gpt2cli.files import atomic, exports, staging
+from gpt2cli.files import atomic, exports
 from gpt2cli.files.lock import locked
 
 KINDS = ["file", "folder"]
@@ -21,7 +21,7 @@ def make(path: Path, kind: str, content: str) -> None:
         atomic.write(path, content + MARK)
         return
     for inside in (path / "one", path / "deep" / "two"):
-        atomic.make_folders(inside.parent)
+        inside.parent.mkdir(parents=True, exist_ok=True)
         atomic.write(inside, content)
 
 
@@ -36,7 +36,7 @@ def content(path: Path) -> set[str]:
 
 
 def replace(path: Path, kind: str) -> None:
-    with staging.output(path, overwrite=True) as aside:
+    with exports.output(path, overwrite=True) as aside:
         make(aside, kind, "new")
 
 
@@ -101,7 +101,7 @@ def test_without_an_exchange_of_names_the_old_waits_beside(
 ) -> None:
     path = tmp_path / "out"
     export(path, "folder", "old")
-    monkeypatch.setattr(staging, "exchange", lambda first, second: False)
+    monkeypatch.setattr(exports, "exchange", lambda first, second: False)
     replace(path, "folder")
     assert content(path) == {"new"}
     assert list(tmp_path.iterdir()) == [path]
@@ -112,7 +112,7 @@ def test_what_a_killed_process_left_is_put_back_or_removed(tmp_path: Path) -> No
     make(tmp_path / ".out.1234.old", "folder", "old")
     make(tmp_path / ".out.1234.part", "folder", "half")
     make(tmp_path / ".out.gguf.1234.part", "file", "somebody's")
-    with pytest.raises(RuntimeError), staging.output(path, overwrite=True):
+    with pytest.raises(RuntimeError), exports.output(path, overwrite=True):
         assert content(path) == {"old"}
         raise RuntimeError
     assert sorted(p.name for p in tmp_path.iterdir()) == [".out.gguf.1234.part", "out"]
@@ -127,7 +127,7 @@ def test_what_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "out"
     with (
         pytest.raises(OutputError, match="exists"),
-        staging.output(path, overwrite=False) as aside,
+        exports.output(path, overwrite=False) as aside,
     ):
         make(aside, "file", "new")
         path.write_text("somebody's")
@@ -139,11 +139,11 @@ def test_folders_that_are_worked_in_are_not_replaced(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OutputError, match="holds"):
-        staging.check_free(Path(".."), overwrite=True, spare=(Path.cwd(),))
-    staging.check_free(tmp_path / "free", overwrite=False, spare=(Path.cwd(),))
+        exports.check_free(Path(".."), overwrite=True, spare=(Path.cwd(),))
+    exports.check_free(tmp_path / "free", overwrite=False, spare=(Path.cwd(),))
     (tmp_path / "taken").symlink_to("nowhere")
     with pytest.raises(OutputError, match="--overwrite"):
-        staging.check_free(tmp_path / "taken", overwrite=False, spare=())
+        exports.check_free(tmp_path / "taken", overwrite=False, spare=())
 
 
 def nest(path: Path) -> None:
@@ -157,7 +157,7 @@ def test_folders_deeper_than_any_export_are_not_replaced(tmp_path: Path) -> None
     path = tmp_path / "out"
     nest(path)
     with pytest.raises(OutputError, match=r"d/d is not of a gpt2cli export.*nothing was changed"):
-        staging.check_free(path, overwrite=True, spare=())
+        exports.check_free(path, overwrite=True, spare=())
     with pytest.raises(OutputError, match="is not of a gpt2cli export"):
         replace(path, "folder")
     assert list(tmp_path.iterdir()) == [path]
@@ -179,12 +179,12 @@ def test_what_nests_too_deep_beside_a_destination_is_named(tmp_path: Path) -> No
 def test_names_are_exchanged_in_one_step_here(tmp_path: Path) -> None:
     make(tmp_path / "a", "folder", "1")
     make(tmp_path / "b", "file", "2")
-    assert staging.exchange(tmp_path / "a", tmp_path / "b")
+    assert exports.exchange(tmp_path / "a", tmp_path / "b")
     assert (content(tmp_path / "a"), content(tmp_path / "b")) == ({"2"}, {"1"})
-    assert not staging.exchange(tmp_path / "a", tmp_path / "nothing")
+    assert not exports.exchange(tmp_path / "a", tmp_path / "nothing")
 
 
 def test_a_size_is_that_of_all_files(tmp_path: Path) -> None:
     make(tmp_path / "out", "folder", "four")
-    assert staging.size_of(tmp_path / "out") == 8
-    assert staging.size_of(tmp_path / "out" / "one") == 4
+    assert exports.size_of(tmp_path / "out") == 8
+    assert exports.size_of(tmp_path / "out" / "one") == 4
