@@ -66,10 +66,7 @@ class HParams:
 
 
 def read_hparams(path: Path) -> HParams:
-    """Returns what a hparams.json says; keys beyond the five are left out.
-
-    Raises MissingInputError if it is not there or cannot be read, and as `parse_hparams`.
-    """
+    """Returns what a hparams.json says; raises as `parse_hparams` and `reading.needed` do."""
     with reading.needed(path):
         return parse_hparams(json_reader.read(path), path)
 
@@ -79,7 +76,7 @@ def parse_hparams(
 ) -> HParams:
     """Returns what a file's values say of the shape; `keys` are its own names of the numbers.
 
-    Raises BadDataError if a number is missing, or the numbers do not fit each other.
+    Keys beyond those are left out. Raises BadDataError if a number is missing or does not fit.
     """
     found = {}
     for name, most in MOST.items():

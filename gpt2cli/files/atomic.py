@@ -38,11 +38,8 @@ def before(operation: str, path: Path) -> None:
 def disk_errors(path: Path, safe: str = "") -> Iterator[None]:
     """Within the block the operating system's refusals to write become errors with an exit code.
 
-    `safe` is a sentence on what is safe on disk, added to the message.
-
-    Raises:
-        OutputError: the place cannot be written to.
-        DiskError: the disk is full or fails.
+    OutputError: the place cannot be written to. DiskError: the disk is full or fails. `safe` is a
+    sentence on what is safe on disk, added to the message.
     """
     try:
         yield

@@ -38,12 +38,8 @@ def locked(path: Path, what: str, wait: Callable[[str], None] | None = None) -> 
     """Holds the lock on a file within the block; the operating system frees it if we die.
 
     The file is made if it is missing, and left there. `wait` is called once with who holds the
-    lock, and that is waited for; without it, it is an error.
-
-    Raises:
-        BusyError: another process holds the lock, on what the message says.
-        OutputError: what has the file's name is not a lock of ours.
-        OSError: the file cannot be made; a link is not followed.
+    lock, and that is waited for; without it, BusyError is raised, on what the message says. Raises
+    OutputError if what has the file's name is not a lock of ours, OSError if it cannot be made.
     """
     with contextlib.ExitStack() as stack:
         while True:

@@ -91,10 +91,8 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 def write_model(model: Model, path: Path, kind: str) -> None:
-    """Writes a model in the format that is asked for; only its module is loaded.
-
-    Raises BadDataError if the checkpoint is damaged, OSError if the disk refuses.
-    """
+    """Writes a model in a format; raises BadDataError if the checkpoint is damaged, or OSError."""
+    # Only the format's own module is loaded.
     if kind == "huggingface":
         from gpt2cli.formats.huggingface import write_huggingface as write
     elif kind == "openai":

@@ -37,14 +37,14 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """The place of one tensor: in which data file, from which byte on, and how many.
+    """The place of one tensor: in which file, from which byte on, and how many.
 
     `dtype` is NumPy's name of its type, or `type N` if no GPT-2 has that type; `crc` is masked.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    shard: int
+    file: Path
     offset: int
     size: int
     crc: int = 0
@@ -67,7 +67,7 @@ def read_index(prefix: Path) -> tuple[dict[str, Entry], int]:
         shards = message(entries.pop("")).get(1, [1])[0]
         if type(shards) is not int or not 1 <= shards <= MOST_SHARDS:
             raise ValueError("its number of data files cannot be")
-        found = {name: entry(value) for name, value in entries.items()}
+        found = {name: entry(value, prefix, shards) for name, value in entries.items()}
     except (ValueError, KeyError, IndexError, TypeError, struct.error) as error:
         raise BadDataError(
             f"{shortened(path)} is damaged: it is not the index of a TensorFlow checkpoint "
@@ -76,7 +76,7 @@ def read_index(prefix: Path) -> tuple[dict[str, Entry], int]:
     return found, shards
 
 
-def entry(value: bytes) -> Entry:
+def entry(value: bytes, prefix: Path, shards: int) -> Entry:
     """Returns what a BundleEntryProto says; raises as `message`, or ValueError if it cannot be."""
     fields = message(value)
     number, shard, offset, size = (fields.get(field, [0])[0] for field in (1, 3, 4, 5))
@@ -89,8 +89,8 @@ def entry(value: bytes) -> Entry:
     dtype = TYPES.get(number, f"type {number}")
     if dtype in TYPE_BYTES and size != math.prod(shape) * TYPE_BYTES[dtype]:
         raise ValueError("a tensor's bytes are not those of its type and shape")
-    masked = int.from_bytes(crc, "little")
-    return Entry(dtype=dtype, shape=shape, shard=shard, offset=offset, size=size, crc=masked)
+    file, masked = paths.data_file(prefix, shard, shards), int.from_bytes(crc, "little")
+    return Entry(dtype=dtype, shape=shape, file=file, offset=offset, size=size, crc=masked)
 
 
 def table_items(table: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -190,7 +190,7 @@ def check_weights(prefix: Path, hparams: HParams) -> None:
         shapes = hparams.lora_shapes(rank(entries))
     check_tensors(shortened(prefix), entries, shapes, paths.HPARAMS)
     for shard in range(shards):
-        check_length(prefix, entries, shard, shards)
+        check_length(paths.data_file(prefix, shard, shards), entries)
 
 
 def check_tensors(
@@ -209,10 +209,9 @@ def check_tensors(
             raise BadDataError(f"{what} {found.dtype}; weights are read from {known}.")
 
 
-def check_length(prefix: Path, entries: dict[str, Entry], shard: int, shards: int) -> None:
+def check_length(path: Path, entries: Mapping[str, Entry]) -> None:
     """Checks that a data file is there and reaches to the end of its last tensor."""
-    path = paths.data_file(prefix, shard, shards)
-    ends = [e.offset + e.size for e in entries.values() if e.shard == shard]
+    ends = [entry.offset + entry.size for entry in entries.values() if entry.file == path]
     if not path.is_file():
         raise MissingInputError(f"{shortened(path)} is missing.")
     size = path.stat().st_size
@@ -225,10 +224,8 @@ def check_length(prefix: Path, entries: dict[str, Entry], shard: int, shards: in
 
 def check_sums(prefix: Path) -> None:
     """Raises BadDataError at a tensor whose checksum is wrong; the files must be long enough."""
-    entries, shards = read_index(prefix)
-    for name, found in entries.items():
-        path = paths.data_file(prefix, found.shard, shards)
-        with path.open("rb") as file:
+    for name, found in read_index(prefix)[0].items():
+        with found.file.open("rb") as file:
             file.seek(found.offset)
             if crc32c.masked(file.read(found.size)) != found.crc:
-                raise BadDataError(f"{path} is damaged at {name}: its checksum is wrong.")
+                raise BadDataError(f"{found.file} is damaged at {name}: its checksum is wrong.")

@@ -14,7 +14,6 @@ import numpy as np
 from gpt2cli import reading
 from gpt2cli.arrays import Array
 from gpt2cli.errors import BadDataError, shortened
-from gpt2cli.files import paths
 from gpt2cli.runtime.hardware import cores
 from gpt2cli.storage import bundle, crc32c
 from gpt2cli.storage.bundle import Entry
@@ -29,7 +28,7 @@ class Reader:
     def __init__(self, prefix: Path) -> None:
         """Reads the index; raises as `bundle.read_index` does."""
         self._prefix = prefix
-        self.entries, self._shards = bundle.read_index(prefix)
+        self.entries, _ = bundle.read_index(prefix)
 
     def tensor(self, name: str) -> Array:
         """Returns one tensor; half precision comes as float32.
@@ -41,19 +40,18 @@ class Reader:
             raise BadDataError(f"{where} lacks {shortened(name)}.")
         if found.dtype not in bundle.TYPE_BYTES:
             raise BadDataError(f"{where}: {shortened(name)} is {found.dtype}.")
-        path = paths.data_file(self._prefix, found.shard, self._shards)
         try:
-            content = read_bytes(path, found)
+            content = read_bytes(found)
         except OSError as error:
             if error.errno not in reading.DAMAGE:
-                raise reading.refusal(error, path) from error
-            raise BadDataError(f"{self._prefix} is damaged: {path}: {error.strerror}.") from error
+                raise reading.refusal(error, found.file) from error
+            damage = f"{found.file}: {error.strerror}"
+            raise BadDataError(f"{self._prefix} is damaged: {damage}.") from error
         if len(content) < found.size or crc32c.masked(content.data) != found.crc:
-            raise BadDataError(
-                f"{self._prefix} is damaged at {name}: its checksum is not that of {path.name}."
-            )
+            damage = f"its checksum is not that of {found.file.name}"
+            raise BadDataError(f"{self._prefix} is damaged at {name}: {damage}.")
         array = typed(content, found)
-        check_finite(array, path, name)
+        check_finite(array, found.file, name)
         return array
 
     def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Array]]:
@@ -69,9 +67,9 @@ class Reader:
                 yield ahead.popleft().result()
 
 
-def read_bytes(path: Path, entry: Entry) -> Array:
+def read_bytes(entry: Entry) -> Array:
     """Returns a tensor's bytes as its file has them, uint8; fewer if the file is cut short."""
-    with reading.opened(path) as file:
+    with reading.opened(entry.file) as file:
         # What the file has not must not be made room for.
         there = max(os.fstat(file.fileno()).st_size - entry.offset, 0)
         file.seek(min(entry.offset, sys.maxsize))

@@ -53,11 +53,6 @@ def checked(array: Array, prefix: Path, name: str) -> Array:
     return array
 
 
-def has_adapters(prefix: Path) -> bool:
-    """Returns whether a checkpoint holds adapters in place of weights; raises as `Reader` does."""
-    return LORA_SCALE in Reader(prefix).entries
-
-
 def merged(array: Array, reader: Reader, name: str) -> Array:
     """Returns a weight with the adapter that a checkpoint holds for it, if there is one."""
     if name + LORA_A not in reader.entries:
@@ -99,13 +94,12 @@ def save(prefix: Path, tensors: Mapping[str, Tensor]) -> None:
     """
     import tensorflow as tf
 
-    names = list(tensors)
     with system_errors(prefix):
         tf.raw_ops.SaveV2(
             prefix=str(prefix),
-            tensor_names=names,
-            shape_and_slices=[""] * len(names),
-            tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
+            tensor_names=list(tensors),
+            shape_and_slices=[""] * len(tensors),
+            tensors=[tf.convert_to_tensor(tensor) for tensor in tensors.values()],
         )
 
 

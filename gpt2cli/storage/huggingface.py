@@ -134,16 +134,15 @@ def weights(folder: Path) -> Path:
     return found[0]
 
 
-def tensors(prefix: Path) -> dict[str, tuple[Path, Entry]]:
+def tensors(prefix: Path) -> dict[str, Entry]:
     """Returns where each tensor is, by its name without the prefix `transformer.`.
 
     Raises MissingInputError, or BadDataError if a file is cut or damaged.
     """
     from gpt2cli.storage import safetensors
 
-    files = [prefix] if prefix.suffix == ".safetensors" else shard_files(prefix)
-    found: dict[str, tuple[Path, Entry]] = {}
-    for file in files:
+    found: dict[str, Entry] = {}
+    for file in [prefix] if prefix.suffix == ".safetensors" else shard_files(prefix):
         for name, entry in safetensors.read_header(file).items():
             short = AROUND.sub("", name)
             if short in found:
@@ -151,7 +150,7 @@ def tensors(prefix: Path) -> dict[str, tuple[Path, Entry]]:
                     f"{shortened(file)}: {shortened(short)} is there twice, as {shortened(name)} "
                     "and under another name."
                 )
-            found[short] = file, entry
+            found[short] = entry
     return found
 
 
@@ -182,7 +181,7 @@ def check(prefix: Path, shape_of: HParams) -> None:
         tensor_name(name).removeprefix(PREFIX): tensor_shape(shape)
         for name, shape in shape_of.shapes().items()
     }
-    bundle.check_tensors(where, {name: entry for name, (_, entry) in found.items()}, shapes, CONFIG)
+    bundle.check_tensors(where, found, shapes, CONFIG)
     for name in found:
         block = BLOCK.match(name)
         if block and (len(block[1]) > 5 or int(block[1]) >= shape_of.n_layer):
@@ -198,28 +197,25 @@ def check(prefix: Path, shape_of: HParams) -> None:
         )
 
 
-def is_same(one: tuple[Path, Entry], other: tuple[Path, Entry]) -> bool:
+def is_same(one: Entry, other: Entry) -> bool:
     """Returns whether two tensors hold the same numbers; they are read a piece at a time."""
     from gpt2cli.storage import safetensors
 
-    if one[1].shape != other[1].shape:
+    if one.shape != other.shape:
         return False
-    if one[1].dtype != other[1].dtype:
-        arrays = (safetensors.read_tensor(*place) for place in (one, other))
-        return one[1].dtype in bundle.FLOATS and bool((next(arrays) == next(arrays)).all())
-    with one[0].open("rb") as first, other[0].open("rb") as second:
-        first.seek(one[1].offset)
-        second.seek(other[1].offset)
-        left = range(one[1].size, 0, -COMPARED_BYTES)
+    if one.dtype != other.dtype:
+        arrays = map(safetensors.read_tensor, (one, other))
+        return one.dtype in bundle.FLOATS and bool((next(arrays) == next(arrays)).all())
+    with one.file.open("rb") as first, other.file.open("rb") as second:
+        first.seek(one.offset)
+        second.seek(other.offset)
+        left = range(one.size, 0, -COMPARED_BYTES)
         sizes = (min(COMPARED_BYTES, size) for size in left)
         return all(first.read(size) == second.read(size) for size in sizes)
 
 
 def read_weights(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """Yields weights by OpenAI's names and in OpenAI's shapes, float32, one at a time.
-
-    Raises as `tensors` does, and BadDataError if a weight is missing.
-    """
+    """Yields weights by OpenAI's names, in OpenAI's shapes, float32; raises as `tensors` does."""
     from gpt2cli.storage import bundle_reader, safetensors
 
     found = tensors(prefix)
@@ -227,8 +223,8 @@ def read_weights(prefix: Path, names: Iterable[str]) -> Iterator[tuple[str, Any]
         there = tensor_name(name).removeprefix(PREFIX)
         if there not in found:
             raise BadDataError(f"{shortened(prefix)} lacks the weight {there}.")
-        array = safetensors.read_tensor(*found[there])
-        bundle_reader.check_finite(array, found[there][0], there)
+        array = safetensors.read_tensor(found[there])
+        bundle_reader.check_finite(array, found[there].file, there)
         yield name, array[None] if name.endswith("/w") else array
 
 

@@ -80,10 +80,7 @@ def model_facts(folder: Path) -> Facts:
 
 
 def run_facts(folder: Path) -> Facts:
-    """Returns what a run folder says of itself, the sizes of its newest checkpoint checked.
-
-    Raises as `model_facts` does.
-    """
+    """Returns what a run folder says, its newest checkpoint's sizes checked; as `model_facts`."""
     if not paths.has_checkpoints(folder):
         raise foreign(folder, "trained run")
     steps = paths.checkpoint_steps(folder)

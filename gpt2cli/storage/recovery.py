@@ -37,12 +37,9 @@ class Intact:
 def newest_intact(folder: Path, *, resume: bool) -> Intact:
     """Returns a run's newest checkpoint whose files are whole; reads only.
 
-    To resume training, the optimiser's files must be whole too.
-
-    Raises:
-        UnfitError: the run is half copied, or not for these files or this gpt2cli.
-        UnreadableError: a checkpoint cannot be read, and may be whole: no older one is taken.
-        BadDataError: no checkpoint is whole; the message says what is wrong with each.
+    To resume training, the optimiser's files must be whole too. Raises as `verify` does; but
+    BadDataError if no checkpoint is whole, with what is wrong with each. If one cannot be read, it
+    may be whole: no older one is taken.
     """
     for _ in range(TRIES):
         named = paths.newest(folder)

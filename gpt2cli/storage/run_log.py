@@ -67,10 +67,7 @@ def last_step(folder: Path) -> int:
 
 @dataclasses.dataclass(kw_only=True)
 class History:
-    """A run's losses, their moving averages and its validation losses (nats per token).
-
-    They are those that its log tells; steps ascend.
-    """
+    """What a run's log tells of its losses (nats per token); steps ascend."""
 
     steps: list[int] = dataclasses.field(default_factory=list)
     losses: list[float] = dataclasses.field(default_factory=list)
@@ -127,10 +124,9 @@ def write_config(folder: Path, settings: dict[str, Any]) -> None:
 def read_config(folder: Path) -> dict[str, Any]:
     """Returns the settings of a run's last invocation; none if they cannot be read."""
     try:
-        settings: dict[str, Any] = json_reader.read(folder / CONFIG)
+        return json_reader.read(folder / CONFIG)
     except (OSError, BadDataError):
         return {}
-    return settings
 
 
 def write_best(folder: Path, step: int, loss: float | None) -> None:
@@ -152,10 +148,7 @@ def write_best(folder: Path, step: int, loss: float | None) -> None:
 
 
 def best_step(folder: Path) -> int | None:
-    """Returns the step with the lowest validation loss, or None if there is no best.json.
-
-    Raises BadDataError if it is damaged, OSError if it cannot be read.
-    """
+    """Returns the step with the lowest validation loss; None if best.json is not there."""
     path = folder / BEST
     try:
         best: dict[str, Any] = json_reader.read(path)

@@ -69,7 +69,7 @@ def read_header(path: Path) -> dict[str, Entry]:
             raise cut(where, size, begin)
         file.seek(LENGTH_BYTES)
         header: dict[str, Any] = json_reader.parse(file.read(length), f"The header of {where}")
-    entries = {n: entry(n, v, begin, where) for n, v in header.items() if n != METADATA}
+    entries = {n: entry(n, v, begin, path) for n, v in header.items() if n != METADATA}
     needed = check_places(entries, begin, where)
     if size < needed:
         raise cut(where, size, needed)
@@ -81,9 +81,9 @@ def cut(where: str, size: int, needed: int) -> BadDataError:
     return BadDataError(f"{where} is cut: {size:,} bytes, and {needed:,} are needed.")
 
 
-def entry(name: str, facts: object, start: int, where: str) -> Entry:
+def entry(name: str, facts: object, start: int, path: Path) -> Entry:
     """Returns what the header says of one tensor; raises BadDataError if it says what cannot be."""
-    found = facts if isinstance(facts, dict) else {}
+    where, found = shortened(path), facts if isinstance(facts, dict) else {}
     shape, places, kind = found.get("shape"), found.get("data_offsets"), found.get("dtype")
     if (
         not (isinstance(kind, str) and are_sizes(shape) and are_sizes(places))
@@ -95,13 +95,12 @@ def entry(name: str, facts: object, start: int, where: str) -> Entry:
             f"{shortened(name)} what type, shape and place it has."
         )
     dtype, (begin, end) = TYPES.get(kind, f"type {shortened(kind, 20)}"), places
-    needed = math.prod(shape) * TYPE_BYTES[dtype] if dtype in TYPE_BYTES else end - begin
-    if end - begin != needed:
-        raise BadDataError(
-            f"{where}: {shortened(name)} has {end - begin:,} bytes, and its type and shape "
-            f"{needed:,}."
-        )
-    return Entry(dtype=dtype, shape=tuple(shape), shard=0, offset=start + begin, size=end - begin)
+    size = end - begin
+    needed = math.prod(shape) * TYPE_BYTES[dtype] if dtype in TYPE_BYTES else size
+    if size != needed:
+        has = f"{shortened(name)} has {size:,} bytes"
+        raise BadDataError(f"{where}: {has}, and its type and shape {needed:,}.")
+    return Entry(dtype=dtype, shape=tuple(shape), file=path, offset=start + begin, size=size)
 
 
 def are_sizes(values: object) -> TypeGuard[list[int]]:
@@ -124,9 +123,9 @@ def check_places(entries: Mapping[str, Entry], begin: int, where: str) -> int:
     return end
 
 
-def read_tensor(path: Path, found: Entry) -> Array:
+def read_tensor(found: Entry) -> Array:
     """Returns one tensor of a file, float32; raises BadDataError if the file is shorter by now."""
-    content = bundle_reader.read_bytes(path, found)
+    content = bundle_reader.read_bytes(found)
     if len(content) < found.size:
-        raise cut(shortened(path), len(content), found.size)
+        raise cut(shortened(found.file), len(content), found.size)
     return bundle_reader.single(bundle_reader.typed(content, found))

@@ -91,11 +91,8 @@ def find(
 ) -> Generator[Record, None, CheckpointSource]:
     """Returns the weights that a command reads: a run's checkpoint, or a base model.
 
-    Yields what `fetch` does if the base model is missing.
-
-    Raises:
-        MissingInputError: there is no such run, model or checkpoint.
-        BadDataError: the checkpoint is damaged or does not fit its hparams.json.
+    Yields what `fetch` does if the base model is missing. Raises MissingInputError if there is no
+    such run, model or checkpoint; BadDataError if it is damaged or does not fit its hparams.json.
     """
     if names.model_name is not None:
         return (yield from find_base(names.model_dir, names.model_name, fetch))
@@ -112,10 +109,7 @@ def find(
 def find_base(
     model_dir: str, name: str, fetch: Fetch | None, *, with_weights: bool = True
 ) -> Generator[Record, None, CheckpointSource]:
-    """Returns a base model, its weights checked; or without them, only its shape.
-
-    Yields and raises as `find` does.
-    """
+    """Returns a base model, its weights checked; or without them, only its shape. As `find`."""
     hub = meant_hub_name(model_dir, name)
     folder = hub_folder(model_dir, hub) if hub else paths.base_model(model_dir, name)
     needed = first_file(folder) if with_weights or hub else folder / paths.HPARAMS

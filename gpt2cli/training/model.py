@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from gpt2cli.arrays import DType, Tensor, Weights
 from gpt2cli.files import atomic, paths
-from gpt2cli.hparams import HParams
+from gpt2cli.hparams import LORA_SCALE, HParams
 from gpt2cli.network import gpt2, lora
-from gpt2cli.storage import bundle_writer, checkpoint, huggingface, run
+from gpt2cli.storage import bundle, bundle_writer, checkpoint, huggingface, run
 from gpt2cli.storage.source import CheckpointSource
 from gpt2cli.storage.state import State
 
@@ -67,7 +67,7 @@ def place_base(folder: Path, prefix: Path, hparams: HParams) -> None:
         DiskError: the disk is full or fails.
     """
     with atomic.disk_errors(folder):
-        if huggingface.is_weights(prefix) or checkpoint.has_adapters(prefix):
+        if huggingface.is_weights(prefix) or LORA_SCALE in bundle.read_index(prefix)[0]:
             aside = folder / paths.SAVING / paths.BASE
             atomic.empty_folder(aside.parent)
             bundle_writer.write(aside, checkpoint.load(prefix, hparams.shapes()))

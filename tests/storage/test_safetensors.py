@@ -23,7 +23,7 @@ SHAPES = {name: array.shape for name, array in ARRAYS.items()}
 
 def read(path: Path) -> dict[str, Any]:
     entries = safetensors.read_header(path)
-    return {name: safetensors.read_tensor(path, entry) for name, entry in entries.items()}
+    return {name: safetensors.read_tensor(entry) for name, entry in entries.items()}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
