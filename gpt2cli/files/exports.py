@@ -66,9 +66,8 @@ def output(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yields a path to write a file or folder to; it becomes `path` when the block ends well.
 
     What is at `path` stays whole until then, and is replaced in one step. If the block fails,
-    nothing of it is left, nor of what a process that was killed had begun to write there.
-
-    Raises TryLaterError if another process writes to it, and as `check_free` and `disk_errors` do.
+    nothing of it is left, nor of what a process that was killed had begun to write there. Raises
+    TryLaterError if another process writes to it, and as `check_free` and `disk_errors` do.
     """
     aside = temporary.name_of(path)
     lock_file = path.with_name(f".{temporary.short(path.name)}.lock")

@@ -56,14 +56,10 @@ class Model:
             self.advance(done, total)
 
     @property
-    def step(self) -> int:
-        """Steps that it was trained for; 0 if that is not known."""
-        return paths.step_of(self.prefix)
-
-    @property
     def title(self) -> str:
-        """What it is called elsewhere."""
-        trained = f", fine-tuned for {self.step:,} steps" if self.step else ""
+        """What it is called elsewhere, with the steps that it was trained for if they are known."""
+        step = paths.step_of(self.prefix)
+        trained = f", fine-tuned for {step:,} steps" if step else ""
         return f"GPT-2 {self.name}{trained}"
 
     def tokens(self) -> list[str]:

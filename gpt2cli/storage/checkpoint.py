@@ -63,7 +63,7 @@ def merged(array: Array, reader: Reader, name: str) -> Array:
 
 
 def save_all(checkpoints: Mapping[Path, Mapping[str, Tensor]]) -> None:
-    """Writes checkpoints by their prefixes side by side, each as far as the disk itself.
+    """Writes checkpoints by their prefixes side by side, as `save` does.
 
     What is written of one goes to the disk while another is still being copied.
     """
@@ -76,19 +76,12 @@ def save_all(checkpoints: Mapping[Path, Mapping[str, Tensor]]) -> None:
     }
     for prefix in held:
         atomic.before("write", prefix)
-
-    def write(prefix: Path) -> None:
-        """Writes one checkpoint, and waits until the disk has its tensors."""
-        save(prefix, held[prefix])
-        with paths.data_file(prefix).open("rb") as file:
-            os.fsync(file.fileno())
-
     with ThreadPoolExecutor(len(held)) as pool:
-        list(pool.map(write, held))
+        list(pool.map(save, held, held.values()))
 
 
 def save(prefix: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes named tensors as `PREFIX.index` and `PREFIX.data-00000-of-00001`.
+    """Writes named tensors as `PREFIX.index` and `PREFIX.data-00000-of-00001`; syncs the data.
 
     The names stand in the file as they are (OpenAI's kind of checkpoint, not an object graph).
     """
@@ -101,6 +94,8 @@ def save(prefix: Path, tensors: Mapping[str, Tensor]) -> None:
             shape_and_slices=[""] * len(tensors),
             tensors=[tf.convert_to_tensor(tensor) for tensor in tensors.values()],
         )
+    with paths.data_file(prefix).open("rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -24,9 +24,8 @@ HASH_CHUNK_BYTES = 1 << 20
 def owned(folder: Path) -> Iterator[None]:
     """Makes a run folder and keeps other processes from training in it within the block.
 
-    If the block fails before anything was written, the folder is removed again.
-
-    Raises TryLaterError if another process trains in it, OutputError if it cannot be made.
+    If the block fails before anything was written, the folder is removed again. Raises
+    TryLaterError if another process trains in it, OutputError if it cannot be made.
     """
     lock_file = folder / "lock"
     with contextlib.ExitStack() as stack:
@@ -141,9 +140,8 @@ def seal(folder: Path, aside: Path, state: State) -> None:
     if state.lora_rank:
         # Its index holds the checksums of all the weights.
         names.append(paths.index_file(Path(paths.BASE)).name)
-    static = [folder / name for name in names if (folder / name).exists()]
-    record = dataclasses.asdict(state) | {"format": FORMAT, "files": files}
-    record["static"] = {path.name: fingerprint(path) for path in static}
+    static = {name: fingerprint(folder / name) for name in names if (folder / name).exists()}
+    record = dataclasses.asdict(state) | {"format": FORMAT, "files": files, "static": static}
     text = json.dumps(record | {"sha256": digest(record)}, indent=1)
     atomic.write(paths.state(aside, state.step), text)
 

@@ -181,14 +181,12 @@ def from_path(path: Path) -> CheckpointSource:
     if path.is_dir() and paths.has_checkpoints(path):
         return dataclasses.replace(from_run(path), state=None, step=0, found=None)
     if path.is_dir():
-        path = opened(path)
-    elif path.is_file():
+        place = opened(path)
+        is_foreign = huggingface.is_folder(place)
+        return from_prefix(huggingface.weights(place) if is_foreign else paths.newest(place), place)
+    if path.is_file():
         # Its folder says what kind of weights it holds.
         opened(path.parent)
-    if huggingface.is_folder(path):
-        return from_prefix(huggingface.weights(path), path)
-    if path.is_dir():
-        return from_prefix(paths.newest(path), path)
     return from_prefix(path.with_suffix("") if path.suffix == ".index" else path, path.parent)
 
 

@@ -27,10 +27,8 @@ def find_for_training(
 ) -> Generator[Record, None, CheckpointSource]:
     """Returns what a training run starts from; yields what `fetch` does for a missing base model.
 
-    To restore from are `latest`, `fresh`, `scratch` and paths; only with `overwrite` may the run's
-    checkpoints be replaced.
-
-    Raises as `find` does; OutputError if the run has checkpoints that may not be replaced.
+    To restore from are `latest`, `fresh`, `scratch` and paths. Raises as `find` does; OutputError
+    if the run has checkpoints, which may be replaced only with `overwrite`.
     """
     folder = names.run
     existing = from_run(folder, resume=True) if paths.has_checkpoints(folder) else None
