@@ -169,14 +169,11 @@ def foreign(path: Path) -> Path | None:
 
 def listed(folder: Path) -> frozenset[str]:
     """Returns the files that were exported into a folder; none if gpt2cli did not export there."""
-    try:
-        mark: dict[str, Json] = json_reader.read(folder / MARK)
-    except (FileNotFoundError, BadDataError):
-        return frozenset()
-    names = mark.get("exported")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return frozenset()
-    return frozenset([*names, MARK])
+    names: Json = None
+    with contextlib.suppress(FileNotFoundError, BadDataError):
+        names = json_reader.read(folder / MARK).get("exported")
+    is_ours = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return frozenset([*names, MARK] if is_ours else [])
 
 
 def files(folder: Path) -> list[str]:

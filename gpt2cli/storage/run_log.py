@@ -151,16 +151,15 @@ def best_step(folder: Path) -> int | None:
     """Returns the step with the lowest validation loss; None if best.json is not there."""
     path = folder / BEST
     try:
-        best: dict[str, Any] = json_reader.read(path)
+        step: object = json_reader.read(path).get("step")
+        if type(step) is not int:
+            shown = shortened(repr(step), 40)
+            raise BadDataError(f"{shortened(path)}: its step is {shown}, not a number.")
+        return step
     except FileNotFoundError:
         return None
     except BadDataError as error:
         raise BadDataError(f"{error} Name a step by --checkpoint.") from error
-    step = best.get("step")
-    if type(step) is not int:
-        shown = f"{shortened(path)}: its step is {shortened(repr(step), 40)}, not a number"
-        raise BadDataError(f"{shown}. Name a step by --checkpoint.")
-    return step
 
 
 def samples_file(folder: Path, step: int) -> Path:
