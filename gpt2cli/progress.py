@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from tqdm import tqdm
 
 from gpt2cli.errors import message
 from gpt2cli.records import Progress, Record, StepReport
-from gpt2cli.terminal import STDERR, LivingLine, is_terminal
+from gpt2cli.terminal import LivingLine, is_terminal
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,33 +38,24 @@ Event = Received | Record
 
 
 def told(events: Iterator[Event], label: str, bars: bool) -> Iterator[Record]:
-    """Yields the records among the events of a file; a bar, or lines, tell how far it is."""
-    return drawn(events, label) if bars else noted(events, label)
+    """Yields the records among the events of a file; the others are drawn as a bar.
 
-
-def drawn(events: Iterator[Event], label: str) -> Iterator[Record]:
-    """Yields the records among the events; the others are drawn as a bar."""
-    with Bar(label) as meter:
-        for event in events:
-            if isinstance(event, Received):
-                meter.advance(event.done, event.total)
-            else:
-                yield event
-
-
-def noted(events: Iterator[Event], label: str) -> Iterator[Record]:
-    """Yields the records among the events, a line every ten seconds, and one at the end."""
+    Without bars there is a line every ten seconds, and one at the end.
+    """
     began = last_told = time.monotonic()
     last: Received | None = None
-    for event in events:
-        if not isinstance(event, Received):
-            yield event
-            continue
-        last, now = event, time.monotonic()
-        if now - last_told >= LINE_SECONDS:
-            last_told = now
-            yield Progress(f"{label}: {portion(event.done, event.total)}")
-    if last is not None:
+    with Bar(label) if bars else contextlib.nullcontext() as drawn:
+        for event in events:
+            if not isinstance(event, Received):
+                yield event
+                continue
+            last = event
+            if drawn:
+                drawn.advance(event.done, event.total)
+            elif (now := time.monotonic()) - last_told >= LINE_SECONDS:
+                last_told = now
+                yield Progress(f"{label}: {portion(event.done, event.total)}")
+    if last is not None and not bars:
         yield Progress(f"{label}: {amount(last.done)} in {time.monotonic() - began:.1f} s")
 
 
@@ -83,7 +72,9 @@ def announced(line: str, *, quiet: bool = False) -> Iterator[Callable[[str], Non
 
     seen: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
     if not quiet:
-        seen = LivingLine(text) if is_terminal() else printed_now_and_then(text)
+        # Without a stderr there is nothing to say it on.
+        with contextlib.suppress(OSError):
+            seen = LivingLine(text) if is_terminal() else PrintedLine(text)
     with seen:
         yield lines.append
 
@@ -93,33 +84,16 @@ def living(line: str, *, quiet: bool) -> contextlib.AbstractContextManager[objec
     return announced(line, quiet=quiet or not is_terminal())
 
 
-@contextlib.contextmanager
-def printed_now_and_then(text: Callable[[], str]) -> Iterator[None]:
-    """Prints a line on stderr if the block takes long, and then now and then another one."""
-    done = threading.Event()
-    try:
-        # TensorFlow is loaded with another stderr.
-        stderr = os.dup(STDERR)
-    except OSError:
-        yield
-        return
+class PrintedLine(LivingLine):
+    """A line that is printed if the block takes long, and now and then anew."""
 
-    def say() -> None:
-        """Writes the newest line until the block has ended."""
-        seconds = LONG_SECONDS
-        while not done.wait(seconds):
-            seconds = LINE_SECONDS
-            with contextlib.suppress(OSError):
-                os.write(stderr, f"{message(text())}\n".encode())
+    def __init__(self, text: Callable[[], str]) -> None:
+        super().__init__(text)
+        self._delay, self._tick = LONG_SECONDS, LINE_SECONDS
 
-    teller = threading.Thread(target=say, daemon=True)
-    teller.start()
-    try:
-        yield
-    finally:
-        done.set()
-        teller.join()
-        os.close(stderr)
+    def draw(self) -> None:
+        """Prints the line as it is now."""
+        self._write(f"{message(self._text())}\n")
 
 
 class Count:
@@ -204,15 +178,15 @@ class Steps:
                     yield record
 
 
-class Bar:
+class Bar(LivingLine):
     """A living line that shows how far a file is, and stays when it is done."""
 
     def __init__(self, label: str) -> None:
+        super().__init__(self._told)
         self._label, self._began = label, time.monotonic()
         self._last: tuple[int, int | None] | None = None
-        self._line = LivingLine(self._text)
 
-    def _text(self) -> str:
+    def _told(self) -> str:
         seconds = time.monotonic() - self._began
         if self._last is None:
             return f"{self._label} ({seconds:.0f} s)"
@@ -221,14 +195,10 @@ class Bar:
     def advance(self, done: int, total: int | None) -> None:
         """Draws how far the file is."""
         self._last = done, total
-        self._line.refresh()
-
-    def __enter__(self) -> Bar:
-        self._line.__enter__()
-        return self
+        self.refresh()
 
     def __exit__(self, *_: object) -> None:
-        self._line.end(leave=self._last is not None)
+        self.end(leave=self._last is not None)
 
 
 def bar(done: int, total: int | None, elapsed: float, rate: float | None = None) -> str:

@@ -8,8 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from gpt2cli.errors import message
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 STDERR = 2
 # How long a piece of work may be silent before its line is drawn; how often that ticks; and how
@@ -42,14 +46,15 @@ class LivingLine:
 
     def __init__(self, text: Callable[[], str], *, at_once: bool = False) -> None:
         """Takes what the line says at any moment, and whether it is drawn without delay."""
-        self._text, self._delay = text, 0.0 if at_once else DELAY_SECONDS
+        self._text = text
+        self._delay, self._tick = 0.0 if at_once else DELAY_SECONDS, TICK_SECONDS
         self._due = time.monotonic() + self._delay
         self._drawn, self._done = False, threading.Event()
         # TensorFlow is loaded with another stderr.
         self._descriptor = os.dup(STDERR)
-        self._thread = threading.Thread(target=self._tick, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> LivingLine:
+    def __enter__(self) -> Self:
         with LOCK:
             LINES.append(self)
         self._thread.start()
@@ -97,8 +102,8 @@ class LivingLine:
         with contextlib.suppress(OSError):
             os.write(self._descriptor, text.encode(errors="replace"))
 
-    def _tick(self) -> None:
+    def _run(self) -> None:
         seconds = self._delay
         while not self._done.wait(seconds):
-            seconds = TICK_SECONDS
+            seconds = self._tick
             self.draw()

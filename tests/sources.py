@@ -33,7 +33,7 @@ def source_of(
     config: FinetuneConfig | SourceOptions, fetch: Fetch | None = None
 ) -> CheckpointSource:
     """Returns what `generate`, `evaluate` and `export` read, or what `finetune` starts from."""
-    run = Path(config.checkpoint_dir, config.run)
+    run = config.run_folder
     names = SourceNames(model_name=config.model_name, model_dir=config.model_dir, run=run)
     if isinstance(config, SourceOptions):
         return returned(find(dataclasses.replace(names, checkpoint=config.checkpoint), fetch))

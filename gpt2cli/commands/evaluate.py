@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2cli.commands.engines import SINGLE, FoundModel, engine_of, found_model
+from gpt2cli.commands.engines import found_model
 from gpt2cli.config.evaluate import EvaluateConfig
-from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import COMPILING, Count, announced, living
@@ -41,9 +40,8 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     """
     config.check_device()
     own = config.model_dir, config.checkpoint_dir, config.model_name
-    all_skipped = config.verbose
-    [corpus] = yield from find_corpora([config.dataset], config, own, all_skipped=all_skipped)
-    model = yield from found_model(config.part(SourceOptions))
+    [corpus] = yield from find_corpora([config.dataset], config, own, all_skipped=config.verbose)
+    model = yield from found_model(config)
     start, tokenizer = model.source, model.tokenizer
     stride = config.stride or max(model.n_ctx // 2, 1)
     if stride > model.n_ctx:
@@ -58,7 +56,10 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     yield Notice(f"from {start.prefix}")
     windows = batches.overlapping(tokens, tokenizer.end_of_text, model.n_ctx, stride, mask)
     if config.per_token:
-        yield from per_token(config, model, windows)
+        # Others don't need it.
+        from gpt2cli.commands.scoring import scored_corpus
+
+        yield from scored_corpus(model, config, windows)
         return
     with announced("loading TensorFlow", quiet=config.quiet):
         tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)
@@ -69,17 +70,6 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         score = yield from judged(config, judge, windows, length)
     yield from map(Notice, judge.compiler.pop_warnings())
     yield Text(told(config, prefix, score, byte_count(tokens, tokenizer, mask)))
-
-
-def per_token(
-    config: EvaluateConfig, model: FoundModel, windows: Iterator[tuple[Windows, Windows]]
-) -> Iterator[Record]:
-    """Yields a line of JSON for each token that is judged."""
-    from gpt2cli.commands.scoring import scored_corpus
-
-    with memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
-        engine = yield from engine_of(model, config.part(ReadingOptions))
-        yield from scored_corpus(engine, model.tokenizer, windows)
 
 
 def load_evaluator(

@@ -12,7 +12,6 @@ from pathlib import Path
 from gpt2cli import vocabulary
 from gpt2cli.commands.engines import found_model
 from gpt2cli.config.export import ExportConfig
-from gpt2cli.config.shared import SourceOptions
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.files import atomic, paths
 from gpt2cli.files.exports import check_free, output, size_of
@@ -28,8 +27,6 @@ from gpt2cli.storage import run_log
 from gpt2cli.storage.source import CheckpointSource, load
 from gpt2cli.storage.state import State, read_state
 
-# What a format needs beyond gpt2cli's own requirements.
-LIBRARIES = {"gguf": "gguf"}
 # Formats that need TensorFlow.
 NEED_TENSORFLOW = ("openai", "savedmodel")
 WEIGHT_BYTES = {"float32": 4, "float16": 2, "q8_0": 1.0625}
@@ -45,12 +42,11 @@ def export(config: ExportConfig) -> Iterator[Record]:
         OutputError: the destination cannot be written to, or exists.
         DiskError: the disk is full or fails.
     """
-    destination, library = Path(config.destination), LIBRARIES.get(config.kind)
-    if library and find_spec(library) is None:
-        remedy = f"`{install_command('export')}`"
-        raise UsageError(f"--format {config.kind} needs the library {library}: {remedy}.")
+    destination = Path(config.destination)
+    if config.kind == "gguf" and find_spec("gguf") is None:
+        raise UsageError(f"--format gguf needs the library gguf: `{install_command('export')}`.")
     check_free(destination, overwrite=config.overwrite, spare=[Path.cwd()])
-    model = yield from found_model(config.part(SourceOptions))
+    model = yield from found_model(config)
     start = model.source
     check_free(destination, overwrite=config.overwrite, spare=[start.folder])
     if config.kind == "gguf":

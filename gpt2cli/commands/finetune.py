@@ -11,7 +11,7 @@ from pathlib import Path
 from gpt2cli.config import finetune as groups
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.distributed import cluster, rendezvous
-from gpt2cli.distributed.cluster import Cluster
+from gpt2cli.distributed.cluster import ALONE, Cluster
 from gpt2cli.distributed.rendezvous import Rendezvous
 from gpt2cli.fetching.base import fetch_base
 from gpt2cli.files.temporary import private_folder
@@ -35,26 +35,8 @@ from gpt2cli.training import beginning, memory, report
 from gpt2cli.training.footprint import Footprint, footprint
 from gpt2cli.training.job import Job
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Checked:
-    """What is found before a run is locked.
-
-    Attributes:
-        held_out: the text to validate on, if it is one of its own.
-        folder: the run folder.
-        members: the processes that train together; None: this is the only one.
-    """
-
-    corpus: Corpus
-    held_out: Corpus | None
-    folder: Path
-    members: Cluster | None
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this process prints, validates and writes."""
-        return self.members is None or self.members.is_chief
+# The text to train on, and one to validate on.
+Corpora = tuple[Corpus, Corpus | None]
 
 
 def finetune(config: FinetuneConfig) -> Iterator[Record]:
@@ -69,11 +51,11 @@ def finetune(config: FinetuneConfig) -> Iterator[Record]:
         multi_gpu=config.multi_gpu,
         load_tensorflow=partial(load_tensorflow, config, lora_rank=config.lora_rank or 0),
     )
-    if members is None or members.is_chief:
-        yield from train(config, members)
-        return
-    yield Notice(f"{members.name(members.rank)} of {members.size}; the chief prints and writes")
-    yield from (record for record in train(config, members) if isinstance(record, Stopped))
+    records = train(config, members)
+    if not members.is_chief:
+        yield Notice(f"{members.name(members.rank)} of {members.size}; the chief prints and writes")
+        records = (record for record in records if isinstance(record, Stopped))
+    yield from records
 
 
 def load_tensorflow(config: FinetuneConfig, *, lora_rank: int) -> None:
@@ -85,14 +67,13 @@ def load_tensorflow(config: FinetuneConfig, *, lora_rank: int) -> None:
     )
 
 
-def train(config: FinetuneConfig, members: Cluster | None) -> Iterator[Record]:
+def train(config: FinetuneConfig, members: Cluster) -> Iterator[Record]:
     """Checks, prepares and runs, in one process or as one of several; yields what happens."""
-    cluster.check_divisible(config.batch_size, members.size if members else 1)
-    corpus, held_out = yield from find_texts(config)
-    folder = Path(config.checkpoint_dir, config.run)
-    checked = Checked(corpus=corpus, held_out=held_out, folder=folder, members=members)
+    cluster.check_divisible(config.batch_size, members.size)
+    corpora = yield from find_texts(config)
+    folder = config.run_folder
     # Others than the chief write nothing into the run folder.
-    with run.owned(folder) if checked.is_chief else private_folder() as place:
+    with run.owned(folder) if members.is_chief else private_folder() as place:
         with living("looking for the weights", quiet=config.quiet):
             start = yield from find_for_training(
                 SourceNames(model_name=config.model_name, model_dir=config.model_dir, run=folder),
@@ -107,14 +88,12 @@ def train(config: FinetuneConfig, members: Cluster | None) -> Iterator[Record]:
                 run_log.write_best(folder, *start.state.lowest)
             yield Notice(f"{folder} is already at step {start.step}.")
             return
-        job, meeting = yield from prepare(config, checked, start, place or folder)
-        yield from run_job(config, job, members, meeting)
+        job, meeting = yield from prepare(config, members, start, corpora, place or folder)
+        yield from run_job(config, job, meeting)
 
 
-def find_texts(
-    config: FinetuneConfig,
-) -> Generator[Record, None, tuple[Corpus, Corpus | None]]:
-    """Yields what is read and skipped; returns the text to train on, and one to validate on."""
+def find_texts(config: FinetuneConfig) -> Generator[Record, None, Corpora]:
+    """Yields what is read and skipped; returns the texts."""
     own = config.model_dir, config.checkpoint_dir, config.model_name, config.restore_from
     named = filter(None, (config.dataset, config.val_dataset))
     corpus, *others = yield from find_corpora(named, config, own, all_skipped=config.verbose)
@@ -122,34 +101,34 @@ def find_texts(
 
 
 def prepare(
-    config: FinetuneConfig, checked: Checked, start: CheckpointSource, place: Path
+    config: FinetuneConfig, members: Cluster, start: CheckpointSource, corpora: Corpora, place: Path
 ) -> Generator[Record, None, tuple[Job, Rendezvous | None]]:
     """Encodes the text, meets the other workers, makes the run folder ready; returns the job."""
+    folder, (corpus, held_out) = config.run_folder, corpora
     tokenizer = read_tokenizer(*start.vocabulary, start.hparams.n_vocab, trained=True)
     check_fits(tokenizer, start.hparams)
     prefix = config.sample_prefix
     prefix = prefix if config.keep_line_ends else normalized_line_ends(prefix)
     beginning.check_lengths(prefix, config.window, tokenizer, start.hparams.n_ctx)
     adapters = beginning.adapters_of(start, config.lora_rank, config.lora_alpha)
-    machines = checked.members.size if checked.members else 1
-    needed = footprint_of(config, start.hparams, adapters.rank, machines=machines)
+    needed = footprint_of(config, start.hparams, adapters.rank, machines=members.size)
     yield Notice(memory.check_memory(needed, config, refuse=config.memory_check))
     encoder = Encoder(options=config, tokenizer=tokenizer, quiet=config.quiet)
-    validation = validation_of(config, checked.held_out)
+    validation = validation_of(config, held_out)
     window = config.window or start.hparams.n_ctx
-    with living(f"reading {checked.corpus}", quiet=config.quiet):
-        data = yield from dataset.encode_dataset(encoder, checked.corpus, validation, place, window)
+    with living(f"reading {corpus}", quiet=config.quiet):
+        data = yield from dataset.encode_dataset(encoder, corpus, validation, place, window)
     yield from map(Alert, markers.remarks([config.sample_prefix], tokenizer, data.tokens))
     state = beginning.first_state(
         start, data, config.seed, optimizer=config.optimizer, adapters=adapters
     )
-    state, meeting = meet(config, checked.members, start, data, state)
+    state, meeting = meet(config, members, start, data, state)
     yield from map(Alert, start.remarks())
-    if checked.is_chief:
-        yield from report.opening(checked.folder, start, state, data, needed.trained)
-        yield from make_ready(config, checked.folder, start)
+    if members.is_chief:
+        yield from report.opening(folder, start, state, data, needed.trained)
+        yield from make_ready(config, folder, start)
     job = Job(
-        folder=checked.folder,
+        folder=folder,
         start=start,
         state=state,
         data=data,
@@ -163,7 +142,7 @@ def prepare(
         samples=dataclasses.replace(config.part(groups.SampleOptions), sample_prefix=prefix),
         saving=config.part(groups.SavingOptions),
         print_every=config.print_every,
-        quiet=config.quiet or not checked.is_chief,
+        quiet=config.quiet or not members.is_chief,
     )
     return job, meeting
 
@@ -194,13 +173,13 @@ def validation_of(config: FinetuneConfig, held_out: Corpus | None) -> dataset.Va
 
 def meet(
     config: FinetuneConfig,
-    members: Cluster | None,
+    members: Cluster,
     start: CheckpointSource,
     data: dataset.Data,
     state: State,
 ) -> tuple[State, Rendezvous | None]:
     """Waits for the other processes; returns the state with their seed, and what connects them."""
-    if members is None:
+    if members == ALONE:
         return state, None
     facts = cluster.facts(
         dataclasses.asdict(config),
@@ -221,9 +200,7 @@ def make_ready(config: FinetuneConfig, folder: Path, start: CheckpointSource) ->
     run_log.write_config(folder, dataclasses.asdict(config))
 
 
-def run_job(
-    config: FinetuneConfig, job: Job, members: Cluster | None, meeting: Rendezvous | None
-) -> Iterator[Record]:
+def run_job(config: FinetuneConfig, job: Job, meeting: Rendezvous | None) -> Iterator[Record]:
     """Loads TensorFlow and the weights, and trains; yields what happens."""
     safe = report.what_is_safe(job.start.step)
     with deferred() as stop:
@@ -238,7 +215,7 @@ def run_job(
             device = devices.configure(config.device, config.gpu_bytes, config.precision)
         yield Notice(f"device: {device}, {devices.describe_precision(config.precision)}")
         group = process_group.form(
-            members, meeting, config.wait_minutes, lambda: stop.signum, shared=config.is_shared
+            meeting, config.wait_minutes, lambda: stop.signum, shared=config.is_shared
         )
         cluster.check_divisible(config.batch_size, group.size)
         if group.strategy is not None:

@@ -21,7 +21,7 @@ from gpt2cli.storage import inventory, run_log
 from gpt2cli.storage.inventory import Facts
 from gpt2cli.storage.inventory_tables import described_in_lines, titled_table
 
-LIBRARIES = ("tensorflow", "numpy")
+LIBRARIES = {"tensorflow": "TensorFlow", "numpy": "NumPy"}
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(FinetuneConfig)}
 MOST_POINTS = 1000
 
@@ -63,11 +63,8 @@ def as_json(facts: Facts) -> str:
 def installed_facts() -> Iterator[Facts]:
     """Yields what is known of the installation and of the machine, without TensorFlow."""
     versions = {name: installation.version_of(name) for name in LIBRARIES}
-    yield {
-        "kind": "program",
-        "version": __version__,
-        "python": platform.python_version(),
-    } | versions
+    program = {"kind": "program", "version": __version__, "python": platform.python_version()}
+    yield program | versions
     free = hardware.free_memory()
     yield {
         "kind": "machine",
@@ -99,7 +96,7 @@ def told_installed(found: list[Facts]) -> Iterator[str]:
     kinds = {facts["kind"]: facts for facts in found}
     program, machine = kinds["program"], kinds["machine"]
     versions = [f"gpt2cli {program['version']}", f"Python {program['python']}"]
-    for name, title in zip(LIBRARIES, ("TensorFlow", "NumPy"), strict=True):
+    for name, title in LIBRARIES.items():
         versions.append(f"{title} {program[name] or 'is not installed'}")
     yield ", ".join(versions)
     free = machine["free_bytes"]
@@ -134,14 +131,9 @@ def described(config: InfoConfig, name: str) -> Facts:
     if facts["problem"]:
         raise BadDataError(f"{shortened(folder)}: {facts['problem']}")
     if is_run:
-        facts |= {"settings": run_log.read_config(folder), "curve": curve_of(folder)}
+        past = run_log.history(folder)
+        average = inventory.thinned(past.steps, past.averages, MOST_POINTS)
+        validation = inventory.thinned(past.val_steps, past.val_losses, MOST_POINTS)
+        facts["settings"] = run_log.read_config(folder)
+        facts["curve"] = {"average": average, "validation": validation}
     return facts
-
-
-def curve_of(folder: Path) -> Facts:
-    """Returns a run's losses: the averages of training, and those of the validations."""
-    past = run_log.history(folder)
-    return {
-        "average": inventory.thinned(past.steps, past.averages, MOST_POINTS),
-        "validation": inventory.thinned(past.val_steps, past.val_losses, MOST_POINTS),
-    }

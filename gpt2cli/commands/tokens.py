@@ -82,7 +82,7 @@ def vocabulary_source(config: TokensConfig) -> Generator[Record, None, Checkpoin
         return (
             yield from find_base(config.model_dir, config.model_name, fetch, with_weights=False)
         )
-    run = Path(config.checkpoint_dir, config.run)
+    run = config.run_folder
     if config.run_name is None:
         folder = next(filter(has_vocabulary, [run, *model_folders(Path(config.model_dir))]))
     elif has_vocabulary(run):

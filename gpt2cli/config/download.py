@@ -44,7 +44,6 @@ class DownloadConfig(Shared):
     format: Literal["text", "jsonl"] = option("text", "Format of the list.")
 
     def __post_init__(self) -> None:
-        """Raises UsageError if a mirror is not an HTTP address, or nothing is listed."""
         super().__post_init__()
         if self.format != "text" and not self.list:
             raise UsageError("--format is that of --list; give both.")

@@ -51,7 +51,6 @@ class ExportConfig(SourceOptions):
     overwrite: bool = option(False, "Replaces an export at DESTINATION.")
 
     def __post_init__(self) -> None:
-        """Raises UsageError if options contradict each other."""
         super().__post_init__()
         if not self.destination.strip():
             raise UsageError("DESTINATION needs a path, not an empty one.")

@@ -228,7 +228,6 @@ class FinetuneConfig(
     )
 
     def __post_init__(self) -> None:
-        """Raises UsageError if options contradict each other."""
         super().__post_init__()
         if self.val_dataset and self.val_fraction:
             raise UsageError("--val-dataset and --val-fraction contradict each other; give one.")

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from gpt2cli.config.sampling import DEFAULT_TEMPERATURE, SamplingOptions, SearchOptions
 from gpt2cli.config.shared import ReadingOptions, SeedOptions, SourceOptions
 from gpt2cli.errors import UsageError
-from gpt2cli.options import Config, argument, option
+from gpt2cli.options import Config, argument, flag, option
 
 DEFAULT_DELIMITER = "=" * 20 + "\n"
 DEFAULT_FOLDER = "gen"
+# Options that contradict each other: one, and those that do not go with it.
+CONTRADICTIONS = {
+    "texts": ("prefix", "messages"),
+    "prefix": ("messages",),
+    "prefix_file": ("messages",),
+    "prompts": ("messages",),
+    "ignore_eos": ("min_length",),
+    "penalty_alpha": ("num_beams",),
+    "speculate": ("num_beams", "penalty_alpha"),
+    "draft_model": ("num_beams", "penalty_alpha"),
+    "destination_path": ("folder", "nfiles"),
+    "stream": ("num_beams", "destination_path", "folder", "nfiles"),
+    "compare": (
+        *("stream", "messages", "speculate", "draft_model", "destination_path", "folder", "nfiles"),
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,10 +163,15 @@ class GenerateConfig(
     )
 
     def __post_init__(self) -> None:
-        """Raises UsageError if options contradict each other."""
         super().__post_init__()
-        refuse_both(bool(self.texts and self.prefix), "TEXT", "--prefix")
-        refuse_both(self.ignore_eos and self.min_length > 0, "--ignore-eos", "--min-length")
+        values = ((field, getattr(self, field.name)) for field in fields(self))
+        given = {field.name for field, value in values if value not in (field.default, False)}
+        for one, others in CONTRADICTIONS.items():
+            name = "TEXT" if one == "texts" else flag(one)
+            for other in others:
+                refuse_both({one, other} <= given, name, flag(other))
+        as_json = self.format == "jsonl"
+        refuse_both(as_json and "sample_delim" in given, "--sample-delim", "--format jsonl")
         if self.min_length > (self.length or self.min_length):
             raise UsageError(f"--min-length {self.min_length} is more than --length {self.length}.")
         if self.draft_model is not None:
@@ -158,12 +179,9 @@ class GenerateConfig(
             refuse_both(self.batch_size > 1, "--draft-model", "--batch-size above 1")
         if "" in self.stops:
             raise UsageError("--stop and --truncate need a text, not an empty one.")
-        if self.messages is not None:
-            others = {"--prefix": self.prefixes, "--prefix-file": self.prefix_file}
-            for name, given in (others | {"--prompts": self.prompts}).items():
-                refuse_both(bool(given), name, "--messages")
+        if self.destination_path == "" or self.folder == "":
+            raise UsageError("--destination-path and --folder need a name, not an empty one.")
         check_search(self)
-        check_output(self)
 
     @property
     def speculates(self) -> bool:
@@ -207,9 +225,6 @@ def check_search(config: GenerateConfig) -> None:
     searching = {"--beam-sample": config.beam_sample, "--early-stopping": config.early_stopping}
     searching["--length-penalty"] = config.length_penalty != 1
     if config.search == "beams":
-        refuse_both(config.penalty_alpha > 0, "--penalty-alpha", "--num-beams")
-        refuse_both(bool(config.speculate), "--speculate", "--num-beams")
-        refuse_both(config.draft_model is not None, "--draft-model", "--num-beams")
         if config.nsamples > config.num_beams:
             raise UsageError(
                 f"--nsamples {config.nsamples} is more than --num-beams {config.num_beams} find."
@@ -224,33 +239,10 @@ def check_search(config: GenerateConfig) -> None:
     elif given := first_given(searching):
         raise UsageError(f"{given} is of beams; give --num-beams above 1.")
     if config.search == "contrast":
-        refuse_both(bool(config.speculate), "--speculate", "--penalty-alpha")
-        refuse_both(config.draft_model is not None, "--draft-model", "--penalty-alpha")
         if config.top_k < 2:
             raise UsageError("--penalty-alpha needs --top-k of 2 or more: how many candidates.")
         if given := first_given(drawing):
             raise UsageError(f"{given} and --penalty-alpha contradict each other: none is drawn.")
-
-
-def check_output(config: GenerateConfig) -> None:
-    """Raises UsageError if options on the output contradict each other."""
-    folder = "--folder" if config.folder else "--nfiles"
-    refuse_both(bool(config.destination_path and config.files), "--destination-path", folder)
-    to_file = config.destination_path is not None
-    elsewhere = {"--destination-path": to_file, folder: config.files > 0}
-    if config.stream:
-        for other, given in ({"--num-beams": config.search == "beams"} | elsewhere).items():
-            refuse_both(given, "--stream", other)
-    if config.compare:
-        others = {"--stream": config.stream is True, "--messages": config.messages is not None}
-        others["--speculate"] = config.speculate is True
-        others["--draft-model"] = config.draft_model is not None
-        for other, given in (others | elsewhere).items():
-            refuse_both(given, "--compare", other)
-    delimiter = config.sample_delim != DEFAULT_DELIMITER
-    refuse_both(config.format == "jsonl" and delimiter, "--sample-delim", "--format jsonl")
-    if config.destination_path == "" or config.folder == "":
-        raise UsageError("--destination-path and --folder need a name, not an empty one.")
 
 
 def refuse_both(given: bool, one: str, other: str) -> None:

@@ -52,7 +52,6 @@ class SamplingOptions(Config):
     )
 
     def __post_init__(self) -> None:
-        """Raises UsageError if a value is one at which nothing could be chosen."""
         super().__post_init__()
         if 0 < self.temperature < LEAST_TEMPERATURE:
             raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from gpt2cli.errors import Gpt2cliError, UsageError, shortened
@@ -37,15 +38,6 @@ def check_name(name: str, given: str) -> None:
         raise UsageError(f"{name} must be UTF-8, which {shown} is not. Rename it.") from None
 
 
-def check_component(name: str, given: str) -> None:
-    """Raises UsageError unless a name is that of a folder in another one, and no path."""
-    shown = shortened(given, 60)
-    if given in (".", "..") or "/" in given:
-        raise UsageError(f"{name} must be the name of one folder, not a path: {shown}.")
-    if len(given.encode()) > MOST_NAME_BYTES:
-        raise UsageError(f"{name} must have at most {MOST_NAME_BYTES} bytes: {shown}.")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Shared(Config):
     """The options of every command."""
@@ -57,7 +49,6 @@ class Shared(Config):
     model_dir: str = option("models", "Folder that holds the base models.", group="Model and run")
 
     def __post_init__(self) -> None:
-        """Checks what no range shows; raises UsageError if a name is empty, or is not text."""
         super().__post_init__()
         for name in ("model_name", "model_dir", "run_name", "checkpoint_dir"):
             if (given := getattr(self, name, None)) is not None:
@@ -75,10 +66,14 @@ class PlaceOptions(Shared):
     checkpoint_dir: str = option("checkpoint", "Folder that holds the runs.")
 
     def __post_init__(self) -> None:
-        """Raises UsageError if the run's name is not that of a folder in another one."""
         super().__post_init__()
-        if self.run_name is not None:
-            check_component("--run-name", self.run_name)
+        name = self.run_name or DEFAULT_RUN
+        if name in (".", "..") or "/" in name:
+            shown = shortened(name, 60)
+            raise UsageError(f"--run-name must be the name of one folder, not a path: {shown}.")
+        if len(name.encode()) > MOST_NAME_BYTES:
+            shown = shortened(name, 60)
+            raise UsageError(f"--run-name must have at most {MOST_NAME_BYTES} bytes: {shown}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +86,9 @@ class RunOptions(PlaceOptions):
     )
 
     @property
-    def run(self) -> str:
-        """The run's name, its default filled in."""
-        return self.run_name or DEFAULT_RUN
+    def run_folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.checkpoint_dir, self.run_name or DEFAULT_RUN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +106,6 @@ class SourceOptions(RunOptions):
     )
 
     def __post_init__(self) -> None:
-        """Raises UsageError if options contradict each other, or --checkpoint is not a step."""
         super().__post_init__()
         if self.model_name is not None and self.run_name is not None:
             raise UsageError("--model-name and --run-name contradict each other; give one.")
@@ -141,7 +135,6 @@ class ComputeOptions(Config):
     xla: bool = option(True, "Compiles with XLA: slower to start, faster from then on.")
 
     def __post_init__(self) -> None:
-        """Raises UsageError if --gpu-memory-limit is not a size."""
         super().__post_init__()
         self.gpu_bytes  # noqa: B018
 
@@ -235,7 +228,6 @@ class CorpusOptions(Config):
         return "\t" if self.csv_delimiter in TAB else self.csv_delimiter
 
     def __post_init__(self) -> None:
-        """Raises UsageError if options contradict each other, or Python lacks the encoding."""
         super().__post_init__()
         try:
             "a".encode(self.encoding)

@@ -54,7 +54,6 @@ class TokensConfig(SamplingOptions, ReadingOptions, SourceOptions):
     )
 
     def __post_init__(self) -> None:
-        """Raises UsageError if options contradict each other, or an id is not a whole number."""
         super().__post_init__()
         if self.ids and (self.texts or self.file):
             other = "TEXT" if self.texts else "--file"

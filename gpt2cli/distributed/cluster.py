@@ -35,7 +35,8 @@ class Cluster:
     """The processes that train together.
 
     Attributes:
-        addresses: host:port of each, at which TensorFlow will listen; the first is the chief's.
+        addresses: host:port of each, at which TensorFlow will listen; the first is the chief's. A
+            process by itself needs none.
         rank: which of them this process is.
     """
 
@@ -57,10 +58,11 @@ class Cluster:
         return f"worker {rank} ({shortened(self.addresses[rank], 80)})"
 
 
-def read_cluster(
-    *, slurm: bool, multi_gpu: bool, load_tensorflow: Callable[[], None]
-) -> Cluster | None:
-    """Returns the processes that are to train together, or None if this is the only one.
+ALONE = Cluster(("",), 0)
+
+
+def read_cluster(*, slurm: bool, multi_gpu: bool, load_tensorflow: Callable[[], None]) -> Cluster:
+    """Returns the processes that are to train together; ALONE if this is the only one.
 
     Args:
         slurm: whether they are the tasks of SLURM's job step, and not those of TF_CONFIG.
@@ -75,7 +77,7 @@ def read_cluster(
     text = os.environ.get(TF_CONFIG)
     cluster = parsed(text) if text else None
     if cluster is None or cluster.size == 1:
-        return None
+        return ALONE
     if not multi_gpu and not slurm:
         raise UsageError(
             f"{TF_CONFIG} names {cluster.size} workers: give --multi-gpu to train on all of them, "

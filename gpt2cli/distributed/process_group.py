@@ -97,7 +97,6 @@ def local_group() -> ProcessGroup:
 
 
 def form(
-    cluster: Cluster | None,
     rendezvous: Rendezvous | None,
     minutes: float,
     stopped: Callable[[], int | None],
@@ -107,8 +106,7 @@ def form(
     """Returns the devices that train together, once all are there.
 
     Args:
-        cluster: the processes that train together, if there are others.
-        rendezvous: what connects them.
+        rendezvous: what connects this process with others, if there are others.
         minutes: how long to wait for them.
         stopped: as for `Rendezvous.wait`.
         shared: whether several devices are to train together at all.
@@ -119,13 +117,13 @@ def form(
     """
     if not shared:
         return ProcessGroup()
-    if cluster is None or rendezvous is None:
+    if rendezvous is None:
         return local_group()
     gpus = len(tf.config.get_visible_devices("GPU"))
     rendezvous.wait(hardware.describe_gpus(gpus), minutes, stopped)
     limit_joining()
     try:
-        return ProcessGroup(tf.distribute.MultiWorkerMirroredStrategy(), cluster)
+        return ProcessGroup(tf.distribute.MultiWorkerMirroredStrategy(), rendezvous.cluster)
     except (*LOST, tf.errors.UnknownError, tf.errors.InternalError) as error:
         raise TryLaterError(
             f"The workers do not find each other: {reason(error.message)}. Try again later."

@@ -31,7 +31,7 @@ def find_weights(
     names = SourceNames(
         model_name=options.model_name,
         model_dir=options.model_dir,
-        run=Path(options.checkpoint_dir, options.run),
+        run=options.run_folder,
         checkpoint=options.checkpoint,
     )
     fetch = partial(fetch_base, offline=options.offline, quiet=options.quiet)

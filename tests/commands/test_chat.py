@@ -217,9 +217,10 @@ def test_the_longest_message_leaves_room_for_an_answer(tuned: Path, cli: Run) ->
 
 
 def test_prompts_and_conversations_contradict_each_other(place: Path, cli: Run) -> None:
-    done = cli("generate", "--messages", "a.jsonl", "--prefix", "a")
-    assert done.returncode == 2
-    assert "--prefix and --messages contradict each other" in done.stderr
+    for given, name in ((("--prefix", "a"), "--prefix"), (("a",), "TEXT")):
+        done = cli("generate", "--messages", "a.jsonl", *given)
+        assert done.returncode == 2
+        assert f"{name} and --messages contradict each other" in done.stderr
     missing = cli("generate", "--messages", "a.jsonl", "--model-name", "small")
     assert missing.returncode == 66
     (place / "a.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}]}')

@@ -31,7 +31,7 @@ def config(**options: Any) -> FinetuneConfig:
     return FinetuneConfig(dataset=("text.txt",), **options)
 
 
-def read(settings: FinetuneConfig) -> Cluster | None:
+def read(settings: FinetuneConfig) -> Cluster:
     return cluster.read_cluster(
         slurm=settings.cluster == "slurm",
         multi_gpu=settings.multi_gpu,
@@ -112,10 +112,10 @@ def test_workers_are_not_left_out_unasked(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(UsageError, match="names 2 workers: give --multi-gpu"):
         read(config())
     monkeypatch.setenv("TF_CONFIG", tf_config(worker=["a:1"]))
-    assert read(config()) is None
-    assert read(config(multi_gpu=True)) is None
+    assert read(config()) == cluster.ALONE
+    assert read(config(multi_gpu=True)) == cluster.ALONE
     monkeypatch.delenv("TF_CONFIG")
-    assert read(config(multi_gpu=True)) is None
+    assert read(config(multi_gpu=True)) == cluster.ALONE
 
 
 def test_without_slurm_its_cluster_is_refused_before_tensorflow_loads(
