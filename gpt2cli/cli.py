@@ -68,18 +68,19 @@ def run_command(arguments: list[str]) -> int:
 
 def code_of(error: OSError | SystemExit) -> int:
     """Returns the exit code if the system refuses, or Typer ends the process; else raises anew."""
-    # Typer answers a closed pipe by ending the process, with 1.
-    cause = error.__context__ if isinstance(error, SystemExit) else error
-    if isinstance(error, SystemExit) and not isinstance(cause, OSError):
-        return int(error.code or 0)
-    if isinstance(cause, BrokenPipeError):
+    if isinstance(error, SystemExit):
+        # Typer answers a closed pipe by ending the process, with 1.
+        if not isinstance(error.__context__, OSError):
+            return int(error.code or 0)
+        error = error.__context__
+    if isinstance(error, BrokenPipeError):
         code = BROKEN_PIPE_EXIT_CODE
     # Other code reports files that cannot be written, by their names.
-    elif isinstance(cause, OSError) and cause.filename is None and cause.errno in FULL_DISK:
-        code = refuse(DiskError(f"Cannot write to stdout: {cause.strerror}."))
-    elif isinstance(cause, OSError) and cause.errno is not None:
+    elif error.filename is None and error.errno in FULL_DISK:
+        code = refuse(DiskError(f"Cannot write to stdout: {error.strerror}."))
+    elif error.errno is not None:
         # atomic.disk_errors reports what is written: this is about something that is read.
-        return refuse(reading.refusal(cause))
+        return refuse(reading.refusal(error))
     else:
         raise error
     # What Python still holds for stdout must not fail again at exit.
@@ -130,12 +131,7 @@ def show(record: Record, settings: Shared) -> None:
 
 
 def deliver(text: str) -> None:
-    """Prints text on stdout; it must arrive.
-
-    Raises:
-        BrokenPipeError: nobody reads it any more.
-        DiskError: stdout is a file that cannot take it.
-    """
+    """Prints text on stdout, or raises: BrokenPipeError if nobody reads it any more, DiskError."""
     try:
         with room():
             print(text, end="", flush=True)

@@ -30,9 +30,7 @@ SHOWN = 120
 def shortened(text: object, most: int = SHOWN) -> str:
     """Returns foreign text fit for a message: on one line, printable, with its middle left out.
 
-    Args:
-        text: a path, a header, an exception, whatever a stranger may have written.
-        most: how many characters to keep.
+    It may be a path, a header, an exception, whatever a stranger may have written.
     """
     # What str() makes of undecodable bytes in a path are lone surrogates: not printable either.
     shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut(text, most))

@@ -44,7 +44,8 @@ def told(events: Iterator[Event], label: str, bars: bool) -> Iterator[Record]:
     """
     began = last_told = time.monotonic()
     last: Received | None = None
-    with Bar(label) if bars else contextlib.nullcontext() as drawn:
+    drawn = Bar(label) if bars else None
+    with drawn or contextlib.nullcontext():
         for event in events:
             if not isinstance(event, Received):
                 yield event

@@ -8,12 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from gpt2cli.errors import message
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 STDERR = 2
 # How long a piece of work may be silent before its line is drawn; how often that ticks; and how
@@ -54,7 +50,7 @@ class LivingLine:
         self._descriptor = os.dup(STDERR)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> LivingLine:
         with LOCK:
             LINES.append(self)
         self._thread.start()

@@ -118,9 +118,7 @@ class ChatSession:
     def replied(self, line: str) -> Iterator[Record]:
         """Yields what comes of a line: an answer, or what a command does.
 
-        Raises:
-            UsageError: there is no such command.
-            OutputError: a file cannot be written, or exists.
+        Raises UsageError if there is no such command, OutputError if a file cannot be written.
         """
         if line.startswith("/") and not line.startswith("//"):
             name, _, argument = line[1:].strip().partition(" ")

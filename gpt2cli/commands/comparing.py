@@ -110,8 +110,7 @@ def samples_of(job: Job, strategy: str) -> Generator[Record | Written, None, Non
     """Yields the samples of one strategy as they end, and how far they are."""
     with Growth(job) as growth:
         for samples in job.batches():
-            for progress in growth.of(samples):
-                yield from progress
+            yield from itertools.chain.from_iterable(growth.of(samples))
             for sample in samples:
                 place = next(n for n, each in enumerate(job.prompts) if each is sample.prompt)
                 yield Written(strategy=strategy, place=place, sample=sample)

@@ -34,9 +34,8 @@ LEANER = "Try --batch-size 1, or --precision bfloat16."
 def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     """Yields the loss, perplexity and bits per byte of a text, as one line.
 
-    Raises:
-        MissingInputError: there is no such text, run or model.
-        BadDataError: it is not text, or a checkpoint is damaged.
+    Raises MissingInputError if there is no such text, run or model, BadDataError if it is not text
+    or a checkpoint is damaged.
     """
     config.check_device()
     own = config.model_dir, config.checkpoint_dir, config.model_name

@@ -107,7 +107,8 @@ def bar(config: ExportConfig) -> Iterator[Callable[[int, int], object]]:
         with announced(line, quiet=config.quiet) as told:
             yield lambda done, total: told(f"{line}: {portion(done, total)}")
     else:
-        with Bar(line) as drawn:
+        drawn = Bar(line)
+        with drawn:
             yield drawn.advance
 
 

@@ -42,8 +42,7 @@ Corpora = tuple[Corpus, Corpus | None]
 def finetune(config: FinetuneConfig) -> Iterator[Record]:
     """Trains as the config says and yields what happens; all is checked before TensorFlow loads.
 
-    Raises:
-        Gpt2cliError: of every kind; see errors.py.
+    Raises Gpt2cliErrors of every kind; see errors.py.
     """
     config.check_device()
     members = cluster.read_cluster(

@@ -202,8 +202,7 @@ def to_file(job: Job, path: Path, *, first: int = 0) -> Iterator[Record]:
     printer = job.printer()
     with outputs.written(path, overwrite=job.config.overwrite) as aside, Growth(job) as growth:
         for samples in job.batches(first):
-            for progress in growth.of(samples):
-                yield from progress
+            yield from itertools.chain.from_iterable(growth.of(samples))
             atomic.write(aside, "".join(map(printer.finished, samples)), "ab")
     yield Notice(f"{growth.done} sample{'s' if growth.done > 1 else ''} in {path}")
 

@@ -29,9 +29,7 @@ MOST_POINTS = 1000
 def info(config: InfoConfig) -> Iterator[Record]:
     """Yields what is installed and what there is; or what is known of the runs and models named.
 
-    Raises:
-        MissingInputError: there is no run or model of a name.
-        BadDataError: it is damaged.
+    Raises MissingInputError if there is no run or model of a name, BadDataError if it is damaged.
     """
     as_text = config.format == "text"
     for number, name in enumerate(config.named):

@@ -79,9 +79,7 @@ def encoded(
     """Returns the requests as prompts that fit the window; yields a line for each that is cut.
 
     They are numbered from `first` on; one that has a seed of its own is the first of that seed.
-
-    Raises:
-        BadDataError: a text holds half a character.
+    Raises BadDataError if a text holds half a character.
     """
     tokenizer, n_ctx = model.tokenizer, model.n_ctx
     yield from map(Alert, markers.remarks([each.text for each in requests], tokenizer))

@@ -68,11 +68,10 @@ class PlaceOptions(Shared):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = self.run_name or DEFAULT_RUN
+        shown = shortened(name, 60)
         if name in (".", "..") or "/" in name:
-            shown = shortened(name, 60)
             raise UsageError(f"--run-name must be the name of one folder, not a path: {shown}.")
         if len(name.encode()) > MOST_NAME_BYTES:
-            shown = shortened(name, 60)
             raise UsageError(f"--run-name must have at most {MOST_NAME_BYTES} bytes: {shown}.")
 
 

@@ -30,11 +30,7 @@ PRESET = re.compile(r"([a-z-]*[a-z])(\d+(?:\.\d+)?)")
 
 
 def strategies(config: GenerateConfig) -> list[tuple[str, GenerateConfig]]:
-    """Returns the strategies that --compare names: their names, and the settings of each.
-
-    Raises:
-        UsageError: there is no such strategy, or its options contradict each other.
-    """
+    """Returns name and settings of each strategy of --compare; UsageError if one cannot be."""
     made = []
     for entry in filter(None, map(str.strip, ",".join(config.compare).split(","))):
         name, settings = strategy(entry)
