@@ -40,15 +40,9 @@ Row = tuple[str, str]
 
 def sections(config: type[Config]) -> Iterator[tuple[str, list[Row]]]:
     """Yields each heading of a command's help, and the rows below it; arguments come first."""
-    groups = {
-        name: owner.group
-        for owner in config.__mro__
-        if issubclass(owner, Config)
-        for name in vars(owner).get("__annotations__", {})
-    }
     found: dict[str, list[Row]] = {group: [] for group in GROUPS}
     for field, rule, kind in options(config):
-        group = GROUPS[0] if rule.argument else rule.group or groups[field.name]
+        group = GROUPS[0] if rule.argument else rule.group
         found[group].append((spelling(field, rule, kind), rule.help + remarks(field, rule)))
     found["Reporting"].append(("-h, --help", "Shows this message and exits."))
     yield from ((heading, rows) for heading, rows in found.items() if rows)

@@ -22,7 +22,7 @@ class Option:
         short: a second name of one letter, such as `-q`.
         argument: whether the value stands on the command line without an option's name.
         unset: what None stands for, as help shows it in place of a default.
-        group: the heading in help, if it is not that of the class.
+        group: the heading in help; empty: that of the class.
     """
 
     help: str
@@ -76,10 +76,11 @@ def options(config: type[Config]) -> Iterator[tuple[dataclasses.Field[Any], Opti
     """Yields each field of a config once, its option and type; the command's own come first."""
     hints = get_type_hints(config)
     fields = {field.name: field for field in dataclasses.fields(config)}
-    for owner in config.__mro__:
+    for owner in (each for each in config.__mro__ if issubclass(each, Config)):
         for name in vars(owner).get("__annotations__", {}):
             if field := fields.pop(name, None):
-                yield field, field.metadata["option"], hints[name]
+                rule: Option = field.metadata["option"]
+                yield field, dataclasses.replace(rule, group=rule.group or owner.group), hints[name]
 
 
 def check_range(name: str, value: Any, rule: Option, kind: object) -> None:

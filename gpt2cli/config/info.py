@@ -23,7 +23,7 @@ class InfoConfig(PlaceOptions):
     """
 
     group = "Output"
-    run_name: str | None = option(None, "Run to describe, as NAME does.")
+    run_name: str | None = option(None, "Run to describe, as NAME does.", group="Model and run")
     names: tuple[str, ...] = argument("Runs, or base models, to describe.", default=())
     tensorflow: bool = option(False, "Loads TensorFlow, and shows the devices that it sees.")
     format: Literal["text", "jsonl"] = option(

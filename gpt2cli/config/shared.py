@@ -79,7 +79,6 @@ class PlaceOptions(Shared):
 class RunOptions(PlaceOptions):
     """Which run, and whether its model may be fetched."""
 
-    group = "Model and run"
     offline: bool = option(
         False, "Never fetches a missing model (GPT2CLI_OFFLINE=1: nor does any command)."
     )
@@ -94,7 +93,6 @@ class RunOptions(PlaceOptions):
 class SourceOptions(RunOptions):
     """Which weights are read: a run's, or a base model's."""
 
-    group = "Model and run"
     model_name: str | None = option(
         None,
         "Base model to read instead of a run: a folder in --model-dir, a path, or OWNER/NAME on "
