@@ -24,7 +24,7 @@ from gpt2cli.runtime.signals import (
     run_interruptible,
     signals_blocked,
 )
-from gpt2cli.terminal import room
+from gpt2cli.terminal import STDERR, room
 
 if TYPE_CHECKING:
     from gpt2cli.config.shared import Shared
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 BROKEN_PIPE_EXIT_CODE = 141
 STDOUT = 1
-STDERR = 2
 
 
 def main() -> None:

@@ -98,21 +98,21 @@ class PrintedLine(LivingLine):
 
 
 class Count:
-    """How many pieces are done: a living line on a terminal, or a line every ten seconds."""
+    """How many pieces are `done`: a living line on a terminal, or a line every ten seconds."""
 
     def __init__(self, label: str, total: int, *, quiet: bool, unit: str = "") -> None:
         self._label, self._total, self._unit, self._quiet = label, total, unit, quiet
-        self._done, self._remark = 0, ""
+        self.done, self._remark = 0, ""
         self._began = self._told = time.monotonic()
         self._line = LivingLine(self._text) if not quiet and is_terminal() else None
 
     @property
     def _counted(self) -> str:
-        return f"{self._label} {self._done:,} of {self._total:,} {self._unit}".rstrip()
+        return f"{self._label} {self.done:,} of {self._total:,} {self._unit}".rstrip()
 
     def _text(self) -> str:
         elapsed = time.monotonic() - self._began
-        return f"{self._counted} {bar(self._done, self._total, elapsed)} {self._remark}"
+        return f"{self._counted} {bar(self.done, self._total, elapsed)} {self._remark}"
 
     def named(self, work: Iterator[Piece], line: str) -> Iterator[Piece]:
         """Yields the work's pieces; a line says what the first one is, if it takes long."""
@@ -125,7 +125,7 @@ class Count:
 
     def advance(self, done: int, remark: str = "") -> Iterator[Progress]:
         """Draws how many are done, or yields a line if the last one is ten seconds ago."""
-        now, self._done, self._remark = time.monotonic(), done, remark
+        now, self.done, self._remark = time.monotonic(), done, remark
         if self._line is not None:
             self._line.refresh()
         elif not self._quiet and now - self._told >= LINE_SECONDS:

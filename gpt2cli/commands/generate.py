@@ -208,17 +208,13 @@ def to_file(job: Job, path: Path, *, first: int = 0) -> Iterator[Record]:
 
 
 class Growth(Count):
-    """Shows how far the samples are, if their text does not.
-
-    Attributes:
-        done: samples that have ended.
-    """
+    """Shows how many samples have ended, and how far the others are, if their text does not."""
 
     def __init__(self, job: Job, *, shown: bool = False) -> None:
         """Takes what is written, and whether its text is shown while it is."""
         total, quiet = len(job.prompts) * job.config.nsamples, job.config.quiet or shown
         super().__init__("writing", total, quiet=quiet, unit="samples")
-        self.done, self._writer = 0, job.writer
+        self._writer = job.writer
 
     def of(self, samples: list[Sample]) -> Iterator[Iterator[Record]]:
         """Lets samples grow to their ends; yields the progress whenever they have grown."""
@@ -229,6 +225,5 @@ class Growth(Count):
             # A verified draft is several tokens in a step; a search adds them all at its end.
             tokens = max(steps, *(len(sample.new.tokens) for sample in samples))
             yield self.advance(self.done, f"token {tokens:,}")
-        self.done += len(samples)
-        yield self.advance(self.done)
+        yield self.advance(self.done + len(samples))
         yield map(Notice, self._writer.pop_warnings())

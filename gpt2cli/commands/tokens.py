@@ -77,11 +77,9 @@ def given_texts(config: TokensConfig) -> Iterator[str]:
 
 def vocabulary_source(config: TokensConfig) -> Generator[Record, None, CheckpointSource]:
     """Returns where the vocabulary is that is meant; a model that is named is fetched."""
-    if config.model_name is not None:
+    if (name := config.model_name) is not None:
         fetch = partial(fetch_missing, config)
-        return (
-            yield from find_base(config.model_dir, config.model_name, fetch, with_weights=False)
-        )
+        return (yield from find_base(config.model_dir, name, fetch, with_weights=False))
     run = config.run_folder
     if config.run_name is None:
         folder = next(filter(has_vocabulary, [run, *model_folders(Path(config.model_dir))]))

@@ -15,19 +15,17 @@ DEFAULT_DELIMITER = "=" * 20 + "\n"
 DEFAULT_FOLDER = "gen"
 # Options that contradict each other: one, and those that do not go with it.
 CONTRADICTIONS = {
-    "texts": ("prefix", "messages"),
-    "prefix": ("messages",),
-    "prefix_file": ("messages",),
-    "prompts": ("messages",),
-    "ignore_eos": ("min_length",),
-    "penalty_alpha": ("num_beams",),
-    "speculate": ("num_beams", "penalty_alpha"),
-    "draft_model": ("num_beams", "penalty_alpha"),
-    "destination_path": ("folder", "nfiles"),
-    "stream": ("num_beams", "destination_path", "folder", "nfiles"),
-    "compare": (
-        *("stream", "messages", "speculate", "draft_model", "destination_path", "folder", "nfiles"),
-    ),
+    "texts": "prefix messages",
+    "prefix": "messages",
+    "prefix_file": "messages",
+    "prompts": "messages",
+    "ignore_eos": "min_length",
+    "penalty_alpha": "num_beams",
+    "speculate": "num_beams penalty_alpha",
+    "draft_model": "num_beams penalty_alpha",
+    "destination_path": "folder nfiles",
+    "stream": "num_beams destination_path folder nfiles",
+    "compare": "stream messages speculate draft_model destination_path folder nfiles",
 }
 
 
@@ -168,7 +166,7 @@ class GenerateConfig(
         given = {field.name for field, value in values if value not in (field.default, False)}
         for one, others in CONTRADICTIONS.items():
             name = "TEXT" if one == "texts" else flag(one)
-            for other in others:
+            for other in others.split():
                 refuse_both({one, other} <= given, name, flag(other))
         as_json = self.format == "jsonl"
         refuse_both(as_json and "sample_delim" in given, "--sample-delim", "--format jsonl")

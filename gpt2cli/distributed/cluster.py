@@ -35,8 +35,7 @@ class Cluster:
     """The processes that train together.
 
     Attributes:
-        addresses: host:port of each, at which TensorFlow will listen; the first is the chief's. A
-            process by itself needs none.
+        addresses: host:port of each, at which TensorFlow will listen; the first is the chief's.
         rank: which of them this process is.
     """
 
@@ -58,6 +57,7 @@ class Cluster:
         return f"worker {rank} ({shortened(self.addresses[rank], 80)})"
 
 
+# One process by itself, which needs no address.
 ALONE = Cluster(("",), 0)
 
 
