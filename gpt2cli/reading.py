@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 from gpt2cli.errors import BadDataError, DiskError, Gpt2cliError, MissingInputError, shortened
 
+# The largest file of JSON that is read.
+MOST_BYTES = 64_000_000
 MISSING = (errno.ENOENT, errno.ENOTDIR)
 # The file system works, and refuses.
 REFUSED = (
@@ -55,10 +57,16 @@ def needed(path: Path) -> Iterator[None]:
         raise MissingInputError(f"{where} {what}.") from error
 
 
-def content(path: Path) -> bytes:
-    """Returns what a regular file holds; raises as `opened` does."""
+def content(path: Path, most: int | None = None) -> bytes:
+    """Returns what a regular file holds; raises as `opened` does.
+
+    Raises BadDataError too if that is more than `most` bytes.
+    """
     with opened(path) as file:
-        return file.read()
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise BadDataError(f"{shortened(path)} has {size:,} bytes; at most {most:,} are read.")
+        return file.read(size + 1)
 
 
 def files_below(folder: Path, *, skip_unreadable: bool = False) -> Iterator[os.DirEntry[str]]:

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt2cli import json_reader
+from gpt2cli import json_reader, reading
 from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.json_reader import Json
-from gpt2cli.reading import needed
+from gpt2cli.reading import MOST_BYTES, needed
 from gpt2cli.special_tokens import (
     ENCODER,
     SETTINGS,
@@ -29,7 +29,6 @@ MERGES = "vocab.bpe"
 TOKENIZER = "tokenizer.json"
 VERSION = "#version"
 VERSION_LINE = "#version: 0.2"
-MOST_BYTES = 64_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +95,7 @@ def read_vocabulary(encoder: Path, merges: Path, rows: int | None = None) -> Voc
             tokens = numbered(tokens, encoder)
             raw: tuple[bytes | None, bytes | None] = None, None
         else:
-            content, lines = (json_reader.content(path, MOST_BYTES) for path in (encoder, merges))
+            content, lines = (reading.content(path, MOST_BYTES) for path in (encoder, merges))
             tokens, added = numbered(json_reader.parse(content, shortened(encoder)), encoder), {}
             pairs = read_pairs(lines, merges)
             raw = content, lines if lines.startswith(VERSION.encode()) else None
@@ -136,8 +135,7 @@ def read_pairs(content: bytes, where: Path) -> list[tuple[str, str]]:
 
     Raises BadDataError if another line is not two pieces of words.
     """
-    if json_reader.is_pointer(content):
-        raise BadDataError(f"{shortened(where)} {json_reader.POINTER_REASON}")
+    json_reader.refuse_pointer(content, shortened(where))
     try:
         lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:

@@ -14,7 +14,7 @@ import requests
 from requests.auth import HTTPBasicAuth
 from requests.utils import get_auth_from_url
 
-from gpt2cli import json_reader
+from gpt2cli import json_reader, reading
 from gpt2cli.errors import BadDataError, Gpt2cliError, RefusedError, UsageError, shortened
 from gpt2cli.fetching import responses
 from gpt2cli.fetching.hub_record import HubRecord, chosen_files, hub_address
@@ -93,7 +93,7 @@ def ask_hub(
         for event in transfer.events():
             if not isinstance(event, Received):
                 yield event
-        content = json_reader.content(answer.path, MOST_BYTES)
+        content = reading.content(answer.path, MOST_BYTES)
     finally:
         answer.discard()
     where = shortened(url)

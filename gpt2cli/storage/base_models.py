@@ -11,7 +11,7 @@ from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.files import paths
 from gpt2cli.files.hub_names import COMMIT, OWNED, HubName, model_label
-from gpt2cli.reading import needed
+from gpt2cli.reading import content, needed
 from gpt2cli.storage import huggingface
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
@@ -89,7 +89,7 @@ def snapshot(folder: Path) -> Path | None:
 
 def commit_in(ref: Path) -> str:
     """Returns what a branch of the Hub's cache stands for."""
-    return json_reader.content(ref, LONGEST_REF_BYTES).decode(errors="replace").strip()
+    return content(ref, LONGEST_REF_BYTES).decode(errors="replace").strip()
 
 
 def hub_folder(model_dir: str, hub: HubName) -> Path:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt2cli import json_reader
+from gpt2cli import json_reader, reading
 from gpt2cli.errors import BadDataError, MissingInputError, shortened
 from gpt2cli.files import paths
 from gpt2cli.hparams import LORA_A, LORA_SCALE, HParams
@@ -57,11 +57,10 @@ def read_index(prefix: Path) -> tuple[dict[str, Entry], int]:
     """
     path = paths.index_file(prefix)
     try:
-        table = json_reader.content(path, MOST_INDEX_BYTES)
+        table = reading.content(path, MOST_INDEX_BYTES)
     except FileNotFoundError as error:
         raise MissingInputError(f"{shortened(path)} is missing.") from error
-    if json_reader.is_pointer(table):
-        raise BadDataError(f"{shortened(path)} {json_reader.POINTER_REASON}")
+    json_reader.refuse_pointer(table, shortened(path))
     try:
         entries = {key.decode(): value for key, value in table_items(table)}
         shards = message(entries.pop("")).get(1, [1])[0]
@@ -217,8 +216,7 @@ def check_length(path: Path, entries: Mapping[str, Entry]) -> None:
     size = path.stat().st_size
     if size < max(ends, default=0):
         with path.open("rb") as file:
-            if json_reader.is_pointer(file.read(len(json_reader.POINTER))):
-                raise BadDataError(f"{shortened(path)} {json_reader.POINTER_REASON}")
+            json_reader.refuse_pointer(file.read(len(json_reader.POINTER)), shortened(path))
         raise BadDataError(f"{shortened(path)} is cut: {size} bytes, and {max(ends)} are needed.")
 
 

@@ -59,8 +59,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     with reading.needed(path), path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(max(LENGTH_BYTES, len(json_reader.POINTER)))
-        if json_reader.is_pointer(start):
-            raise BadDataError(f"{where} {json_reader.POINTER_REASON}")
+        json_reader.refuse_pointer(start, where)
         length = int.from_bytes(start[:LENGTH_BYTES], "little")
         if len(start) < LENGTH_BYTES or not 0 < length <= LONGEST_HEADER_BYTES:
             raise BadDataError(f"{where} cannot be read as safetensors: it has no header.")

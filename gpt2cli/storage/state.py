@@ -8,7 +8,7 @@ import json
 import typing
 from pathlib import Path
 
-from gpt2cli import json_reader
+from gpt2cli import json_reader, reading
 from gpt2cli.chat_template import CHAT_TEMPLATE
 from gpt2cli.errors import BadDataError, shortened
 from gpt2cli.files import paths
@@ -133,7 +133,7 @@ def read_record(folder: Path, step: int) -> dict[str, Json]:
     path = paths.state(folder, step)
     where = shortened(path)
     try:
-        record: dict[str, Json] = json_reader.parse(json_reader.content(path), "it")
+        record: dict[str, Json] = json_reader.parse(reading.content(path, reading.MOST_BYTES), "it")
     except BadDataError as error:
         raise BadDataError(f"{where} is damaged: {error}") from error
     if record.get("sha256") not in (None, digest(record)):
