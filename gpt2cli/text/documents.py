@@ -18,8 +18,6 @@ from gpt2cli.text.sources import ARRAYS, RECORDS, TABLES, ReadingState, Source
 
 # A document's text in pieces (str), its tokens (bytes, 16 bits each, little-endian), or messages.
 Document = Iterable[str] | Iterable[bytes] | Conversation
-# How a line ends in the formats that are read line by line, as `decoding.lines` takes it.
-NEWLINES = {"csv": "", "tsv": "", "jsonl": "\n"}
 # How much of the first text a remark shows (characters).
 SHOWN = 60
 
@@ -74,19 +72,18 @@ def remarks(
 
     Returns the files that hold conversations; raises BadDataError as `content_of` does.
     """
-    alike: dict[str, list[tuple[Source, str]]] = {}
+    alike: dict[str, tuple[str, list[Source]]] = {}
     talks = set()
     for source in files:
         if source.kind in TABLES | RECORDS:
             content = content_of(source, options, 0, ReadingState())
             begin = begin_of(next(content.documents, ()))
-            alike.setdefault(content.taken, []).append((source, begin))
+            alike.setdefault(content.taken, (begin, []))[1].append(source)
             if content.has_conversations:
                 talks.add(source)
-    for taken, [(source, begin), *others] in alike.items():
-        more = f" and {len(others)} more" if others else ""
+    for taken, (begin, sources) in alike.items():
         begins = f"; the first begins: {begin}" if begin else ""
-        yield Notice(f"{source}{more}: {taken}{begins}")
+        yield Notice(f"{CorpusFiles(tuple(sources))}: {taken}{begins}")
     return talks
 
 
@@ -107,7 +104,7 @@ def content_of(source: Source, options: CorpusOptions, vocab: int, state: Readin
     """
     if source.kind in ARRAYS:
         return Content(documents=arrays.token_documents(source, vocab, state))
-    text = read_text(source, options, state, NEWLINES.get(source.kind))
+    text = read_text(source, options, state)
     if source.kind in TABLES:
         layout, texts = tables.text_cells(source, text, options)
         return Content(documents=zip(texts), taken=str(layout))

@@ -27,6 +27,7 @@ from gpt2cli.text.sources import (
     read_bytes,
     source_of,
 )
+from gpt2cli.text.tokenizer import ESCAPED_BYTES
 
 FIELD = "prompt"
 MOST_SEED = 2**32 - 1
@@ -37,8 +38,6 @@ BYTE_ORDER_MARK = "\ufeff"
 # All prompts are held at once.
 MOST_BYTES = 1 << 26
 CONVERT = "Convert it: iconv -f {} -t utf-8"
-# What Python makes of bytes on the command line that are not text (PEP 383).
-ESCAPED_BYTES = range(0xDC80, 0xDD00)
 # Messages, the last of which is the user's, and the other fields of their record.
 Unanswered = tuple[tuple[Message, ...], dict[str, Json]]
 
@@ -126,8 +125,7 @@ def unanswered(source: Source) -> list[Unanswered]:
     Raises BadDataError if there is none, or a record is something else; says which.
     """
     found = []
-    newline = None if source.kind == "json" else "\n"
-    text = read_text(source, CorpusOptions(dataset=()), ReadingState(), newline)
+    text = read_text(source, CorpusOptions(dataset=()), ReadingState())
     for where, record in records.records(source, text):
         messages = messages_of(record, where)
         if messages[-1].role != "user":

@@ -9,6 +9,7 @@ import regex
 
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, shortened
+from gpt2cli.text.decoding import lines
 from gpt2cli.text.sources import TEXT_NAMES, Source
 
 FIELD = "text"
@@ -31,14 +32,14 @@ def description(record: object, field: str | None) -> str:
 
 
 def records(source: Source, text: Iterable[str]) -> Records:
-    """Yields the records in a file's text: pieces of a .json, else lines."""
+    """Yields the records in the pieces of a file's text: one a line, unless it is a .json."""
     return in_array(source, text) if source.kind == "json" else in_lines(source, text)
 
 
-def in_lines(source: Source, found: Iterable[str]) -> Records:
+def in_lines(source: Source, pieces: Iterable[str]) -> Records:
     """Yields each line's record; raises BadDataError for a line that is not JSON."""
     name, decode = str(source), json.JSONDecoder().raw_decode
-    for number, line in enumerate(found, start=1):
+    for number, line in enumerate(lines(source, pieces, "\n"), start=1):
         content = line.strip(WHITE_SPACE)
         if not content or content.isspace():
             continue
@@ -60,69 +61,65 @@ def in_array(source: Source, pieces: Iterable[str]) -> Records:
 
     Raises BadDataError if it is not JSON, or a record is too long or nests too deep; says which.
     """
-    text = JsonText(source, pieces)
-    text.skip_space()
-    array = text.begins("[")
-    if array:
-        text.position += 1
-        text.skip_space()
-        if text.begins("]"):
-            text.position += 1
-            text.check_end()
-            return
-    name, number = str(source), 0
-    while array or not text.begins(""):
+    text, name = JsonText(pieces), str(source)
+    close = "]" if text.takes("[") else ""
+    ended, number = text.takes(close), 0
+    while not ended:
         number += 1
         where = f"{name}, record {number}"
         yield where, text.value(where)
-        if array and text.comma_or_end(where):
-            text.check_end()
-            return
-        text.skip_space()
+        if close and text.takes(","):
+            continue
+        ended = text.takes(close)
+        if close and not ended:
+            raise BadDataError(f"{where}: no JSON (neither a comma nor the array's end follows).")
+    if not text.takes(""):
+        raise BadDataError(f"{name}: no JSON (something follows its array).")
 
 
 class JsonText:
-    """A text of JSON of any length; little more than one record of it is held.
+    """A text of JSON of any length; little more than one record of it is held."""
 
-    Attributes:
-        position: how far the held part has been read.
-    """
-
-    def __init__(self, source: Source, pieces: Iterable[str]) -> None:
-        self._source, self._pieces = source, iter(pieces)
-        self._held, self.position = "", 0
+    def __init__(self, pieces: Iterable[str]) -> None:
+        self._pieces = iter(pieces)
+        # What is held, and how far it has been read.
+        self._held, self._position = "", 0
         self._decode = json.JSONDecoder().raw_decode
 
     def _read_more(self) -> bool:
         """Takes at least as much again as is held; returns whether there was more."""
-        parts, size = [self._held[self.position :]], 0
+        parts, size = [self._held[self._position :]], 0
         while size <= len(parts[0]) and (piece := next(self._pieces, "")):
             parts.append(piece)
             size += len(piece)
-        self._held, self.position = "".join(parts), 0
+        self._held, self._position = "".join(parts), 0
         return size > 0
 
-    def skip_space(self) -> None:
+    def _skip_space(self) -> None:
         """Moves to the next character that is not white space, or to the end."""
         while True:
-            if found := SPACE.match(self._held, self.position):
-                self.position = found.end()
-            if self.position < len(self._held) or not self._read_more():
+            if found := SPACE.match(self._held, self._position):
+                self._position = found.end()
+            if self._position < len(self._held) or not self._read_more():
                 return
 
-    def begins(self, letter: str) -> bool:
-        """Returns whether this letter comes next; an empty one means the end."""
-        return self._held[self.position : self.position + 1] == letter
+    def takes(self, letter: str) -> bool:
+        """Moves beyond a letter if it is what comes next; an empty one means the end."""
+        self._skip_space()
+        taken = self._held[self._position : self._position + 1] == letter
+        self._position += len(letter) if taken else 0
+        return taken
 
     def value(self, where: str) -> object:
         """Returns the next value; raises BadDataError if there is none, or it is too large."""
+        self._skip_space()
         while True:
             try:
-                value, end = self._decode(self._held, self.position)
+                value, end = self._decode(self._held, self._position)
             except RecursionError:
                 raise too_deep(where) from None
             except ValueError as error:
-                if len(self._held) - self.position > MOST_RECORD:
+                if len(self._held) - self._position > MOST_RECORD:
                     raise BadDataError(
                         f"{where}: a record of over {MOST_RECORD:,} characters. Write one record a "
                         "line: .jsonl."
@@ -132,8 +129,8 @@ class JsonText:
                 continue
             # A number may go on in the next piece.
             if end < len(self._held) or not self._read_more():
-                opened = sum(self._held.count(each, self.position, end) for each in "[{")
-                self.position = end
+                opened = sum(self._held.count(each, self._position, end) for each in "[{")
+                self._position = end
                 check_depth(value, opened, where)
                 return value
 
@@ -143,21 +140,6 @@ class JsonText:
             return False
         near_end = error.pos >= len(self._held) - NEAR_END
         return near_end or error.msg.startswith("Unterminated string")
-
-    def comma_or_end(self, where: str) -> bool:
-        """Moves beyond the comma behind a record; returns whether the array ends instead."""
-        self.skip_space()
-        letter = self._held[self.position : self.position + 1]
-        if letter not in (",", "]"):
-            raise BadDataError(f"{where}: no JSON (neither a comma nor the array's end follows).")
-        self.position += 1
-        return letter == "]"
-
-    def check_end(self) -> None:
-        """Raises BadDataError if anything but white space follows."""
-        self.skip_space()
-        if not self.begins(""):
-            raise BadDataError(f"{self._source}: no JSON (something follows its array).")
 
 
 def too_deep(where: str) -> BadDataError:
@@ -196,11 +178,7 @@ def texts(found: Records, field: str | None) -> Iterator[str]:
             chosen = chosen or field_of(record, field)
             values = field_values(record, chosen, where)
         for text in values:
-            # Most texts: an ASCII string cannot hold half a character.
-            if isinstance(text, str) and text.isascii():
-                yield text
-            else:
-                yield checked_text(text, chosen or "the text", where)
+            yield checked_text(text, chosen or "the text", where)
 
 
 def field_values(record: object, field: str, where: str) -> list[object]:

@@ -13,6 +13,7 @@ import regex
 
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError, shortened
+from gpt2cli.text.decoding import lines
 from gpt2cli.text.sources import TEXT_NAMES, Source
 
 # How many rows show whether the first is a header, and which column is text.
@@ -34,6 +35,7 @@ USUAL_NAMES = {
     *("title", "url", *TEXT_NAMES),
 }
 Rows = Sequence[Sequence[str]]
+NumberedRow = tuple[int, list[str]]
 Part = TypeVar("Part")
 
 
@@ -64,45 +66,30 @@ class Layout:
 
 
 def text_cells(
-    source: Source, found: Iterable[str], options: CorpusOptions
+    source: Source, pieces: Iterable[str], options: CorpusOptions
 ) -> tuple[Layout, Iterator[str]]:
-    """Returns where the text is in the lines of a csv, and the text of each row.
+    """Returns where the text is in a csv, which comes in pieces, and the text of each row.
 
-    Raises BadDataError if they are not a csv, or lack the column; says where.
+    Raises BadDataError if it is not a csv, or lacks the column; says where.
     """
-    held, found = itertools.tee(found)
-    layout = layout_of(source, held, options)
-    return layout, cells(source, layout, found)
-
-
-def layout_of(source: Source, found: Iterable[str], options: CorpusOptions) -> Layout:
-    """Returns where the text is, by the first lines of a csv and by the options."""
-    delimiter, rest = without_separator(found, options.delimiter)
+    delimiter, rest = options.delimiter, lines(source, pieces, "")
     begin = first_of(rest, SNIFFED_LINES, len)
-    delimiter = delimiter or sniffed_delimiter(begin, "\t" if source.kind == "tsv" else ",")
-    found_rows = (row for _, row in rows(source, itertools.chain(begin, rest), delimiter))
-    first = first_of(found_rows, SNIFFED_ROWS, lambda row: sum(map(len, row)))
-    if not first:
-        # An empty file among others does not stop the reading.
-        return Layout(column=0, header=False, delimiter=delimiter)
-    layout = text_column(source, first, options.csv_column, options.csv_header)
-    return dataclasses.replace(layout, delimiter=delimiter)
+    if begin and (named := SEPARATOR.fullmatch(begin[0])):
+        delimiter = delimiter or named[1]
+        del begin[0]
+    delimiter = delimiter or sniffed_delimiter(source, begin)
+    numbered = rows(source, itertools.chain(begin, rest), delimiter)
+    first = first_of(numbered, SNIFFED_ROWS, lambda row: sum(map(len, row[1])))
+    # An empty file among others does not stop the reading.
+    layout = Layout(column=0, header=False)
+    if first:
+        names = [row for _, row in first]
+        layout = text_column(source, names, options.csv_column, options.csv_header)
+    layout = dataclasses.replace(layout, delimiter=delimiter)
+    return layout, cells(source, layout, itertools.chain(first, numbered))
 
 
-def without_separator(
-    found: Iterable[str], delimiter: str | None
-) -> tuple[str | None, Iterator[str]]:
-    """Returns the given delimiter, or the one that the first line names; and the other lines."""
-    rest = iter(found)
-    first = next(rest, "")
-    if named := SEPARATOR.fullmatch(first):
-        return delimiter or named[1], rest
-    return delimiter, itertools.chain([first], rest)
-
-
-def rows(
-    source: Source, found: Iterable[str], delimiter: str = ","
-) -> Iterator[tuple[int, list[str]]]:
+def rows(source: Source, found: Iterable[str], delimiter: str) -> Iterator[NumberedRow]:
     """Yields the number of each row's last line, and the row; empty lines are left out.
 
     Raises BadDataError if the quotes don't fit, or a row is too long; says in which line.
@@ -163,26 +150,20 @@ def text_column(source: Source, first: Rows, column: str | None, header: bool | 
     return layout
 
 
-def sniffed_delimiter(found: Sequence[str], usual: str) -> str:
+def sniffed_delimiter(source: Source, found: Sequence[str]) -> str:
     """Returns the delimiter that cuts lines into the same number of cells, the usual one first."""
+    usual = "\t" if source.kind == "tsv" else ","
     best, most = usual, (False, 1)
     for delimiter in dict.fromkeys(usual + DELIMITERS):
-        cut = rows_before_damage(found, delimiter)
+        cut: list[list[str]] = []
+        # The rows before one that is damaged.
+        with contextlib.suppress(BadDataError):
+            cut.extend(row for _, row in rows(source, found, delimiter))
         widths = {len(row) for row in cut}
         score = (has_names(cut[0]), len(cut[0])) if len(widths) == 1 else most
         if score > most:
             best, most = delimiter, score
     return best
-
-
-def rows_before_damage(found: Sequence[str], delimiter: str) -> list[list[str]]:
-    """Returns the whole rows in a csv's first lines, up to the first that is damaged."""
-    csv.field_size_limit(MOST_ROW)
-    whole: list[list[str]] = []
-    with contextlib.suppress(csv.Error):
-        for row in csv.reader(found, delimiter=delimiter, strict=True):
-            whole += [row] if row else []
-    return whole
 
 
 def has_names(row: Sequence[str]) -> bool:
@@ -240,13 +221,10 @@ def looks_like_header(first: Rows, column: int) -> bool:
     return numbers or 2 * longer > len(texts)
 
 
-def cells(source: Source, layout: Layout, found: Iterable[str]) -> Iterator[str]:
+def cells(source: Source, layout: Layout, found: Iterator[NumberedRow]) -> Iterator[str]:
     """Yields each row's text; raises BadDataError for a row that lacks it or has too many cells."""
-    _, rest = without_separator(found, layout.delimiter)
     column, width = layout.column, len(layout.first)
-    for index, (line, row) in enumerate(rows(source, rest, layout.delimiter)):
-        if index == 0 and layout.header:
-            continue
+    for line, row in itertools.islice(found, int(layout.header), None):
         if column >= len(row):
             raise BadDataError(
                 f"{source}, line {line}: the row has {len(row)} cells, none for {layout.name}."

@@ -17,11 +17,12 @@ SOURCE = Source(Path("tweets.csv"))
 
 
 def layout(text: str, column: str | None = None, header: bool | None = None) -> tables.Layout:
-    return tables.layout_of(
+    found, _ = tables.text_cells(
         SOURCE,
         text.splitlines(keepends=True),
         CorpusOptions(dataset=(), csv_column=column, csv_header=header),
     )
+    return found
 
 
 @pytest.mark.parametrize(
@@ -71,29 +72,25 @@ def test_a_column_that_is_not_there_is_refused_and_those_there_are_named(column:
 
 
 def test_a_row_without_the_column_is_named_by_its_line() -> None:
-    lines = ["id,text\n", '1,"two\n', 'lines"\n', "2\n"]
-    where = layout("".join(lines), "text")
     with pytest.raises(BadDataError, match=r"tweets\.csv, line 4: the row has 1 cells"):
-        list(tables.cells(SOURCE, where, lines))
+        texts('id,text\n1,"two\nlines"\n2\n', column="text")
 
 
 @pytest.mark.parametrize("broken", ['2,"never closed\n', '2,"closed" early\n'])
 def test_quotes_that_do_not_fit_are_named_by_their_line(broken: str) -> None:
     with pytest.raises(BadDataError, match=r"tweets\.csv, line 3: no csv"):
-        list(tables.rows(SOURCE, ["id,text\n", "1,x\n", broken]))
+        list(tables.rows(SOURCE, ["id,text\n", "1,x\n", broken], ","))
 
 
 def test_an_empty_csv_has_no_cells() -> None:
-    where = layout("\n\n", "text")
-    assert list(tables.cells(SOURCE, where, ["\n", "\n"])) == []
+    assert texts("\n\n", column="text") == []
 
 
 def texts(text: str, name: str = "tweets.csv", **options: Any) -> list[str]:
     source = Source(Path(name))
     lines = text.splitlines(keepends=True)
     settings = {f"csv_{name}": value for name, value in options.items()}
-    found = tables.layout_of(source, lines, CorpusOptions(dataset=(), **settings))
-    return list(tables.cells(source, found, lines))
+    return list(tables.text_cells(source, lines, CorpusOptions(dataset=(), **settings))[1])
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -160,5 +157,5 @@ def test_a_row_without_an_end_is_refused_in_bounded_memory(monkeypatch: pytest.M
             yield '","\n'
 
     with pytest.raises(BadDataError, match="a row of over 1,000 characters"):
-        list(tables.rows(SOURCE, lines()))
+        list(tables.rows(SOURCE, lines(), ","))
     assert len(taken) < 1000
