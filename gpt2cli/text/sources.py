@@ -42,6 +42,8 @@ TEXT_NAMES = (
     *("document", "paragraphs", "paragraph", "lines", "verse", "sentences", "sentence"),
     *("caption", "description"),
 )
+# Copies of streams in unnamed temporary files, so that they can be read several times.
+COPIES: dict[Hashable, IO[bytes]] = {}
 # No text compresses better: English to a third, a log of one repeated line to a hundredth.
 MOST_RATIO = 300
 # Below this the ratio does not matter (bytes unpacked).
@@ -93,7 +95,7 @@ class Source:
         Raises MissingInputError if it cannot be read, BadDataError for a device that never ends,
         and DiskError if the folder for temporary files has no room for the copy.
         """
-        return COPIES.open(self) if self.is_stream else self.open_original()
+        return copy_of_stream(self) if self.is_stream else self.open_original()
 
     def open_original(self) -> BinaryIO:
         """Returns the open file, pipe or stdin itself; raises as `open` does."""
@@ -131,39 +133,24 @@ def source_of(name: str) -> Source:
     return Source(Path(name), stdin=name in STDIN_NAMES)
 
 
-class StreamCopies:
-    """Copies of streams in unnamed temporary files, so that they can be read several times.
+def copy_of_stream(source: Source) -> BinaryIO:
+    """Returns all that a stream sent; the first call reads it to its end.
 
     A copy has one reader at a time: all readers share its position.
     """
-
-    def __init__(self) -> None:
-        self._copies: dict[Hashable, IO[bytes]] = {}
-
-    def open(self, source: Source) -> BinaryIO:
-        """Returns all that a stream sent; the first call reads it to its end."""
-        key = source.identity()
-        if key not in self._copies:
-            original = source.open_original()
-            try:
-                pieces = iter(partial(original.read, READ_BYTES), b"")
-                self._copies[key] = copied(pieces, str(source))
-            finally:
-                if original is not sys.stdin.buffer:
-                    original.close()
-        again = os.fdopen(os.dup(self._copies[key].fileno()), "rb")
-        again.seek(0)
-        return again
-
-    def close(self) -> None:
-        """Frees the temporary files."""
-        for copy in self._copies.values():
-            copy.close()
-        self._copies.clear()
-
-
-COPIES = StreamCopies()
-atexit.register(COPIES.close)
+    key = source.identity()
+    if key not in COPIES:
+        original = source.open_original()
+        try:
+            pieces = iter(partial(original.read, READ_BYTES), b"")
+            COPIES[key] = copied(pieces, str(source))
+            atexit.register(COPIES[key].close)
+        finally:
+            if original is not sys.stdin.buffer:
+                original.close()
+    again = os.fdopen(os.dup(COPIES[key].fileno()), "rb")
+    again.seek(0)
+    return again
 
 
 def copied(pieces: Iterable[bytes], name: str) -> IO[bytes]:

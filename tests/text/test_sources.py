@@ -10,8 +10,9 @@ import re
 import tempfile
 import threading
 import types
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -65,14 +66,14 @@ def test_a_damaged_zipped_file_is_refused_by_name(damage: str, tmp_path: Path) -
 
 def test_stdin_can_be_read_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"line\n" * 1_000_000
-    kept = sources.StreamCopies()
+    kept: dict[Hashable, IO[bytes]] = {}
     monkeypatch.setattr(sources, "COPIES", kept)
     monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
     found = finding.find(["-"])
     assert found.size() == len(content)
     assert str(found) == "stdin"
     first, again = (b"".join(sources.read_bytes(found.files[0])) for _ in range(2))
-    kept.close()
+    kept[sources.STDIN].close()
     assert first == again == content
 
 
