@@ -93,10 +93,9 @@ class Beside:
         self._settings = read_any(folder / SETTINGS)
         self._listed = read_any(folder / ADDED)
         self._names = read_any(folder / NAMES) if foreign else {}
-        configs = [read_any(folder / name) for name in CONFIGS] if foreign else []
         # A run's config.json holds its settings; what ends a text is in the file of ours.
-        named = zip(CONFIGS, configs, strict=True) if foreign else [(SETTINGS, self._settings)]
-        self._configs = [(folder / name, values) for name, values in named]
+        named = CONFIGS if foreign else (SETTINGS,)
+        self._configs = [(folder / name, read_any(folder / name)) for name in named]
         for name in BEFORE if foreign else ():
             if self._settings.get(name):
                 raise BadDataError(
@@ -155,7 +154,7 @@ class Beside:
                 f"among its {len(tokens):,}, and no other is named. Name it as eos_token in "
                 f"{SETTINGS} beside it."
             )
-        whole = {**added} if end in added else {**added, end: Added(text=by_number[end])}
+        whole = {end: Added(text=by_number[end]), **added}
         return Specials(added=whole, end=end, ends=ends or (end,))
 
     def _ends(self) -> list[int]:

@@ -40,12 +40,9 @@ class AddedTokens:
         found: list[Span] = []
         for pattern, known in self._passes:
             if pattern.search(text):
-                new = [
-                    span
-                    for begin, end in between(found, len(text))
-                    for span in spans(text, begin, end, pattern, known)
-                ]
-                found = sorted([*found, *new])
+                gaps = between(found, len(text))
+                found += (span for gap in gaps for span in spans(text, *gap, pattern, known))
+                found.sort()
         return found
 
     def parts(self, text: str) -> Iterator[str | int]:

@@ -12,7 +12,7 @@ from typing import IO
 
 import numpy as np
 
-from gpt2cli.errors import BadDataError, DiskError, shortened
+from gpt2cli.errors import BadDataError, DiskError, Gpt2cliError, shortened
 from gpt2cli.text.sources import FREE_OF_RATIO, MOST_RATIO, ReadingState, Source
 
 TOKEN_TYPE = np.dtype("<u2")
@@ -43,10 +43,7 @@ def token_documents(source: Source, vocab: int, state: ReadingState) -> Iterator
                 archive = zipfile.ZipFile(file)
             for member in archive.infolist():
                 where = f"{source}, {shortened(member.filename.removesuffix('.npy'))}"
-                with numpy_errors(where):
-                    check_member(member)
-                    array = archive.open(member)
-                with array:
+                with numpy_errors(where), opened_member(archive, member) as array:
                     yield tokens(array, where, vocab)
     state.done = before + source.size()
 
@@ -59,7 +56,7 @@ def numpy_errors(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (BadDataError, MemoryError):
+    except (Gpt2cliError, MemoryError):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EIO:
@@ -67,13 +64,14 @@ def numpy_errors(where: str) -> Iterator[None]:
         raise BadDataError(f"{where}: no whole NumPy file ({shortened(error)}).") from error
 
 
-def check_member(member: zipfile.ZipInfo) -> None:
-    """Raises ValueError if NumPy has not packed an array so, or if it unpacks to far too much."""
+def opened_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    """Returns an array; raises ValueError if NumPy packs none so, or it unpacks to far too much."""
     if member.compress_type not in PACKINGS:
         raise ValueError("packed as NumPy packs none")
     size, packed = member.file_size, member.compress_size
     if size > FREE_OF_RATIO and size > MOST_RATIO * packed:
         raise ValueError(f"{packed:,} bytes that unpack to {size:,}, as no text's do")
+    return archive.open(member)
 
 
 def tokens(file: IO[bytes], where: str, vocab: int) -> Iterator[bytes]:

@@ -107,8 +107,7 @@ class ChatHistory:
     def _messages(self, first: int) -> list[Message]:
         found = list(self._system)
         for said, answer in self.turns[first:]:
-            found.append(Message(role="user", content=said))
-            found.append(Message(role="assistant", content=answer))
+            found += Message(role="user", content=said), Message(role="assistant", content=answer)
         return found
 
     def _plain(self, first: int) -> str:

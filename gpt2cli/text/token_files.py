@@ -25,6 +25,7 @@ from gpt2cli.text import batches
 from gpt2cli.text.arrays import TOKEN_TYPE
 from gpt2cli.text.batches import LossMask, MaskBuilder, Tokens
 from gpt2cli.text.documents import Corpus
+from gpt2cli.text.finding import CorpusFiles
 from gpt2cli.text.sources import (
     ARRAYS,
     READ_BYTES,
@@ -99,10 +100,9 @@ class Encoder:
                 yield from told(received, f"encoding {corpus}", bars)
             deque(received, 0)
         if state.converted:
-            first, others = min(map(str, state.converted)), len(state.converted) - 1
+            converted = CorpusFiles(tuple(sorted(state.converted, key=str)))
             yield Notice(
-                f"line ends in {first}{f' and {others} more' if others else ''}: \\r\\n and \\r "
-                "became \\n; --keep-line-ends keeps them"
+                f"line ends in {converted}: \\r\\n and \\r became \\n; --keep-line-ends keeps them"
             )
 
     def read_once(self, corpus: Corpus) -> Generator[Record, None, tuple[Tokens, LossMask | None]]:

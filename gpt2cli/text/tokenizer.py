@@ -15,8 +15,8 @@ from gpt2cli.text.added import AddedTokens
 from gpt2cli.text.bpe import Parts, Words
 from gpt2cli.vocabulary import byte_symbols
 
-# What Python's `surrogateescape` makes of a byte that is not text (PEP 383).
-ESCAPED_BYTE = 0xDC00
+# What Python's `surrogateescape` makes of bytes that are not text (PEP 383).
+ESCAPED_BYTES = range(0xDC80, 0xDD00)
 QUOTED = {'"': '\\"', "\\": "\\\\"}
 
 
@@ -187,15 +187,12 @@ def quoted_piece(content: bytes) -> str:
 def shown_character(char: str) -> str:
     """Returns a character, or what stands for it if it would not be seen."""
     code = ord(char)
-    if char in QUOTED:
-        return QUOTED[char]
     if char.isprintable():
-        return char
-    if 0xDC80 <= code < 0xDD00:
-        return f"\\x{code - ESCAPED_BYTE:02x}"
-    if code < 0x80:
-        return ascii(char)[1:-1]
-    return f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
+        return QUOTED.get(char, char)
+    if code in ESCAPED_BYTES:
+        return f"\\x{code & 0xFF:02x}"
+    # Python would write \xNN here, which stands for a byte.
+    return f"\\u{code:04x}" if 0x80 <= code < 0x100 else ascii(char)[1:-1]
 
 
 def whole_text(content: bytes) -> str | None:
