@@ -20,10 +20,7 @@ Json: TypeAlias = Any
 
 
 def read(path: Path, kind: type[Kind] = dict, *, most: int = MOST_BYTES) -> Kind:  # type: ignore[assignment]
-    """Returns what a JSON file holds, at most `most` bytes, with this kind of value at its top.
-
-    Raises BadDataError for whatever else is there, or an OSError.
-    """
+    """Returns a JSON file's value, of this kind; raises BadDataError for others, or an OSError."""
     return parse(content(path, most), shortened(path), kind)
 
 
@@ -79,6 +76,15 @@ def depth(value: Json) -> int:
             deepest = max(deepest, level + bool(found))
             waiting += [(part, level + 1) for part in inner if isinstance(part, (dict, list))]
     return deepest
+
+
+def half_character(text: str) -> str:
+    """Returns the half of a surrogate pair in a text, as `U+D83D`; "" if it has a UTF-8 form."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"U+{ord(text[error.start]):04X}"
+    return ""
 
 
 def _refuse(name: str) -> NoReturn:

@@ -58,10 +58,7 @@ def needed(path: Path) -> Iterator[None]:
 
 
 def content(path: Path, most: int | None = None) -> bytes:
-    """Returns what a regular file holds; raises as `opened` does.
-
-    Raises BadDataError too if that is more than `most` bytes.
-    """
+    """Returns a regular file's content; raises as `opened`, and BadDataError over `most` bytes."""
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if most is not None and size > most:

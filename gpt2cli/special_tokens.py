@@ -84,10 +84,7 @@ class Beside:
     """What the files beside a vocabulary say of its added tokens, and of what ends a text."""
 
     def __init__(self, encoder: Path) -> None:
-        """Reads the files beside an encoder.json, vocab.json or tokenizer.json.
-
-        Raises BadDataError if one is not JSON or asks for what GPT-2 does not do, or an OSError.
-        """
+        """Reads the files; raises BadDataError if one is wrong or unlike GPT-2, or an OSError."""
         self._where, folder = encoder, encoder.parent
         foreign = encoder.name != ENCODER
         self._settings = read_any(folder / SETTINGS)
@@ -104,10 +101,7 @@ class Beside:
                 )
 
     def added(self, tokens: Mapping[str, int], known: Mapping[int, Added]) -> dict[int, Added]:
-        """Returns all added tokens by number: also those that a tokenizer.json names, if `known`.
-
-        Raises BadDataError if a file does not say what it should.
-        """
+        """Returns all added tokens by number, also those `known` before; or raises BadDataError."""
         where = self._where.with_name(SETTINGS)
         found = dict(known)
         decoder = self._settings.get("added_tokens_decoder", {})
@@ -194,12 +188,8 @@ def read_any(path: Path) -> Json:
 
 def check_text(text: object, where: Path) -> str:
     """Returns a text of a file of JSON; raises BadDataError unless it has a UTF-8 form."""
-    try:
-        if isinstance(text, str):
-            text.encode()
-            return text
-    except UnicodeEncodeError:
-        pass
+    if isinstance(text, str) and not json_reader.half_character(text):
+        return text
     raise BadDataError(f"{shortened(where)}: {shortened(repr(text))} is not a text.")
 
 

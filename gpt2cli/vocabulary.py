@@ -82,12 +82,9 @@ def read_vocabulary(encoder: Path, merges: Path, rows: int | None = None) -> Voc
     """Returns the vocabulary of an encoder.json or vocab.json and its merges.
 
     A tokenizer.json stands for both. What is beside them is heeded: which tokens were added,
-    and which ends a text. Added ones beyond the model's `rows` can't be meant.
-
-    Raises:
-        MissingInputError: a file is missing or cannot be read.
-        BadDataError: a file is damaged or tells of another kind of tokens than GPT-2's, or the
-            files do not fit each other.
+    and which ends a text. Added ones beyond the model's `rows` can't be meant. Raises
+    MissingInputError if a file cannot be read, BadDataError if one is damaged or tells of another
+    kind of tokens than GPT-2's, or the files do not fit each other.
     """
     with needed(encoder):
         if encoder.name == TOKENIZER:
@@ -131,10 +128,7 @@ def numbered(tokens: Json, where: Path) -> dict[str, int]:
 
 
 def read_pairs(content: bytes, where: Path) -> list[tuple[str, str]]:
-    """Returns the merges of a vocab.bpe or merges.txt; its line `#version` may be missing.
-
-    Raises BadDataError if another line is not two pieces of words.
-    """
+    """Returns the merges of a vocab.bpe or merges.txt; or raises BadDataError for other lines."""
     json_reader.refuse_pointer(content, shortened(where))
     try:
         lines = content.decode("utf-8-sig").split("\n")

@@ -91,23 +91,13 @@ def per_epoch(length: int, window: int) -> int:
 def windows(
     tokens: Tokens, seed: int, first: int, count: int, window: int, mask: LossMask | None = None
 ) -> Windows:
-    """Returns training windows number `first` and following; each has one token to spare.
+    """Returns training windows number `first` and following, int32 (count, window + 1).
 
     A row's tokens but the last are what the model sees, and its tokens but the first are what it
-    is to predict. The text is taken as a ring that begins anywhere, so that the windows of an
-    epoch never overlap and those of the next epoch are cut elsewhere. A text that fills no
-    window is its only one, with PADDING behind it.
-
-    Args:
-        tokens: the text, uint16 (tokens,), at least LEAST of them.
-        seed: any whole number from 0; other seeds give other orders.
-        first: how many windows were drawn before.
-        count: how many to draw.
-        window: tokens to predict in each.
-        mask: which tokens count; None: all.
-
-    Returns:
-        int32 (count, window + 1).
+    is to predict. The text, at least LEAST tokens, is taken as a ring that begins anywhere, so
+    that the windows of an epoch never overlap and those of the next epoch are cut elsewhere; other
+    seeds, from 0, give other orders. A text that fills no window is its only one, with PADDING
+    behind it. Without a mask all tokens count.
     """
     if len(tokens) <= window:
         return np.repeat(padded(tokens, window, mask), count, axis=0)
@@ -142,8 +132,7 @@ def epoch_order(seed: int, epoch: int, count: int, length: int) -> tuple[int, np
 def spread(tokens: Tokens, count: int, window: int, mask: LossMask | None = None) -> Windows:
     """Returns windows spread evenly over a text, always the same ones, to validate on.
 
-    They are int32 (at most count, window + 1). A text that fills no window is its only one, with
-    PADDING behind it.
+    They are int32 (at most count, window + 1); a text that fills none is one, as in `windows`.
     """
     if len(tokens) <= window:
         return padded(tokens, window, mask)
@@ -165,14 +154,13 @@ def overlapping(
 ) -> Iterator[tuple[Windows, Windows]]:
     """Yields windows over a whole text in which each token is to be predicted once.
 
+    Each is int32 (window,), what is seen, and int32 (window,), what follows each of its tokens:
+    PADDING at those that are not to be predicted.
+
     The text begins behind an end-of-text token, so that its first token has one before it, too.
     A window goes on `stride` tokens (1 to `window`) behind the one before, and only its last
     `stride` tokens are to be predicted: the others are context, as end-of-text tokens always are.
     A text that fills no window has one of its length.
-
-    Yields:
-        int32 (window,) what is seen, and int32 (window,) what follows each of them, which is
-        PADDING at each token that is not to be predicted.
     """
     window = min(window, len(tokens))
     for start in range(0, max(len(tokens) - window, 0) + stride, stride):

@@ -105,18 +105,11 @@ def find_pair(keys: Array, left: Integer, right: Integer) -> Integer:
 def encode_words(
     content: Array, begin: Integer, tables: tuple[Array, ...], scratch: Array, tokens: Array
 ) -> tuple[Integer, Integer, Integer]:
-    """Encodes text up to its end, or up to a word that is too long.
+    """Encodes UTF-8, uint8 (bytes,), from a word's begin to the end, or to a word that is too long.
 
-    Args:
-        content: uint8 (bytes,), UTF-8.
-        begin: where a word begins.
-        tables: what each character is, uint8 (characters,); each byte's token, int32 (256,);
-            and the table of pairs: keys, ranks and joined tokens.
-        scratch: int32 (2, LONGEST).
-        tokens: int32 (at least bytes - begin,), the result.
-
-    Returns:
-        The count of tokens; the begin of the word that is too long, or the end; its end.
+    The tables are `classes`, each byte's token, int32 (256,), and the table of pairs as `fill` has
+    it; scratch is int32 (2, LONGEST), and the result goes to int32 (at least bytes - begin,).
+    Returns the count of tokens; the begin of the word that is too long, or the end; its end.
     """
     classes, byte_tokens, keys, ranks, joined = tables
     count = 0

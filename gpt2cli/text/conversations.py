@@ -11,7 +11,8 @@ from gpt2cli.text import records
 from gpt2cli.text.records import Records
 
 MESSAGES = "messages"
-PAIR = ("prompt", "completion")
+# Who says what the other form has in its fields.
+PAIR = {"prompt": "user", "completion": "assistant"}
 FORM = 'Write {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", …}]}.'
 
 
@@ -23,10 +24,7 @@ def is_conversation(record: object) -> bool:
 
 
 def documents(found: Records, normalized: Callable[[str], str]) -> Iterator[Conversation]:
-    """Yields the conversations in records, with contents that `normalized` has changed.
-
-    Raises BadDataError for a record that is not a whole conversation; says which.
-    """
+    """Yields records' conversations, their contents normalized; raises BadDataError for others."""
     for where, record in found:
         messages = messages_of(record, where)
         if messages[-1].role != "assistant":
@@ -44,8 +42,7 @@ def messages_of(record: object, where: str) -> tuple[Message, ...]:
     if MESSAGES in found:
         listed = found[MESSAGES]
     elif all(name in found for name in PAIR):
-        names = zip(("user", "assistant"), PAIR, strict=True)
-        listed = [{"role": role, "content": found[name]} for role, name in names]
+        listed = [{"role": role, "content": found[name]} for name, role in PAIR.items()]
     else:
         raise BadDataError(
             f"{where}: not a conversation: {records.json_shown(record)}. {FORM} Put other texts "
@@ -77,10 +74,7 @@ def message_of(record: object, where: str) -> Message:
 
 
 def check_order(messages: Sequence[Message], where: str) -> None:
-    """Checks that a user and the assistant speak in turn, after one system message at most.
-
-    Raises BadDataError if another one speaks.
-    """
+    """Raises BadDataError unless, after a system message or none, user and assistant alternate."""
     first = 1 if messages[0].role == "system" else 0
     for number, message in enumerate(messages[first:]):
         expected = ("user", "assistant")[number % 2]

@@ -45,8 +45,7 @@ class Data:
         tokens: uint16 (tokens,), at least two of them.
         name: identifies the corpus, and how much of it: the same text has the same name.
         window: tokens that an example predicts.
-        held_out: int32 (windows, window + 1) to validate on, or None. If the text is shorter than
-            a window, batches.PADDING follows it.
+        held_out: int32 (windows, window + 1) to validate on, of `batches.spread`; or None.
         held_out_tokens: the length of the text that was held out.
         mask: which tokens count in the loss; None: all.
     """
@@ -108,22 +107,20 @@ def encode_dataset(
     before = token_files(folder)
     try:
         used = []
-        if validation.files is not None:
-            # First, as it is the smaller one: if it is refused, little was done in vain.
-            used.append((yield from encoder.token_file(validation.files, folder)))
-        used.append((yield from encoder.token_file(corpus, folder)))
-        name = used[-1].stem.removeprefix("tokens-")
+        # The smaller one first: if it is refused, little was done in vain.
+        for each in filter(None, (validation.files, corpus)):
+            used.append((yield from encoder.token_file(each, folder)))
         dataset = Data(
             tokens=open_tokens(used[-1]),
-            name=name,
+            name=used[-1].stem.removeprefix("tokens-"),
             window=window,
             mask=open_mask(used[-1]),
             has_conversations=corpus.has_conversations,
         )
         yield from dataset.remarks(encoder.tokenizer.end_of_text)
         if validation.files is not None:
-            held_out = open_tokens(used[0]), validation.windows, open_mask(used[0])
-            dataset = dataset.with_held_out(*held_out)
+            held_out = open_tokens(used[0])
+            dataset = dataset.with_held_out(held_out, validation.windows, open_mask(used[0]))
             check_counted(dataset, str(validation.files))
         else:
             dataset = yield from split(dataset, validation, encoder.tokenizer.end_of_text)

@@ -31,10 +31,7 @@ class Corpus(CorpusFiles):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Content:
-    """What is in a file, and which part of a table or of records it is.
-
-    Each document must be read before the next.
-    """
+    """What is in a file, and which part of it; each document must be read before the next."""
 
     documents: Iterator[Document]
     taken: str = ""

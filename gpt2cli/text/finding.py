@@ -51,10 +51,7 @@ class CorpusFiles:
 
 
 def announce_streams(patterns: Iterable[str]) -> Iterator[Progress]:
-    """Yields a line for each pipe, terminal or stdin that `find` will wait for.
-
-    Raises UsageError if stdin or a pipe is named twice.
-    """
+    """Yields a line for each stream that `find` waits for; raises UsageError if it comes twice."""
     seen = set()
     for pattern in patterns:
         source = source_of(pattern)
@@ -71,11 +68,8 @@ def find(
     """Returns the files that paths and globs name: files, and all below folders, sorted.
 
     `-` is stdin. Pipes are read to their end. Our `own` folders of models and runs are not corpus
-    unless one inside is named.
-
-    Raises:
-        MissingInputError: a pattern names nothing, or a file that cannot be read.
-        BadDataError: a file that was named is binary, or nothing is left to read.
+    unless one inside is named. Raises MissingInputError if a pattern names nothing, or a file that
+    cannot be read; BadDataError if a file that was named is binary, or nothing is left to read.
     """
     patterns = tuple(patterns)
     folders = (Path(each).resolve() for each in own if each and os.path.isdir(each))  # noqa: PTH112
@@ -103,36 +97,18 @@ class Search:
 
     def add(self, pattern: str) -> None:
         """Adds what a path or a glob names; raises as `find` does."""
-        path = Path(pattern)
         if pattern in STDIN_NAMES:
             self._add_named(source_of(pattern))
-        elif (status := status_of(pattern)) is not None:
-            if stat.S_ISDIR(status.st_mode):
-                self._add_folder(path, self._own_beside(path))
-            else:
-                self._add_named(Source(path))
-        elif os.path.islink(pattern):  # noqa: PTH114
-            raise missing(path)
-        else:
-            self._add_glob(pattern)
-
-    def _own_beside(self, named: Path) -> tuple[Path, ...]:
-        """Returns our own folders, but for those that the user has named something in."""
-        parents = Path(os.path.realpath(named)).parents
-        return tuple(own for own in self.own if own not in parents)
-
-    def _add_named(self, source: Source) -> None:
-        if why := why_binary(source, self.encoding):
-            raise BadDataError(f"{source} is {why}")
-        self.files.append(source)
-
-    def _add_glob(self, pattern: str) -> None:
-        matches = expand_glob(pattern) if glob.has_magic(pattern) else []
+            return
+        matches, named = [Path(pattern)], Path(pattern)
+        if not is_there(pattern):
+            matches = expand_glob(pattern) if glob.has_magic(pattern) else []
+            named = glob_root(pattern) / "*"
         if not matches:
-            named = shortened(pattern) or "''"
-            raise MissingInputError(f"{named}: no such file or folder, and no glob that matches.")
+            given = shortened(pattern) or "''"
+            raise MissingInputError(f"{given}: no such file or folder, and no glob that matches.")
         folders = set[Path]()
-        own = self._own_beside(glob_root(pattern) / "*")
+        own = self._own_beside(named)
         for path in matches:
             if not folders.isdisjoint(path.parents):
                 continue
@@ -144,6 +120,16 @@ class Search:
                 self._add_folder(path, own)
             else:
                 self._add_named(Source(path))
+
+    def _own_beside(self, named: Path) -> tuple[Path, ...]:
+        """Returns our own folders, but for those that the user has named something in."""
+        parents = Path(os.path.realpath(named)).parents
+        return tuple(own for own in self.own if own not in parents)
+
+    def _add_named(self, source: Source) -> None:
+        if why := why_binary(source, self.encoding):
+            raise BadDataError(f"{source} is {why}")
+        self.files.append(source)
 
     def _add_folder(self, root: Path, own: tuple[Path, ...]) -> None:
         """Adds all files below a folder; one that several links lead to is read once."""
@@ -208,20 +194,19 @@ def status_of(path: str | Path) -> os.stat_result | None:
 
 def needed_status(path: Path) -> os.stat_result:
     """Returns the status of what was found; raises MissingInputError if it leads nowhere."""
-    status = status_of(path)
-    if status is None:
-        raise missing(path)
-    return status
-
-
-def missing(path: Path) -> MissingInputError:
-    """Returns the error of a link that leads nowhere, or of a file that has vanished."""
+    if status := status_of(path):
+        return status
     if path.is_symlink():
         target = shortened(os.readlink(path))  # noqa: PTH115
-        return MissingInputError(
+        raise MissingInputError(
             f"{shortened(path)} is a link to {target}, which is not there. Mend or remove it."
         )
-    return MissingInputError(f"{shortened(path)} is not there any more.")
+    raise MissingInputError(f"{shortened(path)} is not there any more.")
+
+
+def is_there(path: str | Path) -> bool:
+    """Returns whether a path names something, if only a link that leads nowhere."""
+    return status_of(path) is not None or os.path.islink(path)  # noqa: PTH114
 
 
 def children(folder: Path) -> list[Path]:
@@ -262,7 +247,7 @@ def matching(folder: Path, part: str) -> Iterator[Path]:
     if part == "**":
         yield from folders_below(folder)
     elif not glob.has_magic(part):
-        if os.path.islink(folder / part) or status_of(folder / part):  # noqa: PTH114
+        if is_there(folder / part):
             yield folder / part
     else:
         for path in children(folder):

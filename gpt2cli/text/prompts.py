@@ -120,7 +120,7 @@ def arriving_lines(most: int) -> Iterator[tuple[str, str]]:
 
 
 def unanswered(source: Source) -> list[Unanswered]:
-    """Returns the conversations of a file, each of which ends with what the user says.
+    """Returns a file's conversations, each of which ends with what the user says.
 
     Raises BadDataError if there is none, or a record is something else; says which.
     """
@@ -148,10 +148,7 @@ def with_line_ends(request: Request, *, keep: bool) -> Request:
 
 
 def check_prefixes(prefixes: Sequence[str]) -> None:
-    """Raises BadDataError unless texts from the command line are UTF-8; says which is not.
-
-    Python keeps bytes there that cannot be decoded.
-    """
+    """Raises BadDataError unless texts from the command line are UTF-8; says which is not."""
     for number, text in enumerate(prefixes, start=1):
         which = f"--prefix, number {number} of {len(prefixes)}" if prefixes[1:] else "--prefix"
         try:
@@ -230,10 +227,7 @@ def text_of(source: Source) -> str:
 
 
 def request_of(record: Json, where: str) -> Request:
-    """Returns the request in a record of JSON, which may be a text itself.
-
-    Raises BadDataError if there is no prompt in it, or a field that it may set is of another kind.
-    """
+    """Returns the request in a record of JSON, or in a text; raises BadDataError if it is wrong."""
     if isinstance(record, str):
         return Request(text=checked_text(record, where, FIELD))
     prompt = record.get(FIELD) if isinstance(record, dict) else None
@@ -253,11 +247,8 @@ def request_of(record: Json, where: str) -> Request:
 
 def checked_text(text: str, where: str, field: str) -> str:
     """Returns a text of a record; raises BadDataError if it has no UTF-8 form."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        lone = f"U+{ord(text[error.start]):04X}"
-        raise BadDataError(f"{where}: the {field} holds {lone}, half a character.") from error
+    if half := json_reader.half_character(text):
+        raise BadDataError(f"{where}: the {field} holds {half}, half a character.")
     return text
 
 

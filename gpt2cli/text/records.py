@@ -148,10 +148,7 @@ def too_deep(where: str) -> BadDataError:
 
 
 def check_depth(value: object, opened: int, where: str) -> None:
-    """Raises BadDataError if a value nests too deep.
-
-    It cannot nest deeper than the brackets that were opened, in strings too.
-    """
+    """Raises BadDataError if a value nests too deep: never deeper than brackets were opened."""
     most = json_reader.MOST_DEPTH
     if opened > most and json_reader.depth(value) > most:
         raise too_deep(where)
@@ -182,10 +179,7 @@ def texts(found: Records, field: str | None) -> Iterator[str]:
 
 
 def field_values(record: object, field: str, where: str) -> list[object]:
-    """Returns what a field of a record holds, or that field of each record in a list.
-
-    Raises BadDataError if the field is missing.
-    """
+    """Returns what a record, or each in a list, has in a field; raises BadDataError if nothing."""
     if isinstance(record, dict) and field in record:
         return as_list(record[field])
     found = [record]
@@ -216,11 +210,8 @@ def checked_text(text: object, field: str, where: str) -> str:
     if not isinstance(text, str):
         name = shortened(repr(field))
         raise BadDataError(f"{where}: {name} is {json_shown(text)}, and not text.")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        name, lone = shortened(repr(field)), f"U+{ord(text[error.start]):04X}"
-        raise BadDataError(f"{where}: {name} holds {lone}, half a character.") from error
+    if half := json_reader.half_character(text):
+        raise BadDataError(f"{where}: {shortened(repr(field))} holds {half}, half a character.")
     return text
 
 

@@ -83,10 +83,7 @@ class Tokenizer:
         return self._words.unpack(self.encode_packed(text, special=special))
 
     def encode_packed(self, text: str, *, special: bool = False) -> bytes:
-        """Returns a text's tokens as `encode` does, but little-endian in 16 bits each.
-
-        A vocabulary of more than 65,536 tokens has 32 bits each.
-        """
+        """Returns `encode`'s tokens as bytes: 16 bits each, or 32 in a vocabulary over 65,536."""
         try:
             parts = self.added.parts(text) if special else [text]
             return b"".join(
@@ -157,11 +154,8 @@ def read_tokenizer(
     """Returns the tokenizer of an encoder.json and a vocab.bpe, or of a tokenizer.json for both.
 
     Added tokens beyond the model's `rows` are left out. `trained`: for a model that is trained on
-    documents.
-
-    Raises:
-        MissingInputError: a file is missing.
-        BadDataError: a file is damaged, or the two do not fit each other.
+    documents. Raises MissingInputError if a file is missing, BadDataError if one is damaged, or
+    the two do not fit each other.
     """
     found = vocabularies.read_vocabulary(encoder, merges, rows)
     specials = found.specials.trained() if trained else found.specials
