@@ -15,7 +15,7 @@ import typer.models
 
 from gpt2cli import __version__, help_text, spelling
 from gpt2cli.errors import UsageError, shortened
-from gpt2cli.options import Option, options
+from gpt2cli.options import Option, flag, options
 
 if TYPE_CHECKING:
     # Remove when typer gives its own click another place to import from.
@@ -121,11 +121,10 @@ class Command(typer.core.TyperCommand):
 
     def invoke(self, ctx: Context) -> object:
         """Returns the command's exit code; a UsageError names the variables options come from."""
-        given = {name.replace("_", "-"): ctx.get_parameter_source(name) for name in ctx.params}
         try:
             return super().invoke(ctx)
         except UsageError as error:
-            raise UsageError(spelling.with_sources(str(error), str(self.name), given)) from error
+            raise UsageError(spelling.with_sources(str(error), ctx)) from error
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Writes the options in groups, then the examples."""
@@ -226,13 +225,10 @@ def parameter(field: dataclasses.Field[Any], rule: Option, kind: object) -> insp
 
 def typer_option(name: str, rule: Option, kind: object) -> typer.models.OptionInfo:
     """Returns Typer's description of an option: its names, help, range and kind of value."""
-    word = name.replace("_", "-")
     two_sided = bool in (kind, *get_args(kind))
-    names = [f"--{word}/--no-{word}" if two_sided else f"--{word}"]
-    if rule.short:
-        names.append(rule.short)
     described: typer.models.OptionInfo = typer.Option(
-        *names,
+        f"{flag(name)}/--no-{flag(name)[2:]}" if two_sided else flag(name),
+        *filter(None, [rule.short]),
         help=rule.help,
         min=rule.least,
         max=rule.most,
@@ -248,8 +244,7 @@ def each_line(
     context: typer.Context, described: typer.CallbackParam, values: list[str]
 ) -> Sequence[str]:
     """Returns a repeatable option's values; of a variable its lines, as Typer splits at spaces."""
-    source = context.get_parameter_source(str(described.name))
-    if source is None or source.name != "ENVIRONMENT":
+    if not spelling.is_from_environment(context, str(described.name)):
         return values
     text = os.environ[f"{context.auto_envvar_prefix}_{str(described.name).upper()}"]
     return [line for line in text.split("\n") if line]

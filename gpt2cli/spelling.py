@@ -179,11 +179,15 @@ def wording(error: Any, commands: Mapping[str, type[Config]]) -> str:
         name = str(error.option_name)
         proposal = meant(name, command, commands) if command in commands else ""
         return f"No such option: {shortened(name)}.{proposal}"
-    if context is not None and parameter is not None:
-        source = context.get_parameter_source(parameter.name)
-        if source is not None and source.name == "ENVIRONMENT":
-            return f"{variable(command, parameter.name)}: {error.message}"
+    if context and parameter and is_from_environment(context, parameter.name):
+        return f"{variable(command, parameter.name)}: {error.message}"
     return str(error.format_message())
+
+
+def is_from_environment(context: Any, name: str) -> bool:
+    """Returns whether the value of an option, by its field's name, comes from a variable."""
+    source = context.get_parameter_source(name)
+    return bool(source and source.name == "ENVIRONMENT")
 
 
 def names(config: type[Config]) -> set[str]:
@@ -226,12 +230,9 @@ def strange_variables(
             yield f"{shortened(name)} is not a gpt2cli variable and does nothing.{proposal}"
 
 
-def with_sources(message: str, command: str, given: Mapping[str, Any]) -> str:
-    """Returns a message that names the variables from which the options in it come.
-
-    `given` says by an option's name whence its value comes: ENVIRONMENT, or elsewhere.
-    """
-    flags = dict.fromkeys(re.findall(r"--[a-z][a-z-]*", message))
-    from_there = [each for each in flags if str(given.get(each[2:])).endswith("ENVIRONMENT")]
-    notes = [f" {each} comes from {variable(command, each[2:])}." for each in from_there]
-    return message + "".join(notes)
+def with_sources(message: str, context: Any) -> str:
+    """Returns a message that names the variables from which the options in it come."""
+    for each in dict.fromkeys(re.findall(r"--[a-z][a-z-]*", message)):
+        if is_from_environment(context, each[2:].replace("-", "_")):
+            message += f" {each} comes from {variable(context.info_name, each[2:])}."
+    return message

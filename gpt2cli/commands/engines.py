@@ -42,9 +42,8 @@ class FoundModel:
 def found_model(options: SourceOptions) -> Generator[Record, None, FoundModel]:
     """Returns the model that the options mean; yields what is fetched.
 
-    Raises:
-        MissingInputError: there is no such run or model.
-        BadDataError: its checkpoint or vocabulary is damaged, or they do not fit each other.
+    Raises MissingInputError if there is no such run or model, BadDataError if its checkpoint or
+    vocabulary is damaged, or they do not fit each other.
     """
     names, source = yield from find_weights(options)
     tokenizer = read_tokenizer(*source.vocabulary, source.hparams.n_vocab)
