@@ -133,7 +133,7 @@ class Served(tf.Module):  # type: ignore[misc]
         """
         time = tf.shape(tokens)[1]
         slots = tf.range(time)
-        positions = tf.maximum(slots[None, :] - first[:, None], 0)  # (batch, time)
+        positions = tf.clip_by_value(slots[None, :] - first[:, None], 0, time - 1)  # (batch, time)
         moved = tf.gather(tokens, positions, batch_dims=1)  # (batch, time)
         causal = slots[None, :] <= slots[:, None]  # (time, time)
         begun = slots[None, :] >= first[:, None]  # (batch, time)

@@ -23,7 +23,7 @@ model = tf.saved_model.load(sys.argv[1])
 tokens = tf.constant([[1, 2, 3, 4, 5], [9, 8, 0, 0, 0], [7, 259, 7, 0, 0]])
 lengths = tf.constant([5, 2, 3])
 logits = model.signatures["serving_default"](tokens=tokens, lengths=lengths)["logits"]
-def generate(length=12, temperature=0.0, top_k=0, top_p=0.0, seed=1):
+def generate(lengths=lengths, length=12, temperature=0.0, top_k=0, top_p=0.0, seed=1):
     return model.signatures["generate"](
         tokens=tokens, lengths=lengths, length=tf.constant(length),
         temperature=tf.constant(temperature), top_k=tf.constant(top_k),
@@ -45,6 +45,7 @@ answers = {
     "two": generate(temperature=2.0, seed=2),
     "top_k 3": [generate(length=1, temperature=9.0, top_k=3, seed=n) for n in range(40)],
     "too long": refusal(length=28),
+    "beyond": refusal(lengths=tf.constant([6, 2, 3])),
     "loaded": sorted(name for name in sys.modules if name.startswith("gpt2cli")),
 }
 json.dump(answers, sys.stdout)
@@ -124,3 +125,7 @@ def test_top_k_leaves_the_k_likeliest(answers: dict[str, Any]) -> None:
 
 def test_more_than_the_window_is_refused(answers: dict[str, Any]) -> None:
     assert "must fit 32 tokens" in answers["too long"]
+
+
+def test_lengths_beyond_the_tokens_are_refused(answers: dict[str, Any]) -> None:
+    assert "lengths must not exceed the tokens given" in answers["beyond"]
