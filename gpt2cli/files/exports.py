@@ -50,7 +50,7 @@ def check_free(path: Path, *, overwrite: bool, spare: Iterable[Path]) -> None:
         if path.is_symlink():
             raise OutputError(f"{shown} is a link, and is not replaced. Give what it leads to.")
         for folder in spare if path.is_dir() else ():
-            if path.resolve() in (folder.resolve(), *folder.resolve().parents):
+            if folder.resolve().is_relative_to(path.resolve()):
                 raise OutputError(
                     f"{shown} holds {shortened(folder)}, and is not replaced. Give another path."
                 )

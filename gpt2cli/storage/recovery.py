@@ -147,10 +147,9 @@ def check_sizes(folder: Path, expected: Mapping[str, Mapping[str, Any]]) -> None
     """Raises BadDataError unless the files of a checkpoint are there and as long as they were."""
     for name, facts in expected.items():
         path = folder / name
-        size = path.stat().st_size if path.is_file() else None
-        if size is None:
+        if not path.is_file():
             raise BadDataError(f"{path} is missing.")
-        if size != facts["size"]:
+        if (size := path.stat().st_size) != facts["size"]:
             raise BadDataError(f"{path} should have {facts['size']} bytes; it has {size}.")
 
 
