@@ -46,10 +46,11 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{shown} cannot be written to. Give a file in another folder.")
 
 
-def names(folder: Path, count: int, ending: str) -> list[Path]:
-    """Returns names for new files, as gpt-2-simple's: by the time, and counted from 1."""
+def names(folder: Path, count: int, ending: str) -> Iterator[Path]:
+    """Yields names for new files, as gpt-2-simple's: by the time, and counted from 1."""
     stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
-    return [folder / f"{STEM}{stamp}_{number}{ending}" for number in range(1, count + 1)]
+    for number in range(1, count + 1):
+        yield folder / f"{STEM}{stamp}_{number}{ending}"
 
 
 @contextlib.contextmanager
