@@ -88,6 +88,50 @@ def test_a_commands_settings_enter_few_modules() -> None:
         assert all(name.startswith(("commands/", "config/")) for name in names), names
 
 
+def functions() -> dict[tuple[str, str], ast.FunctionDef]:
+    """Returns the functions of all modules, by module and name."""
+    return {
+        (f"gpt2cli.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}", node.name): node
+        for path in MODULES
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def test_a_commands_settings_are_handed_on_in_parts() -> None:
+    """A function that takes a group of options is given that group, and not all settings."""
+    known, seen = functions(), 0
+    for (module, name), function in known.items():
+        arguments = [*function.args.args, *function.args.kwonlyargs]
+        whole = {
+            each.arg
+            for each in arguments
+            if each.annotation and ast.unparse(each.annotation).endswith("Config")
+        }
+        path = PACKAGE / "/".join(module.split(".")[1:])
+        come_from = origins(path.with_suffix(".py"))
+        for call in ast.walk(function):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+                continue
+            called = known.get((come_from.get(call.func.id, module), call.func.id))
+            for given, taken in zip(call.args, called.args.args if called else (), strict=False):
+                if isinstance(given, ast.Name) and given.id in whole and taken.annotation:
+                    seen += 1
+                    kind = ast.unparse(taken.annotation)
+                    assert kind.endswith("Config"), f"{module}.{name}: {ast.unparse(call)}"
+    assert seen > 10
+
+
+def origins(path: Path) -> dict[str, str]:
+    """Returns the module that each name is imported from."""
+    return {
+        alias.asname or alias.name: node.module or ""
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
 # What renames, locks, removes, or makes a file or folder with a name of its own for a while. An
 # unnamed temporary file (`TemporaryFile`, `memfd_create`) leaves nothing that is to be removed.
 REFUSED = {

@@ -14,6 +14,7 @@ from gpt2cli.commands.engines import SINGLE, FoundModel, engine_of, found_model
 from gpt2cli.commands.prompting import SEED_BITS, chosen_seed
 from gpt2cli.config.chat import ChatConfig
 from gpt2cli.config.sampling import SamplingOptions
+from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.errors import Gpt2cliError, OutputError, UsageError, shortened
 from gpt2cli.files import atomic, outputs
 from gpt2cli.inference.engine import Engine
@@ -50,11 +51,11 @@ def chat(config: ChatConfig) -> Iterator[Record]:
         Gpt2cliError: nobody types, and a line failed; the others were answered.
     """
     config.check_device()
-    model = yield from found_model(config)
+    model = yield from found_model(config.part(SourceOptions))
     check_system(config.system, model.source)
     yield from map(Alert, model.source.remarks())
     with memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
-        engine = yield from engine_of(model, config)
+        engine = yield from engine_of(model, config.part(ReadingOptions))
         session = ChatSession(config, model, engine)
         yield Notice(f"from {model.source.prefix}, seed {session.seed}")
         yield Notice(session.greeting)

@@ -14,8 +14,8 @@ from gpt2cli import layout
 from gpt2cli.commands.engines import LEANER, engine_of, found_model
 from gpt2cli.commands.generate import Growth, Job, writer_of
 from gpt2cli.commands.prompting import chosen_seed, encoded, given_requests
-from gpt2cli.config.generate import GenerateConfig
-from gpt2cli.config.shared import SourceOptions
+from gpt2cli.config.generate import GenerateConfig, LengthOptions, PromptOptions
+from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.config.strategies import strategies
 from gpt2cli.errors import shortened
 from gpt2cli.inference.engine import Engine
@@ -68,7 +68,7 @@ def compared(config: GenerateConfig) -> Iterator[Record]:
     as_table = sys.stdout.isatty() and config.format == "text"
     seed = chosen_seed(config.seed)
     asked = strategies(dataclasses.replace(config, seed=seed))
-    requests = yield from given_requests(config)
+    requests = yield from given_requests(config.part(PromptOptions))
     yield Notice(f"seed {seed}")
     written: list[Written] = []
     # What decides which weights are loaded.
@@ -92,15 +92,17 @@ def written_from_one_source(
 ) -> Iterator[Record | Written]:
     """Yields the samples of strategies that share a model, which is loaded once."""
     first = several[0][1]
-    model = yield from found_model(first)
+    model = yield from found_model(first.part(SourceOptions))
     yield from map(Alert, model.source.remarks())
     yield Notice(f"{', '.join(name for name, _ in several)}: from {model.source.prefix}")
     with memory.explained(first.device, first.gpu_bytes, remedy=LEANER):
         engine: Engine | None = None
         for name, each in several:
-            prompts = yield from encoded(requests, model, each, seed=chosen_seed(each.seed))
+            prompts = yield from encoded(
+                requests, model, each.part(LengthOptions), seed=chosen_seed(each.seed)
+            )
             if engine is None:
-                engine = yield from engine_of(model, each)
+                engine = yield from engine_of(model, each.part(ReadingOptions))
             writer = writer_of(each, engine, model.tokenizer)
             job = Job(config=each, prompts=prompts, tokenizer=model.tokenizer, writer=writer)
             yield from samples_of(job, name)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gpt2cli.commands.engines import found_model
 from gpt2cli.config.evaluate import EvaluateConfig
+from gpt2cli.config.shared import CorpusOptions, ReadingOptions, SourceOptions
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.hparams import HParams
 from gpt2cli.progress import COMPILING, Count, announced, living
@@ -39,8 +40,10 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
     """
     config.check_device()
     own = config.model_dir, config.checkpoint_dir, config.model_name
-    [corpus] = yield from find_corpora([config.dataset], config, own, all_skipped=config.verbose)
-    model = yield from found_model(config)
+    [corpus] = yield from find_corpora(
+        [config.dataset], config.part(CorpusOptions), own, all_skipped=config.verbose
+    )
+    model = yield from found_model(config.part(SourceOptions))
     start, tokenizer = model.source, model.tokenizer
     stride = config.stride or max(model.n_ctx // 2, 1)
     if stride > model.n_ctx:
@@ -58,7 +61,7 @@ def evaluate(config: EvaluateConfig) -> Iterator[Record]:
         # Others don't need it.
         from gpt2cli.commands.scoring import scored_corpus
 
-        yield from scored_corpus(model, config, windows)
+        yield from scored_corpus(model, config.part(ReadingOptions), windows)
         return
     with announced("loading TensorFlow", quiet=config.quiet):
         tensorflow.load(verbose=config.verbose, keep_compiled=config.xla)

@@ -12,6 +12,7 @@ from pathlib import Path
 from gpt2cli import vocabulary
 from gpt2cli.commands.engines import found_model
 from gpt2cli.config.export import ExportConfig
+from gpt2cli.config.shared import SourceOptions
 from gpt2cli.errors import BadDataError, UsageError
 from gpt2cli.files import atomic, paths
 from gpt2cli.files.exports import check_free, output, size_of
@@ -46,7 +47,7 @@ def export(config: ExportConfig) -> Iterator[Record]:
     if config.kind == "gguf" and find_spec("gguf") is None:
         raise UsageError(f"--format gguf needs the library gguf: `{install_command('export')}`.")
     check_free(destination, overwrite=config.overwrite, spare=[Path.cwd()])
-    model = yield from found_model(config)
+    model = yield from found_model(config.part(SourceOptions))
     start = model.source
     check_free(destination, overwrite=config.overwrite, spare=[start.folder])
     if config.kind == "gguf":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gpt2cli.config import finetune as groups
 from gpt2cli.config.finetune import FinetuneConfig
+from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.distributed import cluster, rendezvous
 from gpt2cli.distributed.cluster import ALONE, Cluster
 from gpt2cli.distributed.rendezvous import Rendezvous
@@ -95,7 +96,9 @@ def find_texts(config: FinetuneConfig) -> Generator[Record, None, Corpora]:
     """Yields what is read and skipped; returns the texts."""
     own = config.model_dir, config.checkpoint_dir, config.model_name, config.restore_from
     named = filter(None, (config.dataset, config.val_dataset))
-    corpus, *others = yield from find_corpora(named, config, own, all_skipped=config.verbose)
+    corpus, *others = yield from find_corpora(
+        named, config.part(CorpusOptions), own, all_skipped=config.verbose
+    )
     return corpus, others[0] if others else None
 
 

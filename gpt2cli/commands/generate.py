@@ -18,9 +18,9 @@ from gpt2cli.commands.prompting import (
     given_requests,
     only_stdin,
 )
-from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig
+from gpt2cli.config.generate import DEFAULT_FOLDER, GenerateConfig, LengthOptions, PromptOptions
 from gpt2cli.config.sampling import SamplingOptions
-from gpt2cli.config.shared import SourceOptions
+from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.files import atomic, outputs
 from gpt2cli.inference.beam_search import BeamParams
 from gpt2cli.inference.contrastive_search import ContrastParams
@@ -82,15 +82,16 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
             f"--nfiles {config.files}: all files will hold the same text, as nothing in it is "
             "drawn. Give --nfiles 1, or a --temperature above 0."
         )
-    arriving = config.stream is True and only_stdin(config)
+    given, ends = config.part(PromptOptions), config.part(LengthOptions)
+    arriving = config.stream is True and only_stdin(given)
     chats = [] if config.messages is None else unanswered(source_of(config.messages))
     later = arriving or chats
-    requests = [Request(text="")] if later else (yield from given_requests(config))
-    model = yield from found_model(config)
+    requests = [Request(text="")] if later else (yield from given_requests(given))
+    model = yield from found_model(config.part(SourceOptions))
     if chats:
-        requests = yield from chat_requests(chats, model, config)
+        requests = yield from chat_requests(chats, model, ends)
     seed = chosen_seed(config.seed)
-    prompts = yield from encoded(requests, model, config, seed=seed, is_chat=bool(chats))
+    prompts = yield from encoded(requests, model, ends, seed=seed, is_chat=bool(chats))
     yield from map(Alert, model.source.remarks())
     yield Notice(f"from {model.source.prefix}, seed {prompts[0].seed}")
     with memory.explained(config.device, config.gpu_bytes, remedy=LEANER):
@@ -107,11 +108,16 @@ def loaded_writer(
     longest = max(len(prompt.tokens) for prompt in prompts)
     rows = min(config.batch_size, config.nsamples * len(prompts))
     many_rows = rows > 1 or longest > 2 or config.search != "tokens" or arriving
-    engine = yield from engine_of(model, config, many_rows=many_rows or config.speculates)
+    reading, several = config.part(ReadingOptions), many_rows or config.speculates
+    engine = yield from engine_of(model, reading, many_rows=several)
     drafter: Drafts | None = None
     if config.draft_model is not None:
         drafter = yield from model_drafter(
-            config.draft_model, config.part(SourceOptions), config, large=model, engine=engine
+            config.draft_model,
+            config.part(SourceOptions),
+            reading,
+            large=model,
+            engine=engine,
         )
     elif config.speculates:
         drafter = yield from drafter_of(
@@ -132,8 +138,9 @@ def answered(job: Job, model: FoundModel, seed: int) -> Iterator[Record]:
     """
     printer = job.printer()
     config = dataclasses.replace(job.config, quiet=True)
+    ends = config.part(LengthOptions)
     for number, request in enumerate(arriving_prompts(keep_line_ends=config.keep_line_ends)):
-        prompts = yield from encoded([request], model, config, seed=seed, first=number)
+        prompts = yield from encoded([request], model, ends, seed=seed, first=number)
         yield from to_stdout(dataclasses.replace(job, config=config, prompts=prompts), printer)
 
 

@@ -14,7 +14,7 @@ from gpt2cli import layout
 from gpt2cli.commands.engines import SINGLE, FoundModel, engine_of, found_model
 from gpt2cli.commands.tokens import token_facts, token_lists
 from gpt2cli.config.sampling import SamplingOptions
-from gpt2cli.config.shared import ReadingOptions
+from gpt2cli.config.shared import ReadingOptions, SourceOptions
 from gpt2cli.config.tokens import TokensConfig
 from gpt2cli.inference.engine import Engine
 from gpt2cli.inference.samples import rounded
@@ -33,13 +33,13 @@ COLOURS, BOUNDS = (174, 180, 186, 150, 114), (0.01, 0.1, 0.3, 0.7)
 def scored(config: TokensConfig) -> Iterator[Record]:
     """Yields what the model says of each text's tokens, and of those that may come next."""
     config.check_device()
-    model = yield from found_model(config)
+    model = yield from found_model(config.part(SourceOptions))
     source, tokenizer = model.source, model.tokenizer
     lists = token_lists(config, tokenizer, source.model_name)
     yield from map(Alert, source.remarks())
     yield Notice(f"from {source.prefix}")
     with memory.explained(config.device, config.gpu_bytes, remedy=SINGLE):
-        engine = yield from engine_of(model, config)
+        engine = yield from engine_of(model, config.part(ReadingOptions))
         for number, ids in enumerate(lists):
             if number and config.format == "text":
                 yield Text("\n")
