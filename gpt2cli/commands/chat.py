@@ -44,11 +44,9 @@ A line that begins with // is a text that begins with /. Ctrl-C stops an answer,
 def chat(config: ChatConfig) -> Iterator[Record]:
     """Yields an answer to each line that is typed, or read from a pipe.
 
-    Raises:
-        MissingInputError: there is no such run or model.
-        BadDataError: a checkpoint is damaged, or a line is not text.
-        UsageError: the model knows no roles, and a system message is given.
-        Gpt2cliError: nobody types, and a line failed; the others were answered.
+    Raises MissingInputError or BadDataError if the model is missing or damaged, UsageError if it
+    knows no roles and a system message is given. If nobody types, the error of the first line that
+    failed is raised once the others are answered.
     """
     config.check_device()
     model = yield from found_model(config.part(SourceOptions))
@@ -97,12 +95,7 @@ def lines_read() -> Iterator[str]:
 
 
 class ChatSession:
-    """A chat with a model that stays loaded.
-
-    Attributes:
-        seed: what random numbers follow from.
-        greeting: what the user can do, in a line.
-    """
+    """A chat with a model that stays loaded; `greeting` says in a line what the user can do."""
 
     def __init__(self, config: ChatConfig, model: FoundModel, engine: Engine) -> None:
         self.seed = chosen_seed(config.seed)

@@ -19,9 +19,8 @@ from gpt2cli.records import Record, Text
 def download(config: DownloadConfig) -> Iterator[Record]:
     """Makes each model's folder complete, or lists the models; yields what happens.
 
-    Raises:
-        UsageError: no model has one of the names; nothing has been fetched then.
-        Gpt2cliError: a model cannot be fetched; those before it are complete.
+    Raises UsageError before anything is fetched if no model has one of the names, and Gpt2cliError
+    if a model cannot be fetched; those before it are complete.
     """
     if config.list:
         shown = models_as_json if config.format == "jsonl" else models_as_table

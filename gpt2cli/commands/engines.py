@@ -21,12 +21,7 @@ LEANER, SINGLE = "Try a lower --batch-size, or --precision bfloat16.", "Try --pr
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FoundModel:
-    """A model that is there and fits together, and is not loaded.
-
-    Attributes:
-        options: what the command line says of it.
-        names: the same, its defaults filled in.
-    """
+    """A model that is there and fits together, not loaded; `names` are the options, filled in."""
 
     options: SourceOptions
     names: SourceNames

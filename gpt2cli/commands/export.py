@@ -36,12 +36,9 @@ WEIGHT_BYTES = {"float32": 4, "float16": 2, "q8_0": 1.0625}
 def export(config: ExportConfig) -> Iterator[Record]:
     """Yields what was exported; all is checked before TensorFlow loads.
 
-    Raises:
-        UsageError: the format does not fit the precision, or its library is not installed.
-        MissingInputError: there is no such run or model.
-        BadDataError: a checkpoint is damaged.
-        OutputError: the destination cannot be written to, or exists.
-        DiskError: the disk is full or fails.
+    Raises UsageError if the format does not fit the precision or lacks its library,
+    MissingInputError or BadDataError if the weights are missing or damaged, and OutputError or
+    DiskError if the destination exists or cannot be written to.
     """
     destination = Path(config.destination)
     if config.kind == "gguf" and find_spec("gguf") is None:

@@ -41,10 +41,7 @@ Corpora = tuple[Corpus, Corpus | None]
 
 
 def finetune(config: FinetuneConfig) -> Iterator[Record]:
-    """Trains as the config says and yields what happens; all is checked before TensorFlow loads.
-
-    Raises Gpt2cliErrors of every kind; see errors.py.
-    """
+    """Trains as the config says and yields what happens; all is checked before TensorFlow loads."""
     config.check_device()
     members = cluster.read_cluster(
         slurm=config.cluster == "slurm",

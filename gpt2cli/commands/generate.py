@@ -64,10 +64,8 @@ class Job:
 def generate(config: GenerateConfig) -> Iterator[Record]:
     """Yields the samples of every prompt, in order, as text; or writes them to files.
 
-    Raises:
-        MissingInputError: there is no such run, model or file of prompts.
-        BadDataError: a checkpoint is damaged, or a prompt is not text.
-        OutputError: a file exists, or cannot be written.
+    Raises MissingInputError if there is no such run, model or file of prompts, BadDataError if a
+    checkpoint is damaged or a prompt is not text, OutputError if a file exists or is not writable.
     """
     config.check_device()
     check_destination(config)
@@ -113,11 +111,7 @@ def loaded_writer(
     drafter: Drafts | None = None
     if config.draft_model is not None:
         drafter = yield from model_drafter(
-            config.draft_model,
-            config.part(SourceOptions),
-            reading,
-            large=model,
-            engine=engine,
+            config.draft_model, config.part(SourceOptions), reading, large=model, engine=engine
         )
     elif config.speculates:
         drafter = yield from drafter_of(

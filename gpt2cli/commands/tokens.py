@@ -28,10 +28,8 @@ AT_ONCE = 1000
 def tokens(config: TokensConfig) -> Iterator[Record]:
     """Yields the tokens of each text, a line for each; or the text of ids.
 
-    Raises:
-        UsageError: there is nothing to look at, or an id is beyond the vocabulary.
-        MissingInputError: there is no such file, run or model.
-        BadDataError: a file is not text, or a vocabulary is damaged.
+    Raises UsageError if there is nothing to look at or an id is beyond the vocabulary, and
+    MissingInputError or BadDataError if a text or a vocabulary is missing or damaged.
     """
     if not (config.texts or config.file or config.ids or stdin_is_piped()):
         raise UsageError("There is no text: give TEXT, --file or --ids, or a pipe as stdin.")
