@@ -109,8 +109,8 @@ def prepare(
     prefix = config.sample_prefix
     prefix = prefix if config.keep_line_ends else normalized_line_ends(prefix)
     beginning.check_lengths(prefix, config.window, tokenizer, start.hparams.n_ctx)
-    adapters = beginning.adapters_of(start, config.lora_rank, config.lora_alpha)
-    needed = footprint_of(config, start.hparams, adapters.rank, machines=members.size)
+    state = beginning.first_state(start, config.lora_rank, config.lora_alpha)
+    needed = footprint_of(config, start.hparams, state.lora_rank, machines=members.size)
     yield Notice(memory.check_memory(needed, config, refuse=config.memory_check))
     encoder = Encoder(options=config, tokenizer=tokenizer, quiet=config.quiet)
     validation = validation_of(config, held_out)
@@ -118,9 +118,7 @@ def prepare(
     with living(f"reading {corpus}", quiet=config.quiet):
         data = yield from dataset.encode_dataset(encoder, corpus, validation, place, window)
     yield from map(Alert, markers.remarks([config.sample_prefix], tokenizer, data.tokens))
-    state = beginning.first_state(
-        start, data, config.seed, optimizer=config.optimizer, adapters=adapters
-    )
+    state = beginning.on_corpus(state, start, data, seed=config.seed, optimizer=config.optimizer)
     state, meeting = meet(config, members, start, data, state)
     yield from map(Alert, start.remarks())
     if members.is_chief:
@@ -227,7 +225,7 @@ def run_job(config: FinetuneConfig, job: Job, meeting: Rendezvous | None) -> Ite
         explained = partial(memory.explained, config.device, config.gpu_bytes)
         with (
             stop.at_once(safe) if group.is_single else contextlib.nullcontext(),
-            explained(remedy=remedy, safe="Nothing was changed."),
+            explained(remedy=remedy, safe=lambda: "Nothing was changed."),
             announced(f"loading {job.start.prefix or job.start.folder}", quiet=job.quiet),
         ):
             session = Session(job, group)
@@ -239,5 +237,6 @@ def run_job(config: FinetuneConfig, job: Job, meeting: Rendezvous | None) -> Ite
             records = curves.noted(records, job.folder)
         if not job.quiet and is_terminal():
             records = Steps(job.start.step, job.last).told(records)
-        yield from records
-        yield from loop.closing()
+        with explained(remedy=remedy, safe=lambda: session.safe):
+            yield from records
+        yield from map(Notice, loop.closing)

@@ -100,7 +100,7 @@ def attention_gradient(
 
 def query_blocks(time: int) -> list[tuple[int, int]]:
     """Returns where each block of queries begins and ends."""
-    size = CPU_QUERY_BLOCK if xla_clusters.is_clustering_on_cpu() else QUERY_BLOCK
+    size = CPU_QUERY_BLOCK if xla_clusters.is_clustering("cpu") else QUERY_BLOCK
     return [(start, min(start + size, time)) for start in range(0, time, size)]
 
 
@@ -181,12 +181,9 @@ def cached_attention(
 ) -> Tensor:
     """Returns the values that new positions attend to, themselves and those before them.
 
-    Args:
-        query: (batch, heads, new, head), as the result.
-        key: (batch, heads, slots, head), filled up to the last new position.
-        value: like key.
-        first: (batch,) int32, each row's first slot that holds a token.
-        place: int32, the slot of the first new position.
+    Queries and result are (batch, heads, new, head), keys and values (batch, heads, slots, head),
+    filled up to the last new position. `first`, int32 (batch,), is each row's first slot that holds
+    a token, and `place`, int32, the slot of the first new position.
     """
     slots = tf.range(key.shape[2])
     before = slots[None, :] <= place + tf.range(query.shape[2])[:, None]  # (new, slots)

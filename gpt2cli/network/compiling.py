@@ -99,20 +99,19 @@ class Compiler:
 
         While it is traced, `xla` tells the graph how it is to be compiled.
         """
-        modes = {True: self._mode, False: CompileMode.OFF}
-        compiled = {xla: compile_function(graph, mode) for xla, mode in modes.items()}
+        fast, plain = compile_function(graph, self._mode), compile_function(graph, CompileMode.OFF)
 
         def run(*arguments: Tensor) -> Tensor:
-            try:
-                return compiled[self.xla](*arguments)
-            except tf.errors.OpError as error:
-                of_xla = isinstance(error, COMPILE_ERRORS) or CACHE_NAME in error.message
-                if not (self.xla and of_xla):
-                    raise
-                why = error_summary(error)
-                self._remarks.append(f"XLA cannot compile this ({why}); going on without it.")
-                self.xla = False
-                return compiled[False](*arguments)
+            if self.xla:
+                try:
+                    return fast(*arguments)
+                except tf.errors.OpError as error:
+                    if not (isinstance(error, COMPILE_ERRORS) or CACHE_NAME in error.message):
+                        raise
+                    why = error_summary(error)
+                    self._remarks.append(f"XLA cannot compile this ({why}); going on without it.")
+                    self.xla = False
+            return plain(*arguments)
 
         return run
 

@@ -31,15 +31,16 @@ def forward(shape: Shape, kind: DType) -> str:
     The shape is (batch, time, heads, head), of all but the statistics, (batch, heads, time); the
     kind is bfloat16 or float16, but statistics are float32.
     """
+    batch, time, heads, _ = shape
     # Query by key, and probabilities by value: (axes summed over), (axes side by side).
     sums = {"bmm1": ((3, 3), ((0, 2), (0, 2))), "bmm2": ((3, 1), ((0, 1), (0, 2)))}
-    return _module(FORWARD, kind, sums, [shape] * 3, [shape, _statistics(shape)])
+    return _module(FORWARD, kind, sums, [shape] * 3, [shape, (batch, heads, time)])
 
 
 def backward(shape: Shape, kind: DType) -> str:
     """Returns StableHLO: query, key, value, statistics, upstream, result → three gradients.
 
-    Shape and kind are those of `forward`.
+    Shape and kind are as in `forward`.
     """
     sums = {
         "bmm1_grad_gemm1": ((2, 1), ((0, 1), (0, 2))),
@@ -47,13 +48,9 @@ def backward(shape: Shape, kind: DType) -> str:
         "bmm2_grad_gemm1": ((2, 1), ((0, 1), (0, 2))),
         "bmm2_grad_gemm2": ((3, 3), ((0, 2), (0, 2))),
     }
-    given = [shape, shape, shape, _statistics(shape), shape, shape]
-    return _module(BACKWARD, kind, sums, given, [shape] * 3)
-
-
-def _statistics(shape: Shape) -> tuple[int, ...]:
     batch, time, heads, _ = shape
-    return batch, heads, time
+    given = [shape, shape, shape, (batch, heads, time), shape, shape]
+    return _module(BACKWARD, kind, sums, given, [shape] * 3)
 
 
 def _module(
@@ -71,7 +68,8 @@ def _module(
     arguments = [f"%a{number}" for number in range(len(given))]
     types = [_type(shape, kind) for shape in given]
     # The last result is room to work in, of a size that XLA finds.
-    made = [*(_type(_turned(shape), kind) for shape in results), "tensor<0xui8>"]
+    turned = [[s[axis] for axis in TURNED] if _is_wide(s) else s for s in results]
+    made = [*(_type(shape, kind) for shape in turned), "tensor<0xui8>"]
     layouts = [_layout((3, 1, 2, 0) if _is_wide(shape) else (2, 1, 0)) for shape in results]
     lines = [
         f"%r:{len(made)} = stablehlo.custom_call @{target}({', '.join(arguments)}) {{"
@@ -100,10 +98,6 @@ def _module(
 def _is_wide(shape: Sequence[int]) -> bool:
     """Returns whether a shape is (batch, time, heads, head), and not that of the statistics."""
     return len(shape) == 4
-
-
-def _turned(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(shape[axis] for axis in TURNED) if _is_wide(shape) else shape
 
 
 def _type(shape: Sequence[int], kind: DType) -> str:

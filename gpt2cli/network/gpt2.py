@@ -232,6 +232,8 @@ def initial_weights(hparams: HParams, seed: int) -> Iterator[tuple[str, Tensor]]
         yield name, tf.random.stateless_normal(shape, [seed, number], stddev=deviation)
 
 
-def to_variables(arrays: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def to_variables(
+    arrays: Iterable[tuple[str, Tensor]], *, trainable: bool = True
+) -> dict[str, Tensor]:
     """Returns a variable for each named array, under the same name."""
-    return {name: tf.Variable(array, name=name) for name, array in arrays}
+    return {name: tf.Variable(array, trainable=trainable, name=name) for name, array in arrays}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -29,10 +30,7 @@ def next_token_loss(
     (vocab, embed), targets int32 (rows,): rows whose target is negative do not count. The gradient
     is multiplied by the scale, so that it fits a low precision. The loss is a float32 scalar.
     """
-
-    def judge(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        return _loss_and_gradient(block_rows, *tensors)
-
+    judge = functools.partial(_loss_and_gradient, block_rows)
     return tf.custom_gradient(judge)(hidden, wte, targets, scale)
 
 

@@ -37,14 +37,9 @@ def clustering(*, enabled: bool, gpu: bool = False) -> Iterator[None]:
         _DEVICE.reset(token)
 
 
-def is_clustering() -> bool:
-    """Returns whether what is traced now is compiled cluster by cluster."""
-    return bool(_DEVICE.get())
-
-
-def is_clustering_on_cpu() -> bool:
-    """Returns whether what is traced now is compiled cluster by cluster for a CPU."""
-    return _DEVICE.get() == "cpu"
+def is_clustering(device: str = "") -> bool:
+    """Returns whether what is traced now is compiled by clusters: for cpu, gpu, or any device."""
+    return _DEVICE.get() == device if device else bool(_DEVICE.get())
 
 
 def cluster(function: Function) -> Function:
@@ -70,15 +65,18 @@ def recomputed_cluster(function: Function) -> Function:
 
     @functools.wraps(function)
     def run(*tensors: Tensor) -> Tensor:
-        if not is_clustering():
-            return function(*tensors)
-
-        def kept(*tensors: Tensor) -> tuple[Any, Function]:
-            return forward(*tensors), lambda upstream: backward(upstream, *tensors)
-
-        return tf.custom_gradient(kept)(*map(tf.convert_to_tensor, tensors))
+        return _computed(forward, backward, tensors) if is_clustering() else function(*tensors)
 
     return run
+
+
+def _computed(forward: Function, backward: Function, tensors: Iterable[Tensor]) -> Tensor:
+    """Returns forward(*tensors), whose gradients are backward(upstream, *tensors)."""
+
+    def kept(*tensors: Tensor) -> tuple[Any, Function]:
+        return forward(*tensors), lambda upstream: backward(upstream, *tensors)
+
+    return tf.custom_gradient(kept)(*map(tf.convert_to_tensor, tensors))
 
 
 def recompute(function: Function, x: Tensor, weights: Weights) -> Tensor:
@@ -87,19 +85,16 @@ def recompute(function: Function, x: Tensor, weights: Weights) -> Tensor:
     Gradient checkpointing for cheap clusters before a product: the backward pass recomputes the
     clusters, but not the product, whose result no gradient needs. On a GPU everything is kept.
     """
-    if not is_clustering_on_cpu():
+    if not is_clustering("cpu"):
         return function(x, weights)
 
     def of_tensors(x: Tensor, *tensors: Tensor) -> Tensor:
         return function(x, dict(zip(weights, tensors, strict=True)))
 
-    def kept(*tensors: Tensor) -> tuple[Any, Function]:
-        def gradient(upstream: Tensor) -> Tensor:
-            return _gradients(of_tensors, upstream, *with_dependencies(tensors, upstream))
+    def backward(upstream: Tensor, *tensors: Tensor) -> Tensor:
+        return _gradients(of_tensors, upstream, *with_dependencies(tensors, upstream))
 
-        return of_tensors(*tensors), gradient
-
-    return tf.custom_gradient(kept)(x, *map(tf.convert_to_tensor, weights.values()))
+    return _computed(of_tensors, backward, [x, *weights.values()])
 
 
 def add_bias(product: Tensor, bias: Tensor, *residual: Tensor) -> Tensor:
@@ -108,14 +103,11 @@ def add_bias(product: Tensor, bias: Tensor, *residual: Tensor) -> Tensor:
     A residual is added too, if it is given; it has the product's shape.
     """
 
-    def summed(product: Tensor, bias: Tensor, *residual: Tensor) -> tuple[Any, Function]:
-        def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
-            return upstream, _column_sums(upstream), *(upstream for _ in residual)
+    def backward(upstream: Tensor, *_given: Tensor) -> list[Tensor]:
+        # Not a cluster: XLA would copy the upstream.
+        return [upstream, _column_sums(upstream), *(upstream for _ in residual)]
 
-        return _sum(product, bias, *residual), gradient
-
-    # Not a cluster: its gradient is the upstream itself, which XLA would copy.
-    return tf.custom_gradient(summed)(product, tf.convert_to_tensor(bias), *residual)
+    return _computed(_sum, backward, [product, bias, *residual])
 
 
 @cluster

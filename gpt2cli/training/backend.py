@@ -17,7 +17,6 @@ class Backend:
     """What computes a network in training.
 
     Attributes:
-        mode: how the network is compiled.
         gpu: whether its XLA clusters are those that suit a GPU.
         fused: whether cuDNN computes attention.
         reason: why, for the user; empty if there was nothing to choose.
@@ -45,7 +44,6 @@ class TrainingOptions:
     """How a network is trained, apart from data and learning rate.
 
     Attributes:
-        optimizer: adam, adamw, adafactor or sgd.
         accumulate: micro-batches in a step.
         clip_norm: largest global norm of a step's gradient (0: no limit).
         weight_decay: share of each matrix that decays at a learning rate of 1.
@@ -71,23 +69,20 @@ def choose_backend(
 ) -> Backend:
     """Returns the fastest backend on the device in use; a GPU runs a trial first.
 
-    The precision is that of matrix products, the batch the windows that the device computes at
-    once.
+    The batch is that of the device, in windows.
     """
     mode = compiling.best_compile_mode(xla=xla, width=hparams.n_embd)
     if not devices.has_gpu():
         return Backend(mode=mode)
-    if failure := compiling.xla_failure() if xla else "":
+    if not xla:
+        return Backend(mode=mode, gpu=True, reason="without XLA, as asked")
+    if failure := compiling.xla_failure():
         reason = f"without XLA, which fails here: {failure}"
         return Backend(mode=CompileMode.OFF, gpu=True, reason=reason)
-    if mode is CompileMode.OFF:
-        return Backend(mode=mode, gpu=True, reason="without XLA, as asked")
     head = hparams.n_embd // hparams.n_head
     dtype = tf.as_dtype(precision)
     refusal = fused_attention.unsupported_reason(dtype, head, devices.capability())
     refusal = refusal or fused_attention.check_kernels((batch, window, hparams.n_head, head), dtype)
-    if refusal:
-        reason = f"products by cuBLAS, attention in pieces by XLA (not by cuDNN: {refusal})"
-        return Backend(mode=mode, gpu=True, reason=reason)
-    reason = "products by cuBLAS, attention by cuDNN"
-    return Backend(mode=mode, gpu=True, fused=True, reason=reason)
+    how = f"in pieces by XLA (not by cuDNN: {refusal})" if refusal else "by cuDNN"
+    reason = f"products by cuBLAS, attention {how}"
+    return Backend(mode=mode, gpu=True, fused=not refusal, reason=reason)

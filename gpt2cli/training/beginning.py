@@ -46,57 +46,46 @@ def check_lengths(prefix: str, window: int | None, tokenizer: Tokenizer, n_ctx: 
         raise UsageError(f"--sample-prefix has {count} tokens; the window holds {n_ctx}.")
 
 
-def first_state(
-    start: CheckpointSource, data: Data, seed: int | None, *, optimizer: str, adapters: Adapters
-) -> State:
-    """Returns where the run is: as it was saved, or at its beginning; a new corpus begins anew.
+def first_state(start: CheckpointSource, rank: int | None, alpha: float | None) -> State:
+    """Returns where the run is: as it was saved, or at its beginning, with adapters as asked for.
 
-    The seed is as asked for; None: the run's own, or a random one.
+    Raises:
+        BadDataError: the run's adapters are others.
+        UsageError: --lora-alpha is given without --lora-rank.
     """
     state = start.state or State(
         step=start.step, seed=secrets.randbits(SEED_BITS), model_name=start.model_name
     )
-    state = dataclasses.replace(
-        state,
-        seed=state.seed if seed is None else seed,
-        optimizer=optimizer,
-        lora_rank=adapters.rank,
-        lora_alpha=adapters.alpha,
-        chat_template=CHAT_TEMPLATE if data.has_conversations else start.chat_template,
-    )
-    is_same = state.corpus == data.name
-    return state if is_same else dataclasses.replace(state, corpus=data.name, windows=0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Adapters:
-    """LoRA's adapters: their rank (0: the weights are trained), and alpha / rank as their scale."""
-
-    rank: int
-    alpha: float
-
-
-def adapters_of(start: CheckpointSource, rank: int | None, alpha: float | None) -> Adapters:
-    """Returns the adapters to train, of the rank and alpha that are asked for.
-
-    Raises:
-        BadDataError: the run's are others.
-        UsageError: --lora-alpha is given without --lora-rank.
-    """
     if not start.step:
         if alpha is not None and not rank:
             raise UsageError("--lora-alpha is of adapters; give --lora-rank too.")
-        return Adapters(rank=rank or 0, alpha=float(2 * (rank or 0) if alpha is None else alpha))
-    state = start.state
-    found = Adapters(rank=state.lora_rank if state else 0, alpha=state.lora_alpha if state else 0.0)
-    if rank not in (None, found.rank) or alpha not in (None, found.alpha):
-        options = f"--lora-rank {found.rank} --lora-alpha {found.alpha:g}"
-        known = f"with {options}" if found.rank else "in full"
+        scaled = float(2 * (rank or 0) if alpha is None else alpha)
+        return dataclasses.replace(state, lora_rank=rank or 0, lora_alpha=scaled)
+    if rank not in (None, state.lora_rank) or alpha not in (None, state.lora_alpha):
+        options = f"--lora-rank {state.lora_rank} --lora-alpha {state.lora_alpha:g}"
+        known = f"with {options}" if state.lora_rank else "in full"
         raise BadDataError(
             f"The run {start.folder} was trained {known}. To train adapters of other settings "
             f"beside its weights, give another --run-name and --restore-from {start.folder}."
         )
-    return found
+    return state
+
+
+def on_corpus(
+    state: State, start: CheckpointSource, data: Data, *, seed: int | None, optimizer: str
+) -> State:
+    """Returns where the run is with what it trains on now; a new corpus begins anew.
+
+    The seed is as asked for; None: the state's.
+    """
+    return dataclasses.replace(
+        state,
+        seed=state.seed if seed is None else seed,
+        corpus=data.name,
+        windows=state.windows if state.corpus == data.name else 0,
+        optimizer=optimizer,
+        chat_template=CHAT_TEMPLATE if data.has_conversations else start.chat_template,
+    )
 
 
 def origin(start: CheckpointSource) -> str:

@@ -22,9 +22,20 @@ from gpt2cli.storage import run_log
 PICTURE = "loss.png"
 # A curve of more points than this shows no more.
 MOST_POINTS = 2000
-# Losses that are this many times the usual one make the rest of a curve a flat line.
+# A loss that is this many times the usual one makes the rest of a curve a flat line.
 DWARFS = 4.0
 INCHES, DOTS_PER_INCH = (8, 5), 120
+# The names of a record's curves, and what they show of it.
+CURVES: dict[type[Record], dict[str, str]] = {
+    StepReport: {
+        "training/loss": "loss",
+        "training/average": "average",
+        "training/learning rate": "rate",
+        "training/gradient norm": "norm",
+        "training/tokens per second": "speed",
+    },
+    Validation: {f"validation/{field}": field for field in ("loss", "perplexity", "accuracy")},
+}
 
 
 def described(plugin: str, kind: int) -> Any:
@@ -86,8 +97,8 @@ class TensorBoardWriter:
     def _write(self, record: Record) -> None:
         if isinstance(record, StepReport | Validation):
             with self._events():
-                for name, value in scalars(record):
-                    tf.summary.write(name, value, record.step, SCALAR)
+                for name, field in CURVES[type(record)].items():
+                    tf.summary.write(name, getattr(record, field), record.step, SCALAR)
         elif isinstance(record, Sample):
             with self._events():
                 tf.summary.write(f"sample {record.number}", record.text, record.step, TEXT)
@@ -127,23 +138,6 @@ def noted(records: Iterator[Record], folder: Path) -> Iterator[Record]:
                 yield from curves.note(told)
 
 
-def scalars(record: StepReport | Validation) -> list[tuple[str, float]]:
-    """Returns the names and values of a record's curves."""
-    if isinstance(record, Validation):
-        return [
-            ("validation/loss", record.loss),
-            ("validation/perplexity", record.perplexity),
-            ("validation/accuracy", record.accuracy),
-        ]
-    return [
-        ("training/loss", record.loss),
-        ("training/average", record.average),
-        ("training/learning rate", record.rate),
-        ("training/gradient norm", record.norm),
-        ("training/tokens per second", record.speed),
-    ]
-
-
 def draw(folder: Path) -> None:
     """Draws a run's loss.png from its log; a picture that cannot be written is left out."""
     with (
@@ -179,7 +173,8 @@ def figure(history: run_log.History, title: str) -> Any:
         write_beside(axes, history.val_steps[-1], history.val_losses[-1], "tab:orange")
     if history.steps:
         write_beside(axes, history.steps[-1], history.averages[-1], "tab:blue")
-    if is_dwarfed([*history.averages, *history.val_losses]):
+    heights = [*history.averages, *history.val_losses]
+    if heights and min(heights) > 0 and max(heights) > DWARFS * median(heights):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -188,11 +183,6 @@ def figure(history: run_log.History, title: str) -> Any:
     axes.grid(alpha=0.3)
     axes.legend()
     return picture
-
-
-def is_dwarfed(losses: list[float]) -> bool:
-    """Returns whether the highest of some losses hides how the others differ."""
-    return bool(losses) and min(losses) > 0 and max(losses) > DWARFS * median(losses)
 
 
 def write_beside(axes: Any, step: int, loss: float, color: str) -> None:

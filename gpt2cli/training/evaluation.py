@@ -55,12 +55,10 @@ class Evaluator:
 
     Attributes:
         compiler: what compiles it; it warns if XLA failed.
-        n_ctx: the longest window (tokens).
     """
 
     def __init__(self, weights: Weights, hparams: HParams, *, xla: bool = True) -> None:
         self.compiler = Compiler(xla=xla, mode=best_compile_mode(xla=xla, width=hparams.n_embd))
-        self.n_ctx = hparams.n_ctx
         self._weights, self._hparams = weights, hparams
         self._compiled = self.compiler(self._scores)
 
@@ -71,12 +69,9 @@ class Evaluator:
             yield self.judge(batch[:, :-1], batch[:, 1:])
 
     def judge(self, seen: Array, targets: Array) -> Score:
-        """Returns the score of one batch of windows.
+        """Returns the score of a batch of windows, int32 (batch, window), as what follows each.
 
-        Args:
-            seen: int32 (batch, window).
-            targets: int32 (batch, window), what follows each token; negative ones don't count, see
-                `batches.PADDING`.
+        Negative targets do not count, see `batches.PADDING`.
         """
         losses, right = self._compiled(tf.constant(seen), tf.constant(targets))
         nats, count = math.fsum(losses.numpy().tolist()), int(np.count_nonzero(targets >= 0))

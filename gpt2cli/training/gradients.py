@@ -46,12 +46,9 @@ class GradientFunction:
     ) -> Tensor:
         """Returns the mean loss (nats per token), a scalar; hands the gradients to `consume`.
 
-        Args:
-            tokens: int32 (batch, window).
-            targets: int32 (batch, window), the next tokens; negative ones do not count.
-            seed: int32 (2,), of the dropout.
-            scale: the loss scale, a scalar; gradients are multiplied by it.
-            consume: receives each trained weight's gradient times the scale, once.
+        Tokens and targets, which follow them, are int32 (batch, window); negative targets do not
+        count. The seed is the dropout's, int32 (2,), and the scale a scalar that the gradients are
+        multiplied by; `consume` receives that of each trained weight once.
         """
         raise NotImplementedError
 
@@ -69,11 +66,13 @@ class GradientFunction:
         attend = self._backend.attention(recompute=self.recompute)
         return gpt2.block(x, weights, self._hparams.n_head, attend, dropout)
 
-    def _loss(self, hidden: Tensor, wte: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-        """Returns the mean loss of (batch, window, embed) hidden states; its gradient is scaled."""
+    def _loss(self, x: Tensor, weights: Weights, targets: Tensor, scale: Tensor) -> Tensor:
+        """Returns the mean loss of what the last block gives; its gradient is scaled."""
+        hidden = gpt2.norm(x, weights, "model/ln_f")  # (batch, window, embed)
         rows = tf.reshape(hidden, [-1, hidden.shape[-1]])  # (batch * window, embed)
         at_once = self._backend.loss_rows(recompute=self.recompute)
-        return loss.next_token_loss(rows, wte, tf.reshape(targets, [-1]), scale, at_once)
+        flat = tf.reshape(targets, [-1])  # (batch * window,)
+        return loss.next_token_loss(rows, weights["model/wte"], flat, scale, at_once)
 
     def _embed(self, tokens: Tensor, seed: Tensor) -> Tensor:
         dropout = gpt2.Dropout(self._dropout, seed)
@@ -126,8 +125,7 @@ class StoredActivations(GradientFunction):
             for weights, block_seed in self._layers(seed):
                 tensors = {name: tf.convert_to_tensor(weight) for name, weight in weights.items()}
                 y = self._layer(y, tensors, block_seed)
-            hidden = gpt2.norm(y, self._weights, "model/ln_f")
-            value = self._loss(hidden, self._weights["model/wte"], targets, scale)
+            value = self._loss(y, self._weights, targets, scale)
         upstream, gradients = tape.gradient(value, [x, trained])
         if "model/wpe" in self._trained:
             gradients |= self._embedding_gradients(tokens, seed, upstream, gradients["model/wte"])
@@ -197,8 +195,7 @@ class GradientCheckpointing(GradientFunction):
         trained = {name: weights[name] for name in weights if name in self._trained}
         with tf.GradientTape() as tape:
             tape.watch([x, trained])
-            hidden = gpt2.norm(x, weights, "model/ln_f")
-            value = self._loss(hidden, weights["model/wte"], targets, scale)
+            value = self._loss(x, weights, targets, scale)
         upstream, gradients = tape.gradient(value, [x, trained])
         return value, upstream, gradients
 
@@ -208,7 +205,7 @@ def scatter_add(matrix: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
 
     The indices, int32 (some,), say to which; one may recur. The matrix is used up.
     """
-    if xla_clusters.is_clustering_on_cpu():
+    if xla_clusters.is_clustering("cpu"):
         # TensorFlow's scatter on a CPU copies the matrix even if nobody else needs it.
         return tf.raw_ops.InplaceAdd(x=matrix, i=indices, v=rows)
     return tf.tensor_scatter_nd_add(matrix, indices[:, None], rows)

@@ -33,26 +33,20 @@ def interruptible(work: Iterator[Item], stop: Stop) -> Iterator[Item]:
 
     thread = threading.Thread(target=make, daemon=True)
     thread.start()
+    wanted.put(not stop)
     try:
         while not stop:
-            wanted.put(True)
-            item = wait_for(made, stop)
+            try:
+                item = made.get(timeout=SLICE_SECONDS)
+            except queue.Empty:
+                continue
             if item is END:
                 return
             if isinstance(item, BaseException):
                 raise item
             yield item  # type: ignore[misc]
+            wanted.put(not stop)
     finally:
         wanted.put(False)
         if stop:
             ABANDONED.append(thread)
-
-
-def wait_for(made: queue.SimpleQueue[object], stop: Stop) -> object:
-    """Returns the next item, or END on a signal."""
-    while not stop:
-        try:
-            return made.get(timeout=SLICE_SECONDS)
-        except queue.Empty:
-            continue
-    return END

@@ -28,12 +28,16 @@ REPORT_SECONDS = 1.0
 
 
 class Loop:
-    """Trains a run to its end."""
+    """Trains a run to its end.
+
+    Attributes:
+        closing: what there is to say after a training that ended by itself.
+    """
 
     def __init__(self, job: Job, session: Session, stop: Stop) -> None:
         self._job, self._session, self._stop = job, session, stop
         self._is_chief = session.group.is_chief
-        self._took: float | None = None
+        self.closing: Iterator[str] = iter(())
         self._validator = None
         if self._is_chief and job.validation.val_every and job.data.held_out is not None:
             self._validator = Validator(job, job.data.held_out, session.weights)
@@ -42,9 +46,10 @@ class Loop:
     def run(self) -> Iterator[Record]:
         """Yields every step, validation, sample and save as they happen.
 
+        If memory runs out, the steps that are whole by then are saved.
+
         Raises:
-            Gpt2cliError: the loss is not a finite number, or memory ran out; the steps that were
-                whole by then are saved.
+            Gpt2cliError: the loss is not a finite number.
         """
         session, stop = self._session, self._stop
         try:
@@ -52,13 +57,12 @@ class Loop:
             began = session.state.step
             word = yield from self._steps(reason)
         except tf.errors.OpError as error:
-            if not memory.is_memory(error):
-                raise
-            yield from self._rescued()
-            compute, remedy = self._job.compute, memory.remedy(self._job.footprint)
-            raise memory.refusal(
-                error, compute.device, compute.gpu_bytes, remedy=remedy, safe=session.safe
-            ) from error
+            # Not if an update was left half-way.
+            if memory.is_memory(error) and session.group.is_single and session.trainer.intact:
+                with contextlib.suppress(tf.errors.OpError):
+                    yield from session.reports()
+                    yield from self._saved()
+            raise
         # Only a validation is not worth a save if a signal has asked to stop.
         only_validated = stop and session.state.step == began
         if self._is_chief and not only_validated:
@@ -68,14 +72,9 @@ class Loop:
         signum = word if word not in (GO_ON, ENOUGH) else stop.signum
         if signum is not None:
             yield Stopped(signal=signum, message=what_is_safe(session.state.step))
-        else:
-            self._took = session.seconds
-
-    def closing(self) -> Iterator[Record]:
-        """Yields the last lines, if the training came to its end."""
-        first, took = self._session.first, self._took
-        if took is not None and first is not None and self._is_chief:
-            yield from map(Notice, closing(self._job.folder, first, self._session.state, took))
+        elif self._is_chief and session.first is not None:
+            first, seconds = session.first, session.seconds
+            self.closing = closing(self._job.folder, first, session.state, seconds)
 
     def _steps(self, reason: str | None) -> Generator[Record, None, int]:
         """Yields what happens in step after step; returns the word that the processes ended with.
@@ -117,13 +116,6 @@ class Loop:
             or session.checkpoints.are_older_than(saving.save_minutes)
             or out_of_time(self._job.length.max_minutes, session.seconds) is not None
         )
-
-    def _rescued(self) -> Iterator[Record]:
-        """Saves the steps done when memory ran out, unless an update was left half-way."""
-        if self._session.group.is_single and self._session.trainer.intact:
-            with contextlib.suppress(tf.errors.OpError):
-                yield from self._session.reports()
-                yield from self._saved()
 
     def _saved(self) -> Iterator[Saved]:
         """Saves the present step, unless the newest checkpoint holds it."""

@@ -9,7 +9,7 @@ import contextlib
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from gpt2cli.config.shared import ComputeOptions
 from gpt2cli.errors import Gpt2cliError
@@ -100,30 +100,25 @@ def is_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def explained(device: str, gpu_bytes: int | None, *, remedy: str, safe: str = "") -> Iterator[None]:
+def explained(
+    device: str, gpu_bytes: int | None, *, remedy: str, safe: Callable[[], str] = str
+) -> Iterator[None]:
     """Raises Gpt2cliError if memory runs out in the block; it says what is safe, what would fit.
 
     `gpu_bytes` is the most memory of a GPU that may be taken (None: all), `remedy` a sentence on
-    what to type, and `safe` one on what is safe on disk.
+    what to type, and `safe` returns one on what is safe on disk then.
     """
     try:
         yield
     except Exception as error:
         if not is_memory(error):
             raise
-        raise refusal(error, device, gpu_bytes, remedy=remedy, safe=safe) from error
-
-
-def refusal(
-    error: Exception, device: str, gpu_bytes: int | None, *, remedy: str, safe: str
-) -> Gpt2cliError:
-    """Returns what there is to say after memory ran out; arguments as for `explained`."""
-    hardware.forget_gpus()
-    size, free = asked(str(error)), free_bytes(device, gpu_bytes)
-    wanted = f"{size / 1e9:.1f} GB were asked for at once" if size else "more was asked for"
-    there = f", {free / 1e9:.1f} GB are free" if math.isfinite(free) else ""
-    parts = [f"Memory ran out: {wanted}{there}{of_gpu(device)}.", safe, remedy]
-    return Gpt2cliError(" ".join(part for part in parts if part))
+        hardware.forget_gpus()
+        size, free = asked(str(error)), free_bytes(device, gpu_bytes)
+        wanted = f"{size / 1e9:.1f} GB were asked for at once" if size else "more was asked for"
+        there = f", {free / 1e9:.1f} GB are free" if math.isfinite(free) else ""
+        parts = [f"Memory ran out: {wanted}{there}{of_gpu(device)}.", safe(), remedy]
+        raise Gpt2cliError(" ".join(filter(None, parts))) from error
 
 
 def asked(message: str) -> float:

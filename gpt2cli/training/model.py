@@ -26,7 +26,7 @@ def load(
 
     Raises:
         BadDataError: a checkpoint is damaged.
-        DiskError: the disk is full or fails.
+        OutputError, DiskError: the run folder cannot be written to.
     """
     hparams = start.hparams
     if start.prefix is None:
@@ -51,21 +51,12 @@ def load(
 
 def held(arrays: Iterable[tuple[str, Tensor]], kind: DType) -> dict[str, Tensor]:
     """Returns variables that are not trained; matrices and embeddings are of the given type."""
-    return {
-        name: tf.Variable(
-            tf.cast(array, kind if len(array.shape) > 1 else tf.float32), trainable=False, name=name
-        )
-        for name, array in arrays
-    }
+    cast = ((n, tf.cast(a, kind if len(a.shape) > 1 else tf.float32)) for n, a in arrays)
+    return gpt2.to_variables(cast, trainable=False)
 
 
 def place_base(folder: Path, prefix: Path, hparams: HParams) -> None:
-    """Puts the weights of a checkpoint into a run folder, for adapters to be trained beside them.
-
-    Raises:
-        OutputError: the folder cannot be written to.
-        DiskError: the disk is full or fails.
-    """
+    """Puts a checkpoint's weights into a run folder, for adapters to be trained beside them."""
     with atomic.disk_errors(folder):
         if huggingface.is_weights(prefix) or LORA_SCALE in bundle.read_index(prefix)[0]:
             aside = folder / paths.SAVING / paths.BASE

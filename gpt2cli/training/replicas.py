@@ -8,7 +8,7 @@ from gpt2cli.arrays import Array, Tensor, Weights
 from gpt2cli.hparams import HParams
 from gpt2cli.training.backend import TrainingOptions
 from gpt2cli.training.step import Trainer
-from gpt2cli.training.step_graph import Scalars
+from gpt2cli.training.step_graph import Numbers, Scalars
 
 # An all-reduce sends gradients in packs of this size, so that the first are on their way while
 # others wait, and few are held twice.
@@ -43,9 +43,7 @@ class ReplicatedTrainer(Trainer):
         self._has_spread = False
         self._on_all_replicas = tf.function(self._replicas_graph, autograph=False)
 
-    def micro_batch(
-        self, batch: Array, scalars: Scalars, *, first: bool, last: bool
-    ) -> tuple[Tensor, Tensor]:
+    def micro_batch(self, batch: Array, scalars: Scalars, *, first: bool, last: bool) -> Numbers:
         """Trains on a micro-batch, of which each replica takes its share; as Trainer's."""
         if not self._has_spread:
             self._spread_slots()

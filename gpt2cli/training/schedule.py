@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+
+from gpt2cli.config.finetune import OptimizerOptions
 
 # Where the cosine ends, as a share of the highest rate (Hoffmann et al. 2022, section 3).
 COSINE_FLOOR = 0.1
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How the learning rate goes: up from 0 in the warm-up, then down to the last step.
+def learning_rate(step: int, how: OptimizerOptions, last: int | None) -> float:
+    """Returns the learning rate of a step, from 1: it rises in the warm-up, then falls to `last`.
 
-    Attributes:
-        kind: constant, linear (down to 0) or cosine (down to a tenth).
-        rate: the highest learning rate.
-        warmup: steps until it is reached.
-        last: the step at which it has fallen as far as it will; None for constant.
+    linear falls to 0, cosine to a tenth; without a last step it stays at its peak.
     """
-
-    kind: str
-    rate: float
-    warmup: int
-    last: int | None
-
-    def __call__(self, step: int) -> float:
-        """Returns the learning rate of a step; steps count from 1."""
-        if step <= self.warmup:
-            return self.rate * step / self.warmup
-        if self.kind == "constant" or self.last is None:
-            return self.rate
-        done = min((step - self.warmup) / max(self.last - self.warmup, 1), 1.0)
-        if self.kind == "linear":
-            return self.rate * (1 - done)
-        fall = (1 + math.cos(math.pi * done)) / 2
-        return self.rate * (COSINE_FLOOR + (1 - COSINE_FLOOR) * fall)
+    if step <= how.warmup_steps:
+        return how.learning_rate * step / how.warmup_steps
+    if how.schedule == "constant" or last is None:
+        return how.learning_rate
+    done = min((step - how.warmup_steps) / max(last - how.warmup_steps, 1), 1.0)
+    if how.schedule == "linear":
+        return how.learning_rate * (1 - done)
+    fall = (1 + math.cos(math.pi * done)) / 2
+    return how.learning_rate * (COSINE_FLOOR + (1 - COSINE_FLOOR) * fall)
 
 
 def is_due(step: int, period: int) -> bool:

@@ -19,7 +19,7 @@ from gpt2cli.training.backend import TrainingOptions
 from gpt2cli.training.checkpoints import Checkpoints
 from gpt2cli.training.job import Job
 from gpt2cli.training.replicas import ReplicatedTrainer
-from gpt2cli.training.schedule import Schedule
+from gpt2cli.training.schedule import learning_rate
 from gpt2cli.training.step import PendingStep, Trainer
 
 
@@ -31,7 +31,6 @@ class Session:
         state: where the run is; it goes on with every step.
         last: the step at which it will end; None: it has no end.
         group: the devices that train together.
-        trainer: what takes a step.
         first: the first step of this process, or None.
     """
 
@@ -50,13 +49,10 @@ class Session:
         self.trainer = load_trainer(job, group, self.weights, options)
         slots, kept = self.trainer.slots, job.state if start.state else None
         self.checkpoints = Checkpoints(folder, saved, slots, kept=kept, step=start.step)
-        how = job.optimizer
-        rate, warmup = how.learning_rate, how.warmup_steps
-        self._schedule = Schedule(kind=how.schedule, rate=rate, warmup=warmup, last=self.last)
         self.first: StepReport | None = None
         self._began = self._launched_at = time.monotonic()
-        # Steps that were begun and not reported, with their learning rates.
-        self._launched: list[tuple[float, PendingStep]] = []
+        # Steps that were begun and not reported.
+        self._launched: list[PendingStep] = []
         if group.is_chief:
             atomic.need_room(folder, self.checkpoints.size, "Nothing was changed.")
 
@@ -99,11 +95,11 @@ class Session:
         first, seed = self.state.windows + len(self._launched) * count, self.state.seed
         shape = job.batch.accumulate_gradients, job.batch.batch_size, job.data.window + 1
         batches = job.data.windows(seed, first, count).reshape(shape)
-        rate = self._schedule(step)
+        rate = learning_rate(step, job.optimizer, self.last)
         with self._watched():
             pending = self.trainer.step(batches, rate, step=step, seed=seed, cancelled=cancelled)
         if pending is not None:
-            self._launched.append((rate, pending))
+            self._launched.append(pending)
         return pending is not None
 
     def reports(self) -> list[StepReport]:
@@ -115,13 +111,13 @@ class Session:
         launched, self._launched = self._launched, []
         if not launched:
             return []
-        numbers = [pending.fetch() for _, pending in launched]
+        numbers = [pending.fetch() for pending in launched]
         found: list[StepReport] = []
         count = self._job.windows_per_step
         each = (time.monotonic() - self._launched_at) / len(launched)
-        pairs = zip(launched, numbers, strict=True)
-        for place, ((rate, pending), (loss, norm)) in enumerate(pairs, 1):
+        for place, (pending, (loss, norm)) in enumerate(zip(launched, numbers, strict=True), 1):
             step = self.state.step + 1
+            rate = learning_rate(step, self._job.optimizer, self.last)
             if not pending.count and self.state.loss_weight:
                 # A step without any token to learn leaves the average as it is.
                 loss = self.state.average

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from gpt2cli.arrays import Array, Tensor, Weights
+from gpt2cli.arrays import Array, Weights
 from gpt2cli.hparams import HParams
 from gpt2cli.training.backend import TrainingOptions
-from gpt2cli.training.step_graph import HOST, AllReduce, Scalars, StepGraph
+from gpt2cli.training.step_graph import HOST, AllReduce, Numbers, Scalars, StepGraph
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,13 +19,11 @@ class PendingStep:
     """A step that the device works on; its numbers are there when it is done.
 
     Attributes:
-        losses: of each micro-batch.
-        norm: the global norm of the gradient before clipping.
+        numbers: of each micro-batch.
         count: how many tokens count in the loss.
     """
 
-    losses: list[Tensor]
-    norm: Tensor
+    numbers: list[Numbers]
     count: int
 
     def fetch(self) -> tuple[float, float]:
@@ -33,16 +31,15 @@ class PendingStep:
 
         If no token counts, the loss is 0.
         """
-        return float(np.mean([float(loss) for loss in self.losses])), float(self.norm)
+        losses = [float(loss) for loss, _ in self.numbers]
+        return float(np.mean(losses)), float(self.numbers[-1][1])
 
 
 class Trainer:
     """Trains variables on one device.
 
     Attributes:
-        weights: the model's variables, by name.
         graph: what TensorFlow compiles.
-        optimizer: the optimiser of those that are trained.
         slots: what is saved beside the weights, by name.
         replica_count: how many replicas share a micro-batch.
     """
@@ -62,9 +59,8 @@ class Trainer:
         """
         self.weights = weights
         self.graph = StepGraph(weights, hparams, options, all_reduce)
-        self.optimizer = self.graph.optimizer
         # TensorFlow writes no checkpoint without tensors, and plain SGD has none to save.
-        slots = self.optimizer.slots | self.graph.scale.slots
+        slots = self.graph.optimizer.slots | self.graph.scale.slots
         self.slots = slots or {"no_state": tf.Variable(0.0)}
         self._compiled = tf.function(self.graph.micro_batch, autograph=False)
 
@@ -90,8 +86,7 @@ class Trainer:
         Batches are int32 (micro-batches, batch, window + 1). Every token weighs the same, but
         negative ones do not count in the loss, see `batches.PADDING`.
         """
-        losses: list[Tensor] = []
-        norm: Tensor = 0.0
+        numbers: list[Numbers] = []
         count = int(np.count_nonzero(batches[:, :, 1:] >= 0))
         mean_count = max(count, 1) / (len(batches) * self.replica_count)
         for number, batch in enumerate(batches):
@@ -106,14 +101,11 @@ class Trainer:
                     tf.constant(mean_count, tf.float32),
                 )
             first, last = number == 0, number == len(batches) - 1
-            loss, norm = self.micro_batch(batch, scalars, first=first, last=last)
-            losses.append(loss)
-        return PendingStep(losses=losses, norm=norm, count=count)
+            numbers.append(self.micro_batch(batch, scalars, first=first, last=last))
+        return PendingStep(numbers=numbers, count=count)
 
-    def micro_batch(
-        self, batch: Array, scalars: Scalars, *, first: bool, last: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Trains on a micro-batch, int32 (batch, window + 1); returns as StepGraph's."""
+    def micro_batch(self, batch: Array, scalars: Scalars, *, first: bool, last: bool) -> Numbers:
+        """Trains on a micro-batch, int32 (batch, window + 1), as StepGraph's."""
         with tf.device(HOST):
             windows = tf.constant(batch)
         loss, norm = self._compiled(windows, scalars, first=first, last=last)

@@ -12,10 +12,12 @@ from gpt2cli.hparams import LORA_A, LORA_B, HParams
 from gpt2cli.network import gpt2, loss
 from gpt2cli.training import optimizers
 from gpt2cli.training.backend import TrainingOptions
-from gpt2cli.training.gradients import GradientCheckpointing, Gradients, StoredActivations
+from gpt2cli.training.gradients import Consume, GradientCheckpointing, Gradients, StoredActivations
 
 HOST = "/CPU:0"
 AllReduce = Callable[[Tensor], Tensor]
+# A micro-batch's loss, and with a step's last one the norm of its gradient before clipping.
+Numbers = tuple[Tensor, Tensor]
 # The scale starts high, halves whenever a gradient overflows, and doubles after so long without.
 FIRST_SCALE = 2.0**15
 STEPS_TO_DOUBLE = 2000
@@ -43,7 +45,6 @@ class LossScale:
     (Micikevicius et al. 2018, section 3.2.)
 
     Attributes:
-        value: the scale, a variable.
         is_dynamic: whether it changes.
         slots: what is saved of it, by name.
     """
@@ -77,7 +78,6 @@ class StepGraph:
 
     Attributes:
         optimizer: the optimiser of the weights that are trained.
-        scale: the loss scale.
         begun: how many updates were begun, a variable.
         done: how many of them are done.
     """
@@ -102,16 +102,13 @@ class StepGraph:
         with tf.device(HOST):
             self.begun, self.done = tf.Variable(0.0), tf.Variable(0.0)
 
-    def micro_batch(
-        self, tokens: Tensor, scalars: Scalars, *, first: bool, last: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Trains on a micro-batch; returns its loss, and with the last one the gradient's norm.
+    def micro_batch(self, tokens: Tensor, scalars: Scalars, *, first: bool, last: bool) -> Numbers:
+        """Trains on a micro-batch; with the last one of a step the weights change.
 
         The loss is the mean over its tokens, times their number by `mean_count`: of all
         micro-batches together it is the mean over the step's tokens.
 
         Tokens are int32 (batch, window + 1); negative ones do not count, see `batches.PADDING`.
-        With the last micro-batch of a step the weights change.
         """
         if last and self._updates_early:
             return self._update_early(tokens, scalars, first=first)
@@ -140,9 +137,7 @@ class StepGraph:
             count(self.done, self.scale.update_if_finite(norm, update) if dynamic else update())
         return value, norm
 
-    def _update_early(
-        self, tokens: Tensor, scalars: Scalars, *, first: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _update_early(self, tokens: Tensor, scalars: Scalars, *, first: bool) -> Numbers:
         """Does the last micro-batch, and updates each weight as soon as its gradient is known."""
         squares: list[Tensor] = []
         updates: list[Tensor] = []
@@ -163,9 +158,7 @@ class StepGraph:
         count(self.done, updates)
         return value, tf.sqrt(2 * tf.add_n(squares)) / self._multiple
 
-    def _loss(
-        self, tokens: Tensor, scalars: Scalars, consume: Callable[[Gradients], list[Tensor]]
-    ) -> Tensor:
+    def _loss(self, tokens: Tensor, scalars: Scalars, consume: Consume) -> Tensor:
         inputs = loss.seen_tokens(tokens[:, :-1])  # (batch, window)
         targets = tokens[:, 1:]  # (batch, window)
         # Exactly 1 if the tokens of all micro-batches count.

@@ -22,9 +22,8 @@ class Validator:
     """Computes the validation loss of the weights in training."""
 
     def __init__(self, job: Job, windows: Windows, weights: Weights) -> None:
-        self._windows, self._name = windows, job.data.held_out_name
+        self._windows, self._name, self._quiet = windows, job.data.held_out_name, job.quiet
         self._every, self._batch_size = job.validation.val_every, job.batch.batch_size
-        self._quiet = job.quiet
         self._evaluator = Evaluator(weights, job.start.hparams, xla=job.compute.xla)
 
     def owes(self, state: State, *, ends: bool) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from gpt2cli.training.schedule import Schedule
+from gpt2cli.config.finetune import OptimizerOptions
+from gpt2cli.training.schedule import learning_rate
 
 
 @pytest.mark.parametrize(
@@ -15,11 +18,11 @@ from gpt2cli.training.schedule import Schedule
         ("cosine", [0.25, 1, 0.1 + 0.9 * 0.853553, 0.1, 0.1]),
     ],
 )
-def test_the_rate_rises_and_falls_as_its_kind_says(kind: str, rates: list[float]) -> None:
-    schedule = Schedule(kind=kind, rate=2.0, warmup=4, last=24)
-    found = [schedule(step) for step in (1, 4, 9, 24, 1000)]
+def test_the_rate_rises_and_falls_as_its_kind_says(kind: Any, rates: list[float]) -> None:
+    how = OptimizerOptions(schedule=kind, learning_rate=2.0, warmup_steps=4)
+    found = [learning_rate(step, how, 24) for step in (1, 4, 9, 24, 1000)]
     assert found == pytest.approx([2 * rate for rate in rates], rel=1e-5)
 
 
 def test_without_warmup_the_first_step_has_the_full_rate() -> None:
-    assert Schedule(kind="constant", rate=1e-4, warmup=0, last=None)(1) == 1e-4
+    assert learning_rate(1, OptimizerOptions(learning_rate=1e-4, warmup_steps=0), None) == 1e-4

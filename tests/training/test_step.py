@@ -282,7 +282,7 @@ def test_gradients_are_shortened_to_the_norm_that_is_allowed() -> None:
         found = trainer(arrays, clip_norm=limit)
         found.step(tokens, 1e-3, step=1, seed=0)
         # After one step the average of the gradient is a tenth of it.
-        mean = found.optimizer.slots["model/wte/Adam"].numpy() * 10
+        mean = found.slots["model/wte/Adam"].numpy() * 10
         expected = numerical_gradient(arrays, tokens[0, 0], "model/wte") * factor
         np.testing.assert_allclose(mean, expected, atol=1e-6)
 
