@@ -84,11 +84,7 @@ def compile_function(
 
 
 class Compiler:
-    """Compiles graphs, and gives up XLA for all of them once it has failed for one.
-
-    Attributes:
-        xla: whether XLA is in use.
-    """
+    """Compiles graphs by XLA, if `xla`; gives it up for all of them once it has failed for one."""
 
     def __init__(self, *, xla: bool, mode: CompileMode = CompileMode.FULL) -> None:
         self.xla, self._mode = xla, mode

@@ -28,12 +28,7 @@ PHILOX = 1
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """What is dropped in training.
-
-    Attributes:
-        rate: share of activations set to 0 (0 to 1).
-        seed: int32 (2,); the same seed drops the same.
-    """
+    """Sets a share of activations, `rate`, to 0; the same seed, int32 (2,), drops the same."""
 
     rate: float
     seed: Tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import tensorflow as tf
@@ -30,8 +29,8 @@ def next_token_loss(
     (vocab, embed), targets int32 (rows,): rows whose target is negative do not count. The gradient
     is multiplied by the scale, so that it fits a low precision. The loss is a float32 scalar.
     """
-    judge = functools.partial(_loss_and_gradient, block_rows)
-    return tf.custom_gradient(judge)(hidden, wte, targets, scale)
+    judge = tf.custom_gradient(lambda *given: _loss_and_gradient(block_rows, *given))
+    return judge(hidden, wte, targets, scale)
 
 
 def _loss_and_gradient(

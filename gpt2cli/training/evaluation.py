@@ -51,11 +51,7 @@ class Score:
 
 
 class Evaluator:
-    """The compiled forward pass over one model's weights.
-
-    Attributes:
-        compiler: what compiles it; it warns if XLA failed.
-    """
+    """The forward pass over one model's weights; its `compiler` warns if XLA failed."""
 
     def __init__(self, weights: Weights, hparams: HParams, *, xla: bool = True) -> None:
         self.compiler = Compiler(xla=xla, mode=best_compile_mode(xla=xla, width=hparams.n_embd))

@@ -20,12 +20,9 @@ Consume = Callable[[Gradients], list[Tensor]]
 
 
 class GradientFunction:
-    """Computes the loss and the gradients of the weights that are trained.
+    """Computes the loss and the gradients of the weights that are trained."""
 
-    Attributes:
-        recompute: whether the backward pass computes attention's probabilities again.
-    """
-
+    # Whether the backward pass computes attention's probabilities again.
     recompute = False
 
     def __init__(

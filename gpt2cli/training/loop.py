@@ -13,12 +13,11 @@ from gpt2cli.runtime.signals import Stop
 from gpt2cli.storage.state import State
 from gpt2cli.training import memory
 from gpt2cli.training.beginning import owes_samples
+from gpt2cli.training.between_steps import Sampler, Validator
 from gpt2cli.training.job import Job
 from gpt2cli.training.report import closing, what_is_safe
-from gpt2cli.training.samples import Sampler
 from gpt2cli.training.schedule import is_due
 from gpt2cli.training.session import Session
-from gpt2cli.training.validation import Validator
 
 # What processes can say to each other between steps: to go on, a signal's number, or enough.
 GO_ON, ENOUGH = 0, 65
@@ -28,11 +27,7 @@ REPORT_SECONDS = 1.0
 
 
 class Loop:
-    """Trains a run to its end.
-
-    Attributes:
-        closing: what there is to say after a training that ended by itself.
-    """
+    """Trains a run to its end; `closing` is what there is to say if it ended by itself."""
 
     def __init__(self, job: Job, session: Session, stop: Stop) -> None:
         self._job, self._session, self._stop = job, session, stop

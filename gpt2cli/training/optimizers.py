@@ -21,11 +21,7 @@ Shape = tuple[int, ...]
 
 
 class Optimizer:
-    """Plain gradient descent, and what every optimiser shares.
-
-    Attributes:
-        slots: what is kept from step to step, by `WEIGHT/SLOT`.
-    """
+    """Plain gradient descent, and what all share: `slots`, by `WEIGHT/SLOT`, last between steps."""
 
     def __init__(self, weights: Weights, *, weight_decay: float = 0.0) -> None:
         """Takes the variables to update, and the share of each matrix that decays at rate 1."""

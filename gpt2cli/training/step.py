@@ -16,12 +16,7 @@ from gpt2cli.training.step_graph import HOST, AllReduce, Numbers, Scalars, StepG
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PendingStep:
-    """A step that the device works on; its numbers are there when it is done.
-
-    Attributes:
-        numbers: of each micro-batch.
-        count: how many tokens count in the loss.
-    """
+    """A step that the device works on: each micro-batch's numbers, and how many tokens count."""
 
     numbers: list[Numbers]
     count: int
