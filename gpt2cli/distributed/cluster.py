@@ -32,11 +32,9 @@ MOST_VALUE = 200
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The processes that train together.
+    """The processes that train together, of which this one has the number `rank`.
 
-    Attributes:
-        addresses: host:port of each, at which TensorFlow will listen; the first is the chief's.
-        rank: which of them this process is.
+    TensorFlow will listen at their addresses, as host:port; the first is the chief's.
     """
 
     addresses: tuple[str, ...]
@@ -64,13 +62,8 @@ ALONE = Cluster(("",), 0)
 def read_cluster(*, slurm: bool, multi_gpu: bool, load_tensorflow: Callable[[], None]) -> Cluster:
     """Returns the processes that are to train together; ALONE if this is the only one.
 
-    Args:
-        slurm: whether they are the tasks of SLURM's job step, and not those of TF_CONFIG.
-        multi_gpu: whether several devices were asked for.
-        load_tensorflow: is called before TensorFlow reads SLURM's variables.
-
-    Raises:
-        UsageError: the environment does not say it properly, or --multi-gpu is missing.
+    They are those of TF_CONFIG, or the tasks of SLURM's job step, which TensorFlow reads. Raises
+    UsageError if the environment does not say it properly, or --multi-gpu is missing.
     """
     if slurm:
         os.environ[TF_CONFIG] = slurm_config(load_tensorflow)

@@ -34,13 +34,11 @@ class ProcessGroup:
 
     Attributes:
         strategy: TensorFlow's; None: there is one device, and nothing is wrapped around it.
-        size: how many devices they are.
         is_single: whether this process has them all.
         is_chief: whether this process prints, validates and writes.
     """
 
     def __init__(self, strategy: Tensor = None, cluster: Cluster | None = None) -> None:
-        """Takes TensorFlow's strategy, and the processes if there are others."""
         self.strategy = strategy
         self.size: int = strategy.num_replicas_in_sync if strategy else 1
         self.is_single = cluster is None
@@ -60,7 +58,6 @@ class ProcessGroup:
 
     def _sums_graph(self, each: Tensor) -> Tensor:
         def on_device(counts: Tensor) -> Tensor:
-            """Returns the sum of the devices' counts."""
             context = tf.distribute.get_replica_context()
             return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(counts))
 
@@ -103,17 +100,10 @@ def form(
     *,
     shared: bool,
 ) -> ProcessGroup:
-    """Returns the devices that train together, once all are there.
+    """Returns the devices that train together, if several are to (`shared`), once all are there.
 
-    Args:
-        rendezvous: what connects this process with others, if there are others.
-        minutes: how long to wait for them.
-        stopped: as for `Rendezvous.wait`.
-        shared: whether several devices are to train together at all.
-
-    Raises:
-        TryLaterError: not all come, or another program has taken this one's port.
-        Gpt2cliError, Interrupted: as `Rendezvous.wait`.
+    Waits for other processes and raises as `Rendezvous.wait`, and TryLaterError if not all come, or
+    another program has taken this one's port.
     """
     if not shared:
         return ProcessGroup()

@@ -9,16 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from gpt2cli.distributed import wire
 from gpt2cli.distributed.cluster import Cluster, host_and_port
-from gpt2cli.distributed.wire import (
-    ANSWER_SECONDS,
-    RETRY_SECONDS,
-    Callers,
-    listening,
-    received,
-    sent,
-    speaking,
-)
 from gpt2cli.errors import MOST_CHARACTERS, BadDataError, TryLaterError, shortened
 from gpt2cli.runtime.signals import Interrupted
 
@@ -42,22 +34,15 @@ class Rendezvous:
     def wait(self, devices: str, minutes: float, stopped: Callable[[], int | None]) -> None:
         """Waits until all have TensorFlow loaded and the same devices; then hangs up.
 
-        Args:
-            devices: what this worker computes on.
-            minutes: how long it waits.
-            stopped: says which signal asks the command to leave, if one does.
-
-        Raises:
-            BadDataError: a worker has other devices.
-            TryLaterError: a worker is gone, or late.
-            Interrupted: a signal asks the command to leave.
+        Raises BadDataError if a worker has other devices, TryLaterError if one is gone or late, and
+        Interrupted if `stopped` returns a signal.
         """
         # The chief ends all in its time, and says who is missing.
-        patience = 0.0 if self.cluster.is_chief else ANSWER_SECONDS
+        patience = 0.0 if self.cluster.is_chief else wire.ANSWER_SECONDS
         deadline = time.monotonic() + minutes * 60 + patience
         with contextlib.closing(self):
             if not self.cluster.is_chief:
-                sent(self.connections[0], {"devices": devices})
+                wire.sent(self.connections[0], {"devices": devices})
                 self._heard("go", deadline, stopped)
                 return
             told = self._heard("devices", deadline, stopped)
@@ -79,8 +64,8 @@ class Rendezvous:
             if time.monotonic() > deadline:
                 missing = [rank for rank in self.connections if rank not in told]
                 raise late(self.cluster, missing, "get ready")
-            for rank in speaking(self.connections, RETRY_SECONDS):
-                message = received(self.connections[rank], ANSWER_SECONDS) or {}
+            for rank in wire.speaking(self.connections, wire.RETRY_SECONDS):
+                message = wire.received(self.connections[rank], wire.ANSWER_SECONDS) or {}
                 check(message)
                 if rank in told or word not in message:
                     raise gone(self.cluster, rank)
@@ -102,14 +87,14 @@ def join(cluster: Cluster, mine: Mapping[str, str], seed: int, minutes: float) -
     if cluster.is_chief:
         return gather(cluster, mine, seed, deadline)
     # Only to see that TensorFlow will be able to.
-    listening(cluster).close()
+    wire.listening(cluster).close()
     while time.monotonic() < deadline:
         with contextlib.ExitStack() as stack:
             connection = connect(cluster, mine)
             if connection is not None:
                 stack.enter_context(connection)
                 # The first one ends all in its own time, and says who is missing.
-                answer = received(connection, minutes * 60 + ANSWER_SECONDS)
+                answer = wire.received(connection, minutes * 60 + wire.ANSWER_SECONDS)
                 if answer is None:
                     raise gone(cluster, 0)
                 check(answer)
@@ -117,7 +102,7 @@ def join(cluster: Cluster, mine: Mapping[str, str], seed: int, minutes: float) -
                 if type(told) is int and 0 <= told <= MOST_SEED:
                     stack.pop_all()
                     return Rendezvous(cluster=cluster, seed=told, connections={0: connection})
-        time.sleep(RETRY_SECONDS)
+        time.sleep(wire.RETRY_SECONDS)
     raise TryLaterError(f"{cluster.name(0)} has not come in {minutes:g} minutes. Try again later.")
 
 
@@ -125,11 +110,11 @@ def connect(cluster: Cluster, mine: Mapping[str, str]) -> socket.socket | None:
     """Returns the connection to the chief, who has greeted; None: it is not there (yet)."""
     try:
         address = host_and_port(cluster.addresses[0])
-        connection = socket.create_connection(address, timeout=ANSWER_SECONDS)
+        connection = socket.create_connection(address, timeout=wire.ANSWER_SECONDS)
     except OSError:
         return None
-    sent(connection, {"rank": cluster.rank, "facts": dict(mine)})
-    if "welcome" in (received(connection, ANSWER_SECONDS) or {}):
+    wire.sent(connection, {"rank": cluster.rank, "facts": dict(mine)})
+    if "welcome" in (wire.received(connection, wire.ANSWER_SECONDS) or {}):
         return connection
     # Somebody else, or one who is just leaving.
     connection.close()
@@ -141,19 +126,19 @@ def gather(cluster: Cluster, mine: Mapping[str, str], seed: int, deadline: float
     here: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as stack:
         try:
-            with listening(cluster) as server, contextlib.closing(Callers(server)) as callers:
+            with contextlib.closing(wire.Callers(wire.listening(cluster))) as callers:
                 while len(here) < cluster.size - 1:
                     if time.monotonic() > deadline:
                         missing = [rank for rank in range(1, cluster.size) if rank not in here]
                         raise late(cluster, missing, "come")
-                    if left := speaking(here, 0):
+                    if left := wire.speaking(here, 0):
                         raise gone(cluster, left[0])
                     connection, hello = callers.next(here.values())
                     rank, facts = greeting(hello, cluster, here)
                     if connection is None or facts is None:
                         continue
                     here[rank] = stack.enter_context(callers.taken(connection))
-                    sent(connection, {"welcome": True})
+                    wire.sent(connection, {"welcome": True})
                     if wrong := difference(cluster, rank, mine, facts):
                         raise BadDataError(wrong)
         except (BadDataError, TryLaterError) as error:
@@ -200,7 +185,7 @@ def gone(cluster: Cluster, rank: int) -> TryLaterError:
 def tell(connections: Mapping[int, socket.socket], message: Mapping[str, Any]) -> None:
     """Sends all of them a line of JSON."""
     for connection in connections.values():
-        sent(connection, message)
+        wire.sent(connection, message)
 
 
 def difference(

@@ -32,15 +32,14 @@ class Callers:
     """Those who have connected and not yet said a whole line; anybody may be among them."""
 
     def __init__(self, server: socket.socket) -> None:
-        """Takes the socket at which they come."""
         self._server = server
         # Until when each may say its line; the first has waited longest.
         self._waiting: dict[socket.socket, float] = {}
 
     def close(self) -> None:
-        """Hangs up on all of them."""
-        for connection in [*self._waiting]:
-            self._drop(connection)
+        """Hangs up on all of them, and listens no more."""
+        for connection in (*self._waiting, self._server):
+            connection.close()
 
     def taken(self, connection: socket.socket) -> socket.socket:
         """Returns a connection, which is no longer among these."""
@@ -92,9 +91,7 @@ class Callers:
 def listening(cluster: Cluster) -> socket.socket:
     """Returns a socket that listens at this worker's address, and at no other one.
 
-    Raises:
-        TryLaterError: it is in use.
-        UsageError: this machine does not have that address.
+    Raises TryLaterError if it is in use, UsageError if this machine does not have it.
     """
     name, fault = cluster.name(cluster.rank), OSError("it has no address")
     try:

@@ -21,8 +21,6 @@ from gpt2cli.progress import living
 from gpt2cli.records import Notice, Progress, Record
 from gpt2cli.storage.source import CheckpointSource, SourceNames, find
 
-OFFLINE_VARIABLE = "GPT2CLI_OFFLINE"
-
 
 def find_weights(
     options: SourceOptions,
@@ -44,13 +42,12 @@ def fetch_base(
 ) -> Iterator[Record]:
     """Fetches the base model that belongs into a folder, if its name is known.
 
-    Raises:
-        MissingInputError: --offline or GPT2CLI_OFFLINE forbids to fetch it.
+    Raises MissingInputError if --offline or GPT2CLI_OFFLINE forbids it.
     """
     name = hub.full if hub else folder.name
     if hub is None and not manifest.is_known(name):
         return
-    forbidden = offline or os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0")
+    forbidden = offline or os.environ.get("GPT2CLI_OFFLINE", "") not in ("", "0")
     if forbidden and name not in manifest.BUNDLED:
         place = shlex.quote(str(folder.parent))
         raise MissingInputError(
@@ -62,14 +59,9 @@ def fetch_base(
 
 
 def fetch_model(name: str, model_dir: str, options: FetchOptions) -> Iterator[Record]:
-    """Makes a model's folder complete; yields what happens.
+    """Makes the folder of a model, of OpenAI's, the Hub's or a bundled one, complete.
 
-    What is there and good is left as it is, and then no network is needed.
-
-    Args:
-        name: such as 124M, or OWNER/NAME[@REVISION] for one from the Hub; `tiny` is bundled.
-        model_dir: the folder that holds the base models.
-        options: how.
+    Yields what happens. What is there and good stays as it is, and then no network is needed.
 
     Raises:
         UsageError: no model has that name.

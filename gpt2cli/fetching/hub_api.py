@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from requests.auth import HTTPBasicAuth
 from requests.utils import get_auth_from_url
 
 from gpt2cli import json_reader, reading
-from gpt2cli.errors import BadDataError, Gpt2cliError, RefusedError, UsageError, shortened
+from gpt2cli.errors import Gpt2cliError, RefusedError, UsageError, shortened
 from gpt2cli.fetching import responses
 from gpt2cli.fetching.hub_record import HubRecord, chosen_files, hub_address
-from gpt2cli.fetching.manifest import need
+from gpt2cli.fetching.manifest import need, sound_facts
 from gpt2cli.fetching.partial_file import PartialFile
 from gpt2cli.fetching.transfer import Connection, Transfer, retry_policy_from_environment
 from gpt2cli.files.hub_names import COMMIT, HubName
@@ -79,30 +80,18 @@ def explained(
 def ask_hub(
     hub: HubName, connection: Connection, folder: Path
 ) -> Generator[Record, None, HubRecord]:
-    """Returns what the Hub says of a model, as `fetch_hub`; yields what happens on the way.
-
-    The answer is kept in a folder for as long as that takes.
-    """
+    """Returns what the Hub says of a model, which comes into a folder; yields what happens."""
     revision = quote(hub.wanted, safe="")
     url = f"{hub_address()}/api/models/{hub}/revision/{revision}?blobs=true"
-    answer = PartialFile(folder / "answer.json")
-    try:
+    with closing(PartialFile(folder / "answer.json")) as answer:
         transfer = Transfer(
             connection=connection, partial=answer, url=url, most=MOST_BYTES, moves=False
         )
-        for event in transfer.events():
-            if not isinstance(event, Received):
-                yield event
+        yield from (event for event in transfer.events() if not isinstance(event, Received))
         content = reading.content(answer.path, MOST_BYTES)
-    finally:
-        answer.discard()
     where = shortened(url)
-    try:
+    with sound_facts(where, "Nothing was written."):
         return parsed_answer(hub, json_reader.parse(content, where))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadDataError(
-            f"{where} lacks or has a wrong {shortened(error)}. Nothing was written."
-        ) from error
 
 
 def parsed_answer(hub: HubName, facts: dict[str, Any]) -> HubRecord:

@@ -12,8 +12,8 @@ from typing import Any
 
 from gpt2cli import json_reader
 from gpt2cli.config.download import is_address
-from gpt2cli.errors import BadDataError, MissingInputError, UsageError, shortened
-from gpt2cli.fetching.manifest import SHA256, Model, ModelFile, need
+from gpt2cli.errors import MissingInputError, UsageError, shortened
+from gpt2cli.fetching.manifest import SHA256, Model, ModelFile, need, sound_facts
 from gpt2cli.files import atomic
 from gpt2cli.files.hub_names import COMMIT, MOST_CHARACTERS, REVISION, HubName
 from gpt2cli.storage import huggingface
@@ -45,12 +45,9 @@ def hub_address() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class HubRecord:
-    """What is known of a model from the Hub.
+    """What is known of a model from the Hub, whose files are in the order of their fetching.
 
-    Attributes:
-        revision: the branch, tag or commit that it was asked for as.
-        commit: what that was then.
-        files: its files in the order in which they are fetched.
+    It was asked for by the revision (a branch, tag or commit), which was `commit` then.
     """
 
     hub: HubName
@@ -98,7 +95,8 @@ class HubRecord:
 def read_hub_record(folder: Path, hub: HubName) -> HubRecord | None:
     """Returns what hub.json in a model's folder says; None: there is none; raises BadDataError."""
     path = folder / RECORD
-    try:
+    safe = f"Nothing was changed. Move {shortened(folder)} away, and download the model again."
+    with sound_facts(shortened(path), safe, also=MissingInputError):
         if not path.exists():
             return None
         facts: dict[str, Any] = json_reader.read(path, most=MOST_RECORD_BYTES)
@@ -106,11 +104,6 @@ def read_hub_record(folder: Path, hub: HubName) -> HubRecord | None:
         names = chosen_files(facts["files"], hub)
         files = {name: facts["files"][name] for name in names}
         return HubRecord.of(hub, facts["revision"], facts["commit"], files)
-    except (ValueError, KeyError, TypeError, AttributeError, MissingInputError) as error:
-        raise BadDataError(
-            f"{shortened(path)} lacks or has a wrong {shortened(error)}. Nothing was changed. Move "
-            f"{shortened(folder)} away, and download the model again."
-        ) from error
 
 
 def hub_file(name: str, facts: dict[str, Any]) -> ModelFile:
@@ -127,8 +120,7 @@ def hub_file(name: str, facts: dict[str, Any]) -> ModelFile:
 def chosen_files(there: Collection[str], hub: HubName) -> list[str]:
     """Returns which files of a repository are needed, in the order in which they are fetched.
 
-    Raises:
-        MissingInputError: one that is needed is missing.
+    Raises MissingInputError if one of them is missing.
     """
     weights = [huggingface.WEIGHTS]
     if huggingface.WEIGHTS not in there and huggingface.SHARDS in there:

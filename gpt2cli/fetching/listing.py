@@ -25,12 +25,9 @@ Source = Literal["bundled", "openai", "hub"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A model that can be fetched, or that was.
+    """A model that can be fetched, or that was; `name` is as `download` takes it.
 
     Attributes:
-        name: as `download` takes it.
-        source: where it comes from.
-        folder: where it is, or is to be.
         bytes: the size of all its files, as far as it is known.
         bytes_here: how many of them are here.
         state: whether all its files are here, by their sizes; they are not hashed. Damaged: its

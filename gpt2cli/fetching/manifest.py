@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,6 @@ class ModelFile:
     """What is known of one file of a model.
 
     Attributes:
-        name: as in the model's folder and on the hosts.
         sizes: those that a good file may have (bytes), the hosts' first; empty if none is known.
         hashes: those that a good file may have, in hexadecimal; empty if the file has no pin.
         sure: A, hashed and matched by an independent record; B, one public record; C, derived.
@@ -53,23 +54,16 @@ class ModelFile:
         # As `git hash-object` does.
         return hashlib.sha1(b"blob %d\0" % self.sizes[0], usedforsecurity=False)
 
-    @property
-    def hash_name(self) -> str:
-        """What the hash is called."""
-        return "Git hash" if self.is_blob else "SHA-256"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What is known of one model.
+    """What is known of one model, such as 124M, or OWNER/NAME if it comes from the Hub.
 
     Attributes:
-        name: such as 124M, or OWNER/NAME on the Hub.
         files: its files in the order in which they are fetched; without the last one, which is
             `checkpoint` or `config.json`, no command takes the folder for a model.
         hosts: addresses to fetch from, in order, with `{model}` and `{file}` in them.
         hparams: its architecture; None: each of its files is known by its hash.
-        hub: its name on the Hub, if it comes from there.
     """
 
     name: str
@@ -93,9 +87,7 @@ def true_name(name: str) -> str:
 def find_model(name: str) -> Model:
     """Returns what is known of a model; the old names 117M and 345M are known too.
 
-    Raises:
-        UsageError: no model has that name.
-        BadDataError: the file that GPT2CLI_PINS names cannot be used.
+    Raises UsageError if no model has that name, BadDataError if the file of pins cannot be used.
     """
     known, source = read_manifest()
     wanted = true_name(name)
@@ -105,13 +97,8 @@ def find_model(name: str) -> Model:
             f"There is no model '{shortened(name)}' to fetch; there are {names}, and OWNER/NAME "
             "for one from the Hub."
         )
-    try:
+    with sound_facts(f"{shortened(source)}: the entry of {shortened(wanted)}"):
         return described_model(wanted, known)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BadDataError(
-            f"{shortened(source)}: the entry of {shortened(wanted)} lacks or has a wrong "
-            f"{shortened(error)}."
-        ) from error
 
 
 def read_manifest() -> tuple[dict[str, Any], str]:
@@ -143,6 +130,18 @@ def described_model(name: str, known: dict[str, Any]) -> Model:
         files=tuple(model_file(title, facts) for title, facts in entry["files"].items()),
         hosts=tuple(hosts),
     )
+
+
+@contextlib.contextmanager
+def sound_facts(
+    where: str, safe: str = "", *, also: type[Exception] = ValueError
+) -> Iterator[None]:
+    """Within the block BadDataError, which ends with `safe`, names the fact that is not sound."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, also) as error:
+        reason = f"{where} lacks or has a wrong {shortened(error)}. {safe}"
+        raise BadDataError(reason.rstrip()) from error
 
 
 def need(good: bool, what: str, value: object) -> None:

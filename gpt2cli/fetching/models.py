@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from gpt2cli.fetching.transfer import Connection
 
 Faults = dict[ModelFile, str]
-CHECK_FOLDER = ".check"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class FetchOptions:
     Attributes:
         mirrors: addresses below which MODEL/FILE is looked for, before the model's own hosts.
         verify: whether to hash again what is there.
-        bars: whether to draw bars on stderr; otherwise a line comes now and then.
+        bars: whether to draw bars, and not to tell a line now and then.
     """
 
     mirrors: tuple[str, ...] = ()
@@ -141,12 +140,7 @@ def repair(model: Model, folder: Path, faults: Faults, options: FetchOptions) ->
 
 @dataclass(kw_only=True)
 class Fetcher:
-    """Fetches the files of one model into a folder.
-
-    Attributes:
-        hosts: where to ask, in order; one that failed is asked last from then on.
-        shown: the folder that messages name, if it is not the one.
-    """
+    """Fetches the files of one model into a folder, which messages may call otherwise (`shown`)."""
 
     model: Model
     folder: Path
@@ -155,6 +149,7 @@ class Fetcher:
     shown: str | None = None
 
     def __post_init__(self) -> None:
+        # One that failed is asked last from then on.
         self.hosts = [*self.model.hosts]
 
     def bring(self, file: ModelFile) -> Iterator[Record]:
@@ -216,26 +211,15 @@ class Fetcher:
         """Returns what is wrong with a file that has come; ``""`` if it is good."""
         if file.hashes:
             return verification.hash_fault(file, partial.digest)
-        index = paths.index_file(self.folder / verification.PREFIX)
-        named = {index.name: index, file.name: partial.path}
-        with under_final_names(self.folder, named) as aside:
+        # A checkpoint's index and data are one only by their names, and neither may have its final
+        # name before it is known to be good: links have them in a folder aside.
+        index, aside = paths.index_file(self.folder / verification.PREFIX), self.folder / ".check"
+        with atomic.disk_errors(aside):
+            atomic.empty_folder(aside)
+            for name, path in {index.name: index, file.name: partial.path}.items():
+                (aside / name).symlink_to(path.absolute())
+        try:
             return verification.content_fault(self.model, file, aside / file.name, thorough=True)
-
-
-@contextlib.contextmanager
-def under_final_names(folder: Path, named: Mapping[str, Path]) -> Iterator[Path]:
-    """Yields a folder in which files stand under their final names, as links.
-
-    A checkpoint's index and data are one only by their names, and neither may have its final
-    name before it is known to be good.
-    """
-    aside = folder / CHECK_FOLDER
-    with atomic.disk_errors(aside):
-        atomic.empty_folder(aside)
-        for name, path in named.items():
-            (aside / name).symlink_to(path.absolute())
-    try:
-        yield aside
-    finally:
-        with contextlib.suppress(OSError):
-            atomic.remove_folder(aside)
+        finally:
+            with contextlib.suppress(OSError):
+                atomic.remove_folder(aside)

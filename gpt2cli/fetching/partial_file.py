@@ -41,12 +41,9 @@ class Origin:
 
 
 class PartialFile:
-    """A file that is being fetched.
+    """A file that is being fetched: at `path`, the final name and `.part`, are its first bytes.
 
-    Attributes:
-        path: where its bytes are: the final name and `.part`.
-        size: how many of them have come (bytes).
-        origin: what the host said of it, or None if that is not known.
+    `size` of them have come; `origin` is what the host said of it, if that is known.
     """
 
     def __init__(self, final: Path, new_hash: Callable[[], hashlib._Hash] = hashlib.sha256) -> None:

@@ -212,8 +212,7 @@ def size(response: requests.Response) -> int | None:
 
 def content_range(response: requests.Response) -> tuple[int | None, int | None]:
     """Returns at which byte a 206 begins, and how many the whole has, as far as it says so."""
-    said = response.headers.get("Content-Range", "")
-    match = RANGE.fullmatch(said.strip())
+    match = RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if match is None:
         return None, None
     return int(match[1]), None if match[3] == "*" else int(match[3])

@@ -10,13 +10,7 @@ from dataclasses import dataclass, replace
 
 import requests
 
-from gpt2cli.errors import (
-    Gpt2cliError,
-    TryLaterError,
-    UsageError,
-    shortened,
-    without_password,
-)
+from gpt2cli.errors import Gpt2cliError, TryLaterError, UsageError, shortened, without_password
 from gpt2cli.fetching import responses
 from gpt2cli.fetching.partial_file import Origin, PartialFile
 from gpt2cli.fetching.responses import TransientError, refusal
@@ -31,7 +25,6 @@ LEAST_SPEED = 10
 MOST_BYTES = 1 << 50
 LONGEST_WAIT_SECONDS = 120.0
 LONGEST_CONNECT_SECONDS = 10.0
-LEAST_TIMEOUT_SECONDS = 0.1
 WORTH_RETRYING = (408, 429, *range(500, 600))
 
 
@@ -50,18 +43,10 @@ class RetryPolicy:
     wait_seconds: float = 1.0
     timeout_seconds: float = 30.0
 
-    @property
-    def timeouts(self) -> tuple[float, float]:
-        """How long to wait for a connection, and then for each of its bytes (seconds)."""
-        return min(LONGEST_CONNECT_SECONDS, self.timeout_seconds), self.timeout_seconds
-
     def wait_after(self, failures: int, fault: TransientError, later: str) -> float:
-        """Returns how long to wait before the next attempt (seconds).
+        """Returns how long to wait (seconds) after some failures in a row, the last one `fault`.
 
-        Args:
-            failures: how many attempts in a row have failed.
-            fault: why the last one did.
-            later: the message of TryLaterError if there is no next one; it ends with `later.`.
+        Raises TryLaterError with the message `later`, which ends with `later.`, if no try is left.
         """
         if fault.after > LONGEST_WAIT_SECONDS:
             raise TryLaterError(f"{later[:-1]} than in {fault.after:.0f} s, as the host asks.")
@@ -73,11 +58,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """How hosts are asked.
-
-    Attributes:
-        explain: returns what a host's refusal means, if more than its status is known.
-    """
+    """How hosts are asked; `explain` says what a refusal means, if it knows more than a status."""
 
     session: requests.Session
     policy: RetryPolicy
@@ -124,9 +105,7 @@ class Transfer:
     def events(self) -> Iterator[Event]:
         """Yields what happens until the partial file is whole.
 
-        Raises:
-            RefusedError: the host will not give this file.
-            TryLaterError: it may do so later; what has come is kept.
+        Raises RefusedError, or TryLaterError if the host may give the file later.
         """
         for size in self.partial.reopen():
             yield Received(size, self.total)
@@ -161,12 +140,13 @@ class Transfer:
         return self.partial.size in known
 
     def _attempt(self) -> Iterator[Event]:
+        silence = self.connection.policy.timeout_seconds
         with responses.network_faults(self.url):
             response = self.connection.session.get(
                 self.url,
                 headers=range_headers(self.partial, self.origin().url, pinned=self.pinned),
                 stream=True,
-                timeout=self.connection.policy.timeouts,
+                timeout=(min(LONGEST_CONNECT_SECONDS, silence), silence),
                 hooks={} if self.moves else {"response": responses.STAYS},
             )
         with response:
@@ -257,19 +237,15 @@ def fault_of(response: requests.Response, transfer: Transfer) -> Exception:
         transfer.partial.restart(transfer.origin())
         return TransientError(f"the host answers {status}; the file starts anew")
     head = responses.sample(response)
-    known = transfer.connection.explain(response)
-    return known or refusal(
-        response, transfer.place, responses.excerpt(head) if head else "nothing"
-    )
+    came = responses.excerpt(head) if head else "nothing"
+    return transfer.connection.explain(response) or refusal(response, transfer.place, came)
 
 
 def retry_policy_from_environment() -> RetryPolicy:
     """Returns the policy that GPT2CLI_RETRY_SECONDS and GPT2CLI_TIMEOUT_SECONDS ask for."""
     return RetryPolicy(
         wait_seconds=seconds("GPT2CLI_RETRY_SECONDS", RetryPolicy.wait_seconds),
-        timeout_seconds=seconds(
-            "GPT2CLI_TIMEOUT_SECONDS", RetryPolicy.timeout_seconds, LEAST_TIMEOUT_SECONDS
-        ),
+        timeout_seconds=seconds("GPT2CLI_TIMEOUT_SECONDS", RetryPolicy.timeout_seconds, least=0.1),
     )
 
 

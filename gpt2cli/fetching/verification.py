@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -57,7 +58,8 @@ def hash_fault(file: ModelFile, digest: str) -> str:
         return ""
     witness = "" if file.sure == "A" else " (known from a single public record)"
     wanted = " or ".join(file.hashes[:2])
-    return f"has the {file.hash_name} {digest} in place of {wanted}{witness}"
+    kind = "Git hash" if file.is_blob else "SHA-256"
+    return f"has the {kind} {digest} in place of {wanted}{witness}"
 
 
 def content_fault(model: Model, file: ModelFile, path: Path, *, thorough: bool = False) -> str:
@@ -91,16 +93,12 @@ def content_fault(model: Model, file: ModelFile, path: Path, *, thorough: bool =
 def whole_message(content: bytes) -> bool:
     """Returns whether a protocol buffer message ends where its last field does."""
     at = 0
-    try:
+    with contextlib.suppress(IndexError):
         while at < len(content):
             tag, at = bundle.varint(content, at)
-            if tag & 7 == 0:
-                _, at = bundle.varint(content, at)
-            elif tag & 7 == 2:
-                length, at = bundle.varint(content, at)
-                at += length
-            else:
+            if tag & 7 not in (0, 2):
                 return False
-    except IndexError:
-        return False
-    return 0 < at == len(content)
+            number, at = bundle.varint(content, at)
+            at += number if tag & 7 == 2 else 0
+        return 0 < at == len(content)
+    return False

@@ -24,12 +24,11 @@ PARTS_SHARE = 0.9
 def configure(
     device: str = "auto", memory_limit: int | None = None, precision: str = "auto"
 ) -> str:
-    """Chooses what to compute on; returns its name.
+    """Chooses what to compute on (auto, cpu or gpu); returns its name.
 
-    Args:
-        device: auto, cpu or gpu; without a GPU that TensorFlow sees, gpu is a Gpt2cliError.
-        memory_limit: what is taken of each GPU's memory at once (bytes); None: what is needed.
-        precision: as asked for; float32 products are exact if just that was asked for.
+    Of each GPU's memory the limit (bytes) is taken at once, or without one what is needed. Products
+    of float32 are exact if just that precision was asked for. Raises Gpt2cliError if the GPU that
+    was asked for is not there.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
@@ -105,11 +104,10 @@ def has_gpu() -> bool:
 
 def capability() -> tuple[int, int]:
     """Returns the compute capability of the first GPU in use; (0, 0) if there is none."""
-    for gpu in tf.config.get_visible_devices("GPU")[:1]:
-        details = tf.config.experimental.get_device_details(gpu)
-        found: tuple[int, int] = details.get("compute_capability", (0, 0))
-        return found
-    return 0, 0
+    gpus = tf.config.get_visible_devices("GPU")
+    details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
+    found: tuple[int, int] = details.get("compute_capability", (0, 0))
+    return found
 
 
 def resolve_precision(asked: str) -> str:

@@ -34,27 +34,22 @@ LEAST_DRIVERS = {"11": (450, 80), "12": (525, 60), "13": (580, 0)}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """An NVIDIA GPU, as its driver's program describes it; its memory is in bytes.
+    """An NVIDIA GPU, as its driver's program describes it; its memory is in bytes."""
 
-    Attributes:
-        uuid: `GPU-…`.
-        driver: its version, as `580.65.06`.
-        free: what of the memory no process holds.
-        capability: its compute capability, or None if the driver does not say.
-    """
-
+    # `GPU-…`.
     uuid: str
     name: str
+    # As `580.65.06`.
     driver: str
     total: float
     free: float
+    # Its compute capability; None: the driver does not say.
     capability: tuple[int, int] | None
 
 
 def cores() -> int:
     """Returns how many processors this process may use."""
-    has_mask = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))
 
 
 def free_memory() -> float:

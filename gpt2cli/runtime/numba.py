@@ -62,7 +62,6 @@ def compile_in_background(loops: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
     """
 
     def compile_all() -> None:
-        """Compiles them, one after another."""
         for loop, types in loops:
             loop.compile(types)
 

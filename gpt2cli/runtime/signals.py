@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-from gpt2cli.terminal import BEGIN, CLEAR, LINES
+from gpt2cli.terminal import BEGIN, CLEAR, LINES, STDERR
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Means nothing to anybody else: so the thread that waits for signals calls the main one.
 WAKE_UP = signal.SIGURG
-STDERR = 2
 # How long a call into a library may keep a signal waiting if nothing can be lost.
 GRACE_SECONDS = 1.5
 # `timeout` sends its signal twice in a row, to its child and to the group: so soon it is the same.
@@ -32,8 +31,7 @@ ABANDONED: list[threading.Thread] = []
 class Interrupted(BaseException):
     """A signal asks the command to leave; like KeyboardInterrupt, not an Exception.
 
-    Attributes:
-        message: what is safe and how to go on, if the command could say.
+    Its message says what is safe and how to go on, if the command could say.
     """
 
     def __init__(self, signum: int, message: str = STOPPED) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import os
 import platform
 import re
@@ -31,11 +30,7 @@ def load(*, verbose: bool, frugal: bool = False, keep_compiled: bool = False) ->
 
     TensorFlow writes some lines to stderr before it looks at TF_CPP_MIN_LOG_LEVEL. It loads Keras,
     which nothing here needs: that takes a tenth of the time. Who asks for `tf.keras` gets it later.
-
-    Args:
-        verbose: whether to show the log.
-        frugal: whether memory is given back as soon as it is free, which takes a little time.
-        keep_compiled: whether what XLA compiles is kept for the next command.
+    If `frugal`, memory is given back as soon as it is free, which takes a little time.
     """
     if "tensorflow" not in sys.modules:
         if hardware.may_have_gpu():
@@ -61,16 +56,11 @@ def set_xla_flags() -> None:
     """Gives XLA, which is not loaded yet, its flags for a machine with a GPU."""
     from importlib import metadata
 
-    spec = importlib.util.find_spec("tensorflow")
-    if spec is not None and spec.origin is not None:
-        try:
-            version = re.findall(r"\d+", metadata.version("tensorflow"))
-        except metadata.PackageNotFoundError:
-            # It goes by another name, as AMD's own TensorFlow does: its flags are not known.
-            return
-        os.environ[XLA_FLAGS] = xla_flags(
-            os.environ, Path(spec.origin).parents[1], tuple(map(int, version[:2]))
-        )
+    # If it goes by another name, as AMD's own TensorFlow does, its flags are not known.
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found = metadata.distribution("tensorflow")
+        version = tuple(map(int, re.findall(r"\d+", found.version)[:2]))
+        os.environ[XLA_FLAGS] = xla_flags(os.environ, Path(str(found.locate_file(""))), version)
 
 
 def xla_flags(environment: Mapping[str, str], packages: Path, version: tuple[int, ...]) -> str:
