@@ -15,7 +15,7 @@ from gpt2cli.errors import DiskError, MissingInputError, shortened
 from gpt2cli.fetching import manifest
 from gpt2cli.fetching.hub import fetch_hub
 from gpt2cli.fetching.models import FetchOptions, complete
-from gpt2cli.files import atomic, paths, temporary
+from gpt2cli.files import atomic, outputs, paths
 from gpt2cli.files.hub_names import HubName, parse_hub_name
 from gpt2cli.progress import living
 from gpt2cli.records import Notice, Progress, Record
@@ -95,13 +95,11 @@ def install_bundled(name: str, folder: Path, *, data: Path = manifest.DATA) -> I
     size = sum(file.stat().st_size for file in wrong)
     atomic.need_room(folder, size)
     for file in wrong:
-        if (folder / file.name).exists():
-            yield Notice(f"{folder / file.name} is not {name}'s; it is put right.")
-        with atomic.disk_errors(folder / file.name):
-            for left in temporary.names(folder / file.name) if folder.is_dir() else ():
-                if temporary.is_abandoned(left):
-                    atomic.remove(left)
-            atomic.write_whole(folder / file.name, file.read_bytes())
+        place = folder / file.name
+        if place.exists():
+            yield Notice(f"{place} is not {name}'s; it is put right.")
+        with outputs.written(place, overwrite=True) as aside:
+            atomic.write(aside, file.read_bytes())
     yield Progress(f"{name} is complete: {folder} ({size / 1e6:.1f} MB, bundled with gpt2cli)")
 
 

@@ -45,13 +45,14 @@ def test_a_damaged_file_of_a_bundled_model_is_put_right(tmp_path: Path, data: Pa
 def test_checkpoint_is_the_last_file_to_come(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = []
+    operations: list[tuple[str, str]] = []
     monkeypatch.setattr(
-        "gpt2cli.files.atomic.write_whole", lambda path, _content: written.append(path.name)
+        "gpt2cli.files.atomic.before", lambda what, path: operations.append((what, path.name))
     )
     install(tmp_path / "models" / "tiny", data)
-    assert written[-1] == "checkpoint"
-    assert sorted(written) == sorted(FILES)
+    renamed = [name for what, name in operations if what == "rename"]
+    assert renamed[-1] == "checkpoint"
+    assert sorted(renamed) == sorted(FILES)
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, data: Path) -> None:
