@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,7 @@ def test_a_commands_settings_are_handed_on_in_parts() -> None:
     assert seen > 10
 
 
+@cache
 def origins(path: Path) -> dict[str, str]:
     """Returns the module that each name is imported from."""
     return {

@@ -60,7 +60,7 @@ ALONE = Cluster(("",), 0)
 
 
 def read_cluster(*, slurm: bool, multi_gpu: bool, load_tensorflow: Callable[[], None]) -> Cluster:
-    """Returns the processes that are to train together; ALONE if this is the only one.
+    """Returns the processes that are to train together; `ALONE` if this is the only one.
 
     They are those of TF_CONFIG, or the tasks of SLURM's job step, which TensorFlow reads. Raises
     UsageError if the environment does not say it properly, or --multi-gpu is missing.

