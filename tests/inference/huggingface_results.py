@@ -29,7 +29,6 @@ BEAMS: list[dict[str, Any]] = [
     {"num_beams": 4, "num_return_sequences": 2, "length_penalty": 2.0},
     {"num_beams": 4, "num_return_sequences": 2, "no_repeat_ngram_size": 2},
     {"num_beams": 2, "num_return_sequences": 1, "repetition_penalty": 1.4},
-    {"num_beams": 3, "num_return_sequences": 3, "min_new_tokens": 12},
 ]
 GREEDY: list[dict[str, Any]] = [
     {},
@@ -39,11 +38,13 @@ GREEDY: list[dict[str, Any]] = [
     {"repetition_penalty": 1.5},
     {"repetition_penalty": 1.2, "no_repeat_ngram_size": 2},
 ]
-# Of greedy search and contrastive search, with a token that ends texts.
+# Of each search, where a token that ends texts may not come early.
+LATE = (139, 129)
 ENDED: list[dict[str, Any]] = [
     {"min_new_tokens": 9},
     {"min_new_tokens": 14, "no_repeat_ngram_size": 2},
     {"min_new_tokens": 11, "penalty_alpha": 0.3, "top_k": 8},
+    {"min_new_tokens": 12, "num_beams": 3, "num_return_sequences": 3},
 ]
 CONTRASTIVE: list[dict[str, Any]] = [
     {"penalty_alpha": 0.6, "top_k": 4},
@@ -116,8 +117,9 @@ def main() -> None:
         "contrastive": [(prompt, None, s) for prompt in PROMPTS for s in CONTRASTIVE],
     }
     for settings in ENDED:
-        kind = "contrastive" if "penalty_alpha" in settings else "greedy"
-        cases[kind] += [(prompt, end, settings) for prompt in PROMPTS for end in ENDS[1:]]
+        kind = "beams" if "num_beams" in settings else "greedy"
+        kind = "contrastive" if "penalty_alpha" in settings else kind
+        cases[kind] += [(prompt, end, settings) for prompt in PROMPTS for end in LATE]
     results: dict[str, Any] = {
         kind: [result(made, *case) for case in several] for kind, several in cases.items()
     }
