@@ -30,8 +30,9 @@ def model_drafter(
     small = yield from found_model(
         dataclasses.replace(options, model_name=name, run_name=None, checkpoint=LATEST)
     )
-    rows, most = small.source.hparams.n_vocab, large.source.hparams.n_vocab
-    if rows > most or not same_tokens(small.tokenizer, large.tokenizer):
+    # Either may be given any token that the other has a row for.
+    rows = {found.source.hparams.n_vocab for found in (small, large)}
+    if len(rows) > 1 or not same_tokens(small.tokenizer, large.tokenizer):
         raise BadDataError(
             f"--draft-model {shortened(name)} has other tokens than {large.source.prefix}. Give a "
             "smaller model of the same vocabulary, or leave the option out."

@@ -182,6 +182,11 @@ def test_a_smaller_model_guesses(deep: Path, temperature: float) -> None:
 def test_a_smaller_model_of_another_vocabulary_is_refused(deep: Path) -> None:
     with pytest.raises(BadDataError, match=r"--draft-model tiny has other tokens than .*deep"):
         generated(model_name=str(deep), draft_model="tiny")
+    wider = models.write_model(deep.parent / "wider", dataclasses.replace(models.MINI, n_vocab=270))
+    for name in ("encoder.json", "vocab.bpe"):
+        (wider / name).write_bytes((deep / name).read_bytes())
+    with pytest.raises(BadDataError, match="other tokens"):
+        generated(model_name=str(wider), draft_model=str(deep))
     with pytest.raises(MissingInputError, match="elsewhere"):
         generated(model_name=str(deep), draft_model="elsewhere", offline=True)
 
