@@ -17,6 +17,7 @@ import pytest
 
 from gpt2cli.fetching.manifest import DATA as DATA_FOLDER
 from tests import misbehaving_server as host
+from tests.marks import few
 from tests.misbehaving_server import Server
 from tests.small_model import (
     DATA,
@@ -118,7 +119,7 @@ FAILURES = [
 ]
 
 
-@pytest.mark.parametrize(("behaviour", "code", "said"), FAILURES)
+@pytest.mark.parametrize(("behaviour", "code", "said"), few(FAILURES, 4))
 def test_a_failing_host_leaves_no_wrong_file_and_the_next_run_completes(
     site: Site, behaviour: host.Behaviour, code: int, said: str
 ) -> None:
@@ -148,7 +149,7 @@ TROUBLES = {
 }
 
 
-@pytest.mark.parametrize("behaviours", TROUBLES.values(), ids=TROUBLES)
+@pytest.mark.parametrize("behaviours", few(TROUBLES.values(), 4), ids=TROUBLES)
 def test_a_passing_trouble_is_overcome_in_one_run(
     site: Site, behaviours: list[host.Behaviour]
 ) -> None:

@@ -114,6 +114,7 @@ def test_the_first_loss_is_the_oracles(place: Path) -> None:
     assert average == loss
 
 
+@pytest.mark.slow
 def test_a_run_that_is_continued_equals_one_that_never_stopped(place: Path) -> None:
     options: dict[str, Any] = {"warmup_steps": 3, "dropout": 0.1}
     options |= {"sample_every": 4, "sample_length": 8}
@@ -201,7 +202,12 @@ def test_a_text_that_fills_no_window_is_trained_on(place: Path) -> None:
     ("number", "before", "lines"),
     [
         (signal.SIGINT, "", 8_000_000),
-        (signal.SIGTERM, "import sys; sys.modules['numba'] = None", 2_000_000),
+        pytest.param(
+            signal.SIGTERM,
+            "import sys; sys.modules['numba'] = None",
+            2_000_000,
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["threads", "no numba"],
 )

@@ -20,6 +20,7 @@ from gpt2cli.files import exports, paths
 from gpt2cli.storage import inventory, run_log, state
 from tests import models
 from tests.conftest import Run
+from tests.marks import few
 
 TRAIN = (
     "finetune text.txt --model-name small --steps 3 --val-every 1 --val-batches 1 "
@@ -163,7 +164,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("kind", few(DAMAGE, 4))
 def test_a_damaged_run_is_listed_as_such(kind: str, place: Path, cli: Run) -> None:
     harm, reason = DAMAGE[kind]
     harm(place / "checkpoint" / "run1")

@@ -280,6 +280,7 @@ def test_a_run_of_gpt_2_simples_is_checked_by_the_checksums_in_its_index(
     }
 
 
+@pytest.mark.slow
 def test_generate_is_not_led_astray_by_a_run_that_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

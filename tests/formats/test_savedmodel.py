@@ -86,6 +86,7 @@ def test_it_was_asked_without_gpt2cli(answers: dict[str, Any]) -> None:
     assert answers["loaded"] == []
 
 
+@pytest.mark.slow
 def test_the_layout_is_that_of_tensorflow_serving(answers: dict[str, Any]) -> None:
     assert answers["files"] == [
         *(

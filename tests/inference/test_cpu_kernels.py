@@ -17,6 +17,7 @@ import pytest
 from gpt2cli.inference.cpu import kernels, ops
 from gpt2cli.inference.cpu.ops import FEW_ROWS, NORM_EPSILON, Matrix
 from gpt2cli.network import rounding
+from tests.marks import few
 
 NOISE = np.random.default_rng(0)
 KINDS = ("float32", "float16", "bfloat16", "int8")
@@ -79,7 +80,7 @@ print(*(getattr(matmul_tiles, name) for name in names))
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these features are of that processor")
 @pytest.mark.parametrize(
     ("features", "shape"),
-    [({"avx512f": True}, "16 4 6 1"), ({"avx2": True}, "8 2 6 4"), ({}, "4 2 6 4")],
+    few([({"avx512f": True}, "16 4 6 1"), ({"avx2": True}, "8 2 6 4"), ({}, "4 2 6 4")], 1),
     ids=["512 bits", "256 bits", "128 bits"],
 )
 def test_products_are_right_in_tiles_for_every_processor(

@@ -9,6 +9,7 @@ import pytest
 
 from gpt2cli.hparams import LORA_A, LORA_B, LORA_SCALE
 from tests import models, oracle
+from tests.marks import few
 from tests.training.steps import loss_of
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
@@ -64,7 +65,7 @@ def test_adapters_count_as_the_matrices_that_they_are_merged_into() -> None:
     assert np.abs(found - logits(arrays, tokens[None])[0]).max() > 0.1
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("recompute", few([False, True], 1))
 def test_steps_of_adapters_equal_the_textbook(recompute: bool) -> None:
     from gpt2cli.network import gpt2
     from gpt2cli.training.backend import TrainingOptions

@@ -15,6 +15,7 @@ import pytest
 
 from gpt2cli.runtime import compile_cache, signals
 from tests.conftest import unignored
+from tests.marks import few
 
 # The thread of pytest-timeout's other method would take the signals that the tests send.
 pytestmark = pytest.mark.timeout(120, method="signal")
@@ -131,7 +132,7 @@ def test_a_process_that_is_stopped_and_continued_has_heard_no_signal() -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("number", signals.SIGNALS)
+@pytest.mark.parametrize("number", few(signals.SIGNALS, 1))
 def test_a_process_that_was_stopped_and_continued_hears_one_signal_once(number: int) -> None:
     process = waiting(20)
     pause(process, 3)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import pytest
 
 from gpt2cli.runtime import tensorflow
+from tests.marks import few
 
 LOADED = """
 import sys
@@ -51,7 +52,7 @@ def test_keras_is_loaded_for_those_alone_who_ask_for_it() -> None:
 
 
 @ON_X86
-@pytest.mark.parametrize(("said", "on"), [({}, True), ({tensorflow.ONEDNN: "0"}, False)])
+@pytest.mark.parametrize(("said", "on"), few([({}, True), ({tensorflow.ONEDNN: "0"}, False)], 1))
 def test_products_are_onednns_unless_the_user_wants_it_otherwise(
     said: dict[str, str], on: bool
 ) -> None:

@@ -124,6 +124,7 @@ def test_narrow_types_in_pieces_give_nearly_the_same(precision: str, near: float
         assert found[1][name].dtype == np.float32
 
 
+@pytest.mark.slow
 def test_blocks_are_traced_once_for_all_layers_save_in_one_program(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -164,9 +164,7 @@ OTHER_WAYS = ({"recompute": True}, {"clip_norm": 1e9}, {"precision": "float16"})
 WEIGHED = [
     *(pytest.param({}, counts, id=name) for name, counts in MASKS.items()),
     *(
-        pytest.param(
-            way, counts, id=f"{way}-{name}", marks=() if name == "uneven" else pytest.mark.slow
-        )
+        pytest.param(way, counts, id=f"{way}-{name}", marks=pytest.mark.slow)
         for way in OTHER_WAYS
         for name, counts in MASKS.items()
     ),
