@@ -55,11 +55,20 @@ USUAL = 0.9
 SHOWN = 40
 
 
-def read_text(source: Source, options: CorpusOptions, state: ReadingState) -> Iterator[str]:
-    """Yields a file's text in pieces of bounded size, without a byte-order mark.
+def read_text(
+    source: Source, options: CorpusOptions, state: ReadingState, newline: str | None = None
+) -> Iterator[str]:
+    """Yields a file's text without a byte-order mark: in pieces of bounded size, or in lines.
 
-    The state takes note of what is read. Raises BadDataError for bytes that the encoding lacks.
+    They are lines if it is said how one ends, as `lines` takes it. The state takes note of what is
+    read. Raises BadDataError for bytes that the encoding lacks, or a line that is too long.
     """
+    text = decoded_pieces(source, options, state)
+    return text if newline is None else lines(source, text, newline)
+
+
+def decoded_pieces(source: Source, options: CorpusOptions, state: ReadingState) -> Iterator[str]:
+    """Yields a file's text in pieces of bounded size, without a byte-order mark."""
     decoder: codecs.IncrementalDecoder | io.IncrementalNewlineDecoder | None = None
     done, first = 0, True
     for chunk in itertools.chain(read_bytes(source, state), [b""]):

@@ -18,6 +18,8 @@ from gpt2cli.text.sources import ARRAYS, RECORDS, TABLES, ReadingState, Source
 
 # A document's text in pieces (str), its tokens (bytes, 16 bits each, little-endian), or messages.
 Document = Iterable[str] | Iterable[bytes] | Conversation
+# How a line ends in the formats that are read line by line, as `decoding.lines` takes it.
+NEWLINES = {"csv": "", "tsv": "", "jsonl": "\n"}
 # How much of the first text a remark shows (characters).
 SHOWN = 60
 
@@ -101,7 +103,7 @@ def content_of(source: Source, options: CorpusOptions, vocab: int, state: Readin
     """
     if source.kind in ARRAYS:
         return Content(documents=arrays.token_documents(source, vocab, state))
-    text = read_text(source, options, state)
+    text = read_text(source, options, state, NEWLINES.get(source.kind))
     if source.kind in TABLES:
         layout, texts = tables.text_cells(source, text, options)
         return Content(documents=zip(texts), taken=str(layout))

@@ -125,7 +125,8 @@ def unanswered(source: Source) -> list[Unanswered]:
     Raises BadDataError if there is none, or a record is something else; says which.
     """
     found = []
-    text = read_text(source, CorpusOptions(dataset=()), ReadingState())
+    newline = None if source.kind == "json" else "\n"
+    text = read_text(source, CorpusOptions(dataset=()), ReadingState(), newline)
     for where, record in records.records(source, text):
         messages = messages_of(record, where)
         if messages[-1].role != "user":

@@ -9,7 +9,6 @@ import regex
 
 from gpt2cli import json_reader
 from gpt2cli.errors import BadDataError, shortened
-from gpt2cli.text.decoding import lines
 from gpt2cli.text.sources import TEXT_NAMES, Source
 
 FIELD = "text"
@@ -32,14 +31,14 @@ def description(record: object, field: str | None) -> str:
 
 
 def records(source: Source, text: Iterable[str]) -> Records:
-    """Yields the records in the pieces of a file's text: one a line, unless it is a .json."""
+    """Yields the records in a file's text: pieces of a .json, else lines."""
     return in_array(source, text) if source.kind == "json" else in_lines(source, text)
 
 
-def in_lines(source: Source, pieces: Iterable[str]) -> Records:
+def in_lines(source: Source, found: Iterable[str]) -> Records:
     """Yields each line's record; raises BadDataError for a line that is not JSON."""
     name, decode = str(source), json.JSONDecoder().raw_decode
-    for number, line in enumerate(lines(source, pieces, "\n"), start=1):
+    for number, line in enumerate(found, start=1):
         content = line.strip(WHITE_SPACE)
         if not content or content.isspace():
             continue
@@ -210,8 +209,11 @@ def checked_text(text: object, field: str, where: str) -> str:
     if not isinstance(text, str):
         name = shortened(repr(field))
         raise BadDataError(f"{where}: {name} is {json_shown(text)}, and not text.")
-    if half := json_reader.half_character(text):
-        raise BadDataError(f"{where}: {shortened(repr(field))} holds {half}, half a character.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        name, half = shortened(repr(field)), f"U+{ord(text[error.start]):04X}"
+        raise BadDataError(f"{where}: {name} holds {half}, half a character.") from error
     return text
 
 

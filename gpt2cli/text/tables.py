@@ -13,7 +13,6 @@ import regex
 
 from gpt2cli.config.shared import CorpusOptions
 from gpt2cli.errors import BadDataError, shortened
-from gpt2cli.text.decoding import lines
 from gpt2cli.text.sources import TEXT_NAMES, Source
 
 # How many rows show whether the first is a header, and which column is text.
@@ -66,13 +65,13 @@ class Layout:
 
 
 def text_cells(
-    source: Source, pieces: Iterable[str], options: CorpusOptions
+    source: Source, found: Iterable[str], options: CorpusOptions
 ) -> tuple[Layout, Iterator[str]]:
-    """Returns where the text is in a csv, which comes in pieces, and the text of each row.
+    """Returns where the text is in the lines of a csv, and the text of each row.
 
-    Raises BadDataError if it is not a csv, or lacks the column; says where.
+    Raises BadDataError if they are not a csv, or lack the column; says where.
     """
-    delimiter, rest = options.delimiter, lines(source, pieces, "")
+    delimiter, rest = options.delimiter, iter(found)
     begin = first_of(rest, SNIFFED_LINES, len)
     if begin and (named := SEPARATOR.fullmatch(begin[0])):
         delimiter = delimiter or named[1]
