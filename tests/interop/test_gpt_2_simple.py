@@ -140,7 +140,7 @@ def test_temperature_top_k_and_top_p_sample_as_often(
         plain[line["piece"]] += first
     assert surprise(drawn, filtered) < 5
     # And it would be seen: the model's own probabilities are others.
-    assert surprise(drawn, plain) > 20
+    assert surprise(drawn, plain) > 10
 
 
 def surprise(drawn: dict[str, int], expected: dict[str, float]) -> float:
