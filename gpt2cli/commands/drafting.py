@@ -18,14 +18,12 @@ from gpt2cli.text import corpus_index
 from gpt2cli.text.tokenizer import same_tokens
 
 
-def model_drafter(
-    name: str, options: SourceOptions, reading: ReadingOptions, *, large: FoundModel, engine: Engine
-) -> Generator[Record, None, ModelDrafter]:
-    """Returns what guesses tokens by a smaller model.
+def small_model(
+    name: str, options: SourceOptions, large: FoundModel
+) -> Generator[Record, None, FoundModel]:
+    """Returns the model that is to guess tokens for a larger one; none is loaded.
 
-    Raises:
-        MissingInputError: there is no such model.
-        BadDataError: it is damaged, or has another vocabulary.
+    Raises MissingInputError if there is no such model, BadDataError if it has another vocabulary.
     """
     small = yield from found_model(
         dataclasses.replace(options, model_name=name, run_name=None, checkpoint=LATEST)
@@ -37,7 +35,14 @@ def model_drafter(
             f"--draft-model {shortened(name)} has other tokens than {large.source.prefix}. Give a "
             "smaller model of the same vocabulary, or leave the option out."
         )
-    share = small.source.hparams.count() / large.source.hparams.count()
+    return small
+
+
+def model_drafter(
+    small: FoundModel, reading: ReadingOptions, engine: Engine
+) -> Generator[Record, None, ModelDrafter]:
+    """Returns what guesses tokens by a smaller model than the engine's, which is loaded."""
+    share = small.source.hparams.count() / engine.hparams.count()
     return ModelDrafter((yield from engine_of(small, reading)), share, engine.pass_costs)
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from gpt2cli.commands.drafting import drafter_of, model_drafter
+from gpt2cli.commands.drafting import drafter_of, model_drafter, small_model
 from gpt2cli.commands.engines import LEANER, FoundModel, engine_of, found_model
 from gpt2cli.commands.prompting import (
     chat_requests,
@@ -106,13 +106,14 @@ def loaded_writer(
     longest = max(len(prompt.tokens) for prompt in prompts)
     rows = min(config.batch_size, config.nsamples * len(prompts))
     many_rows = rows > 1 or longest > 2 or config.search != "tokens" or arriving
+    small = None
+    if config.draft_model is not None:
+        small = yield from small_model(config.draft_model, config.part(SourceOptions), model)
     reading, several = config.part(ReadingOptions), many_rows or config.speculates
     engine = yield from engine_of(model, reading, many_rows=several)
     drafter: Drafts | None = None
-    if config.draft_model is not None:
-        drafter = yield from model_drafter(
-            config.draft_model, config.part(SourceOptions), reading, large=model, engine=engine
-        )
+    if small is not None:
+        drafter = yield from model_drafter(small, reading, engine)
     elif config.speculates:
         drafter = yield from drafter_of(
             model.source,

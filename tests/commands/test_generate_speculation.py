@@ -187,6 +187,11 @@ def test_a_smaller_model_of_another_vocabulary_is_refused(deep: Path) -> None:
         (wider / name).write_bytes((deep / name).read_bytes())
     with pytest.raises(BadDataError, match="other tokens"):
         generated(model_name=str(wider), draft_model=str(deep))
+    # All of that is known before the large model is loaded, which would show its damage.
+    data = deep / "model.ckpt.data-00000-of-00001"
+    data.write_bytes(bytes(data.stat().st_size))
+    with pytest.raises(BadDataError, match=r"damaged|checksum"):
+        generated(model_name=str(deep))
     with pytest.raises(MissingInputError, match="elsewhere"):
         generated(model_name=str(deep), draft_model="elsewhere", offline=True)
 
