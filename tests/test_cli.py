@@ -122,6 +122,7 @@ def test_what_is_no_commands_option_takes_no_variable(cli: Run) -> None:
         ),
         (["generate", "--run-name", "a", "--model-name", "b"], "contradict"),
         (["generate", "--stop", ""], "--stop"),
+        (["generate", "--draft-model", ""], "--draft-model needs a name"),
         (["generate", "--min-p", "1.1"], "--min-p"),
         (["generate", "--typical-p", "0"], "--typical-p must be above 0"),
         (["generate", "--repetition-penalty", "1e-300"], "--repetition-penalty"),

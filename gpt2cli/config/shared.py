@@ -50,7 +50,7 @@ class Shared(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("model_name", "model_dir", "run_name", "checkpoint_dir"):
+        for name in ("model_name", "draft_model", "model_dir", "run_name", "checkpoint_dir"):
             if (given := getattr(self, name, None)) is not None:
                 check_name(flag(name), given)
 
