@@ -53,10 +53,6 @@ class TensorFlowEngine(TensorFlowHeads):
         self.pass_costs: tuple[float, ...] = GPU_COSTS if devices.has_gpu() else costs
         self._cache: list[Pair] = []
         self._slots = 0
-        self._prefill, self._prefill_whole = map(
-            self.compiler, (self._prefill_graph, self._prefill_whole_graph)
-        )
-        self._step, self._extend = map(self.compiler, (self._step_graph, self._extend_graph))
 
     def make_room(self, rows: int, longest: int, length: int) -> None:
         """Makes a cache for rows of up to `longest` tokens and `length` more, unless one fits."""
@@ -64,6 +60,17 @@ class TensorFlowEngine(TensorFlowHeads):
         if not self._cache or self._rows != rows or self._slots < slots:
             self._slots = slots
             self._cache = tensorflow_cache.make_cache(self.hparams, rows, slots)
+            # A part of each program: given anew with each token, dozens of variables cost as much
+            # time as a GPU takes for the token.
+            self._prefill, self._prefill_whole, self._step, self._extend = (
+                self.compiler(partial(graph, cache=self._cache))
+                for graph in (
+                    self._prefill_graph,
+                    self._prefill_whole_graph,
+                    self._step_graph,
+                    self._extend_graph,
+                )
+            )
 
     def prefill(self, rows: Sequence[Row]) -> Hidden:
         """Takes whole rows in; returns (rows of the cache, embed), of each row's last token."""
@@ -80,7 +87,7 @@ class TensorFlowEngine(TensorFlowHeads):
         come_from = None if parents is None else tf.constant(parents, tf.int32)
         place = tf.constant(self._place)
         self._place += 1
-        return self._step(newest, self._first, place, come_from, self._cache)
+        return self._step(newest, self._first, place, come_from)
 
     def extend(self, rows: Sequence[Row]) -> Hidden:
         """Takes some tokens of a single row in; returns (at least as many, embed)."""
@@ -91,7 +98,7 @@ class TensorFlowEngine(TensorFlowHeads):
         tokens = tf.constant([[*row, *[0] * (size - len(row))]], tf.int32)
         place = tf.constant(self._place)
         self._place += len(row)
-        return self._extend(tokens, self._first, place, None, self._cache)[0]
+        return self._extend(tokens, self._first, place, None)[0]
 
     def drop(self, counts: Sequence[int]) -> None:
         """Takes back the row's last tokens, as many as are said for it."""
@@ -111,7 +118,7 @@ class TensorFlowEngine(TensorFlowHeads):
         first = tf.constant([place - len(row) for row in rows], tf.int32)
         tokens = tf.constant([[0] * (place - len(row)) + list(row) for row in rows], tf.int32)
         self._place, self._first = place, tf.repeat(first, self._rows // len(rows))
-        return prefill(tokens, first, self._cache)
+        return prefill(tokens, first)
 
     def _prefill_graph(self, tokens: Tensor, first: Tensor, cache: list[Pair]) -> Tensor:
         """Fills the cache from whole rows; returns (rows, embed), of the last tokens."""

@@ -59,7 +59,7 @@ def self_attention(query: Tensor, key: Tensor, value: Tensor, *, recompute: bool
         heads = scaled, key, value
         return found, lambda upstream: attention_gradient(heads, kept, found, upstream)
 
-    return tf.custom_gradient(attended)(query, key, value)
+    return xla_clusters.custom_gradient(attended, query, key, value)
 
 
 causal = over_heads(self_attention)

@@ -1,4 +1,4 @@
-"""How a network is computed: compiled by XLA whole or in pieces, or without it."""
+"""How a network is computed: compiled by XLA whole, by blocks or in pieces, or without it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class CompileMode(enum.Enum):
     """How a network is computed."""
 
     FULL = "one XLA program"
+    BLOCKS = "each block one XLA program, what is around them as in PARTIAL"
     PARTIAL = "products by TensorFlow, what is between them by XLA"
     OFF = "without XLA"
 
@@ -74,13 +75,25 @@ def compile_function(
     gpu = devices.has_gpu() if gpu is None else gpu
 
     def traced(*arguments: Tensor) -> Tensor:
-        with xla_clusters.clustering(enabled=mode is CompileMode.PARTIAL, gpu=gpu):
+        parts = mode in (CompileMode.BLOCKS, CompileMode.PARTIAL)
+        with xla_clusters.clustering(enabled=parts, gpu=gpu):
             return function(*arguments)
 
     compiled: Callable[..., Tensor] = tf.function(
         traced, jit_compile=mode is CompileMode.FULL, autograph=False
     )
     return compiled
+
+
+def compile_block(
+    function: Callable[..., Tensor], mode: CompileMode, *, gpu: bool
+) -> Callable[..., Tensor]:
+    """Returns what `compile_function` does, of a function that computes one block of the network.
+
+    A mode of BLOCKS makes one program of it.
+    """
+    part = xla_clusters.program(function) if mode is CompileMode.BLOCKS else function
+    return compile_function(part, mode, gpu=gpu)
 
 
 class Compiler:

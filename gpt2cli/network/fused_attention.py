@@ -50,7 +50,7 @@ def causal(product: Tensor, bias: Tensor, n_head: int) -> Tensor:
         found, statistics = forward(product, bias)
         return found, lambda upstream: backward(upstream, product, bias, found, statistics)
 
-    return tf.custom_gradient(attended)(product, tf.convert_to_tensor(bias))
+    return xla_clusters.custom_gradient(attended, product, tf.convert_to_tensor(bias))
 
 
 @functools.cache

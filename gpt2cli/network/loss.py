@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import tensorflow as tf
 
-from gpt2cli.arrays import Tensor
+from gpt2cli.arrays import DType, Tensor
 from gpt2cli.network import xla_clusters
 
 # Positions whose logits are held at once, usually and to save memory. At 50,257 tokens
 # 256 rows of float32 take 50 MB, 4096 of bfloat16 on a GPU 400 MB.
 CPU_BLOCK_ROWS, GPU_BLOCK_ROWS = (1024, 256), (4096, 1024)
 BLOCK_ROWS = 256
+# On a GPU a row of logits is a multiple of this long: cuBLAS is slower with rows that do not begin
+# where its widest loads may (50,257 is odd).
+GPU_ALIGNMENT = 64
 # A long batch is cut into no more blocks than this, to keep the compiled program short.
 MOST_BLOCKS = 16
 
@@ -29,14 +33,14 @@ def next_token_loss(
     (vocab, embed), targets int32 (rows,): rows whose target is negative do not count. The gradient
     is multiplied by the scale, so that it fits a low precision. The loss is a float32 scalar.
     """
-    judge = tf.custom_gradient(lambda *given: _loss_and_gradient(block_rows, *given))
-    return judge(hidden, wte, targets, scale)
+    judge = functools.partial(_loss_and_gradient, block_rows)
+    return xla_clusters.custom_gradient(judge, hidden, wte, targets, scale)
 
 
 def _loss_and_gradient(
     block_rows: int, hidden: Tensor, wte: Tensor, targets: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
-    embedding = tf.cast(wte, hidden.dtype)
+    embedding = aligned_rows(wte, hidden.dtype)
     count = tf.maximum(tf.reduce_sum(tf.cast(targets >= 0, tf.float32)), 1.0)
     total, of_hidden, of_wte = tf.zeros([]), [], tf.zeros([])
     for start, end in row_blocks(hidden.shape[0], block_rows):
@@ -44,7 +48,7 @@ def _loss_and_gradient(
         rows = hidden[start:end], targets[start:end]
         block, target = xla_clusters.with_dependencies(rows, of_wte)
         logits = tf.matmul(block, embedding, transpose_b=True)  # (block, vocab)
-        loss, of_logits = cross_entropy_gradient(logits, target, scale / count)
+        loss, of_logits = cross_entropy_gradient(logits, target, scale / count, wte.shape[0])
         total += loss
         of_hidden.append(tf.matmul(of_logits, embedding))  # (block, embed)
         found = tf.cast(tf.matmul(of_logits, block, transpose_a=True), tf.float32)  # (vocab, embed)
@@ -52,23 +56,38 @@ def _loss_and_gradient(
     of_rows = tf.concat(of_hidden, axis=0)  # (rows, embed)
 
     def gradient(upstream: Tensor) -> tuple[Any, Any, None, None]:
-        whole = tf.cast(of_wte * upstream, wte.dtype)
+        whole = tf.cast(of_wte[: wte.shape[0]] * upstream, wte.dtype)
         return of_rows * tf.cast(upstream, of_rows.dtype), whole, None, None
 
     return total / count, gradient
 
 
+def aligned_rows(wte: Tensor, kind: DType) -> Tensor:
+    """Returns token embeddings, (vocab, embed), in a type; on a GPU with rows of zeros after them.
+
+    The columns of logits that come of those are no tokens', see GPU_ALIGNMENT.
+    """
+    embedding = tf.cast(wte, kind)
+    missing = -wte.shape[0] % GPU_ALIGNMENT if xla_clusters.is_clustering("gpu") else 0
+    return tf.pad(embedding, [[0, missing], [0, 0]]) if missing else embedding
+
+
 @xla_clusters.cluster
-def cross_entropy_gradient(logits: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy_gradient(
+    logits: Tensor, targets: Tensor, scale: Tensor, n_vocab: int
+) -> tuple[Tensor, Tensor]:
     """Returns the sum of the rows' cross-entropies, float32, and the gradient of their logits.
 
-    Logits and gradient, which is multiplied by the scale, are (rows, vocab), of the same type;
-    targets are int32 (rows,), and rows whose target is negative do not count.
+    Logits and gradient, which is multiplied by the scale, are (rows, columns), of the same type;
+    only the first `n_vocab` columns are tokens'. Targets are int32 (rows,), and rows whose target
+    is negative do not count.
     """
-    loss, probabilities = cross_entropy(logits, targets)  # (rows,), (rows, vocab)
+    loss, probabilities = cross_entropy(logits[:, :n_vocab], targets)  # (rows,), (rows, vocab)
     counts = tf.cast(targets >= 0, tf.float32)[:, None] * scale  # (rows, 1)
-    of_logits = (probabilities - tf.one_hot(targets, logits.shape[-1])) * counts  # (rows, vocab)
-    return tf.reduce_sum(loss), tf.cast(of_logits, logits.dtype)
+    of_logits = (probabilities - tf.one_hot(targets, n_vocab)) * counts  # (rows, vocab)
+    unused = logits.shape[-1] - n_vocab
+    of_logits = tf.pad(tf.cast(of_logits, logits.dtype), [[0, 0], [0, unused]])
+    return tf.reduce_sum(loss), of_logits  # (rows, columns)
 
 
 def token_losses(hidden: Tensor, wte: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,20 +96,21 @@ def token_losses(hidden: Tensor, wte: Tensor, targets: Tensor) -> tuple[Tensor, 
     Hidden states are (rows, embed), token embeddings (vocab, embed), targets int32 (rows,): a row
     whose target is negative has the loss 0 and is not right.
     """
-    embedding = tf.cast(wte, hidden.dtype)
+    embedding = aligned_rows(wte, hidden.dtype)
     found: list[tuple[Tensor, Tensor]] = []
     for start, end in row_blocks(hidden.shape[0], 2 * BLOCK_ROWS):
         rows = hidden[start:end], targets[start:end]
         block, target = xla_clusters.with_dependencies(rows, found[-1:])
-        found.append(losses_and_hits(tf.matmul(block, embedding, transpose_b=True), target))
+        logits = tf.matmul(block, embedding, transpose_b=True)  # (block, vocab)
+        found.append(losses_and_hits(logits, target, wte.shape[0]))
     losses, hits = zip(*found, strict=True)
     return tf.concat(losses, axis=0), tf.concat(hits, axis=0)
 
 
 @xla_clusters.cluster
-def losses_and_hits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns what `token_losses` does, from the logits: (rows, vocab)."""
-    loss, probabilities = cross_entropy(logits, targets)
+def losses_and_hits(logits: Tensor, targets: Tensor, n_vocab: int) -> tuple[Tensor, Tensor]:
+    """Returns what `token_losses` does, from logits whose first `n_vocab` columns are tokens'."""
+    loss, probabilities = cross_entropy(logits[:, :n_vocab], targets)
     return loss, tf.argmax(probabilities, axis=-1, output_type=tf.int32) == targets
 
 

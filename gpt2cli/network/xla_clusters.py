@@ -3,12 +3,14 @@
 Products of matrices are left to TensorFlow: on a CPU its own (oneDNN) are faster than XLA's, and on
 a GPU they are cuBLAS's (XLA would compile hundreds of variants of each to choose among them). What
 stands between products and is marked as a cluster here becomes a small XLA program, compiled once
-for all layers. Outside of `clustering` a cluster is a plain function.
+for all layers. Outside of `clustering` a cluster is a plain function; within a larger program that
+XLA compiles (`program`) it is a part of that, and keeps only its inputs all the same.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
@@ -22,6 +24,8 @@ Function = Callable[..., Any]
 
 # The device whose clusters are compiled in what is traced now: cpu or gpu; empty: none are.
 _DEVICE: ContextVar[str] = ContextVar("device", default="")
+# Whether what is traced now becomes one program of XLA's, clusters and all.
+_WHOLE: ContextVar[bool] = ContextVar("whole", default=False)
 
 
 @contextlib.contextmanager
@@ -42,20 +46,53 @@ def is_clustering(device: str = "") -> bool:
     return _DEVICE.get() == device if device else bool(_DEVICE.get())
 
 
+def program(function: Function) -> Function:
+    """Makes one program of XLA's of a function of tensors, with its products and its clusters.
+
+    Its gradient is another one, which gets what the clusters and products keep.
+    """
+
+    def traced(*tensors: Tensor) -> Tensor:
+        token = _WHOLE.set(True)
+        try:
+            return function(*tensors)
+        finally:
+            _WHOLE.reset(token)
+
+    made: Function = tf.function(traced, jit_compile=True, autograph=False)
+    return made
+
+
 def cluster(function: Function) -> Function:
     """Makes a cluster of a function of tensors; it has no gradient."""
 
-    def whole(*tensors: Tensor) -> Tensor:
+    def alone(*tensors: Tensor) -> Tensor:
         with clustering(enabled=False):
             return function(*tensors)
 
-    program = tf.function(whole, jit_compile=True, autograph=False)
+    compiled = tf.function(alone, jit_compile=True, autograph=False)
 
     @functools.wraps(function)
     def run(*tensors: Tensor) -> Tensor:
-        return program(*tensors) if is_clustering() else function(*tensors)
+        if not is_clustering():
+            return function(*tensors)
+        return alone(*tensors) if _WHOLE.get() else compiled(*tensors)
 
     return run
+
+
+def custom_gradient(function: Function, *tensors: Tensor) -> Tensor:
+    """Returns what a function of tensors does, which also returns the function of its gradients.
+
+    Wherever the gradients are traced, clusters in them are as where the function was.
+    """
+
+    def kept(*tensors: Tensor) -> tuple[Any, Function]:
+        found, gradient = function(*tensors)
+        here = contextvars.copy_context()
+        return found, lambda *upstream: here.run(gradient, *upstream)
+
+    return tf.custom_gradient(kept)(*tensors)
 
 
 def recomputed_cluster(function: Function) -> Function:
@@ -76,7 +113,7 @@ def _computed(forward: Function, backward: Function, tensors: Iterable[Tensor]) 
     def kept(*tensors: Tensor) -> tuple[Any, Function]:
         return forward(*tensors), lambda upstream: backward(upstream, *tensors)
 
-    return tf.custom_gradient(kept)(*map(tf.convert_to_tensor, tensors))
+    return custom_gradient(kept, *map(tf.convert_to_tensor, tensors))
 
 
 def recompute(function: Function, x: Tensor, weights: Weights) -> Tensor:

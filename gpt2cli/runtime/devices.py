@@ -38,6 +38,10 @@ def configure(
         threads = tf.config.threading.get_intra_op_parallelism_threads() or "all"
         remark = f"; {missing_gpu_reason()}" if device == "auto" and NVIDIA_DRIVER.exists() else ""
         return f"CPU ({threads} threads){remark}"
+    # One thread a GPU hands it its work in time; many wait for each other at the driver, and take
+    # three times as long.
+    if not tf.config.threading.get_inter_op_parallelism_threads():
+        tf.config.threading.set_inter_op_parallelism_threads(len(gpus) * device_count(GPU_PARTS))
     # Else Ampere and later round what they multiply to TF32's 10 bits.
     tf.config.experimental.enable_tensor_float_32_execution(precision != "float32")
     parts = device_count(GPU_PARTS)

@@ -85,4 +85,4 @@ def choose_backend(
     refusal = refusal or fused_attention.check_kernels((batch, window, hparams.n_head, head), dtype)
     how = f"in pieces by XLA (not by cuDNN: {refusal})" if refusal else "by cuDNN"
     reason = f"products by cuBLAS, attention {how}"
-    return Backend(mode=mode, gpu=True, fused=not refusal, reason=reason)
+    return Backend(mode=CompileMode.BLOCKS, gpu=True, fused=not refusal, reason=reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -10,7 +11,7 @@ import tensorflow as tf
 from gpt2cli.arrays import Tensor, Weights
 from gpt2cli.hparams import HParams
 from gpt2cli.network import gpt2, loss, xla_clusters
-from gpt2cli.network.compiling import CompileMode, compile_function
+from gpt2cli.network.compiling import CompileMode, compile_block, compile_function
 from gpt2cli.training.backend import TrainingOptions
 
 Gradients = dict[str, Tensor]
@@ -100,8 +101,12 @@ class StoredActivations(GradientFunction):
         self._compiled = self._compile(self._loss_and_gradients)
         # All blocks are alike: traced once, forward and back, each is only a call. But XLA takes a
         # call's inputs, the weights too, for constants, and compiles again whenever they change.
-        whole = self._backend.mode is CompileMode.FULL
-        self._layer = self._block if whole else tf.function(self._block, autograph=False)
+        made: dict[CompileMode, Callable[..., Any]] = {
+            CompileMode.FULL: lambda block: block,
+            CompileMode.BLOCKS: xla_clusters.program,
+        }
+        traced = functools.partial(tf.function, autograph=False)
+        self._layer = made.get(self._backend.mode, traced)(self._block)
 
     def __call__(
         self, tokens: Tensor, targets: Tensor, seed: Tensor, scale: Tensor, consume: Consume
@@ -138,8 +143,8 @@ class GradientCheckpointing(GradientFunction):
     recompute = True
 
     def _compile_parts(self) -> None:
-        self._forward = self._compile(self._block)
-        self._backward = self._compile(self._block_gradients)
+        of_block = functools.partial(compile_block, mode=self._backend.mode, gpu=self._backend.gpu)
+        self._forward, self._backward = map(of_block, (self._block, self._block_gradients))
         self._head = self._compile(self._head_gradients)
         self._embed_forward = self._compile(self._embed)
         self._embed_backward = self._compile(self._embedding_gradients)
@@ -205,4 +210,10 @@ def scatter_add(matrix: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
     if xla_clusters.is_clustering("cpu"):
         # TensorFlow's scatter on a CPU copies the matrix even if nobody else needs it.
         return tf.raw_ops.InplaceAdd(x=matrix, i=indices, v=rows)
+    return scatter_nd_add(matrix, indices, rows)
+
+
+@xla_clusters.cluster
+def scatter_nd_add(matrix: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
+    """Returns what `scatter_add` does. On a GPU TensorFlow's own takes a thread a row, and long."""
     return tf.tensor_scatter_nd_add(matrix, indices[:, None], rows)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from gpt2cli.arrays import Tensor, Weights
 from gpt2cli.hparams import LORA_A, LORA_B, HParams
 from gpt2cli.network import gpt2, loss
+from gpt2cli.network.compiling import CompileMode
 from gpt2cli.training import optimizers
 from gpt2cli.training.backend import TrainingOptions
 from gpt2cli.training.gradients import Consume, GradientCheckpointing, Gradients, StoredActivations
@@ -96,6 +97,12 @@ class StepGraph:
         self.scale = LossScale(options.precision)
         accumulated = trained if options.accumulate > 1 else {}
         self._sums = gpt2.to_variables((name, tf.zeros_like(w)) for name, w in accumulated.items())
+        # On a GPU, where each operation is a launch: a block's sums are one program.
+        self._together = options.backend.mode is CompileMode.BLOCKS
+        self._add, self._half_squares = (
+            tf.function(of_block, jit_compile=True, autograph=False)
+            for of_block in (add, half_squares)
+        )
         function = GradientCheckpointing if options.recompute else StoredActivations
         self._gradients = function(weights, hparams, tuple(trained), options)
         # On the CPU, so that they are known whatever became of the GPU.
@@ -124,7 +131,7 @@ class StepGraph:
             return self._all_reduce(value) if self._all_reduce else value, 0.0
         if self._all_reduce:
             value, gradients = self._all_reduce((value, gradients))
-        norm = tf.linalg.global_norm(list(gradients.values())) / self._multiple
+        norm = self._norm(gradients) / self._multiple
 
         def update() -> list[Tensor]:
             scale = 1 / self._multiple
@@ -181,10 +188,41 @@ class StepGraph:
         if not self._sums:
             return found
         kept = {name: self._sums[name] for name in found}
+        if self._together and not first:
+            for block in by_block(found):
+                self._add([kept[name] for name in block], list(block.values()))
+            return {name: tf.convert_to_tensor(variable) for name, variable in kept.items()}
         return {
             name: tf.convert_to_tensor(kept[name].assign(g) if first else kept[name].assign_add(g))
             for name, g in found.items()
         }
+
+    def _norm(self, gradients: Gradients) -> Tensor:
+        """Returns the global norm of some weights' gradients."""
+        if not self._together:
+            return tf.linalg.global_norm(list(gradients.values()))
+        halves = [self._half_squares(list(block.values())) for block in by_block(gradients)]
+        return tf.sqrt(2 * tf.add_n(halves))
+
+
+def add(sums: list[Tensor], gradients: list[Tensor]) -> None:
+    """Adds gradients to variables."""
+    for variable, gradient in zip(sums, gradients, strict=True):
+        variable.assign_add(gradient)
+
+
+def half_squares(gradients: list[Tensor]) -> Tensor:
+    """Returns half the sum of all squares, a scalar."""
+    return tf.add_n([tf.nn.l2_loss(gradient) for gradient in gradients])
+
+
+def by_block(gradients: Gradients) -> list[Gradients]:
+    """Returns the same gradients, those of each block together."""
+    blocks: dict[str, Gradients] = {}
+    for name, gradient in gradients.items():
+        place = name.split("/")[1] if name.startswith("model/h") else ""
+        blocks.setdefault(place, {})[name] = gradient
+    return list(blocks.values())
 
 
 def count(counter: Tensor, after: list[Tensor]) -> Tensor:

@@ -64,10 +64,13 @@ class Bench:
         (self.folder / "text.txt").write_text(text)
         for name, hparams in SHAPES.items():
             models.write_description(self.folder / "models" / name, hparams)
-        if not (self.folder / "models" / "124M" / "checkpoint").exists():
-            models.write_model(
-                self.folder / "models" / "124M", deviation=0.02, hparams=SHAPES["124M"]
-            )
+        place = self.folder / "models" / "124M"
+        if not (place / "checkpoint").exists():
+            from gpt2cli.runtime import devices
+
+            # Else TensorFlow would take all of the GPU's memory here, and keep it.
+            devices.configure("cpu")
+            models.write_model(place, deviation=0.02, hparams=SHAPES["124M"])
 
     def run(self, command: list[object], *, peer: bool = False, **variables: str) -> Outcome:
         """Runs a process to its end.

@@ -10,11 +10,12 @@ import pytest
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
 
+@pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize("rows", [1, 511, 513, 1300])
-def test_loss_and_gradients_equal_those_of_the_full_logits(rows: int) -> None:
+def test_loss_and_gradients_equal_those_of_the_full_logits(rows: int, gpu: bool) -> None:
     import tensorflow as tf
 
-    from gpt2cli.network import loss
+    from gpt2cli.network import loss, xla_clusters
 
     generator = np.random.default_rng(rows)
     hidden = tf.constant(generator.normal(size=(rows, 16)), tf.float32)
@@ -31,20 +32,36 @@ def test_loss_and_gradients_equal_those_of_the_full_logits(rows: int) -> None:
             value = 3 * function(hidden, wte, targets)
         return [value, *tape.gradient(value, [hidden, wte])]
 
-    for found, expected in zip(judged(loss.next_token_loss), judged(plain), strict=True):
+    # A GPU's clusters run on a CPU as well.
+    with xla_clusters.clustering(enabled=gpu, gpu=gpu):
+        judge = tf.function(lambda: judged(loss.next_token_loss), autograph=False)()
+    for found, expected in zip(judge, judged(plain), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_scores_tell_each_rows_loss_and_whether_it_was_right() -> None:
+@pytest.mark.parametrize("gpu", [False, True])
+def test_scores_tell_each_rows_loss_and_whether_it_was_right(gpu: bool) -> None:
     import tensorflow as tf
 
-    from gpt2cli.network import loss
+    from gpt2cli.network import loss, xla_clusters
 
     hidden = tf.constant([[5.0, 0.0], [0.0, 5.0], [0.0, 0.0]])
-    losses, right = loss.token_losses(hidden, tf.eye(2), tf.constant([0, 0, 1]))
+    with xla_clusters.clustering(enabled=gpu, gpu=gpu):
+        losses, right = loss.token_losses(hidden, tf.eye(2), tf.constant([0, 0, 1]))
     expected = [np.log1p(np.exp(-5)), np.log1p(np.exp(5)), np.log(2)]
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert right.numpy().tolist()[:2] == [True, False]
+
+
+def test_on_a_gpu_rows_of_logits_are_aligned() -> None:
+    import tensorflow as tf
+
+    from gpt2cli.network import loss, xla_clusters
+
+    with xla_clusters.clustering(enabled=True, gpu=True):
+        assert loss.aligned_rows(tf.ones([50257, 2]), tf.bfloat16).shape == (50304, 2)
+        assert loss.aligned_rows(tf.ones([128, 2]), tf.bfloat16).shape == (128, 2)
+    assert loss.aligned_rows(tf.ones([97, 2]), tf.float32).shape == (97, 2)
 
 
 def test_the_blocks_of_rows_cover_every_row_once() -> None:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("tensorflow")
 # More than one block of queries, the last one shorter; and the window is less than the context.
 LONG = HParams(n_vocab=301, n_ctx=400, n_embd=24, n_head=3, n_layer=2)
 WINDOW = 300
-WAYS = ["FULL", "PARTIAL", "OFF"]
+WAYS = ["PARTIAL", "FULL", "OFF", "BLOCKS"]
 
 
 def weights_of(rank: int) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def test_the_gradient_of_every_weight_is_the_oracles_slope(way: str) -> None:
 )
 def test_every_way_gives_the_same(settings: dict[str, Any]) -> None:
     tokens = drawn(2)
-    pieces, *others = (computed(way, tokens, **settings) for way in ("PARTIAL", "FULL", "OFF"))
+    pieces, *others = (computed(way, tokens, **settings) for way in WAYS)
     if "rank" in settings:
         assert all(name.endswith((LORA_A, LORA_B)) for name in pieces[1])
     for other in others:
@@ -141,4 +141,4 @@ def test_blocks_are_traced_once_for_all_layers_save_in_one_program(
     for way in WAYS:
         computed(way, drawn(1))
     # XLA would take a call's inputs, among them the weights, for constants.
-    assert [calls.count(way) for way in WAYS] == [LONG.n_layer, 1, 1]
+    assert {way for way in WAYS if calls.count(way) != 1} == {"FULL"}
