@@ -47,14 +47,19 @@ def self_attention(query: Tensor, key: Tensor, value: Tensor, *, recompute: bool
     def attended(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Gradient]:
         scaled = query * score_scale(query)
         blocks = query_blocks(query.shape[2])
-        probabilities = [
-            causal_probabilities(scaled[:, :, start:end], key[:, :, :end]) for start, end in blocks
-        ]  # (batch, heads, block, end), each
-        parts = [
-            tf.matmul(block, value[:, :, :end])
-            for block, (_, end) in zip(probabilities, blocks, strict=True)
-        ]  # (batch, heads, block, head), each
-        found = tf.concat(parts, axis=2)  # (batch, heads, time, head)
+
+        def forward() -> list[Tensor]:
+            probabilities = [
+                causal_probabilities(scaled[:, :, start:end], key[:, :, :end])
+                for start, end in blocks
+            ]  # (batch, heads, block, end), each
+            parts = [
+                tf.matmul(block, value[:, :, :end])
+                for block, (_, end) in zip(probabilities, blocks, strict=True)
+            ]  # (batch, heads, block, head), each
+            return [tf.concat(parts, axis=2), *probabilities]
+
+        found, *probabilities = xla_clusters.keep(forward)  # (batch, heads, time, head), …
         kept = [None if recompute else block for block in probabilities]
         heads = scaled, key, value
         return found, lambda upstream: attention_gradient(heads, kept, found, upstream)

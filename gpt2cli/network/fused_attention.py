@@ -47,7 +47,7 @@ def causal(product: Tensor, bias: Tensor, n_head: int) -> Tensor:
     forward, backward = _programs(n_head)
 
     def attended(product: Tensor, bias: Tensor) -> tuple[Any, Callable[[Tensor], Tensor]]:
-        found, statistics = forward(product, bias)
+        found, statistics = xla_clusters.keep(lambda: forward(product, bias))
         return found, lambda upstream: backward(upstream, product, bias, found, statistics)
 
     return xla_clusters.custom_gradient(attended, product, tf.convert_to_tensor(bias))

@@ -177,7 +177,7 @@ def conv1d(x: Tensor, weights: Weights, name: str) -> Tensor:
         # Not before it is needed, lest the wide forms of all narrow matrices be made at the start.
         (held,) = xla_clusters.with_dependencies([weights[f"{name}/w"]], x)  # (1, width, columns)
         matrix = tf.cast(tf.squeeze(held, 0), x.dtype)  # (width, columns)
-        flat = tf.matmul(rows, matrix)  # (batch * time, columns)
+        flat = xla_clusters.product(rows, matrix)  # (batch * time, columns)
     else:
         flat = low_precision.matmul(rows, weights, f"{name}/w{low_precision.ROWS}")
     if LORA_SCALE in weights:

@@ -26,6 +26,9 @@ Function = Callable[..., Any]
 _DEVICE: ContextVar[str] = ContextVar("device", default="")
 # Whether what is traced now becomes one program of XLA's, clusters and all.
 _WHOLE: ContextVar[bool] = ContextVar("whole", default=False)
+# What a function keeps of itself, as it comes; and what is left of that where it runs again.
+_KEPT: ContextVar[list[list[Tensor]] | None] = ContextVar("kept", default=None)
+_REPLAYED: ContextVar[Iterator[list[Tensor]] | None] = ContextVar("replayed", default=None)
 
 
 @contextlib.contextmanager
@@ -46,11 +49,13 @@ def is_clustering(device: str = "") -> bool:
     return _DEVICE.get() == device if device else bool(_DEVICE.get())
 
 
-def program(function: Function) -> Function:
-    """Makes one program of XLA's of a function of tensors, with its products and its clusters.
+def is_program() -> bool:
+    """Returns whether what is traced now is a part of what `program` makes."""
+    return _WHOLE.get()
 
-    Its gradient is another one, which gets what the clusters and products keep.
-    """
+
+def program(function: Function) -> Function:
+    """Makes one program of XLA's of a function of tensors, with its products and its clusters."""
 
     def traced(*tensors: Tensor) -> Tensor:
         token = _WHOLE.set(True)
@@ -76,9 +81,63 @@ def cluster(function: Function) -> Function:
     def run(*tensors: Tensor) -> Tensor:
         if not is_clustering():
             return function(*tensors)
-        return alone(*tensors) if _WHOLE.get() else compiled(*tensors)
+        return alone(*tensors) if is_program() else compiled(*tensors)
 
     return run
+
+
+@contextlib.contextmanager
+def keeping() -> Iterator[list[list[Tensor]]]:
+    """Yields a list that gets what `keep` computes within the block."""
+    kept: list[list[Tensor]] = []
+    token = _KEPT.set(kept)
+    try:
+        yield kept
+    finally:
+        _KEPT.reset(token)
+
+
+@contextlib.contextmanager
+def replaying(kept: list[list[Tensor]]) -> Iterator[None]:
+    """Makes `keep` return what it did the first time, as far as that was kept."""
+    token = _REPLAYED.set(iter(kept))
+    try:
+        yield
+    finally:
+        _REPLAYED.reset(token)
+
+
+def keep(function: Callable[[], list[Tensor]]) -> list[Tensor]:
+    """Returns what a function computes; or, where all is computed again, what it did before.
+
+    The latter has no gradient.
+    """
+    replayed, kept = _REPLAYED.get(), _KEPT.get()
+    found = next(replayed, None) if replayed is not None else None
+    if found is None:
+        found = function()
+        if kept is not None:
+            kept.append(found)
+    return found
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Returns the product of two matrices, which is one of those things that are kept."""
+
+    def computed(left: Tensor, right: Tensor) -> tuple[Tensor, Function]:
+        (found,) = keep(lambda: [tf.matmul(left, right)])
+
+        def gradients(upstream: Tensor) -> list[Tensor]:
+            return [
+                tf.matmul(upstream, right, transpose_b=True),
+                tf.matmul(left, upstream, transpose_a=True),
+            ]
+
+        return found, gradients
+
+    if _REPLAYED.get() is None:
+        return keep(lambda: [tf.matmul(left, right)])[0]
+    return custom_gradient(computed, left, right)
 
 
 def custom_gradient(function: Function, *tensors: Tensor) -> Tensor:

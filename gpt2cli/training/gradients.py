@@ -1,4 +1,4 @@
-"""Loss and gradients: with all activations stored, or by gradient checkpointing."""
+"""Loss and gradients: with all activations stored, or with blocks computed again."""
 
 from __future__ import annotations
 
@@ -23,15 +23,12 @@ Consume = Callable[[Gradients], list[Tensor]]
 class GradientFunction:
     """Computes the loss and the gradients of the weights that are trained."""
 
-    # Whether the backward pass computes attention's probabilities again.
-    recompute = False
-
     def __init__(
         self, weights: Weights, hparams: HParams, trained: Collection[str], options: TrainingOptions
     ) -> None:
         """Takes variables by OpenAI's names, and the names of those whose gradients are wanted."""
         self._weights, self._hparams, self._trained = weights, hparams, trained
-        self._backend = options.backend
+        self._backend, self._recompute = options.backend, options.recompute
         self._dropout = options.dropout
         self._precision = tf.as_dtype(options.precision)
         self._compile_parts()
@@ -61,14 +58,14 @@ class GradientFunction:
 
     def _block(self, x: Tensor, weights: Weights, seed: Tensor) -> Tensor:
         dropout = gpt2.Dropout(self._dropout, seed)
-        attend = self._backend.attention(recompute=self.recompute)
+        attend = self._backend.attention(recompute=self._recompute)
         return gpt2.block(x, weights, self._hparams.n_head, attend, dropout)
 
     def _loss(self, x: Tensor, weights: Weights, targets: Tensor, scale: Tensor) -> Tensor:
         """Returns the mean loss of what the last block gives; its gradient is scaled."""
         hidden = gpt2.norm(x, weights, "model/ln_f")  # (batch, window, embed)
         rows = tf.reshape(hidden, [-1, hidden.shape[-1]])  # (batch * window, embed)
-        at_once = self._backend.loss_rows(recompute=self.recompute)
+        at_once = self._backend.loss_rows(recompute=self._recompute)
         flat = tf.reshape(targets, [-1])  # (batch * window,)
         return loss.next_token_loss(rows, weights["model/wte"], flat, scale, at_once)
 
@@ -101,12 +98,8 @@ class StoredActivations(GradientFunction):
         self._compiled = self._compile(self._loss_and_gradients)
         # All blocks are alike: traced once, forward and back, each is only a call. But XLA takes a
         # call's inputs, the weights too, for constants, and compiles again whenever they change.
-        made: dict[CompileMode, Callable[..., Any]] = {
-            CompileMode.FULL: lambda block: block,
-            CompileMode.BLOCKS: xla_clusters.program,
-        }
-        traced = functools.partial(tf.function, autograph=False)
-        self._layer = made.get(self._backend.mode, traced)(self._block)
+        whole = self._backend.mode is CompileMode.FULL
+        self._layer = self._block if whole else tf.function(self._block, autograph=False)
 
     def __call__(
         self, tokens: Tensor, targets: Tensor, seed: Tensor, scale: Tensor, consume: Consume
@@ -134,17 +127,17 @@ class StoredActivations(GradientFunction):
         return value, {name: gradients[name] for name in self._trained}
 
 
-class GradientCheckpointing(GradientFunction):
-    """Keeps only each block's input; the backward pass computes the block again (Chen et al. 2016).
+class RecomputedBlocks(GradientFunction):
+    """Computes each block again in the backward pass: to save memory, or a GPU's launches.
 
-    One block is compiled once and called for every layer, so that the program is short.
+    In the first case it keeps only the block's input (gradient checkpointing, Chen et al. 2016),
+    else what is costly too: products and attention. One block is compiled once and called for every
+    layer, so that the program is short.
     """
-
-    recompute = True
 
     def _compile_parts(self) -> None:
         of_block = functools.partial(compile_block, mode=self._backend.mode, gpu=self._backend.gpu)
-        self._forward, self._backward = map(of_block, (self._block, self._block_gradients))
+        self._forward, self._backward = map(of_block, (self._block_forward, self._block_gradients))
         self._head = self._compile(self._head_gradients)
         self._embed_forward = self._compile(self._embed)
         self._embed_backward = self._compile(self._embedding_gradients)
@@ -165,27 +158,37 @@ class GradientCheckpointing(GradientFunction):
         x = self._embed_forward(tokens, seed)  # (batch, window, embed)
         inputs = []
         for weights, block_seed in layers:
-            inputs.append(x)
-            x = self._forward(x, weights, block_seed)
+            found, kept = self._forward(x, weights, block_seed)
+            inputs.append((x, kept))
+            x = found
         value, upstream, gradients = self._head(x, head, targets, scale)
         wte_gradient = gradients.pop("model/wte", None)
         before = consume(gradients)
         for layer in reversed(range(len(layers))):
             (upstream,) = xla_clusters.with_dependencies([upstream], before)
-            upstream, gradients = self._backward(inputs.pop(), *layers[layer], upstream)
+            upstream, gradients = self._backward(*inputs.pop(), *layers[layer], upstream)
             before = consume({f"model/h{layer}/{name}": gradients[name] for name in gradients})
         if wte_gradient is not None:
             (upstream,) = xla_clusters.with_dependencies([upstream], before)
             consume(self._embed_backward(tokens, seed, upstream, wte_gradient))
         return value
 
+    def _block_forward(
+        self, x: Tensor, weights: Weights, seed: Tensor
+    ) -> tuple[Tensor, list[list[Tensor]]]:
+        """Returns what a block computes, and what it keeps."""
+        with xla_clusters.keeping() as kept:
+            found = self._block(x, weights, seed)
+        # No gradient needs the last product.
+        return found, [] if self._recompute else kept[:-1]
+
     def _block_gradients(
-        self, x: Tensor, weights: Weights, seed: Tensor, upstream: Tensor
+        self, x: Tensor, kept: list[list[Tensor]], weights: Weights, seed: Tensor, upstream: Tensor
     ) -> tuple[Tensor, Gradients]:
         place = "model/h0/"
         trained = {n: w for n, w in weights.items() if place + n in self._trained}
         (x,) = xla_clusters.with_dependencies([x], upstream)
-        with tf.GradientTape() as tape:
+        with xla_clusters.replaying(kept), tf.GradientTape() as tape:
             tape.watch([x, trained])
             result = self._block(x, weights, seed)
         x_gradient, gradients = tape.gradient(result, [x, trained], upstream)

@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from gpt2cli.arrays import Tensor, Weights
 from gpt2cli.hparams import LORA_A, LORA_B, HParams
-from gpt2cli.network import gpt2, loss
+from gpt2cli.network import gpt2, loss, xla_clusters
 from gpt2cli.network.compiling import CompileMode
 from gpt2cli.training import optimizers
 from gpt2cli.training.backend import TrainingOptions
-from gpt2cli.training.gradients import Consume, GradientCheckpointing, Gradients, StoredActivations
+from gpt2cli.training.gradients import Consume, Gradients, RecomputedBlocks, StoredActivations
 
 HOST = "/CPU:0"
 AllReduce = Callable[[Tensor], Tensor]
@@ -92,18 +92,19 @@ class StepGraph:
     ) -> None:
         self._options, self._all_reduce = options, all_reduce
         trained = {name: weights[name] for name in trained_names(weights, options.blocks_only)}
+        # On a GPU, where each operation is a launch, what is done to a block is one program.
+        self._together = options.backend.mode is CompileMode.BLOCKS
+        self._add = xla_clusters.program(add)
+        self._half_squares = xla_clusters.program(half_squares)
         optimizer = optimizers.OPTIMIZERS[options.optimizer]
-        self.optimizer = optimizer(trained, weight_decay=options.weight_decay)
+        self.optimizer = optimizer(
+            trained, weight_decay=options.weight_decay, together=self._together
+        )
         self.scale = LossScale(options.precision)
         accumulated = trained if options.accumulate > 1 else {}
         self._sums = gpt2.to_variables((name, tf.zeros_like(w)) for name, w in accumulated.items())
-        # On a GPU, where each operation is a launch: a block's sums are one program.
-        self._together = options.backend.mode is CompileMode.BLOCKS
-        self._add, self._half_squares = (
-            tf.function(of_block, jit_compile=True, autograph=False)
-            for of_block in (add, half_squares)
-        )
-        function = GradientCheckpointing if options.recompute else StoredActivations
+        blocks = options.recompute or options.backend.mode is CompileMode.BLOCKS
+        function = RecomputedBlocks if blocks else StoredActivations
         self._gradients = function(weights, hparams, tuple(trained), options)
         # On the CPU, so that they are known whatever became of the GPU.
         with tf.device(HOST):
@@ -189,8 +190,8 @@ class StepGraph:
             return found
         kept = {name: self._sums[name] for name in found}
         if self._together and not first:
-            for block in by_block(found):
-                self._add([kept[name] for name in block], list(block.values()))
+            for names in optimizers.by_block(list(found)):
+                self._add([kept[name] for name in names], [found[name] for name in names])
             return {name: tf.convert_to_tensor(variable) for name, variable in kept.items()}
         return {
             name: tf.convert_to_tensor(kept[name].assign(g) if first else kept[name].assign_add(g))
@@ -201,7 +202,10 @@ class StepGraph:
         """Returns the global norm of some weights' gradients."""
         if not self._together:
             return tf.linalg.global_norm(list(gradients.values()))
-        halves = [self._half_squares(list(block.values())) for block in by_block(gradients)]
+        halves = [
+            self._half_squares([gradients[name] for name in names])
+            for names in optimizers.by_block(list(gradients))
+        ]
         return tf.sqrt(2 * tf.add_n(halves))
 
 
@@ -214,15 +218,6 @@ def add(sums: list[Tensor], gradients: list[Tensor]) -> None:
 def half_squares(gradients: list[Tensor]) -> Tensor:
     """Returns half the sum of all squares, a scalar."""
     return tf.add_n([tf.nn.l2_loss(gradient) for gradient in gradients])
-
-
-def by_block(gradients: Gradients) -> list[Gradients]:
-    """Returns the same gradients, those of each block together."""
-    blocks: dict[str, Gradients] = {}
-    for name, gradient in gradients.items():
-        place = name.split("/")[1] if name.startswith("model/h") else ""
-        blocks.setdefault(place, {})[name] = gradient
-    return list(blocks.values())
 
 
 def count(counter: Tensor, after: list[Tensor]) -> Tensor:

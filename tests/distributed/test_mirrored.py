@@ -25,7 +25,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"optimizer": "adafactor"},
     {"optimizer": "adafactor", "accumulate": 3, "clip_norm": 0.0},
     {"optimizer": "sgd"},
-    {"optimizer": "adamw", "weight_decay": 0.1},
+    {"optimizer": "adamw", "weight_decay": 0.1, "accumulate": 2, "mode": "BLOCKS"},
     {"accumulate": 3, "masked": True},
     {"optimizer": "sgd", "precision": "float16", "clip_norm": 0.0},
     {"dropout": 0.3},

@@ -109,7 +109,7 @@ def test_plain_attention_which_judges_the_trial_is_attention_as_numpy_has_it() -
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
-def compiled_parts(hparams: HParams, **options: Any) -> dict[str, list[str]]:
+def compiled_parts(hparams: HParams, mode: str, **options: Any) -> dict[str, list[str]]:
     """Returns the operations of each program that a step of training hands to XLA, by its name."""
     import tensorflow as tf
 
@@ -119,7 +119,7 @@ def compiled_parts(hparams: HParams, **options: Any) -> dict[str, list[str]]:
     from gpt2cli.training.step import Trainer
     from gpt2cli.training.step_graph import Scalars
 
-    backend = Backend(mode=CompileMode.PARTIAL, gpu=True, fused=True)
+    backend = Backend(mode=CompileMode[mode], gpu=True, fused=True)
     weights = gpt2.to_variables(models.random_arrays(hparams).items())
     trainer = Trainer(
         weights, hparams, TrainingOptions(precision="bfloat16", backend=backend, **options)
@@ -136,6 +136,11 @@ def compiled_parts(hparams: HParams, **options: Any) -> dict[str, list[str]]:
     }
 
 
+def shape(n_layer: int) -> HParams:
+    return HParams(n_vocab=260, n_ctx=16, n_embd=16, n_head=2, n_layer=n_layer)
+
+
+@pytest.mark.parametrize("mode", ["BLOCKS", "PARTIAL"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -148,14 +153,27 @@ def compiled_parts(hparams: HParams, **options: Any) -> dict[str, list[str]]:
         ),
     ],
 )
-def test_on_a_gpu_xla_gets_no_product_and_no_more_programs_for_more_layers(
-    options: dict[str, Any],
+def test_on_a_gpu_xla_gets_no_more_programs_for_more_layers(
+    mode: str, options: dict[str, Any]
 ) -> None:
-    few, many = (
-        compiled_parts(HParams(n_vocab=260, n_ctx=16, n_embd=16, n_head=2, n_layer=n), **options)
-        for n in (2, 24)
-    )
+    few, many = (compiled_parts(shape(n), mode, **options) for n in (2, 24))
     assert len(few) == len(many) < 25
-    for operations in many.values():
-        assert not [op for op in operations if "MatMul" in op or "Einsum" in op]
     assert sum("XlaCallModule" in operations for operations in many.values()) == 2
+    if mode == "PARTIAL":
+        for operations in many.values():
+            assert not [op for op in operations if "MatMul" in op or "Einsum" in op]
+
+
+@pytest.mark.parametrize(("recompute", "again"), [(False, 1), (True, 4)])
+def test_blocks_computed_again_take_products_and_attention_as_they_were_kept(
+    recompute: bool, again: int
+) -> None:
+    parts = compiled_parts(shape(2), "BLOCKS", clip_norm=1.0, recompute=recompute)
+    forward, backward = sorted(
+        (operations for operations in parts.values() if "XlaCallModule" in operations), key=len
+    )
+    assert forward.count("MatMul") == 4
+    # The last one serves no gradient: XLA leaves it out.
+    assert backward.count("MatMul") == 8 + again
+    assert forward.count("XlaCallModule") == 1
+    assert backward.count("XlaCallModule") == 1 + recompute

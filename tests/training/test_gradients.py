@@ -47,8 +47,10 @@ def computed(
     from gpt2cli.training.step_graph import trained_names
 
     weights = gpt2.to_variables(weights_of(rank).items())
-    options = TrainingOptions(backend=Backend(mode=CompileMode[way]), **settings)
-    kind = gradients.GradientCheckpointing if recompute else gradients.StoredActivations
+    backend = Backend(mode=CompileMode[way])
+    options = TrainingOptions(backend=backend, recompute=recompute, **settings)
+    again = recompute or way == "BLOCKS"
+    kind = gradients.RecomputedBlocks if again else gradients.StoredActivations
     network = kind(weights, LONG, trained_names(weights, False), options)
 
     def graph(inputs: Any, targets: Any, seed: Any, scale: Any) -> Any:
@@ -140,5 +142,7 @@ def test_blocks_are_traced_once_for_all_layers_save_in_one_program(
     monkeypatch.setattr(gpt2, "block", counted)
     for way in WAYS:
         computed(way, drawn(1))
-    # XLA would take a call's inputs, among them the weights, for constants.
-    assert {way for way in WAYS if calls.count(way) != 1} == {"FULL"}
+    # XLA would take a call's inputs, among them the weights, for constants; and what is computed
+    # again is traced again.
+    expected = {"PARTIAL": 1, "FULL": LONG.n_layer, "OFF": 1, "BLOCKS": 2}
+    assert {way: calls.count(way) for way in WAYS} == expected

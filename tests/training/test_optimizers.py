@@ -67,6 +67,43 @@ def test_adafactor_keeps_a_row_and_a_column_of_a_matrix() -> None:
     }
 
 
+@pytest.mark.parametrize("kind", ["adam", "adafactor", "sgd"])
+def test_a_blocks_weights_updated_together_are_those_updated_in_turn(kind: str) -> None:
+    import tensorflow as tf
+
+    from gpt2cli.network import gpt2
+    from gpt2cli.training.optimizers import OPTIMIZERS, by_block
+
+    shapes = SHAPES | {"model/h1/mlp/c_fc/w": (1, 4, 5), "model/h1/mlp/c_fc/b": (5,)}
+    assert [len(names) for names in by_block(list(shapes))] == [2, 2, 1]
+    noise = np.random.default_rng(0)
+    first = {name: noise.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    weights = [gpt2.to_variables(first.items()) for _ in range(2)]
+    optimizers = [
+        OPTIMIZERS[kind](of, weight_decay=0.1, together=together)
+        for of, together in zip(weights, (False, True), strict=True)
+    ]
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def update_both(*given: Any) -> Any:
+        for optimizer in optimizers:
+            with tf.control_dependencies(optimizer.update(*given)):
+                done = tf.zeros([])
+        return done
+
+    for step in (1.0, 2.0, 3.0):
+        given = {
+            name: tf.constant(noise.normal(size=shape), tf.float32)
+            for name, shape in shapes.items()
+        }
+        update_both(given, tf.constant(0.5), tf.constant(RATE), tf.constant(step))
+    for left, right in (weights, [optimizer.slots for optimizer in optimizers]):
+        for name, values in left.items():
+            np.testing.assert_allclose(values, right[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    for name, values in weights[1].items():
+        assert np.abs(values - first[name]).max() > RATE / 100
+
+
 def test_weight_decay_spares_biases_and_norms() -> None:
     from gpt2cli.training.optimizers import decays
 
