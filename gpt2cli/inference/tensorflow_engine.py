@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import tensorflow as tf
 
 from gpt2cli.arrays import Array, Tensor, Weights
@@ -62,15 +63,13 @@ class TensorFlowEngine(TensorFlowHeads):
             self._cache = tensorflow_cache.make_cache(self.hparams, rows, slots)
             # A part of each program: given anew with each token, dozens of variables cost as much
             # time as a GPU takes for the token.
-            self._prefill, self._prefill_whole, self._step, self._extend = (
-                self.compiler(partial(graph, cache=self._cache))
-                for graph in (
-                    self._prefill_graph,
-                    self._prefill_whole_graph,
-                    self._step_graph,
-                    self._extend_graph,
-                )
-            )
+            compiled, cache = self.compiler, self._cache
+            self._prefill = compiled(partial(self._prefill_graph, cache=cache))
+            self._prefill_whole = compiled(partial(self._prefill_whole_graph, cache=cache))
+            self._extend = compiled(partial(self._extend_graph, parents=None, cache=cache))
+            self._step_from = compiled(partial(self._step_graph, cache=cache), steady=True)
+            alone = partial(self._step_graph, parents=None, cache=cache)
+            self._step = compiled(alone, steady=True)
 
     def prefill(self, rows: Sequence[Row]) -> Hidden:
         """Takes whole rows in; returns (rows of the cache, embed), of each row's last token."""
@@ -83,11 +82,12 @@ class TensorFlowEngine(TensorFlowHeads):
 
     def step(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> Hidden:
         """Takes a token a row in; returns (rows, embed)."""
-        newest = tf.constant(tokens, tf.int32)[:, None]
-        come_from = None if parents is None else tf.constant(parents, tf.int32)
+        newest = tf.constant(np.array(tokens, np.int32)[:, None])
         place = tf.constant(self._place)
         self._place += 1
-        return self._step(newest, self._first, place, come_from)
+        if parents is None:
+            return self._step(newest, self._first, place)
+        return self._step_from(newest, self._first, place, tf.constant(parents, tf.int32))
 
     def extend(self, rows: Sequence[Row]) -> Hidden:
         """Takes some tokens of a single row in; returns (at least as many, embed)."""
@@ -98,7 +98,7 @@ class TensorFlowEngine(TensorFlowHeads):
         tokens = tf.constant([[*row, *[0] * (size - len(row))]], tf.int32)
         place = tf.constant(self._place)
         self._place += len(row)
-        return self._extend(tokens, self._first, place, None)[0]
+        return self._extend(tokens, self._first, place)[0]
 
     def drop(self, counts: Sequence[int]) -> None:
         """Takes back the row's last tokens, as many as are said for it."""

@@ -36,8 +36,10 @@ class TensorFlowHeads:
         self, hidden: Hidden, params: SamplingParams, uniforms: Sequence[float], history: History
     ) -> Chosen:
         """Returns each row's next token: the likeliest, or drawn by a number from 0 up to 1."""
-        head = self._head(tensorflow_sampling.choose, params)
-        tokens, nats = head(hidden, tf.constant(uniforms, tf.float32), self._before(history))
+        before = self._before(history)
+        shapes = hidden.shape, before.shape
+        head = self._head(tensorflow_sampling.choose, params, shapes=shapes)
+        tokens, nats = head(hidden, tf.constant(uniforms, tf.float32), before)
         return Chosen(tokens.numpy().tolist(), nats.numpy().tolist())
 
     def choose_from(
@@ -65,16 +67,19 @@ class TensorFlowHeads:
         before = self._before(step.history)
         return as_candidates(head(hidden, step.totals, step.uniforms, before))
 
-    def _head(self, head: Head, *settings: object) -> Callable[..., Tensor]:
-        """Returns what computes logits and a head of them in one program: (hidden, *tensors)."""
-        key = head, *settings
+    def _head(self, head: Head, *settings: object, shapes: object = None) -> Callable[..., Tensor]:
+        """Returns what computes logits and a head of them in one program: (hidden, *tensors).
+
+        With the tensors' shapes it serves only those, faster.
+        """
+        key = head, *settings, shapes
         if key not in self._heads:
 
             def graph(hidden: Tensor, *tensors: Tensor) -> Tensor:
                 compiled = xla_clusters.cluster(partial(head, *settings))
                 return compiled(gpt2.logits(self._weights, hidden), *tensors)
 
-            self._heads[key] = self.compiler(graph)
+            self._heads[key] = self.compiler(graph, steady=shapes is not None)
         return self._heads[key]
 
     def _before(self, history: History) -> Tensor:
