@@ -61,8 +61,8 @@ class TensorFlowEngine(TensorFlowHeads):
         if not self._cache or self._rows != rows or self._slots < slots:
             self._slots = slots
             self._cache = tensorflow_cache.make_cache(self.hparams, rows, slots)
-            # A part of each program: given anew with each token, dozens of variables cost as much
-            # time as a GPU takes for the token.
+            # It is a part of each program: to hand over dozens of variables with each token would
+            # take longer than the token.
             compiled, cache = self.compiler, self._cache
             self._prefill = compiled(partial(self._prefill_graph, cache=cache))
             self._prefill_whole = compiled(partial(self._prefill_whole_graph, cache=cache))

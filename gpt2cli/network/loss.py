@@ -65,7 +65,7 @@ def _loss_and_gradient(
 def aligned_rows(wte: Tensor, kind: DType) -> Tensor:
     """Returns token embeddings, (vocab, embed), in a type; on a GPU with rows of zeros after them.
 
-    The columns of logits that come of those are no tokens', see GPU_ALIGNMENT.
+    The columns of logits that come of those belong to no token, see GPU_ALIGNMENT.
     """
     embedding = tf.cast(wte, kind)
     missing = -wte.shape[0] % GPU_ALIGNMENT if xla_clusters.is_clustering("gpu") else 0

@@ -4,7 +4,7 @@ Products of matrices are left to TensorFlow: on a CPU its own (oneDNN) are faste
 a GPU they are cuBLAS's (XLA would compile hundreds of variants of each to choose among them). What
 stands between products and is marked as a cluster here becomes a small XLA program, compiled once
 for all layers. Outside of `clustering` a cluster is a plain function; within a larger program that
-XLA compiles (`program`) it is a part of that, and keeps only its inputs all the same.
+XLA compiles (`program`) it is a part of that.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Function = Callable[..., Any]
 
 # The device whose clusters are compiled in what is traced now: cpu or gpu; empty: none are.
 _DEVICE: ContextVar[str] = ContextVar("device", default="")
-# Whether what is traced now becomes one program of XLA's, clusters and all.
+# Whether what is traced now becomes one XLA program, clusters and all.
 _WHOLE: ContextVar[bool] = ContextVar("whole", default=False)
-# What a function keeps of itself, as it comes; and what is left of that where it runs again.
+# What a function keeps of itself, as it comes; and what is left of that when it runs again.
 _KEPT: ContextVar[list[list[Tensor]] | None] = ContextVar("kept", default=None)
 _REPLAYED: ContextVar[Iterator[list[Tensor]] | None] = ContextVar("replayed", default=None)
 
@@ -55,7 +55,7 @@ def is_program() -> bool:
 
 
 def program(function: Function) -> Function:
-    """Makes one program of XLA's of a function of tensors, with its products and its clusters."""
+    """Makes one XLA program of a function of tensors, with its products and its clusters."""
 
     def traced(*tensors: Tensor) -> Tensor:
         token = _WHOLE.set(True)
@@ -88,7 +88,7 @@ def cluster(function: Function) -> Function:
 
 @contextlib.contextmanager
 def keeping() -> Iterator[list[list[Tensor]]]:
-    """Yields a list that gets what `keep` computes within the block."""
+    """Yields a list that receives what `keep` computes within the block."""
     kept: list[list[Tensor]] = []
     token = _KEPT.set(kept)
     try:
@@ -100,7 +100,7 @@ def keeping() -> Iterator[list[list[Tensor]]]:
 @contextlib.contextmanager
 def replaying(kept: list[list[Tensor]]) -> Iterator[None]:
     """Makes `keep` return what it did the first time, as far as that was kept."""
-    token = _REPLAYED.set(iter(kept))
+    token = _REPLAYED.set(iter(kept) if kept else None)
     try:
         yield
     finally:
@@ -108,7 +108,7 @@ def replaying(kept: list[list[Tensor]]) -> Iterator[None]:
 
 
 def keep(function: Callable[[], list[Tensor]]) -> list[Tensor]:
-    """Returns what a function computes; or, where all is computed again, what it did before.
+    """Returns what a function computes, or within `replaying` what it computed before.
 
     The latter has no gradient.
     """
@@ -122,7 +122,7 @@ def keep(function: Callable[[], list[Tensor]]) -> list[Tensor]:
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """Returns the product of two matrices, which is one of those things that are kept."""
+    """Returns the product of two matrices, which `keeping` keeps."""
 
     def computed(left: Tensor, right: Tensor) -> tuple[Tensor, Function]:
         (found,) = keep(lambda: [tf.matmul(left, right)])
@@ -143,7 +143,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 def custom_gradient(function: Function, *tensors: Tensor) -> Tensor:
     """Returns what a function of tensors does, which also returns the function of its gradients.
 
-    Wherever the gradients are traced, clusters in them are as where the function was.
+    The gradients may be traced later and elsewhere: their clusters are as those of the function.
     """
 
     def kept(*tensors: Tensor) -> tuple[Any, Function]:

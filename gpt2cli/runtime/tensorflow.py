@@ -22,6 +22,8 @@ MAPPED_BYTES = 1 << 17
 # Where oneDNN's products are the fastest. TensorFlow takes them by itself only if the processor
 # has instructions for neural networks, but with only AVX2 too they are 1.3 times as fast.
 XLA_FLAGS = "XLA_FLAGS"
+# TensorFlow's own: results that are the same in every run, slower.
+DETERMINISTIC = "TF_DETERMINISTIC_OPS"
 ONEDNN, ONEDNN_MACHINES = "TF_ENABLE_ONEDNN_OPTS", ("x86_64", "AMD64")
 
 
@@ -77,6 +79,8 @@ def xla_flags(environment: Mapping[str, str], packages: Path, version: tuple[int
     # XLA ends the process over a flag that it does not know.
     if version >= (2, 21):
         flags.append("--xla_gpu_experimental_enable_fusion_autotuner=false")
+    if environment.get(DETERMINISTIC, "").lower() in ("1", "true"):
+        flags.append("--xla_gpu_deterministic_ops=true")
     # CUDA's compiler, as pip installs it.
     compiler = packages / "nvidia" / "cuda_nvcc"
     if (compiler / "bin" / "ptxas").exists():

@@ -33,8 +33,9 @@ PARTIAL_STATES, PARTIAL_SCORES, PARTIAL_SHARES = 11, 2.0, 0.6
 # product, what GELU makes of it, and the two that are added to x; if attention is not cuDNN's,
 # heads laid out anew and probabilities too. Of these its input, three products, what attention
 # gives and the probabilities are kept for the backward pass; without XLA all are. CUDA's context
-# and cuBLAS's room to work in are taken beside TensorFlow. (Measured on an H100, 124M, when all
-# were kept: 5.45 GB beside CUDA's own at 8 x 1024, 5.8 reckoned.)
+# and cuBLAS's room to work in are taken beside TensorFlow. (Measured on an H100 beside CUDA's own,
+# and reckoned: 124M, 8 x 1024, all kept, 5.45 and 5.8 GB; memory-saving, Adafactor, 1 x 1024, 774M
+# 4.06 and 4.16 GB, 1558M 7.52 and 7.58 GB.)
 GPU_STATES, GPU_HEADS, GPU_SHARES, GPU_KEPT_STATES = 18, 10, 0.6, 10
 GPU_PROGRAM_BYTES = 1_000_000_000
 SLOTS = {"adam": 2.0, "adamw": 2.0, "adafactor": 0.01, "sgd": 0.0}

@@ -31,8 +31,8 @@ class Optimizer:
     ) -> None:
         """Takes the variables to update, and the share of each matrix that decays at rate 1.
 
-        If `together`, the weights of a block are updated by one program of XLA's: on a GPU each
-        operation is a launch.
+        If `together`, one XLA program updates the weights of a block: on a GPU each operation is a
+        launch.
         """
         self._weights, self._weight_decay, self._together = weights, weight_decay, together
         self.slots: dict[str, Tensor] = {

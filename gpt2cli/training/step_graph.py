@@ -92,7 +92,7 @@ class StepGraph:
     ) -> None:
         self._options, self._all_reduce = options, all_reduce
         trained = {name: weights[name] for name in trained_names(weights, options.blocks_only)}
-        # On a GPU, where each operation is a launch, what is done to a block is one program.
+        # On a GPU each operation is a launch: what is done to a block is one program.
         self._together = options.backend.mode is CompileMode.BLOCKS
         self._add = xla_clusters.program(add)
         self._half_squares = xla_clusters.program(half_squares)

@@ -86,6 +86,8 @@ def test_xla_tries_nothing_out_and_the_users_flags_come_last(tmp_path: Path) -> 
         own,
     ]
     assert "fusion_autotuner=false" in flags({}, tmp_path, (2, 21))
+    same = {"TF_DETERMINISTIC_OPS": "1"}
+    assert "--xla_gpu_deterministic_ops=true" in flags(same, tmp_path, (2, 21)).split()
     # What does not begin with a dash is the name of a file of flags.
     assert flags({"XLA_FLAGS": "flags.txt"}, tmp_path, (2, 21)) == "flags.txt"
     compiler = tmp_path / "nvidia" / "cuda_nvcc"
@@ -98,13 +100,14 @@ def test_this_xla_knows_the_flags_that_a_machine_with_a_gpu_gets(tmp_path: Path)
     (tmp_path / "nvidia" / "cuda_nvcc" / "bin").mkdir(parents=True)
     (tmp_path / "nvidia" / "cuda_nvcc" / "bin" / "ptxas").touch()
     version = tuple(map(int, metadata.version("tensorflow").split(".")[:2]))
+    same = {"TF_DETERMINISTIC_OPS": "1"}
     # Over a flag that it does not know XLA ends the process.
     script = (
         LOADED.format(verbose=False, asks=False) + "\ntf.function(tf.tanh, jit_compile=True)(1.0)"
     )
     subprocess.run(
         [sys.executable, "-c", script],
-        env={"XLA_FLAGS": tensorflow.xla_flags({}, tmp_path, version)},
+        env={"XLA_FLAGS": tensorflow.xla_flags(same, tmp_path, version)},
         check=True,
         timeout=120,
     )
