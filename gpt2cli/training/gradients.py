@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -15,9 +15,9 @@ from gpt2cli.network.compiling import CompileMode, compile_block, compile_functi
 from gpt2cli.training.backend import TrainingOptions
 
 Gradients = dict[str, Tensor]
-# Receives gradients by name as soon as they are known; returns the operations on them that must
-# run before the next ones are computed.
-Consume = Callable[[Gradients], list[Tensor]]
+# Receives gradients by name as soon as they are known, and half the sum of their squares if that is
+# known too; returns the operations on them that must run before the next ones are computed.
+Consume = Callable[[Gradients, Tensor], list[Tensor]]
 
 
 class GradientFunction:
@@ -30,6 +30,8 @@ class GradientFunction:
         self._weights, self._hparams, self._trained = weights, hparams, trained
         self._backend, self._recompute = options.backend, options.recompute
         self._dropout = options.dropout
+        # On a GPU each operation is a launch: a block's program sums its gradients' squares too.
+        self._squares = self._backend.mode is CompileMode.BLOCKS and options.accumulate == 1
         self._precision = tf.as_dtype(options.precision)
         self._compile_parts()
 
@@ -106,7 +108,7 @@ class StoredActivations(GradientFunction):
     ) -> Tensor:
         """Returns the mean loss; hands over all gradients together."""
         value, gradients = self._compiled(tokens, targets, seed, scale)
-        consume(gradients)
+        consume(gradients, None)
         return value
 
     def _loss_and_gradients(
@@ -163,14 +165,14 @@ class RecomputedBlocks(GradientFunction):
             x = found
         value, upstream, gradients = self._head(x, head, targets, scale)
         wte_gradient = gradients.pop("model/wte", None)
-        before = consume(gradients)
+        before = consume(gradients, None)
         for layer in reversed(range(len(layers))):
             (upstream,) = xla_clusters.with_dependencies([upstream], before)
-            upstream, gradients = self._backward(*inputs.pop(), *layers[layer], upstream)
-            before = consume({f"model/h{layer}/{name}": gradients[name] for name in gradients})
+            upstream, found, squares = self._backward(*inputs.pop(), *layers[layer], upstream)
+            before = consume({f"model/h{layer}/{name}": found[name] for name in found}, squares)
         if wte_gradient is not None:
             (upstream,) = xla_clusters.with_dependencies([upstream], before)
-            consume(self._embed_backward(tokens, seed, upstream, wte_gradient))
+            consume(self._embed_backward(tokens, seed, upstream, wte_gradient), None)
         return value
 
     def _block_forward(
@@ -184,7 +186,7 @@ class RecomputedBlocks(GradientFunction):
 
     def _block_gradients(
         self, x: Tensor, kept: list[list[Tensor]], weights: Weights, seed: Tensor, upstream: Tensor
-    ) -> tuple[Tensor, Gradients]:
+    ) -> tuple[Tensor, Gradients, Tensor]:
         place = "model/h0/"
         trained = {n: w for n, w in weights.items() if place + n in self._trained}
         (x,) = xla_clusters.with_dependencies([x], upstream)
@@ -192,7 +194,8 @@ class RecomputedBlocks(GradientFunction):
             tape.watch([x, trained])
             result = self._block(x, weights, seed)
         x_gradient, gradients = tape.gradient(result, [x, trained], upstream)
-        return x_gradient, gradients
+        squares = half_squares(gradients.values()) if self._squares else None
+        return x_gradient, gradients, squares
 
     def _head_gradients(
         self, x: Tensor, weights: Weights, targets: Tensor, scale: Tensor
@@ -203,6 +206,11 @@ class RecomputedBlocks(GradientFunction):
             value = self._loss(x, weights, targets, scale)
         upstream, gradients = tape.gradient(value, [x, trained])
         return value, upstream, gradients
+
+
+def half_squares(gradients: Iterable[Tensor]) -> Tensor:
+    """Returns half the sum of all squares, a scalar."""
+    return tf.add_n([tf.nn.l2_loss(gradient) for gradient in gradients])
 
 
 def scatter_add(matrix: Tensor, indices: Tensor, rows: Tensor) -> Tensor:

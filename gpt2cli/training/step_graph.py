@@ -13,7 +13,13 @@ from gpt2cli.network import gpt2, loss, xla_clusters
 from gpt2cli.network.compiling import CompileMode
 from gpt2cli.training import optimizers
 from gpt2cli.training.backend import TrainingOptions
-from gpt2cli.training.gradients import Consume, Gradients, RecomputedBlocks, StoredActivations
+from gpt2cli.training.gradients import (
+    Consume,
+    Gradients,
+    RecomputedBlocks,
+    StoredActivations,
+    half_squares,
+)
 
 HOST = "/CPU:0"
 AllReduce = Callable[[Tensor], Tensor]
@@ -95,7 +101,6 @@ class StepGraph:
         # On a GPU each operation is a launch: what is done to a block is one program.
         self._together = options.backend.mode is CompileMode.BLOCKS
         self._add = xla_clusters.program(add)
-        self._half_squares = xla_clusters.program(half_squares)
         optimizer = optimizers.OPTIMIZERS[options.optimizer]
         self.optimizer = optimizer(
             trained, weight_decay=options.weight_decay, together=self._together
@@ -121,10 +126,13 @@ class StepGraph:
         if last and self._updates_early:
             return self._update_early(tokens, scalars, first=first)
         gradients: Gradients = {}
+        halves: list[Tensor] = []
 
-        def collect(found: Gradients) -> list[Tensor]:
-            sums = self._accumulate(found, first=first)
+        def collect(found: Gradients, squares: Tensor) -> list[Tensor]:
+            sums, squares = self._accumulate(found, squares, first=first, last=last)
             gradients.update(sums)
+            if last and self._together:
+                halves.append(half_squares(sums.values()) if squares is None else squares)
             return list(sums.values()) if self._sums else []
 
         value = self._loss(tokens, scalars, collect)
@@ -132,7 +140,8 @@ class StepGraph:
             return self._all_reduce(value) if self._all_reduce else value, 0.0
         if self._all_reduce:
             value, gradients = self._all_reduce((value, gradients))
-        norm = self._norm(gradients) / self._multiple
+            halves.clear()
+        norm = global_norm(gradients, halves) / self._multiple
 
         def update() -> list[Tensor]:
             scale = 1 / self._multiple
@@ -150,9 +159,9 @@ class StepGraph:
         squares: list[Tensor] = []
         updates: list[Tensor] = []
 
-        def update(found: Gradients) -> list[Tensor]:
-            sums = self._accumulate(found, first=first)
-            halves = [tf.nn.l2_loss(gradient) for gradient in sums.values()]
+        def update(found: Gradients, known: Tensor) -> list[Tensor]:
+            sums, known = self._accumulate(found, known, first=first, last=True)
+            halves = [half_squares([g]) for g in sums.values()] if known is None else [known]
             squares.extend(halves)
             if not updates:
                 updates.append(count(self.begun, list(sums.values())))
@@ -184,40 +193,41 @@ class StepGraph:
         """Whether a weight's update needs no other weight's gradient, so that few are held."""
         return not (self._options.clip_norm or self.scale.is_dynamic or self._all_reduce)
 
-    def _accumulate(self, found: Gradients, *, first: bool) -> Gradients:
-        """Returns the sums of some weights' gradients so far in this step."""
+    def _accumulate(
+        self, found: Gradients, squares: Tensor, *, first: bool, last: bool
+    ) -> tuple[Gradients, Tensor]:
+        """Returns the sums of some weights' gradients so far in this step, and their squares.
+
+        Half the sum of the squares is None if it is not known.
+        """
         if not self._sums:
-            return found
+            return found, squares
         kept = {name: self._sums[name] for name in found}
         if self._together and not first:
-            for names in optimizers.by_block(list(found)):
-                self._add([kept[name] for name in names], [found[name] for name in names])
-            return {name: tf.convert_to_tensor(variable) for name, variable in kept.items()}
+            halves = [
+                self._add([kept[name] for name in names], [found[name] for name in names], last)
+                for names in optimizers.by_block(list(found))
+            ]
+            sums = {name: tf.convert_to_tensor(variable) for name, variable in kept.items()}
+            return sums, tf.add_n(halves) if last else None
         return {
             name: tf.convert_to_tensor(kept[name].assign(g) if first else kept[name].assign_add(g))
             for name, g in found.items()
-        }
+        }, None
 
-    def _norm(self, gradients: Gradients) -> Tensor:
-        """Returns the global norm of some weights' gradients."""
-        if not self._together:
-            return tf.linalg.global_norm(list(gradients.values()))
-        halves = [
-            self._half_squares([gradients[name] for name in names])
-            for names in optimizers.by_block(list(gradients))
-        ]
+
+def global_norm(gradients: Gradients, halves: list[Tensor]) -> Tensor:
+    """Returns the norm of all gradients, from half their squares' sums if there are any."""
+    if halves:
         return tf.sqrt(2 * tf.add_n(halves))
+    return tf.linalg.global_norm(list(gradients.values()))
 
 
-def add(sums: list[Tensor], gradients: list[Tensor]) -> None:
-    """Adds gradients to variables."""
+def add(sums: list[Tensor], gradients: list[Tensor], last: bool) -> Tensor:
+    """Adds gradients to variables; after the last ones returns half the sum of their squares."""
     for variable, gradient in zip(sums, gradients, strict=True):
         variable.assign_add(gradient)
-
-
-def half_squares(gradients: list[Tensor]) -> Tensor:
-    """Returns half the sum of all squares, a scalar."""
-    return tf.add_n([tf.nn.l2_loss(gradient) for gradient in gradients])
+    return half_squares(map(tf.convert_to_tensor, sums)) if last else None
 
 
 def count(counter: Tensor, after: list[Tensor]) -> Tensor:

@@ -327,9 +327,9 @@ def test_a_hundred_samples_use_one_program_and_one_cache(place: Path) -> None:
     traced = []
     graph = TensorFlowEngine._step_graph
 
-    def watched(self: Any, *arguments: Any) -> Any:
+    def watched(self: Any, *arguments: Any, **cache: Any) -> Any:
         traced.append(arguments[0].shape)
-        return graph(self, *arguments)
+        return graph(self, *arguments, **cache)
 
     with pytest.MonkeyPatch.context() as patch:
         # Where there is no Numba, TensorFlow writes them.

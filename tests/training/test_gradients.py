@@ -56,7 +56,10 @@ def computed(
     def graph(inputs: Any, targets: Any, seed: Any, scale: Any) -> Any:
         taken: dict[str, Any] = {}
 
-        def take(found: dict[str, Any]) -> list[Any]:
+        def take(found: dict[str, Any], squares: Any) -> list[Any]:
+            if squares is not None:
+                exact = sum(tf.nn.l2_loss(gradient) for gradient in found.values())
+                tf.debugging.assert_near(squares, exact, rtol=1e-4)
             assert not taken.keys() & found.keys()
             taken.update(found)
             return list(found.values())
