@@ -18,12 +18,17 @@ RATE = 1e-2
 TINY = HParams(n_vocab=11, n_ctx=6, n_embd=4, n_head=2, n_layer=1)
 
 
-def trainer(arrays: dict[str, Any], hparams: HParams = TINY, **settings: Any) -> Any:
+def trainer(
+    arrays: dict[str, Any], hparams: HParams = TINY, *, mode: str = "FULL", **settings: Any
+) -> Any:
     from gpt2cli.network import gpt2
-    from gpt2cli.training.backend import TrainingOptions
+    from gpt2cli.network.compiling import CompileMode
+    from gpt2cli.training.backend import Backend, TrainingOptions
     from gpt2cli.training.step import Trainer
 
-    return Trainer(gpt2.to_variables(arrays.items()), hparams, TrainingOptions(**settings))
+    backend = Backend(mode=CompileMode[mode], gpu=mode == "BLOCKS")
+    options = TrainingOptions(backend=backend, **settings)
+    return Trainer(gpt2.to_variables(arrays.items()), hparams, options)
 
 
 def drawn(count: int, batch: int, hparams: HParams = TINY, seed: int = 0) -> Any:
@@ -62,11 +67,12 @@ def sgd(weight: Any, gradient: Any, _slots: Any, _step: int) -> None:
 RULES = {"adam": adam, "adamw": adam, "sgd": sgd}
 
 
+@pytest.mark.parametrize("mode", ["FULL", "BLOCKS"])
 @pytest.mark.parametrize("optimizer", RULES)
-def test_three_steps_equal_the_textbooks(optimizer: str) -> None:
+def test_three_steps_equal_the_textbooks(optimizer: str, mode: str) -> None:
     arrays = models.random_arrays(TINY, deviation=0.5)
     decay = 0.1 if optimizer == "adamw" else 0.0
-    found = trainer(arrays, optimizer=optimizer, weight_decay=decay)
+    found = trainer(arrays, optimizer=optimizer, weight_decay=decay, mode=mode)
     expected = {name: array.astype(np.float64) for name, array in arrays.items()}
     slots = {name: [np.zeros_like(a), np.zeros_like(a)] for name, a in expected.items()}
     for step in (1, 2, 3):
@@ -160,7 +166,13 @@ MASKS = {
 }
 
 
-OTHER_WAYS = ({"recompute": True}, {"clip_norm": 1e9}, {"precision": "float16"})
+OTHER_WAYS = (
+    {"recompute": True},
+    {"clip_norm": 1e9},
+    {"precision": "float16"},
+    {"clip_norm": 1e9, "mode": "BLOCKS"},
+    {"precision": "float16", "mode": "BLOCKS"},
+)
 WEIGHED = [
     *(pytest.param({}, counts, id=name) for name, counts in MASKS.items()),
     *(
@@ -225,11 +237,12 @@ def test_a_gradient_that_overflows_float16_is_left_out_and_the_scale_falls() -> 
     assert not np.array_equal(found.weights["model/wte"], arrays["model/wte"])
 
 
-def test_accumulated_gradients_equal_those_of_one_batch() -> None:
+@pytest.mark.parametrize("mode", ["FULL", "BLOCKS"])
+def test_accumulated_gradients_equal_those_of_one_batch(mode: str) -> None:
     arrays = models.random_arrays(models.MINI)
     tokens = drawn(1, 4, models.MINI)
-    whole = trainer(arrays, models.MINI, clip_norm=1.0)
-    parts = trainer(arrays, models.MINI, clip_norm=1.0, accumulate=4)
+    whole = trainer(arrays, models.MINI, clip_norm=1.0, mode=mode)
+    parts = trainer(arrays, models.MINI, clip_norm=1.0, accumulate=4, mode=mode)
     split = tokens.reshape(4, 1, -1)
     for step in (1, 2, 3):
         losses = [loss_of(t, b, 1e-3, step, 0) for t, b in ((whole, tokens), (parts, split))]
@@ -253,7 +266,11 @@ def test_weights_that_are_updated_at_once_are_those_updated_at_the_end(
 ) -> None:
     shape = models.MINI if count == 1 else models.SMALL
     arrays = models.random_arrays(shape)
-    settings = {"optimizer": optimizer, "accumulate": count, "recompute": recompute}
+    settings: dict[str, Any] = {
+        "optimizer": optimizer,
+        "accumulate": count,
+        "recompute": recompute,
+    }
     # A norm that no gradient has changes nothing, but all gradients are waited for.
     at_once, at_the_end = (
         trainer(arrays, shape, weight_decay=0.1, clip_norm=norm, **settings) for norm in (0.0, 1e6)
@@ -271,14 +288,15 @@ def test_weights_that_are_updated_at_once_are_those_updated_at_the_end(
     assert not np.array_equal(at_once.weights["model/wte"], arrays["model/wte"])
 
 
-def test_gradients_are_shortened_to_the_norm_that_is_allowed() -> None:
+@pytest.mark.parametrize("mode", ["FULL", "BLOCKS"])
+def test_gradients_are_shortened_to_the_norm_that_is_allowed(mode: str) -> None:
     arrays = models.random_arrays(TINY, deviation=0.5)
     tokens = drawn(1, 1)
     gradients = [numerical_gradient(arrays, tokens[0, 0], name) for name in arrays]
     length = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
     assert length > 0.2
     for limit, factor in ((0.1, 0.1 / length), (100.0, 1.0)):
-        found = trainer(arrays, clip_norm=limit)
+        found = trainer(arrays, clip_norm=limit, mode=mode)
         found.step(tokens, 1e-3, step=1, seed=0)
         # After one step the average of the gradient is a tenth of it.
         mean = found.slots["model/wte/Adam"].numpy() * 10
