@@ -6,6 +6,7 @@ place in the padded window; `first` is each row's first slot that holds a token.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -30,6 +31,22 @@ PASS_COSTS, INT8_COSTS = (1.0, *2 * [1.65], *6 * [2.2]), (1.0, *2 * [3.1], *6 * 
 GPU_COSTS = (1.0, *2 * [1.1], *6 * [1.2])
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Room:
+    """A KV cache, and the programs that it is a part of.
+
+    To hand over its dozens of variables with each token would take longer than the token.
+    """
+
+    slots: int
+    cache: list[Pair]
+    prefill: Callable[..., Tensor]
+    prefill_whole: Callable[..., Tensor]
+    step: Callable[..., Tensor]
+    step_from: Callable[..., Tensor]
+    extend: Callable[..., Tensor]
+
+
 class TensorFlowEngine(TensorFlowHeads):
     """The compiled prefill and step over one model's weights, and their KV cache.
 
@@ -52,32 +69,35 @@ class TensorFlowEngine(TensorFlowHeads):
         int8 = low_precision.EMBEDDING + low_precision.SCALE in weights
         costs = INT8_COSTS if int8 else PASS_COSTS
         self.pass_costs: tuple[float, ...] = GPU_COSTS if devices.has_gpu() else costs
-        self._cache: list[Pair] = []
-        self._slots = 0
+        # By their number of rows: a search and plain texts may take turns.
+        self._rooms: dict[int, Room] = {}
 
     def make_room(self, rows: int, longest: int, length: int) -> None:
         """Makes a cache for rows of up to `longest` tokens and `length` more, unless one fits."""
         slots = tensorflow_cache.slots_for(longest, length, self.hparams.n_ctx)
-        if not self._cache or self._rows != rows or self._slots < slots:
-            self._slots = slots
-            self._cache = tensorflow_cache.make_cache(self.hparams, rows, slots)
-            # It is a part of each program: to hand over dozens of variables with each token would
-            # take longer than the token.
-            compiled, cache = self.compiler, self._cache
-            self._prefill = compiled(partial(self._prefill_graph, cache=cache))
-            self._prefill_whole = compiled(partial(self._prefill_whole_graph, cache=cache))
-            self._extend = compiled(partial(self._extend_graph, parents=None, cache=cache))
-            self._step_from = compiled(partial(self._step_graph, cache=cache), steady=True)
-            alone = partial(self._step_graph, parents=None, cache=cache)
-            self._step = compiled(alone, steady=True)
+        if rows not in self._rooms or self._rooms[rows].slots < slots:
+            # The old one goes first: there may not be memory for both.
+            self._rooms.pop(rows, None)
+            compiled, cache = self.compiler, tensorflow_cache.make_cache(self.hparams, rows, slots)
+            step = partial(self._step_graph, cache=cache)
+            self._rooms[rows] = Room(
+                slots=slots,
+                cache=cache,
+                prefill=compiled(partial(self._prefill_graph, cache=cache)),
+                prefill_whole=compiled(partial(self._prefill_whole_graph, cache=cache)),
+                step=compiled(partial(step, parents=None), steady=True),
+                step_from=compiled(step, steady=True),
+                extend=compiled(partial(self._extend_graph, parents=None, cache=cache)),
+            )
+        self._rows = rows
 
     def prefill(self, rows: Sequence[Row]) -> Hidden:
         """Takes whole rows in; returns (rows of the cache, embed), of each row's last token."""
-        return tf.repeat(self._take_in(rows, self._prefill), self._rows // len(rows), axis=0)
+        return tf.repeat(self._take_in(rows, self._room.prefill), self._rows // len(rows), axis=0)
 
     def hidden_states(self, rows: Sequence[Row]) -> list[Array]:
         """Takes whole rows in as `prefill`; returns each row's (tokens, embed), float32."""
-        hidden = self._take_in(rows, self._prefill_whole).numpy()  # (rows, time, embed)
+        hidden = self._take_in(rows, self._room.prefill_whole).numpy()  # (rows, time, embed)
         return [states[-len(row) :] for states, row in zip(hidden, rows, strict=True)]
 
     def step(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> Hidden:
@@ -86,19 +106,19 @@ class TensorFlowEngine(TensorFlowHeads):
         place = tf.constant(self._place)
         self._place += 1
         if parents is None:
-            return self._step(newest, self._first, place)
-        return self._step_from(newest, self._first, place, tf.constant(parents, tf.int32))
+            return self._room.step(newest, self._first, place)
+        return self._room.step_from(newest, self._first, place, tf.constant(parents, tf.int32))
 
     def extend(self, rows: Sequence[Row]) -> Hidden:
         """Takes some tokens of a single row in; returns (at least as many, embed)."""
         (row,) = rows
         size = next((size for size in EXTEND_SIZES if size >= len(row)), len(row))
-        if len(row) == 1 or self._place + size > self._slots:
+        if len(row) == 1 or self._place + size > self._room.slots:
             return tf.concat([self.step([token]) for token in row], axis=0)
         tokens = tf.constant([[*row, *[0] * (size - len(row))]], tf.int32)
         place = tf.constant(self._place)
         self._place += len(row)
-        return self._extend(tokens, self._first, place)[0]
+        return self._room.extend(tokens, self._first, place)[0]
 
     def drop(self, counts: Sequence[int]) -> None:
         """Takes back the row's last tokens, as many as are said for it."""
@@ -109,8 +129,8 @@ class TensorFlowEngine(TensorFlowHeads):
         return self.compiler.pop_warnings()
 
     @property
-    def _rows(self) -> int:
-        return int(self._cache[0][0].shape[0])
+    def _room(self) -> Room:
+        return self._rooms[self._rows]
 
     def _take_in(self, rows: Sequence[Row], prefill: Callable[..., Tensor]) -> Tensor:
         """Fills the cache from whole rows, padded on the left; returns what the prefill does."""

@@ -131,7 +131,7 @@ class StepGraph:
         def collect(found: Gradients, squares: Tensor) -> list[Tensor]:
             sums, squares = self._accumulate(found, squares, first=first, last=last)
             gradients.update(sums)
-            if last and self._together:
+            if last and self._together and not self._all_reduce:
                 halves.append(half_squares(sums.values()) if squares is None else squares)
             return list(sums.values()) if self._sums else []
 
@@ -140,7 +140,6 @@ class StepGraph:
             return self._all_reduce(value) if self._all_reduce else value, 0.0
         if self._all_reduce:
             value, gradients = self._all_reduce((value, gradients))
-            halves.clear()
         norm = global_norm(gradients, halves) / self._multiple
 
         def update() -> list[Tensor]:

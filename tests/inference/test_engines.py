@@ -147,8 +147,27 @@ def test_batches_of_one_shape_have_one_cache(engine: Engine) -> None:
     caches = []
     for seed in range(3):
         grown(engine, [[1, 2, 3], [4]], 5, seed=seed)
-        caches.append(engine._cache)  # type: ignore[attr-defined]
+        caches.append(getattr(engine, "_room", None) or engine._cache)  # type: ignore[attr-defined]
     assert caches[0] is caches[1] is caches[2]
+
+
+def test_tensorflow_traces_a_step_once_for_each_number_of_rows_that_take_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gpt2cli.inference.tensorflow_engine import TensorFlowEngine
+
+    traced: list[int] = []
+    graph = TensorFlowEngine._step_graph
+
+    def watched(self: Any, tokens: Any, *given: Any, **cache: Any) -> Any:
+        traced.append(tokens.shape[0])
+        return graph(self, tokens, *given, **cache)
+
+    monkeypatch.setattr(TensorFlowEngine, "_step_graph", watched)
+    engine = engine_of("tensorflow", ARRAYS)
+    for prompts in ([[1, 2]], [[1, 2], [3]], [[4]], [[5], [6]]):
+        grown(engine, prompts, 5)
+    assert traced == [1, 2]
 
 
 def test_a_model_that_has_diverged_writes_something_without_a_warning(kind: str) -> None:

@@ -97,6 +97,11 @@ def test_a_blocks_weights_updated_together_are_those_updated_in_turn(kind: str) 
             for name, shape in shapes.items()
         }
         update_both(given, tf.constant(0.5), tf.constant(RATE), tf.constant(step))
+    (traced,) = update_both._list_all_concrete_functions()
+    library = traced.graph.as_graph_def().library.function
+    names = [function.signature.name for function in library if function.attr["_XlaMustCompile"].b]
+    # Both blocks share one.
+    assert len([name for name in names if "traced" in name]) == 1
     for left, right in (weights, [optimizer.slots for optimizer in optimizers]):
         for name, values in left.items():
             np.testing.assert_allclose(values, right[name], rtol=1e-5, atol=1e-6, err_msg=name)
