@@ -23,12 +23,15 @@ class Gpus:
 
         self.grows: list[str] = []
         self.limits: dict[str, int] = {}
+        self.threads = 0
         self._details = {"device_name": "Card 9000", "compute_capability": capability}
         names = ["GPU:0", "GPU:1"]
         for place, name, answer in (
             (tf.config, "list_physical_devices", lambda _kind: names),
             (tf.config, "get_visible_devices", lambda _kind: names),
             (tf.config, "set_logical_device_configuration", self._limit),
+            (tf.config.threading, "get_inter_op_parallelism_threads", lambda: self.threads),
+            (tf.config.threading, "set_inter_op_parallelism_threads", self._hand_out),
             (tf.config.experimental, "set_memory_growth", self._grow),
             (tf.config.experimental, "get_device_details", lambda _gpu: self._details),
         ):
@@ -37,6 +40,9 @@ class Gpus:
     def _grow(self, gpu: str, wanted: bool) -> None:
         assert wanted
         self.grows.append(gpu)
+
+    def _hand_out(self, threads: int) -> None:
+        self.threads = threads
 
     def _limit(self, gpu: str, configurations: list[Any]) -> None:
         (configuration,) = configurations
@@ -51,6 +57,19 @@ def test_every_gpu_takes_memory_as_it_needs_it(monkeypatch: pytest.MonkeyPatch) 
     assert (gpus.grows, gpus.limits) == (["GPU:0", "GPU:1"], {})
     assert devices.resolve_precision("auto") == "bfloat16"
     assert devices.resolve_precision("float32") == "float32"
+
+
+def test_a_thread_hands_each_gpu_its_work_unless_it_is_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gpt2cli.runtime import devices
+
+    gpus = Gpus(monkeypatch, (8, 6))
+    devices.configure()
+    assert gpus.threads == 2
+    gpus.threads = 5
+    devices.configure()
+    assert gpus.threads == 5
 
 
 def test_a_limit_holds_for_every_gpu_in_place_of_growth(monkeypatch: pytest.MonkeyPatch) -> None:
