@@ -12,13 +12,18 @@ import numpy as np
 from numba import prange
 
 from gpt2cli.inference.cpu.matmul_tiles import (
+    HALF_ROWS,
+    LANES,
     LINE_COLUMNS,
+    PAIR,
     TILE_COLUMNS,
     TILE_ROWS,
     half_tile,
+    line,
     short_line,
     tile,
 )
+from gpt2cli.network.rounding import INT8_MOST
 from gpt2cli.runtime.numba import jit
 
 # Sums may be taken in any order and products fused with them; NaN stays NaN.
@@ -37,6 +42,11 @@ POLYNOMIAL = tuple(map(np.float32, (1.9875691500e-4, 1.3981999507e-3, 8.33345190
 LEAST_POWER, MOST_POWER = np.float32(-87), np.float32(88)
 # Adding it rounds a float32 to whole numbers, which then are its lowest bits.
 ROUNDING = np.float32(1.5 * 2**23)
+# The bits of a float32 without its sign, and those of the largest one there is.
+MAGNITUDE, LARGEST_BITS = np.int32(0x7FFFFFFF), np.int32(0x7F7FFFFF)
+INT16_MOST, INT32_MOST = 2**15 - 1, 2**31 - 1
+# Of a row whose numbers are all smaller than this nothing is left.
+LEAST_LENGTH = np.float32(1e-30)
 ONE_BITS, FRACTION_BITS = np.int32(0x3F800000), np.int32(23)
 
 
@@ -95,6 +105,55 @@ def skinny_gemm(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> N
             tile(rows, columns, (row, column), (scale, bias), found)
         if odd:
             half_tile(rows, columns, (len(rows) - odd, column), (scale, bias), found)
+
+
+@jit(parallel=True)
+def int8_gemm(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
+    """Multiplies rows by a matrix of int8 in whole numbers: rows are rounded to 16 bits.
+
+    Those need not be widened to float32, and two are multiplied in the time of one. The arguments
+    are those of `gemv`, of any number of rows; the width is a multiple of PAIR.
+    """
+    whole, lengths = to_int16(rows, columns.shape[1])
+    odd = len(rows) % TILE_ROWS
+    for part in prange((len(columns) + TILE_COLUMNS - 1) // TILE_COLUMNS):
+        column = min(part * TILE_COLUMNS, len(columns) - TILE_COLUMNS)
+        for row in range(0, len(rows) - odd, TILE_ROWS):
+            tile(whole, columns, (row, column), (scale, bias, lengths), found)
+        if odd >= HALF_ROWS:
+            half_tile(whole, columns, (len(rows) - odd, column), (scale, bias, lengths), found)
+        if odd % HALF_ROWS:
+            line(whole, columns, (len(rows) - 1, column), (scale, bias, lengths), found)
+
+
+@jit()
+def to_int16(rows: Any, depth: int) -> Any:
+    """Rounds rows to whole numbers, the largest of each to the most that sums of products bear.
+
+    Args:
+        rows: float32 (many, width).
+        depth: how many products with int8 each row is part of, its width or more.
+
+    Returns:
+        int16 (many, more than depth), and float32 (many,): what they are to be multiplied by.
+    """
+    # Rows that are a power of two apart would push each other out of the first cache.
+    whole = np.zeros((len(rows), depth + PAIR), np.int16)
+    lengths = np.zeros(len(rows), np.float32)
+    most = np.float32(min(INT16_MOST, INT32_MOST * LANES // (INT8_MOST * depth)))
+    for row in range(len(rows)):
+        # Compared as bits, which processors do for many at once; NaN is above all others.
+        bits = np.int32(0)
+        for place in range(rows.shape[1]):
+            bits = max(bits, np.int32(np.float32(rows[row, place]).view(np.int32) & MAGNITUDE))
+        largest = np.int32(bits).view(np.float32)
+        if bits > LARGEST_BITS:
+            lengths[row] = np.nan
+        elif largest > LEAST_LENGTH:
+            lengths[row] = largest / most
+            for place in range(rows.shape[1]):
+                whole[row, place] = np.int16(np.rint(rows[row, place] * (most / largest)))
+    return whole, lengths
 
 
 @jit(fastmath=SUMS)

@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 FLOAT, HALF, BYTE = ir.FloatType(), ir.HalfType(), ir.IntType(8)
-NUMBER, PLACE = ir.IntType(32), ir.IntType(64)
+SHORT, NUMBER, PLACE = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 # To read it, into the second cache, as data.
 SOON = NUMBER(0), NUMBER(2), NUMBER(1)
 # A product and the sum that it is added to may be rounded once.
@@ -29,7 +29,7 @@ def registers() -> tuple[int, int, int, int]:
     give a sum less in the time of an addition: then one after another is slower than memory.
     """
     features = binding.get_host_cpu_features()
-    if features.get("avx512f"):
+    if features.get("avx512bw"):
         return 16, 4, 6, 1
     if platform.machine() in ("aarch64", "arm64"):
         return 4, 4, 6, 4
@@ -40,6 +40,9 @@ def registers() -> tuple[int, int, int, int]:
 LANES, TILE_ROWS, TILE_COLUMNS, LINE_COLUMNS = registers()
 HALF_ROWS = TILE_ROWS // 2
 INDICES = ir.VectorType(NUMBER, LANES)
+# Whole numbers of 16 bits are multiplied two a lane; what does so on an x86 processor, by lanes.
+PAIR = 2 * LANES
+PAIR_PRODUCTS = {16: "avx512.pmaddw.d.512", 8: "avx2.pmadd.wd", 4: "sse2.pmadd.wd"}
 
 
 def of_shape(high: int, wide: int) -> Any:
@@ -50,10 +53,11 @@ def of_shape(high: int, wide: int) -> Any:
         """Sets a tile of `found` to products that are scaled and shifted.
 
         Args:
-            rows: float32 (many, at least depth).
-            columns: (many, depth), of any kind; the depth is a multiple of LANES.
+            rows: float32 (many, at least depth); or int16, if the columns are int8.
+            columns: (many, depth), of any kind; the depth is a multiple of LANES, or of PAIR.
             corner: the first row and the first column of the tile.
-            line: float32 (columns,) twice: what each column is multiplied by, and what is added.
+            line: float32 (columns,) twice: what each column is multiplied by, and what is added;
+                and float32 (rows,), what each row is multiplied by, if they are int16.
             found: float32 (rows, columns), the result.
         """
 
@@ -63,7 +67,7 @@ def of_shape(high: int, wide: int) -> Any:
                 for number in (0, 1, 4)
             )
             row, column = cgutils.unpack_tuple(builder, arguments[2])
-            factors, shifts = (
+            factors, shifts, *lengths = (
                 ArrayView(context, builder, signature.args[3].dtype, array)
                 for array in cgutils.unpack_tuple(builder, arguments[3])
             )
@@ -75,9 +79,12 @@ def of_shape(high: int, wide: int) -> Any:
             for number, totals in enumerate(sums):
                 for place, total in enumerate(totals):
                     at = builder.add(column, PLACE(place))
+                    below = builder.add(row, PLACE(number))
                     scaled = builder.fmul(total, builder.load(factors.item(at)), flags=FUSED)
+                    for length in lengths:
+                        scaled = builder.fmul(scaled, builder.load(length.item(below)), flags=FUSED)
                     shifted = builder.fadd(scaled, builder.load(shifts.item(at)), flags=FUSED)
-                    builder.store(shifted, into.item(builder.add(row, PLACE(number)), at))
+                    builder.store(shifted, into.item(below, at))
             return context.get_dummy_value()
 
         corners = types.UniTuple(types.int64, 2)
@@ -143,42 +150,77 @@ def dot_products(
 
     `ahead` is how much of each column of `columns` to prefetch, and how far ahead it is.
     """
-    depth, none = columns.shape[1], ir.VectorType(FLOAT, LANES)(None)
+    depth, whole = columns.shape[1], columns.kind == types.int8
+    none = ir.VectorType(NUMBER if whole else FLOAT, LANES)(None)
     sums = [[cgutils.alloca_once_value(builder, none) for _ in rights] for _ in lefts]
-    with cgutils.for_range_slice(builder, PLACE(0), depth, PLACE(LANES)) as (place, _):
+    step = PAIR if whole else LANES
+    add_products = add_pairs if whole else add_floats
+    with cgutils.for_range_slice(builder, PLACE(0), depth, PLACE(step)) as (place, _):
         if ahead is not None:
             with builder.if_then(builder.icmp_unsigned("<", place, ahead[0])):
                 for right in rights:
                     prefetch(builder, builder.gep(right, [builder.add(place, ahead[1])]))
-        vectors = [vector(builder, left, place) for left in lefts]
+        vectors = [vector(builder, left, place, step) for left in lefts]
         for number, right in enumerate(rights):
-            weights = widened(builder, vector(builder, right, place), columns.kind)
+            weights = widened(builder, vector(builder, right, place, step), columns.kind)
             for row, numbers in enumerate(vectors):
-                product = builder.fmul(numbers, weights, flags=FUSED)
-                total = builder.fadd(builder.load(sums[row][number]), product, flags=FUSED)
+                total = add_products(builder, builder.load(sums[row][number]), numbers, weights)
                 builder.store(total, sums[row][number])
-    return [[horizontal_sum(builder, builder.load(each)) for each in line] for line in sums]
+    return [[horizontal_sum(builder, floats(builder, each)) for each in line] for line in sums]
 
 
-def vector(builder: Any, begin: Any, place: Any) -> Any:
-    """Loads as many numbers from a place on as a register holds."""
+def add_floats(builder: Any, total: Any, numbers: Any, weights: Any) -> Any:
+    """Adds the products of two vectors to a third one."""
+    return builder.fadd(total, builder.fmul(numbers, weights, flags=FUSED), flags=FUSED)
+
+
+def add_pairs(builder: Any, total: Any, numbers: Any, weights: Any) -> Any:
+    """Adds the products of int16 to sums of int32, two to each; which two depends on the processor.
+
+    LLVM makes one instruction of it where there is one.
+    """
+    if platform.machine() in ("x86_64", "AMD64"):
+        kind = ir.FunctionType(INDICES, [numbers.type, weights.type])
+        name = f"llvm.x86.{PAIR_PRODUCTS[LANES]}"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.add(total, builder.call(function, [numbers, weights]))
+    for begin in (0, LANES):
+        half = INDICES(list(range(begin, begin + LANES)))
+        left, right = (
+            builder.sext(builder.shuffle_vector(each, each.type(ir.Undefined), half), INDICES)
+            for each in (numbers, weights)
+        )
+        total = builder.add(total, builder.mul(left, right))
+    return total
+
+
+def floats(builder: Any, total: Any) -> Any:
+    """Loads sums as float32; whole ones could exceed their 32 bits if they were added up."""
+    found = builder.load(total)
+    if found.type == INDICES:
+        return builder.sitofp(found, ir.VectorType(FLOAT, LANES))
+    return found
+
+
+def vector(builder: Any, begin: Any, place: Any, count: int) -> Any:
+    """Loads so many numbers from a place on."""
     at = builder.gep(begin, [place])
-    found = builder.load(builder.bitcast(at, ir.VectorType(at.type.pointee, LANES).as_pointer()))
+    found = builder.load(builder.bitcast(at, ir.VectorType(at.type.pointee, count).as_pointer()))
     # Rows begin wherever a number may be.
     found.align = 1
     return found
 
 
 def widened(builder: Any, value: Any, kind: Any) -> Any:
-    """Makes float32 of weights of any kind; half precision comes as its bits."""
-    floats = ir.VectorType(FLOAT, LANES)
+    """Makes float32 of weights, and int16 of int8; half precision comes as its bits."""
     if kind == types.int16:
+        floats = ir.VectorType(FLOAT, LANES)
         return builder.fpext(builder.bitcast(value, ir.VectorType(HALF, LANES)), floats)
     if kind == types.uint16:
         # The upper half of a float32.
         upper = builder.shl(builder.zext(value, INDICES), INDICES([16] * LANES))
-        return builder.bitcast(upper, floats)
-    return builder.sitofp(value, floats) if kind == types.int8 else value
+        return builder.bitcast(upper, ir.VectorType(FLOAT, LANES))
+    return builder.sext(value, ir.VectorType(SHORT, PAIR)) if kind == types.int8 else value
 
 
 def prefetch(builder: Any, at: Any) -> None:
@@ -204,6 +246,7 @@ def horizontal_sum(builder: Any, value: Any) -> Any:
     return horizontal_sum(builder, builder.fadd(*halves))
 
 
-# What a single row is made of, as many products as registers hold, and half of those.
-short_line, tile = of_shape(1, LINE_COLUMNS), of_shape(TILE_ROWS, TILE_COLUMNS)
-half_tile = of_shape(HALF_ROWS, TILE_COLUMNS)
+# What a single row is made of, of float32 and of whole numbers; as many products as registers hold,
+# and half of those.
+short_line, line = of_shape(1, LINE_COLUMNS), of_shape(1, TILE_COLUMNS)
+tile, half_tile = of_shape(TILE_ROWS, TILE_COLUMNS), of_shape(HALF_ROWS, TILE_COLUMNS)

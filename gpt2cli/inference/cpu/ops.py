@@ -18,6 +18,8 @@ from gpt2cli.runtime.hardware import cores
 NORM_EPSILON = np.float32(1e-5)
 # Products with more rows than this are bound by arithmetic: BLAS does them best.
 FEW_ROWS = 128
+# As many rows of int16 stay in the second cache while columns of int8 come by.
+ROW_BLOCK = 256
 # A shorter prompt is not worth another loop.
 LONG_PROMPT = 64
 # BLAS takes queries in blocks of this many, each against the keys up to its end.
@@ -35,7 +37,7 @@ STORED: dict[str, Any] = {
 
 # Precisions of which a second row, of zeros, makes a single one faster: it is widened for both in
 # fewer instructions. Measured with AVX-512.
-PAIRED = {"bfloat16", "int8"} if matmul_tiles.LANES == 16 else set()
+PAIRED = {"bfloat16"} if matmul_tiles.LANES == 16 else set()
 
 # The time of a pass over one token, then over up to 2, 4, 6, … 16 of them, as shares of the first:
 # measured on two cores with AVX-512, GPT-2 124M, 200 tokens before.
@@ -43,7 +45,7 @@ PASS_COSTS: dict[str, tuple[float, ...]] = {
     "float32": (1.0, 1.15, 1.25, 1.4, 1.6, 1.8, 2.0, 2.2, 2.4),
     "bfloat16": (1.0, 1.02, 1.15, 1.6, 1.9, 2.3, 2.7, 3.2, 3.6),
     "float16": (1.0, 1.1, 1.22, 1.7, 2.05, 2.56, 2.95, 3.4, 3.8),
-    "int8": (1.0, 1.02, 1.45, 2.1, 2.6, 3.2, 3.6, 4.2, 4.8),
+    "int8": (1.0, 1.04, 1.15, 1.4, 1.72, 2.05, 2.4, 2.73, 3.1),
 }
 
 
@@ -59,7 +61,7 @@ class Matrix:
         self.precision, self._width = precision, columns.shape[1]
         self._scale = np.ones(len(columns), np.float32)
         self._no_bias = np.zeros(len(columns), np.float32)
-        missing = -self._width % matmul_tiles.LANES
+        missing = -self._width % (matmul_tiles.PAIR if precision == "int8" else matmul_tiles.LANES)
         if missing:
             columns = np.pad(columns, ((0, 0), (0, missing)))
         # Compiled code knows arrays that may be written to; these are, but nobody does.
@@ -76,7 +78,10 @@ class Matrix:
     def times(self, x: Array, bias: Array | None = None) -> Array:
         """(rows, width) → (rows, columns)."""
         bias = self._no_bias if bias is None else bias
-        if len(x) > FEW_ROWS or len(self._stored) < matmul_tiles.TILE_COLUMNS:
+        is_narrow = len(self._stored) < matmul_tiles.TILE_COLUMNS
+        if self.precision == "int8" and not is_narrow:
+            return self._int8_times(x, bias)
+        if len(x) > FEW_ROWS or is_narrow:
             found = x @ self._dequantized(slice(None)).T
             found += bias
             return np.asarray(found)
@@ -85,6 +90,14 @@ class Matrix:
         multiply = kernels.gemv if len(rows) == 1 else kernels.skinny_gemm
         multiply(rows, self._stored, self._scale, bias, found)
         return found[: len(x)]
+
+    def _int8_times(self, x: Array, bias: Array) -> Array:
+        """Does the same in whole numbers, which for any number of rows is faster than BLAS."""
+        found = np.empty((len(x), len(self._stored)), np.float32)
+        for start in range(0, len(x), ROW_BLOCK):
+            block = slice(start, start + ROW_BLOCK)
+            kernels.int8_gemm(x[block], self._stored, self._scale, bias, found[block])
+        return found
 
     def rows(self, places: Sequence[int]) -> Array:
         """Returns float32 (places, width): the rows at some places."""
@@ -123,6 +136,8 @@ def prepare(precision: str, *, many_rows: bool) -> None:
     products = [] if precision in PAIRED else [kernels.gemv]
     if many_rows or not products:
         products.append(kernels.skinny_gemm)
+    if precision == "int8":
+        products = [kernels.int8_gemm]
     loops = [
         (kernels.norm, (rows, vector, vector, types.float32, rows)),
         *((loop, (rows, weights, vector, vector, rows)) for loop in products),
