@@ -17,8 +17,8 @@ from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.text.corpus_index import DEPTH, MOST_PLACES, CorpusIndex
 
 Origin = Literal["text", "corpus"]
-# A draft has at most this number of tokens, which together are right with at least this chance.
-MOST_DRAFTED, LEAST_CHANCE = 15, 0.05
+# A draft has at most this number of tokens.
+MOST_DRAFTED = 15
 # The costs of passes are known in steps of this number of tokens.
 COSTED = 2
 # Before anything is known: how much of what places name is right, how often a guess is that hardly
@@ -151,7 +151,8 @@ class Drafter:
             costs: of one token, then of up to COSTED, of twice as many, and so on.
         """
         self.texts: list[TextIndex] = []
-        self._corpus, self._vocab, self._costs = corpus, vocab, costs
+        self._corpus, self._vocab = corpus, vocab
+        self._costs, self._slopes = costs, least_slopes(costs)
         self._weights: dict[tuple[Origin, int, bool], Average] = {}
         self._rates: dict[int, Average] = {}
 
@@ -165,11 +166,11 @@ class Drafter:
 
         A text gets the random numbers of as many tokens as it has room for; None: it has ended.
         """
+        rows = sum(numbers is not None for numbers in uniforms)
         self._guesses = [
-            self._drawn(self._sources(text), (numbers or [])[:MOST_DRAFTED])
+            self._drawn(self._sources(text), (numbers or [])[:MOST_DRAFTED], rows)
             for text, numbers in zip(self.texts, uniforms, strict=True)
         ]
-        rows = sum(numbers is not None for numbers in uniforms)
         # Chances fall along a draft, so that the best ones are the first of each.
         chances = sorted(
             ((guess.chance, text) for text, draft in enumerate(self._guesses) for guess in draft),
@@ -209,10 +210,15 @@ class Drafter:
                 found.append(("corpus", self._corpus.followers(text.tokens[-1:], MOST_DRAFTED)))
         return [Source(origin=origin, same=same, rows=rows) for origin, (rows, same) in found]
 
-    def _drawn(self, sources: Sequence[Source], uniforms: Sequence[float]) -> list[Guess]:
-        """Returns guesses, each from the places that have named all those before it."""
+    def _drawn(
+        self, sources: Sequence[Source], uniforms: Sequence[float], rows: int
+    ) -> list[Guess]:
+        """Returns guesses, each from the places that have named all those before it.
+
+        They end where no more of them are worth their rows in a pass, of which `rows` are taken.
+        """
         guesses: list[Guess] = []
-        chance = 1.0
+        chance, expected, best = 1.0, float(rows), rows / cost_of(rows, self._costs)
         for at, uniform in enumerate(uniforms):
             votes = [self._votes(source, at) for source in sources if source.rows]
             scores: defaultdict[int, float] = defaultdict(float)
@@ -227,9 +233,14 @@ class Drafter:
             first = FIRST_CHANCE + FIRST_CHANCES * kind / SHARE_KINDS
             rate = self._rates.setdefault(kind, Average(first=first))
             chance *= rate.value
-            if chance < LEAST_CHANCE or token >= self._vocab:
+            if token >= self._vocab:
                 break
             guesses.append(Guess(token=token, rate=rate, chance=chance, votes=votes))
+            expected, size = expected + chance, rows + at + 1
+            best = max(best, expected / cost_of(size, self._costs))
+            # Those to come are not likelier than this one.
+            if chance < best * self._slopes[min(size // COSTED, len(self._slopes) - 1)]:
+                break
             sources = [following(source, at, token) for source in sources]
         return guesses
 
@@ -251,10 +262,16 @@ def cost_of(tokens: int, costs: Sequence[float]) -> float:
     return costs[step - beyond] + beyond * (costs[-1] - costs[-2])
 
 
+def least_slopes(costs: Sequence[float]) -> list[float]:
+    """Returns the least that one more token costs from each step of `costs` on."""
+    slopes = [(after - before) / COSTED for before, after in itertools.pairwise(costs)]
+    return list(itertools.accumulate(reversed(slopes), min))[::-1]
+
+
 def following(source: Source, at: int, token: int) -> Source:
     """Returns of a source the places that have a token, by the number of those before it."""
     rows = [row for row in source.rows if len(row) > at and row[at] == token]
-    return dataclasses.replace(source, rows=rows)
+    return Source(origin=source.origin, same=source.same, rows=rows)
 
 
 def drawn(scores: Mapping[int, float], uniform: float, temperature: float) -> int:

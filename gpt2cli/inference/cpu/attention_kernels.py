@@ -62,10 +62,17 @@ def attend(mixed: Any, keys: Any, values: Any, job: Any, found: Any) -> None:
             total += query[place] * keys[slot, place]
         scores[slot] = total
     softmax(scores, end)
-    for slot in range(end):
-        share = scores[slot]
+    # Several at once: each sum is read and written less often.
+    fours = end - end % 4
+    for slot in range(0, fours, 4):
+        a, b, c, d = scores[slot], scores[slot + 1], scores[slot + 2], scores[slot + 3]
         for place in range(head):
-            sums[place] += share * values[slot, place]
+            first_two = a * values[slot, place] + b * values[slot + 1, place]
+            last_two = c * values[slot + 2, place] + d * values[slot + 3, place]
+            sums[place] += first_two + last_two
+    for slot in range(fours, end):
+        for place in range(head):
+            sums[place] += scores[slot] * values[slot, place]
     for place in range(head):
         found[row, first + place] = sums[place]
 

@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from gpt2cli.inference.cpu.kernels import SUMS, power, softmax
+from gpt2cli.inference.cpu.kernels import SUMS, ZERO, highest, power, softmax
 from gpt2cli.runtime.numba import jit
+
+
+# This many shares are added up before any of them is looked at.
+SUMMED = 256
 
 
 @jit(parallel=True)
@@ -25,16 +29,30 @@ def draw_all(filtered: Any, uniforms: Any, tokens: Any) -> None:
 @jit()
 def drawn(shares: Any, uniform: Any) -> Any:
     """Returns the token in whose stretch of the sum of shares (vocab,) a number falls."""
-    total = 0.0
-    for token in range(len(shares)):
-        total += shares[token]
-    aim, end, last = uniform * total, 0.0, 0
-    for token in range(len(shares)):
+    ends = np.empty((len(shares) + SUMMED - 1) // SUMMED)
+    end = 0.0
+    for block in range(len(ends)):
+        end += total(shares[block * SUMMED : (block + 1) * SUMMED])
+        ends[block] = end
+    aim, block = uniform * end, 0
+    while block < len(ends) - 1 and not ends[block] > aim:
+        block += 1
+    end, last = ends[block - 1] if block else 0.0, 0
+    for token in range(block * SUMMED, min((block + 1) * SUMMED, len(shares))):
         if shares[token] > 0:
             end, last = end + shares[token], token
             if end > aim:
                 break
     return last
+
+
+@jit(fastmath=SUMS)
+def total(shares: Any) -> Any:
+    """Returns the sum of float32 (some,), in float64."""
+    found = 0.0
+    for token in range(len(shares)):
+        found += shares[token]
+    return found
 
 
 @jit(parallel=True)
@@ -48,10 +66,7 @@ def take_nats(logits: Any, tokens: Any, found: Any) -> None:
 @jit(fastmath=SUMS)
 def powers(logits: Any) -> Any:
     """float32 (vocab,) → the highest, and the sum of e to the power of each less the highest."""
-    most = logits[0]
-    for token in range(1, len(logits)):
-        most = max(most, logits[token])
-    total = np.float32(0)
+    most, found = highest(logits, len(logits)), ZERO
     for token in range(len(logits)):
-        total += power(logits[token] - most)
-    return most, total
+        found += power(logits[token] - most)
+    return most, found
