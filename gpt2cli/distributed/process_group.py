@@ -24,8 +24,9 @@ LOST = (
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
 )
-# How long TensorFlow's own joining may take, once all have said that they are ready.
-JOIN_SECONDS = 40
+# How long TensorFlow's own joining may take, once all have said that they are ready: no longer than
+# they are waited for, and long enough for those who are there.
+JOIN_SECONDS, LEAST_JOIN_SECONDS = 40, 10
 WITH_BARRIER = "cluster_register_with_barrier"
 
 
@@ -111,7 +112,7 @@ def form(
         return local_group()
     gpus = len(tf.config.get_visible_devices("GPU"))
     rendezvous.wait(hardware.describe_gpus(gpus), minutes, stopped)
-    limit_joining()
+    limit_joining(min(JOIN_SECONDS, max(LEAST_JOIN_SECONDS, minutes * 60)))
     try:
         return ProcessGroup(tf.distribute.MultiWorkerMirroredStrategy(), rendezvous.cluster)
     except (*LOST, tf.errors.UnknownError, tf.errors.InternalError) as error:
@@ -120,7 +121,7 @@ def form(
         ) from error
 
 
-def limit_joining() -> None:
+def limit_joining(seconds: float) -> None:
     """Lets TensorFlow give up soon if a process that was there a moment ago does not join.
 
     While it waits it holds Python's lock, so that nothing here could end it: no signal, no thread.
@@ -131,7 +132,7 @@ def limit_joining() -> None:
 
     def configured(**known: object) -> None:
         """Configures the joining as TensorFlow does, but for the times."""
-        configure(**known, cluster_register_timeout_in_ms=JOIN_SECONDS * 1000)
+        configure(**known, cluster_register_timeout_in_ms=int(seconds * 1000))
         settings = context.coordination_service
         if hasattr(settings, WITH_BARRIER):
             setattr(settings, WITH_BARRIER, True)

@@ -166,7 +166,7 @@ def dot_products(
             for row, numbers in enumerate(vectors):
                 total = add_products(builder, builder.load(sums[row][number]), numbers, weights)
                 builder.store(total, sums[row][number])
-    return [[horizontal_sum(builder, floats(builder, each)) for each in line] for line in sums]
+    return [horizontal_sums(builder, [floats(builder, each) for each in line]) for line in sums]
 
 
 def add_floats(builder: Any, total: Any, numbers: Any, weights: Any) -> Any:
@@ -231,19 +231,28 @@ def prefetch(builder: Any, at: Any) -> None:
     builder.call(function, [address, *SOON])
 
 
-def horizontal_sum(builder: Any, value: Any) -> Any:
-    """Adds up the numbers of a vector: its halves, and theirs, until there is one."""
-    lanes = value.type.count
-    if lanes == 1:
-        return builder.extract_element(value, NUMBER(0))
-    picked = ir.VectorType(NUMBER, lanes // 2)
-    halves = [
-        builder.shuffle_vector(
-            value, value.type(ir.Undefined), picked(list(range(begin, begin + lanes // 2)))
-        )
-        for begin in (0, lanes // 2)
+def horizontal_sums(builder: Any, vectors: list[Any]) -> list[Any]:
+    """Adds up the numbers of each vector: its halves, and theirs, until there is one.
+
+    Two vectors share each addition: both have one's halves and the other's, side by side.
+    """
+    part, count = LANES, len(vectors)
+    while part > 1:
+        part //= 2
+        halves = [
+            INDICES([first + n for first in range(begin, 2 * LANES, 2 * part) for n in range(part)])
+            for begin in (0, part)
+        ]
+        # The last one of an odd number goes with itself.
+        pairs = zip(vectors[::2], vectors[1::2] + vectors[-1:], strict=False)
+        vectors = [
+            builder.fadd(*(builder.shuffle_vector(*pair, half) for half in halves))
+            for pair in pairs
+        ]
+    return [
+        builder.extract_element(vectors[column // LANES], NUMBER(column % LANES))
+        for column in range(count)
     ]
-    return horizontal_sum(builder, builder.fadd(*halves))
 
 
 # What a single row is made of, of float32 and of whole numbers; as many products as registers hold,
