@@ -10,7 +10,6 @@ from numba import prange
 from gpt2cli.inference.cpu.kernels import SUMS, ZERO, highest, power, softmax
 from gpt2cli.runtime.numba import jit
 
-
 # This many shares are added up before any of them is looked at.
 SUMMED = 256
 
