@@ -47,7 +47,7 @@ MAGNITUDE, LARGEST_BITS = np.int32(0x7FFFFFFF), np.int32(0x7F7FFFFF)
 INT16_MOST, INT32_MOST = 2**15 - 1, 2**31 - 1
 # Of a row whose numbers are all smaller than this nothing is left.
 LEAST_LENGTH = np.float32(1e-30)
-# In so many columns the highest number is looked for.
+# The highest number is looked for in this number of columns.
 COLUMNS = 64
 ONE_BITS, FRACTION_BITS = np.int32(0x3F800000), np.int32(23)
 

@@ -177,7 +177,7 @@ def add_floats(builder: Any, total: Any, numbers: Any, weights: Any) -> Any:
 def add_pairs(builder: Any, total: Any, numbers: Any, weights: Any) -> Any:
     """Adds the products of int16 to sums of int32, two to each; which two depends on the processor.
 
-    LLVM makes one instruction of it where there is one.
+    LLVM makes one instruction of it for processors that have it.
     """
     if platform.machine() in ("x86_64", "AMD64"):
         kind = ir.FunctionType(INDICES, [numbers.type, weights.type])
@@ -203,7 +203,7 @@ def floats(builder: Any, total: Any) -> Any:
 
 
 def vector(builder: Any, begin: Any, place: Any, count: int) -> Any:
-    """Loads so many numbers from a place on."""
+    """Loads this number of items from a place on."""
     at = builder.gep(begin, [place])
     found = builder.load(builder.bitcast(at, ir.VectorType(at.type.pointee, count).as_pointer()))
     # Rows begin wherever a number may be.
