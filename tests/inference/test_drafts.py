@@ -7,6 +7,7 @@ import pytest
 
 from gpt2cli.inference import decode
 from gpt2cli.inference.cpu import sampling
+from gpt2cli.inference.cpu.ops import PASS_COSTS
 from gpt2cli.inference.drafts import MOST_DRAFTED, Drafter, TextIndex, drawn
 from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.text.corpus_index import CorpusIndex, ordered_positions
@@ -118,6 +119,30 @@ def test_what_is_always_right_is_drafted_further() -> None:
         drafter.learn([corpus[place:end]])
         place = end
     assert max(sizes[-3:]) >= 2 * sizes[0] > 0
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("costs", [USUAL, *PASS_COSTS.values()])
+def test_guesses_end_where_no_more_of_them_would_be_drafted(
+    costs: tuple[float, ...], rows: int
+) -> None:
+    noise = np.random.default_rng(0)
+    corpus = [int(token) for token in noise.integers(0, 4, 2000).cumsum() % 40]
+    early, whole = (Drafter(corpus_of(corpus), VOCAB, costs) for _ in range(2))
+    whole._slopes = [0.0]
+    early.begin([corpus[at : at + 6] for at in range(rows)], SamplingParams(temperature=0.7))
+    whole.begin([[] for _ in range(rows)], SamplingParams(temperature=0.7))
+    whole.texts, whole._weights, whole._rates = early.texts, early._weights, early._rates
+    sizes, fewer = set(), 0
+    for place in range(6, 300, 3):
+        numbers = noise.random((rows, MOST_DRAFTED)).tolist()
+        drafts = early.draft(numbers)
+        assert drafts == whole.draft(numbers)
+        fewer += sum(map(len, early._guesses)) < sum(map(len, whole._guesses))
+        sizes.update(map(len, drafts))
+        early.learn([corpus[place + at : place + at + 3] for at in range(rows)])
+    assert len(sizes) > 1
+    assert fewer > 10
 
 
 def test_places_count_by_how_often_such_places_were_right() -> None:

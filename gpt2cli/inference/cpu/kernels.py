@@ -19,9 +19,9 @@ from gpt2cli.inference.cpu.matmul_tiles import (
     TILE_COLUMNS,
     TILE_ROWS,
     half_tile,
-    line,
     short_line,
     tile,
+    whole_line,
 )
 from gpt2cli.network.rounding import INT8_MOST
 from gpt2cli.runtime.numba import jit
@@ -125,7 +125,7 @@ def int8_gemm(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> Non
         if odd >= HALF_ROWS:
             half_tile(whole, columns, (len(rows) - odd, column), (scale, bias, lengths), found)
         if odd % HALF_ROWS:
-            line(whole, columns, (len(rows) - 1, column), (scale, bias, lengths), found)
+            whole_line(whole, columns, (len(rows) - 1, column), (scale, bias, lengths), found)
 
 
 @jit()

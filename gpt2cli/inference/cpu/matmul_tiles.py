@@ -67,30 +67,38 @@ def of_shape(high: int, wide: int) -> Any:
                 for number in (0, 1, 4)
             )
             row, column = cgutils.unpack_tuple(builder, arguments[2])
-            factors, shifts, *lengths = (
+            line = [
                 ArrayView(context, builder, signature.args[3].dtype, array)
                 for array in cgutils.unpack_tuple(builder, arguments[3])
-            )
+            ]
             # If one column at a time is fast enough, the hardware prefetches the next one.
             here = row, left.shape[0], high
             ahead = prefetch_plan(builder, right, wide, here) if wide > 1 else None
             rows, columns = left.rows(row, high), right.rows(column, wide)
             sums = dot_products(builder, rows, columns, ahead, right)
-            for number, totals in enumerate(sums):
-                for place, total in enumerate(totals):
-                    at = builder.add(column, PLACE(place))
-                    below = builder.add(row, PLACE(number))
-                    scaled = builder.fmul(total, builder.load(factors.item(at)), flags=FUSED)
-                    for length in lengths:
-                        scaled = builder.fmul(scaled, builder.load(length.item(below)), flags=FUSED)
-                    shifted = builder.fadd(scaled, builder.load(shifts.item(at)), flags=FUSED)
-                    builder.store(shifted, into.item(below, at))
+            store_products(builder, sums, (row, column), line, into)
             return context.get_dummy_value()
 
         corners = types.UniTuple(types.int64, 2)
         return types.void(rows, columns, corners, line, found), generate
 
     return multiply
+
+
+def store_products(
+    builder: Any, sums: Any, corner: tuple[Any, Any], line: list[Any], into: Any
+) -> None:
+    """Builds what sets a tile to its sums, scaled and shifted; see `multiply`."""
+    factors, shifts, *lengths = line
+    for number, totals in enumerate(sums):
+        row = builder.add(corner[0], PLACE(number))
+        for place, total in enumerate(totals):
+            column = builder.add(corner[1], PLACE(place))
+            scaled = builder.fmul(total, builder.load(factors.item(column)), flags=FUSED)
+            for length in lengths:
+                scaled = builder.fmul(scaled, builder.load(length.item(row)), flags=FUSED)
+            shifted = builder.fadd(scaled, builder.load(shifts.item(column)), flags=FUSED)
+            builder.store(shifted, into.item(row, column))
 
 
 class ArrayView:
@@ -257,5 +265,5 @@ def horizontal_sums(builder: Any, vectors: list[Any]) -> list[Any]:
 
 # What a single row is made of, of float32 and of whole numbers; as many products as registers hold,
 # and half of those.
-short_line, line = of_shape(1, LINE_COLUMNS), of_shape(1, TILE_COLUMNS)
+short_line, whole_line = of_shape(1, LINE_COLUMNS), of_shape(1, TILE_COLUMNS)
 tile, half_tile = of_shape(TILE_ROWS, TILE_COLUMNS), of_shape(HALF_ROWS, TILE_COLUMNS)
