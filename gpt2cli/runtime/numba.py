@@ -17,7 +17,8 @@ CACHE = "NUMBA_CACHE_DIR"
 # All files with compiled loops. Numba notices that a file has changed, but not one it imports from.
 LOOPS = (
     *("inference/cpu/matmul_tiles.py", "inference/cpu/kernels.py"),
-    *("inference/cpu/attention_kernels.py", "inference/cpu/sampling_kernels.py"),
+    *("inference/cpu/weighted_sums.py", "inference/cpu/attention_kernels.py"),
+    "inference/cpu/sampling_kernels.py",
     "text/bpe_kernels.py",
 )
 # How often a thread looks for more work before it sleeps, some 25 µs. GNU's OpenMP looks for 4 ms,

@@ -8,7 +8,8 @@ import numpy as np
 from numba import prange
 
 from gpt2cli.inference.cpu.kernels import SUMS, ZERO, softmax
-from gpt2cli.inference.cpu.matmul_tiles import LANES, TILE_COLUMNS, TILE_ROWS, tile
+from gpt2cli.inference.cpu.matmul_tiles import LANES, TILE_COLUMNS, TILE_ROWS, near_line, tile
+from gpt2cli.inference.cpu.weighted_sums import WIDTH, weighted_sum
 from gpt2cli.runtime.numba import jit
 
 
@@ -48,33 +49,47 @@ def attend(mixed: Any, keys: Any, values: Any, job: Any, found: Any) -> None:
     first = number * head
     factor = np.float32(1 / np.sqrt(np.float32(head)))
     scores, query, sums = (
-        np.empty(end, np.float32),
-        np.empty(head, np.float32),
+        np.empty((1, end), np.float32),
+        np.empty((1, head), np.float32),
         np.zeros(head, np.float32),
     )
     for place in range(head):
-        query[place] = mixed[row, first + place] * factor
+        query[0, place] = mixed[row, first + place] * factor
         keys[slot_of, place] = mixed[row, embed + first + place]
         values[slot_of, place] = mixed[row, 2 * embed + first + place]
+    score(query, keys, end, scores)
+    softmax(scores[0], end)
+    add_values(scores[0], values, end, sums)
+    for place in range(head):
+        found[row, first + place] = sums[place]
+
+
+@jit(fastmath=SUMS)
+def score(query: Any, keys: Any, end: Any, scores: Any) -> None:
+    """Sets float32 (1, slots) to the products of (1, head) with the first `end` keys."""
+    head = keys.shape[1]
+    if end >= TILE_COLUMNS and head % LANES == 0:
+        for slot in range(0, end, TILE_COLUMNS):
+            near_line(query, keys, (0, min(slot, end - TILE_COLUMNS)), (), scores)
+        return
     for slot in range(end):
         total = ZERO
         for place in range(head):
-            total += query[place] * keys[slot, place]
-        scores[slot] = total
-    softmax(scores, end)
-    # Several at once: each sum is read and written less often.
-    fours = end - end % 4
-    for slot in range(0, fours, 4):
-        a, b, c, d = scores[slot], scores[slot + 1], scores[slot + 2], scores[slot + 3]
+            total += query[0, place] * keys[slot, place]
+        scores[0, slot] = total
+
+
+@jit(fastmath=SUMS)
+def add_values(shares: Any, values: Any, end: Any, sums: Any) -> None:
+    """Adds to float32 (head,) the first `end` values, (slots, head), times their shares."""
+    head = values.shape[1]
+    if head % WIDTH == 0:
+        for place in range(0, head, WIDTH):
+            weighted_sum(shares, values, (end, place), sums)
+        return
+    for slot in range(end):
         for place in range(head):
-            first_two = a * values[slot, place] + b * values[slot + 1, place]
-            last_two = c * values[slot + 2, place] + d * values[slot + 3, place]
-            sums[place] += first_two + last_two
-    for slot in range(fours, end):
-        for place in range(head):
-            sums[place] += scores[slot] * values[slot, place]
-    for place in range(head):
-        found[row, first + place] = sums[place]
+            sums[place] += shares[slot] * values[slot, place]
 
 
 @jit(parallel=True, fastmath=SUMS)

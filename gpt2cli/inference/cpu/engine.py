@@ -163,7 +163,7 @@ class CPUEngine:
 
 def new_pair(shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Returns arrays for a layer's keys and values."""
-    return np.empty(shape, np.float32), np.empty(shape, np.float32)
+    return ops.empty(shape, np.float32), ops.empty(shape, np.float32)
 
 
 def move_slots(array: Array, moved: Sequence[tuple[int, int, slice]]) -> None:

@@ -45,8 +45,11 @@ PAIR = 2 * LANES
 PAIR_PRODUCTS = {16: "avx512.pmaddw.d.512", 8: "avx2.pmadd.wd", 4: "sse2.pmadd.wd"}
 
 
-def of_shape(high: int, wide: int) -> Any:
-    """Returns what multiplies `high` rows by `wide` columns; only for compiled loops."""
+def of_shape(high: int, wide: int, *, near: bool = False) -> Any:
+    """Returns what multiplies `high` rows by `wide` columns; only for compiled loops.
+
+    If the columns are `near`, in a cache, those to come are not prefetched.
+    """
 
     @intrinsic  # type: ignore[untyped-decorator]
     def multiply(_context: Any, rows: Any, columns: Any, corner: Any, line: Any, found: Any) -> Any:
@@ -57,7 +60,8 @@ def of_shape(high: int, wide: int) -> Any:
             columns: (many, depth), of any kind; the depth is a multiple of LANES, or of PAIR.
             corner: the first row and the first column of the tile.
             line: float32 (columns,) twice: what each column is multiplied by, and what is added;
-                and float32 (rows,), what each row is multiplied by, if they are int16.
+                and float32 (rows,), what each row is multiplied by, if they are int16. Empty: the
+                products are left as they are.
             found: float32 (rows, columns), the result.
         """
 
@@ -68,12 +72,14 @@ def of_shape(high: int, wide: int) -> Any:
             )
             row, column = cgutils.unpack_tuple(builder, arguments[2])
             line = [
-                ArrayView(context, builder, signature.args[3].dtype, array)
-                for array in cgutils.unpack_tuple(builder, arguments[3])
+                ArrayView(context, builder, kind, array)
+                for kind, array in zip(
+                    signature.args[3], cgutils.unpack_tuple(builder, arguments[3]), strict=True
+                )
             ]
             # If one column at a time is fast enough, the hardware prefetches the next one.
             here = row, left.shape[0], high
-            ahead = prefetch_plan(builder, right, wide, here) if wide > 1 else None
+            ahead = None if near or wide == 1 else prefetch_plan(builder, right, wide, here)
             rows, columns = left.rows(row, high), right.rows(column, wide)
             sums = dot_products(builder, rows, columns, ahead, right)
             store_products(builder, sums, (row, column), line, into)
@@ -89,16 +95,17 @@ def store_products(
     builder: Any, sums: Any, corner: tuple[Any, Any], line: list[Any], into: Any
 ) -> None:
     """Builds what sets a tile to its sums, scaled and shifted; see `multiply`."""
-    factors, shifts, *lengths = line
     for number, totals in enumerate(sums):
         row = builder.add(corner[0], PLACE(number))
         for place, total in enumerate(totals):
-            column = builder.add(corner[1], PLACE(place))
-            scaled = builder.fmul(total, builder.load(factors.item(column)), flags=FUSED)
-            for length in lengths:
-                scaled = builder.fmul(scaled, builder.load(length.item(row)), flags=FUSED)
-            shifted = builder.fadd(scaled, builder.load(shifts.item(column)), flags=FUSED)
-            builder.store(shifted, into.item(row, column))
+            column, found = builder.add(corner[1], PLACE(place)), total
+            if line:
+                factors, shifts, *lengths = line
+                found = builder.fmul(found, builder.load(factors.item(column)), flags=FUSED)
+                for length in lengths:
+                    found = builder.fmul(found, builder.load(length.item(row)), flags=FUSED)
+                found = builder.fadd(found, builder.load(shifts.item(column)), flags=FUSED)
+            builder.store(found, into.item(row, column))
 
 
 class ArrayView:
@@ -266,4 +273,5 @@ def horizontal_sums(builder: Any, vectors: list[Any]) -> list[Any]:
 # What a single row is made of, of float32 and of whole numbers; as many products as registers hold,
 # and half of those.
 short_line, whole_line = of_shape(1, LINE_COLUMNS), of_shape(1, TILE_COLUMNS)
+near_line = of_shape(1, TILE_COLUMNS, near=True)
 tile, half_tile = of_shape(TILE_ROWS, TILE_COLUMNS), of_shape(HALF_ROWS, TILE_COLUMNS)
