@@ -74,7 +74,7 @@ class Matrix:
         elif precision == "bfloat16":
             narrow = to_bfloat16_bits(columns)
         else:
-            # Its copy would take longer than is gained where memory sets the speed.
+            # Copying would take longer than it saves: memory sets the speed.
             self._stored = columns
             return
         self._stored = empty(narrow.shape, narrow.dtype)
