@@ -136,9 +136,10 @@ def verify(
         # For those that have ended, or come to a wrong token, a token is chosen and left at that.
         uniforms = [text.uniform() if n in going else 0.0 for n, text in enumerate(texts)]
         ways = {number: params.after(texts[number].length) for number in going}
+        # Of one text nothing need be copied.
+        rows = logits[places] if len(texts) > 1 else logits[places[0] :][:1]
         found = {
-            way: engine.choose_from(logits[places], way, uniforms, history)
-            for way in set(ways.values())
+            way: engine.choose_from(rows, way, uniforms, history) for way in set(ways.values())
         }
         right = []
         for number in going:
