@@ -47,8 +47,6 @@ MAGNITUDE, LARGEST_BITS = np.int32(0x7FFFFFFF), np.int32(0x7F7FFFFF)
 INT16_MOST, INT32_MOST = 2**15 - 1, 2**31 - 1
 # Of a row whose numbers are all smaller than this nothing is left.
 LEAST_LENGTH = np.float32(1e-30)
-# The highest number is looked for in this number of columns.
-COLUMNS = 64
 ONE_BITS, FRACTION_BITS = np.int32(0x3F800000), np.int32(23)
 
 
@@ -158,29 +156,13 @@ def to_int16(rows: Any, depth: int) -> Any:
     return whole, lengths
 
 
-@jit()
-def highest(numbers: Any, end: int) -> Any:
-    """float32 (slots,) → the highest of the first `end`; NaN behind the first one is passed over.
-
-    Of many columns first, which processors do at once; one after another they would wait.
-    """
-    found = np.full(COLUMNS, numbers[0], np.float32)
-    rows = end // COLUMNS
-    for row in range(rows):
-        for column in range(COLUMNS):
-            found[column] = max(found[column], numbers[row * COLUMNS + column])
-    for slot in range(rows * COLUMNS, end):
-        found[0] = max(found[0], numbers[slot])
-    most = found[0]
-    for column in range(1, COLUMNS):
-        most = max(most, found[column])
-    return most
-
-
 @jit(fastmath=SUMS)
 def softmax(scores: Any, end: int) -> None:
     """float32 (slots,) → the same, in place: shares of the first `end`; the others have none."""
-    most, total = highest(scores, end), ZERO
+    most = scores[0]
+    for slot in range(1, end):
+        most = max(most, scores[slot])
+    total = ZERO
     for slot in range(end):
         scores[slot] = power(scores[slot] - most)
         total += scores[slot]

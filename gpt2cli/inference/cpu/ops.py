@@ -10,7 +10,7 @@ import numpy as np
 from numba import from_dtype, types
 
 from gpt2cli.arrays import Array
-from gpt2cli.inference.cpu import attention_kernels, kernels, matmul_tiles, sampling_kernels
+from gpt2cli.inference.cpu import attention_kernels, kernels, matmul_tiles
 from gpt2cli.network.rounding import quantize_rows, to_bfloat16_bits
 from gpt2cli.runtime import numba
 from gpt2cli.runtime.hardware import cores
@@ -156,8 +156,6 @@ def prepare(precision: str, *, many_rows: bool) -> None:
         *((loop, (rows, weights, vector, vector, rows)) for loop in products),
         (attention_kernels.attend_newest, (rows, cache, cache, counts, counts, rows)),
         (kernels.gelu, (rows,)),
-        (sampling_kernels.take_nats, (rows, counts, types.float64[::1])),
-        (sampling_kernels.draw_all, (rows, types.float64[::1], counts)),
     ]
     numba.compile_in_background(loops)
 

@@ -28,9 +28,11 @@ def choose(
     rows = [(row, history.row(number)) for number, row in enumerate(logits)]
     if params.temperature == 0:
         tokens = [int(FILTERS.allowed(*row, params).argmax()) for row in rows]
+    elif len(rows) == 1:
+        # The first command need not wait until the loops for many are compiled.
+        tokens = [draw(softmax(FILTERS.filtered(*rows[0], params)), uniforms[0])]
     else:
-        filtered = [FILTERS.filtered(*row, params) for row in rows]
-        tokens = draw_rows(filtered[0][None] if len(rows) == 1 else np.stack(filtered), uniforms)
+        tokens = draw_rows(np.stack([FILTERS.filtered(*row, params) for row in rows]), uniforms)
     return Chosen(tokens, nats_of(logits, tokens))
 
 
@@ -45,6 +47,8 @@ def draw_rows(filtered: Logits, uniforms: Sequence[float]) -> list[int]:
 
 def nats_of(logits: Logits, tokens: Sequence[int]) -> list[float]:
     """Returns the log-probability of each row's token under logits (rows, vocab), in nats."""
+    if len(tokens) == 1:
+        return [log_probability(logits[0], tokens[0])]
     from gpt2cli.inference.cpu import sampling_kernels
 
     nats = np.empty(len(tokens))
@@ -121,6 +125,12 @@ def log_softmax(logits: Logits) -> Logits:
     """Returns the log-probabilities of logits (vocab,), in nats."""
     centred = logits - logits.max()
     return np.asarray(centred - np.log(np.exp(centred).sum()))
+
+
+def log_probability(logits: Logits, token: int) -> float:
+    """Returns the log-probability of one token under logits (vocab,), in nats."""
+    most = logits.max()
+    return float(logits[token] - most - np.log(np.exp(logits - most).sum()))
 
 
 def remove(logits: Logits, tokens: Sequence[int] | Array) -> Logits:

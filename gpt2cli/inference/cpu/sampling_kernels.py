@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from gpt2cli.inference.cpu.kernels import SUMS, ZERO, highest, power, softmax
+from gpt2cli.inference.cpu.kernels import SUMS, ZERO, power
 from gpt2cli.runtime.numba import jit
 
+# The highest number is looked for in this number of columns.
+COLUMNS = 64
 # This many shares are added up before any of them is looked at.
 SUMMED = 256
 
@@ -21,8 +23,35 @@ def draw_all(filtered: Any, uniforms: Any, tokens: Any) -> None:
     Logits are float32 (rows, vocab), and used up; random numbers float64 (rows,), from 0 up to 1.
     """
     for row in prange(len(filtered)):
-        softmax(filtered[row], filtered.shape[1])
+        to_powers(filtered[row])
         tokens[row] = drawn(filtered[row], uniforms[row])
+
+
+@jit()
+def highest(numbers: Any) -> Any:
+    """float32 (vocab,) → the highest; NaN behind the first one is passed over.
+
+    Of many columns first, which processors do at once; one after another they would wait.
+    """
+    found = np.full(COLUMNS, numbers[0], np.float32)
+    rows = len(numbers) // COLUMNS
+    for row in range(rows):
+        for column in range(COLUMNS):
+            found[column] = max(found[column], numbers[row * COLUMNS + column])
+    for place in range(rows * COLUMNS, len(numbers)):
+        found[0] = max(found[0], numbers[place])
+    most = found[0]
+    for column in range(1, COLUMNS):
+        most = max(most, found[column])
+    return most
+
+
+@jit(fastmath=SUMS)
+def to_powers(logits: Any) -> None:
+    """float32 (vocab,) → e to the power of each less the highest, in place."""
+    most = highest(logits)
+    for token in range(len(logits)):
+        logits[token] = power(logits[token] - most)
 
 
 @jit()
@@ -65,7 +94,7 @@ def take_nats(logits: Any, tokens: Any, found: Any) -> None:
 @jit(fastmath=SUMS)
 def powers(logits: Any) -> Any:
     """float32 (vocab,) → the highest, and the sum of e to the power of each less the highest."""
-    most, found = highest(logits, len(logits)), ZERO
+    most, found = highest(logits), ZERO
     for token in range(len(logits)):
         found += power(logits[token] - most)
     return most, found
