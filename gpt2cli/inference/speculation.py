@@ -127,8 +127,7 @@ def verify(
         taken: how many those are of each text.
         history: the tokens so far.
     """
-    last = len(logits) - 1
-    places = [min(place, last) for place in itertools.accumulate([0, *taken[:-1]])]
+    places = [min(n, len(logits) - 1) for n in itertools.accumulate([0, *taken[:-1]])]
     for text in texts:
         text.new = []
     going = [number for number, text in enumerate(texts) if text.left]

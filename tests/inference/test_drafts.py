@@ -133,7 +133,8 @@ def test_guesses_end_where_no_more_of_them_would_be_drafted(
     early.begin([corpus[at : at + 6] for at in range(rows)], SamplingParams(temperature=0.7))
     whole.begin([[] for _ in range(rows)], SamplingParams(temperature=0.7))
     whole.texts, whole._weights, whole._rates = early.texts, early._weights, early._rates
-    sizes, fewer = set(), 0
+    sizes: set[int] = set()
+    fewer = 0
     for place in range(6, 300, 3):
         numbers = noise.random((rows, MOST_DRAFTED)).tolist()
         drafts = early.draft(numbers)

@@ -137,7 +137,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     room = np.empty(size + CACHE_LINE, np.uint8)
     first = -room.ctypes.data % CACHE_LINE
-    return room[first : first + size].view(dtype).reshape(shape)
+    return np.asarray(room[first : first + size].view(dtype).reshape(shape))
 
 
 def prepare(precision: str, *, many_rows: bool) -> None:
