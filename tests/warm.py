@@ -20,7 +20,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CLIENT = f"""#!{sys.executable} -IS
-import json, os, socket, sys
+import json, os, select, socket, stat, sys
+# Behind a command that has its turn first, or the process would wait for this one's stdin.
+if stat.S_ISFIFO(os.fstat(0).st_mode):
+    select.select([0], [], [])
 if "GPT2CLI_CPU_DEVICES" in os.environ:
     os.execv({sys.executable!r}, [{sys.executable!r}, "-m", "gpt2cli", *sys.argv[1:]])
 door = socket.socket(socket.AF_UNIX)
