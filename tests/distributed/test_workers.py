@@ -235,7 +235,7 @@ def test_a_port_that_is_in_use_ends_all_with_a_line(place: Path) -> None:
     ports = free_ports(2)
     with (
         socket.create_server(("", ports[1])),
-        Workers(place, [words("run", "--wait-minutes", 0.3)] * 2, ports) as workers,
+        Workers(place, [words("run", "--wait-minutes", 0.15)] * 2, ports) as workers,
     ):
         assert workers.codes() == [75, 75]
         assert "cannot listen: Address already in use" in workers.told(1)

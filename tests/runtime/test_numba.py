@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -132,13 +134,34 @@ def test_without_any_folder_to_write_to_text_is_written_all_the_same(
     assert (done.returncode, done.stdout != "") == (0, True), done.stderr
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> tuple[Path, str]:
+    """A cache folder with what a command has compiled, and the text that it wrote."""
+    folder = tmp_path_factory.mktemp("compiled")
+    environment = {name: value for name, value in os.environ.items() if name != numba.CACHE}
+    done = subprocess.run(
+        [sys.executable, "-m", "gpt2cli", *map(str, GENERATE), "--model-dir", small_model.parent],
+        env=environment | {"XDG_CACHE_HOME": str(folder / "cache")},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "cache", done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", ["cut", "zeroed", "a bit", "others' writing", "no home"])
 def test_what_is_not_whole_is_compiled_anew(
-    home: Path, cli: Run, small_model: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+    home: Path,
+    cli: Run,
+    small_model: Path,
+    compiled: tuple[Path, str],
+    harm: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expected = cli(*GENERATE, "--model-dir", small_model.parent).stdout
-    assert expected
+    cache, expected = compiled
+    shutil.copytree(cache, home.parent)
     kept = sorted(home.glob("numba-*/*/*.nb[ic]"))
     assert len(kept) > 8
     assert all(map(compile_cache.is_sealed, kept))

@@ -10,6 +10,7 @@ import pytest
 
 from gpt2cli.hparams import HParams
 from tests import models, oracle
+from tests.marks import few
 from tests.training.steps import loss_of
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
@@ -206,8 +207,9 @@ def test_every_token_that_counts_weighs_the_same_in_a_step(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(
+    ("precision", "recompute"), [("bfloat16", False), ("bfloat16", True), ("float16", False)]
+)
 def test_narrow_types_train_nearly_as_float32_does(precision: str, recompute: bool) -> None:
     arrays = models.random_arrays(models.SMALL, deviation=0.05)
     found = [
@@ -252,14 +254,9 @@ def test_accumulated_gradients_equal_those_of_one_batch(mode: str) -> None:
             np.testing.assert_allclose(weight, parts.weights[name], atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("adafactor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    ("count", "recompute"),
-    [
-        (1, True),
-        pytest.param(3, True, marks=pytest.mark.slow),
-        pytest.param(2, False, marks=pytest.mark.slow),
-    ],
+    ("optimizer", "count", "recompute"),
+    few([("adamw", 1, True), ("adamw", 2, False), ("adafactor", 3, True)], 1),
 )
 def test_weights_that_are_updated_at_once_are_those_updated_at_the_end(
     optimizer: str, count: int, recompute: bool
