@@ -81,7 +81,7 @@ def score(query: Any, keys: Any, end: Any, scores: Any) -> None:
 
 @jit(fastmath=SUMS)
 def add_values(shares: Any, values: Any, end: Any, sums: Any) -> None:
-    """Adds to float32 (head,) the first `end` values, (slots, head), times their shares."""
+    """Adds up in float32 (head,), of zeros, the first `end` values (slots, head) by shares."""
     head = values.shape[1]
     if head % WIDTH == 0:
         for place in range(0, head, WIDTH):

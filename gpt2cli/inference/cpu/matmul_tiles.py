@@ -66,6 +66,7 @@ def of_shape(high: int, wide: int, *, near: bool = False) -> Any:
         """
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            """Builds a tile: its sums, and what sets `found` to them."""
             left, right, into = (
                 ArrayView(context, builder, signature.args[number], arguments[number])
                 for number in (0, 1, 4)

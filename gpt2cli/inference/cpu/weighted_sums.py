@@ -30,6 +30,7 @@ def weighted_sum(_context: Any, shares: Any, rows: Any, corner: Any, found: Any)
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        """Builds a loop over the rows, whose sums LLVM keeps in registers."""
         factors, matrix, into = (
             ArrayView(context, builder, signature.args[number], arguments[number])
             for number in (0, 1, 3)
