@@ -16,7 +16,7 @@ import pytest
 
 from gpt2cli.inference.cpu import kernels, ops
 from gpt2cli.inference.cpu.kernels import INT16_MOST
-from gpt2cli.inference.cpu.matmul_tiles import TILE_COLUMNS
+from gpt2cli.inference.cpu.matmul_tiles import BLOCK, TILE_ROWS
 from gpt2cli.inference.cpu.ops import FEW_ROWS, NORM_EPSILON, ROW_BLOCK, Matrix
 from gpt2cli.network import rounding
 from tests.marks import few
@@ -42,7 +42,7 @@ def taken_as(x: Any, kind: str, columns: int) -> Any:
 
     Whole tiles of int8 meet whole numbers of 16 bits.
     """
-    if kind != "int8" or columns < TILE_COLUMNS:
+    if kind != "int8" or columns < BLOCK:
         return x.astype(np.float64)
     largest = np.abs(x).max(axis=1, keepdims=True).astype(np.float64)
     return np.rint(x / largest * INT16_MOST) * largest / INT16_MOST
@@ -135,11 +135,11 @@ print(*(getattr(matmul_tiles, name) for name in names))
     ("features", "machine", "shape"),
     few(
         [
-            ({"avx512bw": True}, "", "16 4 6 1"),
-            ({"avx2": True}, "", "8 2 6 4"),
-            ({}, "", "4 2 6 4"),
+            ({"avx512bw": True}, "", "16 6 4 1"),
+            ({"avx2": True}, "", "8 4 3 4"),
+            ({}, "", "4 4 3 4"),
             # What is built for it is judged here; that ARM's processors run it is not.
-            ({}, "aarch64", "4 4 6 4"),
+            ({}, "aarch64", "4 6 4 4"),
         ],
         1,
     ),
@@ -210,11 +210,11 @@ def attended(mixed: Any, keys: Any, values: Any) -> Any:
     return (probabilities[:, :, None] * values).sum(axis=1).ravel()
 
 
-@pytest.mark.parametrize(("time", "head"), [(4, 6), (7, 8), (70, 64), (131, 21)])
+@pytest.mark.parametrize(("time", "head"), [(TILE_ROWS, 6), (7, 8), (70, 64), (131, 21)])
 def test_attention_of_a_prompt_is_numpys(
     time: int, head: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpt2cli.inference.cpu.ops.LONG_PROMPT", 4)
+    monkeypatch.setattr("gpt2cli.inference.cpu.ops.LONG_PROMPT", TILE_ROWS)
     mixed, keys, values = noise(time, 9 * head), noise(3, time + 2, head), noise(3, time + 2, head)
     expected = [
         attended(row, keys[:, : place + 1], values[:, : place + 1])
@@ -243,3 +243,23 @@ def test_attention_of_texts_at_different_places_is_numpys(
             expected = attended(mixed[row], *before)
             np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(there, (keys, values))
+
+
+@pytest.mark.parametrize("head", [64, 50])
+def test_positions_see_the_same_to_the_bit_one_by_one_and_together(head: int) -> None:
+    counts, heads, slots = [1, 2, 7, 13], 2, 45
+    seen, starts = np.array([0, 30, 3, 9]), np.cumsum([0, *counts])
+    mixed = noise(sum(counts), 3 * heads * head)
+    caches = [noise(4, heads, slots, head) for _ in range(2)]
+    for cache in caches:
+        for text, begin in enumerate(seen):
+            # What was there before, and need not be a number.
+            cache[text, :, begin:] = np.nan
+    together = ops.attend_newest(mixed, *(cache.copy() for cache in caches), seen, starts)
+    for text, count in enumerate(counts):
+        for ahead, row in enumerate(range(starts[text], starts[text] + count)):
+            alone = [cache[text : text + 1] for cache in caches]
+            places = np.array([seen[text] + ahead]), np.array([0, 1])
+            found = ops.attend_newest(mixed[row : row + 1], *alone, *places)
+            np.testing.assert_array_equal(found[0], together[row])
+    assert np.isfinite(together).all()

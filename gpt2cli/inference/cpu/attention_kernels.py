@@ -8,8 +8,15 @@ import numpy as np
 from numba import prange
 
 from gpt2cli.inference.cpu.kernels import SUMS, ZERO, softmax
-from gpt2cli.inference.cpu.matmul_tiles import LANES, TILE_COLUMNS, TILE_ROWS, near_line, tile
-from gpt2cli.inference.cpu.weighted_sums import WIDTH, weighted_sum
+from gpt2cli.inference.cpu.matmul_tiles import (
+    BLOCK,
+    LANES,
+    TILE_COLUMNS,
+    TILE_ROWS,
+    near_block,
+    tile,
+)
+from gpt2cli.inference.cpu.weighted_sums import WIDTH, weighted_sums
 from gpt2cli.runtime.numba import jit
 
 
@@ -28,68 +35,82 @@ def attend_newest(mixed: Any, keys: Any, values: Any, seen: Any, starts: Any, fo
     heads = values.shape[1]
     for job in prange(len(seen) * heads):
         text, number = job // heads, job % heads
-        for row in range(starts[text], starts[text + 1]):
-            slot = seen[text] + row - starts[text]
-            attend(mixed, keys[text, number], values[text, number], (row, number, slot), found)
+        part = starts[text], starts[text + 1], seen[text], number
+        attend(mixed, keys[text, number], values[text, number], part, found)
 
 
 @jit(fastmath=SUMS)
-def attend(mixed: Any, keys: Any, values: Any, job: Any, found: Any) -> None:
-    """The same for one position and one head; of the result their part is set.
+def attend(mixed: Any, keys: Any, values: Any, part: Any, found: Any) -> None:
+    """The same for one text and one head; of the result their part is set.
 
     Args:
         mixed: as above.
-        keys: float32 (slots, head), of the position's text and the head.
+        keys: float32 (slots, head), of the text and the head; at least as many slots as a block has
+            columns.
         values: like keys.
-        job: the position's row, the number of the head, and the position's slot.
+        part: the text's first row and the end of its rows, the slot of the first one, and the
+            number of the head.
         found: as above.
     """
-    row, number, slot_of = job
-    embed, head, end = found.shape[1], keys.shape[1], slot_of + 1
-    first = number * head
-    factor = np.float32(1 / np.sqrt(np.float32(head)))
-    scores, query, sums = (
-        np.empty((1, end), np.float32),
-        np.empty((1, head), np.float32),
-        np.zeros(head, np.float32),
+    begin, stop, seen, number = part
+    many, embed, head = stop - begin, found.shape[1], keys.shape[1]
+    first, factor = number * head, np.float32(1 / np.sqrt(np.float32(head)))
+    scores, queries, sums = (
+        np.empty((many, max(seen + many, BLOCK)), np.float32),
+        np.empty((many, head), np.float32),
+        np.zeros((many, head), np.float32),
     )
-    for place in range(head):
-        query[0, place] = mixed[row, first + place] * factor
-        keys[slot_of, place] = mixed[row, embed + first + place]
-        values[slot_of, place] = mixed[row, 2 * embed + first + place]
-    score(query, keys, end, scores)
-    softmax(scores[0], end)
-    add_values(scores[0], values, end, sums)
-    for place in range(head):
-        found[row, first + place] = sums[place]
-
-
-@jit(fastmath=SUMS)
-def score(query: Any, keys: Any, end: Any, scores: Any) -> None:
-    """Sets float32 (1, slots) to the products of (1, head) with the first `end` keys."""
-    head = keys.shape[1]
-    if end >= TILE_COLUMNS and head % LANES == 0:
-        for slot in range(0, end, TILE_COLUMNS):
-            near_line(query, keys, (0, min(slot, end - TILE_COLUMNS)), (), scores)
-        return
-    for slot in range(end):
-        total = ZERO
+    for row in range(many):
         for place in range(head):
-            total += query[0, place] * keys[slot, place]
-        scores[0, slot] = total
+            queries[row, place] = mixed[begin + row, first + place] * factor
+            keys[seen + row, place] = mixed[begin + row, embed + first + place]
+            values[seen + row, place] = mixed[begin + row, 2 * embed + first + place]
+    score(queries, keys, scores)
+    for row in range(many):
+        softmax(scores[row], seen + row + 1)
+    add_values(scores, values, (0, seen + 1), sums)
+    for row in range(many):
+        # What a row sees beyond the first one's end is its own.
+        add_values(scores[row:][:1], values, (seen + 1, seen + row + 1), sums[row:][:1])
+        for place in range(head):
+            found[begin + row, first + place] = sums[row, place]
 
 
 @jit(fastmath=SUMS)
-def add_values(shares: Any, values: Any, end: Any, sums: Any) -> None:
-    """Adds up in float32 (head,), of zeros, the first `end` values (slots, head) by shares."""
-    head = values.shape[1]
+def score(queries: Any, keys: Any, scores: Any) -> None:
+    """Sets float32 (rows, slots) to the products of (rows, head) with the keys of the slots.
+
+    Slots that nothing is in yet may be among the first of a block.
+    """
+    (many, head), slots = queries.shape, scores.shape[1]
+    if head % LANES == 0:
+        for slot in range(0, slots, BLOCK):
+            row = 0
+            while row < many:
+                row += near_block(queries, keys, (row, min(slot, slots - BLOCK)), (), scores)
+        return
+    for row in range(many):
+        for slot in range(slots):
+            total = ZERO
+            for place in range(head):
+                total += queries[row, place] * keys[slot, place]
+            scores[row, slot] = total
+
+
+@jit(fastmath=SUMS)
+def add_values(shares: Any, values: Any, slots: Any, sums: Any) -> None:
+    """Adds to float32 (rows, head) the values (slots, head) from a slot to another, by shares."""
+    (many, head), (begin, end) = sums.shape, slots
     if head % WIDTH == 0:
         for place in range(0, head, WIDTH):
-            weighted_sum(shares, values, (end, place), sums)
+            row = 0
+            while row < many:
+                row += weighted_sums(shares, values, (row, begin, end, place), sums)
         return
-    for slot in range(end):
-        for place in range(head):
-            sums[place] += shares[slot] * values[slot, place]
+    for row in range(many):
+        for slot in range(begin, end):
+            for place in range(head):
+                sums[row, place] += shares[row, slot] * values[slot, place]
 
 
 @jit(parallel=True, fastmath=SUMS)

@@ -41,7 +41,7 @@ class CPUEngine:
     def make_room(self, rows: int, longest: int, length: int) -> None:
         """Makes an empty cache for rows of up to `longest` tokens and `length` more."""
         sizes = self.hparams
-        slots = min(longest + length, sizes.n_ctx)
+        slots = max(min(longest + length, sizes.n_ctx), ops.LEAST_SLOTS)
         shape = rows, sizes.n_head, slots, sizes.n_embd // sizes.n_head
         if not self._cache or self._cache[0][0].shape != shape:
             # What was there goes before its successor comes.

@@ -11,18 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from gpt2cli.inference.cpu.matmul_tiles import (
-    HALF_ROWS,
-    LANES,
-    LINE_COLUMNS,
-    PAIR,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    half_tile,
-    short_line,
-    tile,
-    whole_line,
-)
+from gpt2cli.inference.cpu.matmul_tiles import BLOCK, LANES, PAIR, block
 from gpt2cli.network.rounding import INT8_MOST
 from gpt2cli.runtime.numba import jit
 
@@ -73,38 +62,22 @@ def power(x: Any) -> Any:
 
 
 @jit(parallel=True)
-def gemv(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
-    """Multiplies a row by a matrix, at the speed at which memory gives it.
+def skinny_gemm(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
+    """Multiplies some rows by a matrix, which is read once, at the speed of memory for the fewest.
 
     Args:
-        rows: float32 (1, at least width).
-        columns: (columns, width), of any kind, as many as a tile has or more; the width is a
+        rows: float32 (many, at least width).
+        columns: (columns, width), of any kind, as many as a block has or more; the width is a
             multiple of LANES.
         scale: float32 (columns,), what each column is multiplied by.
         bias: float32 (columns,), what is added then.
-        found: float32 (1, columns), the result.
+        found: float32 (many, columns), the result.
     """
-    for part in prange((len(columns) + LINE_COLUMNS - 1) // LINE_COLUMNS):
+    for part in prange((len(columns) + BLOCK - 1) // BLOCK):
         # The last columns may have been among those before: they come to the same.
-        column = min(part * LINE_COLUMNS, len(columns) - LINE_COLUMNS)
-        short_line(rows, columns, (0, column), (scale, bias), found)
-
-
-@jit(parallel=True)
-def skinny_gemm(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> None:
-    """Multiplies some dozens of rows by a matrix, which is read once.
-
-    The arguments are those of `gemv`; rows float32 (many, at least width) are whole tiles, and
-    perhaps half a one.
-    """
-    odd = len(rows) % TILE_ROWS
-    for part in prange((len(columns) + TILE_COLUMNS - 1) // TILE_COLUMNS):
-        # The last columns may have been among those before: they come to the same.
-        column = min(part * TILE_COLUMNS, len(columns) - TILE_COLUMNS)
-        for row in range(0, len(rows) - odd, TILE_ROWS):
-            tile(rows, columns, (row, column), (scale, bias), found)
-        if odd:
-            half_tile(rows, columns, (len(rows) - odd, column), (scale, bias), found)
+        column, row = min(part * BLOCK, len(columns) - BLOCK), 0
+        while row < len(rows):
+            row += block(rows, columns, (row, column), (scale, bias), found)
 
 
 @jit(parallel=True)
@@ -112,18 +85,13 @@ def int8_gemm(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> Non
     """Multiplies rows by a matrix of int8 in whole numbers: rows are rounded to 16 bits.
 
     Those need not be widened to float32, and two are multiplied in the time of one. The arguments
-    are those of `gemv`, of any number of rows; the width is a multiple of PAIR.
+    are those of `skinny_gemm`, of any number of rows; the width is a multiple of PAIR.
     """
     whole, lengths = to_int16(rows, columns.shape[1])
-    odd = len(rows) % TILE_ROWS
-    for part in prange((len(columns) + TILE_COLUMNS - 1) // TILE_COLUMNS):
-        column = min(part * TILE_COLUMNS, len(columns) - TILE_COLUMNS)
-        for row in range(0, len(rows) - odd, TILE_ROWS):
-            tile(whole, columns, (row, column), (scale, bias, lengths), found)
-        if odd >= HALF_ROWS:
-            half_tile(whole, columns, (len(rows) - odd, column), (scale, bias, lengths), found)
-        if odd % HALF_ROWS:
-            whole_line(whole, columns, (len(rows) - 1, column), (scale, bias, lengths), found)
+    for part in prange((len(columns) + BLOCK - 1) // BLOCK):
+        column, row = min(part * BLOCK, len(columns) - BLOCK), 0
+        while row < len(rows):
+            row += block(whole, columns, (row, column), (scale, bias, lengths), found)
 
 
 @jit()

@@ -7,6 +7,7 @@ in the same order in tiles of every shape: a row has the same products by itself
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from typing import Any
 
 from llvmlite import binding, ir
@@ -22,68 +23,82 @@ SOON = NUMBER(0), NUMBER(2), NUMBER(1)
 FUSED = ("contract",)
 
 
-def registers() -> tuple[int, int, int, int]:
-    """Returns how many floats a register holds, and what sums of products they hold at once.
+def registers() -> tuple[int, dict[int, int], int]:
+    """Returns how many floats a register holds, and what sums of products registers hold at once.
 
-    Those are a tile's rows and columns, and the columns of a single row. Narrow registers
+    Those are the columns of a tile by its rows, and the columns of a single row. Narrow registers
     give a sum less in the time of an addition: then one after another is slower than memory.
     """
     features = binding.get_host_cpu_features()
     if features.get("avx512bw"):
-        return 16, 4, 6, 1
+        return 16, {6: 4, 4: 6, 2: 6}, 1
     if platform.machine() in ("aarch64", "arm64"):
-        return 4, 4, 6, 4
+        return 4, {6: 4, 4: 6, 2: 6}, 4
     # Half as many registers.
-    return 8 if features.get("avx2") else 4, 2, 6, 4
+    return 8 if features.get("avx2") else 4, {4: 3, 2: 6}, 4
 
 
-LANES, TILE_ROWS, TILE_COLUMNS, LINE_COLUMNS = registers()
-HALF_ROWS = TILE_ROWS // 2
+LANES, TILES, LINE_COLUMNS = registers()
+TILE_ROWS, TILE_COLUMNS = next(iter(TILES.items()))
+# Products are computed by this number of columns, whole tiles of every shape.
+BLOCK = 12
+# A single row of whole numbers, and one that is multiplied by what is in a cache.
+WIDE_LINE = 6
 INDICES = ir.VectorType(NUMBER, LANES)
 # Whole numbers of 16 bits are multiplied two a lane; what does so on an x86 processor, by lanes.
 PAIR = 2 * LANES
 PAIR_PRODUCTS = {16: "avx512.pmaddw.d.512", 8: "avx2.pmadd.wd", 4: "sse2.pmadd.wd"}
 
 
-def of_shape(high: int, wide: int, *, near: bool = False) -> Any:
-    """Returns what multiplies `high` rows by `wide` columns; only for compiled loops.
+class Product:
+    """The arrays of a product, for code that is being built.
 
-    If the columns are `near`, in a cache, those to come are not prefetched.
+    Attributes:
+        left: rows, float32 (many, at least depth); or int16, if the columns are int8.
+        right: columns, (many, depth), of any kind; the depth is a multiple of LANES, or of PAIR.
+        line: float32 (columns,) twice: what each column is multiplied by, and what is added; and
+            float32 (rows,), what each row is multiplied by, if they are int16. Empty: the products
+            are left as they are.
+        into: float32 (rows, columns), the result.
     """
+
+    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+        """Takes Numba's values of rows, columns, a corner, the line and the result."""
+        self._builder = builder
+        self.left, self.right, self.into = (
+            ArrayView(context, builder, signature.args[number], arguments[number])
+            for number in (0, 1, 4)
+        )
+        line = cgutils.unpack_tuple(builder, arguments[3])
+        self.line = [
+            ArrayView(context, builder, kind, array)
+            for kind, array in zip(signature.args[3], line, strict=True)
+        ]
+
+    def tile(self, corner: tuple[Any, Any], shape: tuple[int, int], soon: Any = None) -> None:
+        """Builds a tile of a shape at a corner, its first row and column.
+
+        Of the block to come as much of each column is prefetched as `soon` says.
+        """
+        rows, columns = self.left.rows(corner[0], shape[0]), self.right.rows(corner[1], shape[1])
+        ahead = None
+        if soon is not None:
+            ahead = soon, self._builder.mul(self.right.shape[1], PLACE(BLOCK))
+        sums = dot_products(self._builder, rows, columns, ahead, self.right)
+        store_products(self._builder, sums, corner, self.line, self.into)
+
+
+def of_shape(high: int, wide: int) -> Any:
+    """Returns what multiplies `high` rows by `wide` columns that are in a cache."""
 
     @intrinsic  # type: ignore[untyped-decorator]
     def multiply(_context: Any, rows: Any, columns: Any, corner: Any, line: Any, found: Any) -> Any:
-        """Sets a tile of `found` to products that are scaled and shifted.
-
-        Args:
-            rows: float32 (many, at least depth); or int16, if the columns are int8.
-            columns: (many, depth), of any kind; the depth is a multiple of LANES, or of PAIR.
-            corner: the first row and the first column of the tile.
-            line: float32 (columns,) twice: what each column is multiplied by, and what is added;
-                and float32 (rows,), what each row is multiplied by, if they are int16. Empty: the
-                products are left as they are.
-            found: float32 (rows, columns), the result.
-        """
+        """Sets a tile, whose corner is given; only for compiled loops. See Product."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             """Builds a tile: its sums, and what sets `found` to them."""
-            left, right, into = (
-                ArrayView(context, builder, signature.args[number], arguments[number])
-                for number in (0, 1, 4)
-            )
             row, column = cgutils.unpack_tuple(builder, arguments[2])
-            line = [
-                ArrayView(context, builder, kind, array)
-                for kind, array in zip(
-                    signature.args[3], cgutils.unpack_tuple(builder, arguments[3]), strict=True
-                )
-            ]
-            # If one column at a time is fast enough, the hardware prefetches the next one.
-            here = row, left.shape[0], high
-            ahead = None if near or wide == 1 else prefetch_plan(builder, right, wide, here)
-            rows, columns = left.rows(row, high), right.rows(column, wide)
-            sums = dot_products(builder, rows, columns, ahead, right)
-            store_products(builder, sums, (row, column), line, into)
+            Product(context, builder, signature, arguments).tile((row, column), (high, wide))
             return context.get_dummy_value()
 
         corners = types.UniTuple(types.int64, 2)
@@ -92,21 +107,59 @@ def of_shape(high: int, wide: int, *, near: bool = False) -> Any:
     return multiply
 
 
-def store_products(
-    builder: Any, sums: Any, corner: tuple[Any, Any], line: list[Any], into: Any
-) -> None:
-    """Builds what sets a tile to its sums, scaled and shifted; see `multiply`."""
-    for number, totals in enumerate(sums):
-        row = builder.add(corner[0], PLACE(number))
-        for place, total in enumerate(totals):
-            column, found = builder.add(corner[1], PLACE(place)), total
-            if line:
-                factors, shifts, *lengths = line
-                found = builder.fmul(found, builder.load(factors.item(column)), flags=FUSED)
-                for length in lengths:
-                    found = builder.fmul(found, builder.load(length.item(row)), flags=FUSED)
-                found = builder.fadd(found, builder.load(shifts.item(column)), flags=FUSED)
-            builder.store(found, into.item(row, column))
+def of_blocks(*, near: bool = False) -> Any:
+    """Returns what multiplies rows by BLOCK columns, as many rows at a time as a tile has.
+
+    If the columns are `near`, in a cache, those to come are not prefetched.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def multiply(_context: Any, rows: Any, columns: Any, corner: Any, line: Any, found: Any) -> Any:
+        """Sets the next rows of a block, whose corner is given, and returns how many those are.
+
+        Only for compiled loops. See Product.
+        """
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            """Builds tiles of every shape, of which the highest are taken."""
+            product = Product(context, builder, signature, arguments)
+            row, begin = cgutils.unpack_tuple(builder, arguments[2])
+            is_first = builder.icmp_unsigned("==", row, PLACE(0))
+            # The first rows that meet a block prefetch the next one.
+            soon = builder.select(is_first, product.right.shape[1], PLACE(0))
+            line = WIDE_LINE if near or product.right.kind == types.int8 else LINE_COLUMNS
+            shapes = TILES | {1: line}
+
+            def build(high: int) -> None:
+                """Builds a loop over the tiles of this height."""
+                wide, end = shapes[high], builder.add(begin, PLACE(BLOCK))
+                with cgutils.for_range_slice(builder, begin, end, PLACE(wide)) as (column, _):
+                    # If one column at a time is fast enough, the hardware prefetches the next one.
+                    ahead = None if near or wide == 1 else soon
+                    product.tile((row, column), (high, wide), ahead)
+
+            return build_highest(builder, builder.sub(product.left.shape[0], row), shapes, build)
+
+        corners = types.UniTuple(types.int64, 2)
+        return types.int64(rows, columns, corners, line, found), generate
+
+    return multiply
+
+
+def build_highest(builder: Any, most: Any, counts: Iterable[int], build: Any) -> Any:
+    """Builds what `build` does for each of some counts, and what takes the first that fits.
+
+    The counts are in falling order, down to 1; `most` is how many there may be. Returns the one
+    that was taken.
+    """
+    taken = cgutils.alloca_once_value(builder, PLACE(0))
+    for count in counts:
+        fits = builder.icmp_unsigned(">=", most, PLACE(count))
+        free = builder.icmp_unsigned("==", builder.load(taken), PLACE(0))
+        with builder.if_then(builder.and_(fits, free)):
+            builder.store(PLACE(count), taken)
+            build(count)
+    return builder.load(taken)
 
 
 class ArrayView:
@@ -137,22 +190,21 @@ class ArrayView:
         return [self.item(self._builder.add(first, PLACE(number))) for number in range(count)]
 
 
-def prefetch_plan(
-    builder: Any, columns: ArrayView, wide: int, at: tuple[Any, Any, int]
-) -> tuple[Any, Any]:
-    """Builds which part of the next columns is prefetched while these are multiplied.
-
-    All rows that meet the same columns share in it evenly, so that memory is never idle and never
-    waited for. A tile is `wide` columns, `at` its first row, how many rows there are, and how many
-    a tile has. Returns how many numbers of each column to prefetch, and how far ahead they are.
-    """
-    depth, (row, many, high) = columns.shape[1], at
-    steps, tiles = builder.udiv(depth, PLACE(LANES)), builder.udiv(many, PLACE(high))
-    # Rounded up: the last tile's may be past the end.
-    each = builder.udiv(builder.add(steps, builder.sub(tiles, PLACE(1))), tiles)
-    count = builder.mul(each, PLACE(LANES))
-    before = builder.mul(builder.udiv(row, PLACE(high)), count)
-    return count, builder.add(builder.mul(depth, PLACE(wide)), before)
+def store_products(
+    builder: Any, sums: Any, corner: tuple[Any, Any], line: list[Any], into: Any
+) -> None:
+    """Builds what sets a tile to its sums, scaled and shifted; see Product."""
+    for number, totals in enumerate(sums):
+        row = builder.add(corner[0], PLACE(number))
+        for place, total in enumerate(totals):
+            column, found = builder.add(corner[1], PLACE(place)), total
+            if line:
+                factors, shifts, *lengths = line
+                found = builder.fmul(found, builder.load(factors.item(column)), flags=FUSED)
+                for length in lengths:
+                    found = builder.fmul(found, builder.load(length.item(row)), flags=FUSED)
+                found = builder.fadd(found, builder.load(shifts.item(column)), flags=FUSED)
+            builder.store(found, into.item(row, column))
 
 
 def dot_products(
@@ -176,12 +228,17 @@ def dot_products(
             with builder.if_then(builder.icmp_unsigned("<", place, ahead[0])):
                 for right in rights:
                     prefetch(builder, builder.gep(right, [builder.add(place, ahead[1])]))
-        vectors = [vector(builder, left, place, step) for left in lefts]
-        for number, right in enumerate(rights):
-            weights = widened(builder, vector(builder, right, place, step), columns.kind)
-            for row, numbers in enumerate(vectors):
-                total = add_products(builder, builder.load(sums[row][number]), numbers, weights)
-                builder.store(total, sums[row][number])
+        rows = (vector(builder, left, place, step) for left in lefts)
+        weights = (
+            widened(builder, vector(builder, right, place, step), columns.kind) for right in rights
+        )
+        # The fewer stay in registers while the others come by.
+        is_tall = len(lefts) > len(rights)
+        held, passing = (list(weights), rows) if is_tall else (list(rows), weights)
+        for come, one in enumerate(passing):
+            for kept, other in enumerate(held):
+                total = sums[come][kept] if is_tall else sums[kept][come]
+                builder.store(add_products(builder, builder.load(total), one, other), total)
     return [horizontal_sums(builder, [floats(builder, each) for each in line]) for line in sums]
 
 
@@ -271,8 +328,6 @@ def horizontal_sums(builder: Any, vectors: list[Any]) -> list[Any]:
     ]
 
 
-# What a single row is made of, of float32 and of whole numbers; as many products as registers hold,
-# and half of those.
-short_line, whole_line = of_shape(1, LINE_COLUMNS), of_shape(1, TILE_COLUMNS)
-near_line = of_shape(1, TILE_COLUMNS, near=True)
-tile, half_tile = of_shape(TILE_ROWS, TILE_COLUMNS), of_shape(HALF_ROWS, TILE_COLUMNS)
+# As many products as registers hold; rows by a part of a matrix, or of what is in a cache.
+tile = of_shape(TILE_ROWS, TILE_COLUMNS)
+block, near_block = of_blocks(), of_blocks(near=True)

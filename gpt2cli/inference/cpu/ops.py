@@ -24,6 +24,8 @@ ROW_BLOCK = 256
 LONG_PROMPT = 64
 # BLAS takes queries in blocks of this many, each against the keys up to its end.
 QUERY_BLOCK = 256
+# A cache has at least this number of slots, which are looked at together.
+LEAST_SLOTS = matmul_tiles.BLOCK
 # Rows that are this many bytes apart, or a multiple, push each other out of the first cache.
 SAME_PLACE = 4096
 CACHE_LINE = 64
@@ -83,7 +85,7 @@ class Matrix:
     def times(self, x: Array, bias: Array | None = None) -> Array:
         """(rows, width) → (rows, columns)."""
         bias = self._no_bias if bias is None else bias
-        is_narrow = len(self._stored) < matmul_tiles.TILE_COLUMNS
+        is_narrow = len(self._stored) < matmul_tiles.BLOCK
         if self.precision == "int8" and not is_narrow:
             return self._int8_times(x, bias)
         if len(x) > FEW_ROWS or is_narrow:
@@ -92,8 +94,7 @@ class Matrix:
             return np.asarray(found)
         rows = self._padded(x)
         found = np.empty((len(rows), len(self._stored)), np.float32)
-        multiply = kernels.gemv if len(rows) == 1 else kernels.skinny_gemm
-        multiply(rows, self._stored, self._scale, bias, found)
+        kernels.skinny_gemm(rows, self._stored, self._scale, bias, found)
         return found[: len(x)]
 
     def _int8_times(self, x: Array, bias: Array) -> Array:
@@ -109,10 +110,10 @@ class Matrix:
         return self._dequantized(list(places))
 
     def _padded(self, x: Array) -> Array:
-        """Returns rows as compiled loops need them: one, or half tiles; as wide as the matrix."""
+        """Returns rows as compiled loops do them best: one, or pairs; as wide as the matrix."""
         many, width = x.shape
         is_line = many == 1 and self.precision not in PAIRED
-        missing = 0 if is_line else -many % matmul_tiles.HALF_ROWS
+        missing = 0 if is_line else many % 2
         crowded = many > 1 and x.strides[0] % SAME_PLACE == 0
         if not missing and not crowded and width == self._stored.shape[1]:
             return x
@@ -146,14 +147,10 @@ def prepare(precision: str, *, many_rows: bool) -> None:
     weights, counts = from_dtype(np.dtype(STORED[precision]))[:, ::1], types.int64[::1]
     vector, rows = types.float32[::1], types.float32[:, ::1]
     cache = types.float32[:, :, :, ::1]
-    products = [] if precision in PAIRED else [kernels.gemv]
-    if many_rows or not products:
-        products.append(kernels.skinny_gemm)
-    if precision == "int8":
-        products = [kernels.int8_gemm]
+    product = kernels.int8_gemm if precision == "int8" else kernels.skinny_gemm
     loops = [
         (kernels.norm, (rows, vector, vector, types.float32, rows)),
-        *((loop, (rows, weights, vector, vector, rows)) for loop in products),
+        (product, (rows, weights, vector, vector, rows)),
         (attention_kernels.attend_newest, (rows, cache, cache, counts, counts, rows)),
         (kernels.gelu, (rows,)),
     ]

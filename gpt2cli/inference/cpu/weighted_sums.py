@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from llvmlite import ir
@@ -9,49 +10,87 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gpt2cli.inference.cpu.matmul_tiles import FLOAT, FUSED, LANES, NUMBER, PLACE, ArrayView, vector
+from gpt2cli.inference.cpu.matmul_tiles import (
+    FLOAT,
+    FUSED,
+    LANES,
+    NUMBER,
+    PLACE,
+    TILES,
+    ArrayView,
+    build_highest,
+    vector,
+)
 
-# As many sums as are added to in the time of an addition.
+# As many sums of a line as are added to in the time of an addition.
 SUMS = 4
 WIDTH = SUMS * LANES
+# How many lines have all their sums in registers.
+LINES = [*(high for high, wide in TILES.items() if wide >= SUMS), 1]
+FLOATS = ir.VectorType(FLOAT, LANES)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def weighted_sum(_context: Any, shares: Any, rows: Any, corner: Any, found: Any) -> Any:
-    """Sets WIDTH numbers of `found` to those of rows times their shares, added up row by row.
+def weighted_sums(_context: Any, shares: Any, rows: Any, part: Any, found: Any) -> Any:
+    """Adds rows times their shares, row by row, to WIDTH numbers of the next lines of `found`.
 
-    Only for compiled loops.
+    Each line has shares of its own. Returns how many lines were taken. Only for compiled loops.
 
     Args:
-        shares: float32 (rows,).
+        shares: float32 (lines, rows).
         rows: float32 (rows, columns).
-        corner: how many of the rows there are, and the first of the columns.
-        found: float32 (columns,), the result.
+        part: the first line, the first row and the end of the rows, and the first column.
+        found: float32 (lines, columns), the result.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        """Builds a loop over the rows, whose sums LLVM keeps in registers."""
+        """Builds a loop over the rows for each number of lines."""
         factors, matrix, into = (
             ArrayView(context, builder, signature.args[number], arguments[number])
             for number in (0, 1, 3)
         )
-        count, column = cgutils.unpack_tuple(builder, arguments[2])
-        kind = ir.VectorType(FLOAT, LANES)
-        sums = [cgutils.alloca_once_value(builder, kind(None)) for _ in range(SUMS)]
-        with cgutils.for_range(builder, count) as loop:
-            share = builder.load(factors.item(loop.index))
-            alone = builder.insert_element(kind(ir.Undefined), share, NUMBER(0))
-            everywhere = builder.shuffle_vector(alone, alone, ir.VectorType(NUMBER, LANES)(None))
-            begin = matrix.item(loop.index, column)
-            for number, place in enumerate(sums):
-                values = vector(builder, begin, PLACE(number * LANES), LANES)
-                product = builder.fmul(values, everywhere, flags=FUSED)
-                builder.store(builder.fadd(builder.load(place), product, flags=FUSED), place)
-        for number, place in enumerate(sums):
-            at = into.item(builder.add(column, PLACE(number * LANES)))
-            stored = builder.store(builder.load(place), builder.bitcast(at, kind.as_pointer()))
-            stored.align = 4
-        return context.get_dummy_value()
+        line, *span, column = cgutils.unpack_tuple(builder, arguments[2])
 
-    corners = types.UniTuple(types.int64, 2)
-    return types.void(shares, rows, corners, found), generate
+        def build(count: int) -> None:
+            """Builds that of so many lines."""
+            lines = [builder.add(line, PLACE(number)) for number in range(count)]
+            places = [
+                [
+                    into.item(each, builder.add(column, PLACE(number * LANES)))
+                    for number in range(SUMS)
+                ]
+                for each in lines
+            ]
+            sums = [
+                [
+                    cgutils.alloca_once_value(builder, vector(builder, at, PLACE(0), LANES))
+                    for at in each
+                ]
+                for each in places
+            ]
+            with cgutils.for_range_slice(builder, *span, PLACE(1)) as (row, _):
+                values = [
+                    vector(builder, matrix.item(row, column), PLACE(number * LANES), LANES)
+                    for number in range(SUMS)
+                ]
+                for each, totals in zip(lines, sums, strict=True):
+                    add_share(builder, builder.load(factors.item(each, row)), values, totals)
+            for at, total in zip(itertools.chain(*places), itertools.chain(*sums), strict=True):
+                stored = builder.store(
+                    builder.load(total), builder.bitcast(at, FLOATS.as_pointer())
+                )
+                stored.align = 4
+
+        return build_highest(builder, builder.sub(factors.shape[0], line), LINES, build)
+
+    parts = types.UniTuple(types.int64, 4)
+    return types.int64(shares, rows, parts, found), generate
+
+
+def add_share(builder: Any, share: Any, values: list[Any], totals: list[Any]) -> None:
+    """Adds vectors, times one number, to sums."""
+    alone = builder.insert_element(FLOATS(ir.Undefined), share, NUMBER(0))
+    everywhere = builder.shuffle_vector(alone, alone, ir.VectorType(NUMBER, LANES)(None))
+    for value, total in zip(values, totals, strict=True):
+        product = builder.fmul(value, everywhere, flags=FUSED)
+        builder.store(builder.fadd(builder.load(total), product, flags=FUSED), total)
