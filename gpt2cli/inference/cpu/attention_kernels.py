@@ -26,39 +26,41 @@ def attend_newest(mixed: Any, keys: Any, values: Any, seen: Any, starts: Any, fo
 
     Args:
         mixed: float32 (positions, 3 * embed): queries, keys and values, text after text.
-        keys: float32 (texts, heads, slots, head).
+        keys: float32 (texts, heads, slots, padded head): a head's numbers, and zeros up to whole
+            WIDTHs. Slots are at least as many as a block has columns.
         values: like keys.
         seen: int64 (texts,), how many positions each text has already.
         starts: int64 (texts + 1,), the begin of each text's rows of `mixed`, and the end of all.
         found: float32 (positions, embed), the result.
     """
-    heads = values.shape[1]
+    heads, head = keys.shape[1], found.shape[1] // keys.shape[1]
     for job in prange(len(seen) * heads):
         text, number = job // heads, job % heads
-        part = starts[text], starts[text + 1], seen[text], number
-        attend(mixed, keys[text, number], values[text, number], part, found)
+        rows, columns = (starts[text], starts[text + 1]), (number * head, (number + 1) * head)
+        attend(
+            mixed, keys[text, number], values[text, number], (*rows, *columns), seen[text], found
+        )
 
 
 @jit(fastmath=SUMS)
-def attend(mixed: Any, keys: Any, values: Any, part: Any, found: Any) -> None:
+def attend(mixed: Any, keys: Any, values: Any, part: Any, seen: Any, found: Any) -> None:
     """The same for one text and one head; of the result their part is set.
 
     Args:
         mixed: as above.
-        keys: float32 (slots, head), of the text and the head; at least as many slots as a block has
-            columns.
+        keys: float32 (slots, padded head), of the text and the head.
         values: like keys.
-        part: the text's first row and the end of its rows, the slot of the first one, and the
-            number of the head.
+        part: the first and the end of the text's rows, and of the head's columns of the result.
+        seen: the slot of the first row.
         found: as above.
     """
-    begin, stop, seen, number = part
-    many, embed, head = stop - begin, found.shape[1], keys.shape[1]
-    first, factor = number * head, np.float32(1 / np.sqrt(np.float32(head)))
+    begin, stop, first, end = part
+    many, head, embed = stop - begin, end - first, found.shape[1]
+    factor = np.float32(1 / np.sqrt(np.float32(head)))
     scores, queries, sums = (
         np.empty((many, max(seen + many, BLOCK)), np.float32),
-        np.empty((many, head), np.float32),
-        np.zeros((many, head), np.float32),
+        np.zeros((many, keys.shape[1]), np.float32),
+        np.zeros((many, keys.shape[1]), np.float32),
     )
     for row in range(many):
         for place in range(head):
@@ -68,49 +70,37 @@ def attend(mixed: Any, keys: Any, values: Any, part: Any, found: Any) -> None:
     score(queries, keys, scores)
     for row in range(many):
         softmax(scores[row], seen + row + 1)
-    add_values(scores, values, (0, seen + 1), sums)
     for row in range(many):
-        # What a row sees beyond the first one's end is its own.
-        add_values(scores[row:][:1], values, (seen + 1, seen + row + 1), sums[row:][:1])
+        # All see what the first one does; beyond that each has an end of its own.
+        rows, slots = (row, row + 1), (seen + 1, seen + row + 1)
+        if row == 0:
+            rows, slots = (0, many), (0, seen + 1)
+        add_values(scores, values, rows, slots, sums)
+    for row in range(many):
         for place in range(head):
             found[begin + row, first + place] = sums[row, place]
 
 
-@jit(fastmath=SUMS)
+@jit()
 def score(queries: Any, keys: Any, scores: Any) -> None:
     """Sets float32 (rows, slots) to the products of (rows, head) with the keys of the slots.
 
-    Slots that nothing is in yet may be among the first of a block.
+    They are at least as many as a block has columns: there may be nothing in the last ones yet.
     """
-    (many, head), slots = queries.shape, scores.shape[1]
-    if head % LANES == 0:
-        for slot in range(0, slots, BLOCK):
-            row = 0
-            while row < many:
-                row += near_block(queries, keys, (row, min(slot, slots - BLOCK)), (), scores)
-        return
-    for row in range(many):
-        for slot in range(slots):
-            total = ZERO
-            for place in range(head):
-                total += queries[row, place] * keys[slot, place]
-            scores[row, slot] = total
+    many, slots = scores.shape
+    for slot in range(0, slots, BLOCK):
+        row = 0
+        while row < many:
+            row += near_block(queries, keys, (row, min(slot, slots - BLOCK)), (), scores)
 
 
-@jit(fastmath=SUMS)
-def add_values(shares: Any, values: Any, slots: Any, sums: Any) -> None:
-    """Adds to float32 (rows, head) the values (slots, head) from a slot to another, by shares."""
-    (many, head), (begin, end) = sums.shape, slots
-    if head % WIDTH == 0:
-        for place in range(0, head, WIDTH):
-            row = 0
-            while row < many:
-                row += weighted_sums(shares, values, (row, begin, end, place), sums)
-        return
-    for row in range(many):
-        for slot in range(begin, end):
-            for place in range(head):
-                sums[row, place] += shares[row, slot] * values[slot, place]
+@jit()
+def add_values(shares: Any, values: Any, rows: Any, slots: Any, sums: Any) -> None:
+    """Adds the values (slots, head) of some slots to some rows of (rows, head), by shares."""
+    for place in range(0, sums.shape[1], WIDTH):
+        row = rows[0]
+        while row < rows[1]:
+            row += weighted_sums(shares, values, (row, rows[1]), (*slots, place), sums)
 
 
 @jit(parallel=True, fastmath=SUMS)
@@ -120,26 +110,28 @@ def attend_prompt(mixed: Any, keys: Any, values: Any, found: Any) -> None:
     Args:
         mixed: float32 (time, 3 * embed), of which the queries are taken; at least as many as a tile
             has rows.
-        keys: float32 (heads, slots, head), of the prompt; a head has at least as many
+        keys: float32 (heads, slots, padded head), of the prompt; a head has at least as many
             numbers as a tile has columns.
         values: like keys.
         found: float32 (time, embed), the result.
     """
+    head = found.shape[1] // len(keys)
     for number in prange(len(keys)):
-        attend_head(mixed, number, keys[number], values[number], found)
+        columns = number * head, (number + 1) * head
+        attend_head(mixed, keys[number], values[number], columns, found)
 
 
 @jit(fastmath=SUMS)
-def attend_head(mixed: Any, number: Any, keys: Any, values: Any, found: Any) -> None:
-    """The same for one head, by its number; as many queries at a time as a tile has rows."""
-    time, head = len(found), keys.shape[1]
+def attend_head(mixed: Any, keys: Any, values: Any, columns: Any, found: Any) -> None:
+    """The same for one head, by its columns; as many queries at a time as a tile has rows."""
+    time, at, head = len(found), columns[0], columns[1] - columns[0]
     # Shares of positions that are not there are 0, and so must be what is multiplied by them.
     turned = np.zeros((2, head, whole(time)), np.float32)
     for slot in range(time):
         for place in range(head):
             turned[0, place, slot] = keys[slot, place]
             turned[1, place, slot] = values[slot, place]
-    factor, at = np.float32(1 / np.sqrt(np.float32(head))), number * head
+    factor = np.float32(1 / np.sqrt(np.float32(head)))
     scores, queries = (
         np.empty((TILE_ROWS, whole(time)), np.float32),
         np.empty((TILE_ROWS, head), np.float32),

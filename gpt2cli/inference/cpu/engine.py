@@ -37,16 +37,19 @@ class CPUEngine:
         self._layers = Layers(weights, precision)
         # Keys and values of each layer, (rows, heads, slots, head).
         self._cache: list[tuple[Array, Array]] = []
+        self._shape = 0, 0, 0, 0
 
     def make_room(self, rows: int, longest: int, length: int) -> None:
         """Makes an empty cache for rows of up to `longest` tokens and `length` more."""
         sizes = self.hparams
-        slots = max(min(longest + length, sizes.n_ctx), ops.LEAST_SLOTS)
+        slots = min(longest + length, sizes.n_ctx)
         shape = rows, sizes.n_head, slots, sizes.n_embd // sizes.n_head
-        if not self._cache or self._cache[0][0].shape != shape:
+        if shape != self._shape:
             # What was there goes before its successor comes.
-            self._cache = []
-            self._cache = [new_pair(shape) for _ in range(sizes.n_layer)]
+            self._cache, self._shape = [], shape
+            self._cache = [
+                (ops.new_cache(shape), ops.new_cache(shape)) for _ in range(sizes.n_layer)
+            ]
         # The tokens whose keys and values are in the cache, and how many each row has.
         self._tokens, self._seen = np.zeros((rows, slots), np.int64), np.zeros(rows, np.int64)
 
@@ -161,11 +164,6 @@ class CPUEngine:
             move_slots(array, moved)
 
 
-def new_pair(shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Returns arrays for a layer's keys and values."""
-    return ops.empty(shape, np.float32), ops.empty(shape, np.float32)
-
-
 def move_slots(array: Array, moved: Sequence[tuple[int, int, slice]]) -> None:
     """Copies slots of (rows, heads, slots, head) at once: into a row, from a parent, which ones."""
     new = [array[parent, :, part].copy() for _, parent, part in moved]
@@ -227,9 +225,9 @@ def keep(mixed: Array, keys: Array, values: Array) -> None:
         keys: (heads, slots, head), which are set.
         values: like keys.
     """
-    heads, _, head = keys.shape
+    heads, head = len(keys), mixed.shape[1] // (3 * len(keys))
     _, key, value = mixed.reshape(-1, 3, heads, head).transpose(1, 2, 0, 3)
-    keys[:, : len(mixed)], values[:, : len(mixed)] = key, value
+    keys[:, : len(mixed), :head], values[:, : len(mixed), :head] = key, value
 
 
 def shared(left: Array, right: Array) -> int:

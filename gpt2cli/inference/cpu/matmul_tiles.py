@@ -228,9 +228,10 @@ def dot_products(
             with builder.if_then(builder.icmp_unsigned("<", place, ahead[0])):
                 for right in rights:
                     prefetch(builder, builder.gep(right, [builder.add(place, ahead[1])]))
-        rows = (vector(builder, left, place, step) for left in lefts)
+        rows = (vector_at(builder, builder.gep(left, [place]), step) for left in lefts)
         weights = (
-            widened(builder, vector(builder, right, place, step), columns.kind) for right in rights
+            widened(builder, vector_at(builder, builder.gep(right, [place]), step), columns.kind)
+            for right in rights
         )
         # The fewer stay in registers while the others come by.
         is_tall = len(lefts) > len(rights)
@@ -275,11 +276,10 @@ def floats(builder: Any, total: Any) -> Any:
     return found
 
 
-def vector(builder: Any, begin: Any, place: Any, count: int) -> Any:
-    """Loads this number of items from a place on."""
-    at = builder.gep(begin, [place])
-    found = builder.load(builder.bitcast(at, ir.VectorType(at.type.pointee, count).as_pointer()))
-    # Rows begin wherever a number may be.
+def vector_at(builder: Any, begin: Any, count: int = LANES) -> Any:
+    """Loads this number of items from an address on, wherever that is."""
+    kind = ir.VectorType(begin.type.pointee, count)
+    found = builder.load(builder.bitcast(begin, kind.as_pointer()))
     found.align = 1
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 from numba import from_dtype, types
 
 from gpt2cli.arrays import Array
-from gpt2cli.inference.cpu import attention_kernels, kernels, matmul_tiles
+from gpt2cli.inference.cpu import attention_kernels, kernels, matmul_tiles, weighted_sums
 from gpt2cli.network.rounding import quantize_rows, to_bfloat16_bits
 from gpt2cli.runtime import numba
 from gpt2cli.runtime.hardware import cores
@@ -24,8 +24,6 @@ ROW_BLOCK = 256
 LONG_PROMPT = 64
 # BLAS takes queries in blocks of this many, each against the keys up to its end.
 QUERY_BLOCK = 256
-# A cache has at least this number of slots, which are looked at together.
-LEAST_SLOTS = matmul_tiles.BLOCK
 # Rows that are this many bytes apart, or a multiple, push each other out of the first cache.
 SAME_PLACE = 4096
 CACHE_LINE = 64
@@ -141,6 +139,18 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     return np.asarray(room[first : first + size].view(dtype).reshape(shape))
 
 
+def new_cache(shape: tuple[int, int, int, int]) -> Array:
+    """Returns room for keys or values, (rows, heads, slots, head), as compiled loops need it.
+
+    A head's numbers are padded with zeros, and at least a block of slots is there.
+    """
+    rows, heads, slots, head = shape
+    padded = head + -head % weighted_sums.WIDTH
+    found = empty((rows, heads, max(slots, matmul_tiles.BLOCK), padded), np.float32)
+    found[..., head:] = 0
+    return found
+
+
 def prepare(precision: str, *, many_rows: bool) -> None:
     """Starts the threads that share the work, and begins to compile the loops that it needs."""
     kernels.wake(np.empty(cores(), np.int64))
@@ -179,27 +189,30 @@ def attend_newest(mixed: Array, keys: Array, values: Array, seen: Array, starts:
 
 def attend_prompt(mixed: Array, keys: Array, values: Array) -> Array:
     """Returns (time, embed); see `attention_kernels.attend_prompt`."""
-    if len(mixed) < LONG_PROMPT or keys.shape[-1] < matmul_tiles.TILE_COLUMNS:
+    embed = mixed.shape[1] // 3
+    if len(mixed) < LONG_PROMPT or embed < len(keys) * matmul_tiles.TILE_COLUMNS:
         return attend_by_blas(mixed, keys, values)
-    found = np.empty((len(mixed), mixed.shape[1] // 3), np.float32)
+    found = np.empty((len(mixed), embed), np.float32)
     attention_kernels.attend_prompt(mixed, keys, values, found)
     return found
 
 
 def attend_by_blas(mixed: Array, keys: Array, values: Array) -> Array:
     """Computes what `attend_prompt` does by NumPy; the arguments are the same."""
-    heads, _, head = keys.shape
-    time, embed = len(mixed), heads * head
+    time, embed, heads = len(mixed), mixed.shape[1] // 3, len(keys)
+    head = embed // heads
     query = mixed[:, :embed].reshape(time, heads, head).transpose(1, 0, 2)
     query = query / np.float32(math.sqrt(head))  # (heads, time, head)
     found = np.empty((heads, time, head), mixed.dtype)
     for start in range(0, time, QUERY_BLOCK):
         end = min(start + QUERY_BLOCK, time)
-        scores = query[:, start:end] @ keys[:, :end].transpose(0, 2, 1)  # (heads, block, end)
+        scores = query[:, start:end] @ keys[:, :end, :head].transpose(
+            0, 2, 1
+        )  # (heads, block, end)
         later = np.full(2 * [end - start], -np.inf, np.float32)
         scores[:, :, start:] += np.triu(later, 1)
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)
-        found[:, start:end] = scores @ values[:, :end]
+        found[:, start:end] = scores @ values[:, :end, :head]
     return found.transpose(1, 0, 2).reshape(time, embed)

@@ -19,7 +19,7 @@ from gpt2cli.inference.cpu.matmul_tiles import (
     TILES,
     ArrayView,
     build_highest,
-    vector,
+    vector_at,
 )
 
 # As many sums of a line as are added to in the time of an addition.
@@ -31,7 +31,7 @@ FLOATS = ir.VectorType(FLOAT, LANES)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def weighted_sums(_context: Any, shares: Any, rows: Any, part: Any, found: Any) -> Any:
+def weighted_sums(_context: Any, shares: Any, rows: Any, lines: Any, part: Any, found: Any) -> Any:
     """Adds rows times their shares, row by row, to WIDTH numbers of the next lines of `found`.
 
     Each line has shares of its own. Returns how many lines were taken. Only for compiled loops.
@@ -39,7 +39,8 @@ def weighted_sums(_context: Any, shares: Any, rows: Any, part: Any, found: Any) 
     Args:
         shares: float32 (lines, rows).
         rows: float32 (rows, columns).
-        part: the first line, the first row and the end of the rows, and the first column.
+        lines: the first line, and the end of them.
+        part: the first row and the end of the rows, and the first column.
         found: float32 (lines, columns), the result.
     """
 
@@ -47,44 +48,32 @@ def weighted_sums(_context: Any, shares: Any, rows: Any, part: Any, found: Any) 
         """Builds a loop over the rows for each number of lines."""
         factors, matrix, into = (
             ArrayView(context, builder, signature.args[number], arguments[number])
-            for number in (0, 1, 3)
+            for number in (0, 1, 4)
         )
-        line, *span, column = cgutils.unpack_tuple(builder, arguments[2])
+        line, end = cgutils.unpack_tuple(builder, arguments[2])
+        *span, column = cgutils.unpack_tuple(builder, arguments[3])
 
         def build(count: int) -> None:
             """Builds that of so many lines."""
             lines = [builder.add(line, PLACE(number)) for number in range(count)]
-            places = [
-                [
-                    into.item(each, builder.add(column, PLACE(number * LANES)))
-                    for number in range(SUMS)
-                ]
-                for each in lines
-            ]
+            columns = [builder.add(column, PLACE(number * LANES)) for number in range(SUMS)]
+            places = [[into.item(each, at) for at in columns] for each in lines]
             sums = [
-                [
-                    cgutils.alloca_once_value(builder, vector(builder, at, PLACE(0), LANES))
-                    for at in each
-                ]
+                [cgutils.alloca_once_value(builder, vector_at(builder, at)) for at in each]
                 for each in places
             ]
             with cgutils.for_range_slice(builder, *span, PLACE(1)) as (row, _):
-                values = [
-                    vector(builder, matrix.item(row, column), PLACE(number * LANES), LANES)
-                    for number in range(SUMS)
-                ]
+                values = [vector_at(builder, matrix.item(row, at)) for at in columns]
                 for each, totals in zip(lines, sums, strict=True):
                     add_share(builder, builder.load(factors.item(each, row)), values, totals)
             for at, total in zip(itertools.chain(*places), itertools.chain(*sums), strict=True):
-                stored = builder.store(
-                    builder.load(total), builder.bitcast(at, FLOATS.as_pointer())
-                )
-                stored.align = 4
+                there = builder.bitcast(at, FLOATS.as_pointer())
+                builder.store(builder.load(total), there).align = 4
 
-        return build_highest(builder, builder.sub(factors.shape[0], line), LINES, build)
+        return build_highest(builder, builder.sub(end, line), LINES, build)
 
-    parts = types.UniTuple(types.int64, 4)
-    return types.int64(shares, rows, parts, found), generate
+    pair, three = (types.UniTuple(types.int64, count) for count in (2, 3))
+    return types.int64(shares, rows, pair, three, found), generate
 
 
 def add_share(builder: Any, share: Any, values: list[Any], totals: list[Any]) -> None:
