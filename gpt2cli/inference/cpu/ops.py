@@ -43,10 +43,10 @@ PAIRED = {"bfloat16"} if matmul_tiles.LANES == 16 else set()
 # The time of a pass over one token, then over up to 2, 4, 6, … 16 of them, as shares of the first:
 # measured on two cores with AVX-512, GPT-2 124M, 200 tokens before.
 PASS_COSTS: dict[str, tuple[float, ...]] = {
-    "float32": (1.0, 1.15, 1.25, 1.4, 1.6, 1.8, 2.0, 2.2, 2.4),
-    "bfloat16": (1.0, 1.01, 1.08, 1.5, 1.8, 2.25, 2.55, 3.0, 3.35),
-    "float16": (1.0, 1.1, 1.22, 1.7, 2.05, 2.56, 2.95, 3.4, 3.8),
-    "int8": (1.0, 1.02, 1.11, 1.3, 1.6, 1.9, 2.2, 2.5, 2.85),
+    "float32": (1.0, 1.1, 1.16, 1.16, 1.35, 1.5, 1.65, 1.9, 2.0),
+    "bfloat16": (1.0, 1.0, 1.02, 1.12, 1.45, 1.66, 2.0, 2.3, 2.65),
+    "float16": (1.0, 1.05, 1.06, 1.16, 1.5, 1.76, 2.06, 2.42, 2.7),
+    "int8": (1.0, 1.01, 1.04, 1.15, 1.43, 1.7, 2.0, 2.3, 2.6),
 }
 
 
