@@ -264,11 +264,12 @@ def test_positions_see_the_same_to_the_bit_one_by_one_and_together(head: int) ->
             # What was there before, and need not be a number.
             cache[text, :, begin:] = np.nan
     caches = [cached(cache) for cache in caches]
-    together = ops.attend_newest(mixed, *(cache.copy() for cache in caches), seen, starts)
+    keys, values = (cache.copy() for cache in caches)
+    together = ops.attend_newest(mixed, keys, values, seen, starts)
     for text, count in enumerate(counts):
         for ahead, row in enumerate(range(starts[text], starts[text] + count)):
-            alone = [cache[text : text + 1] for cache in caches]
-            places = np.array([seen[text] + ahead]), np.array([0, 1])
-            found = ops.attend_newest(mixed[row : row + 1], *alone, *places)
+            keys, values = (cache[text : text + 1] for cache in caches)
+            place, alone = np.array([seen[text] + ahead]), np.array([0, 1])
+            found = ops.attend_newest(mixed[row : row + 1], keys, values, place, alone)
             np.testing.assert_array_equal(found[0], together[row])
     assert np.isfinite(together).all()
