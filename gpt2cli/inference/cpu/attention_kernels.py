@@ -8,14 +8,8 @@ import numpy as np
 from numba import prange
 
 from gpt2cli.inference.cpu.kernels import SUMS, ZERO, softmax
-from gpt2cli.inference.cpu.matmul_tiles import (
-    BLOCK,
-    LANES,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    near_block,
-    tile,
-)
+from gpt2cli.inference.cpu.matmul_tiles import BLOCK, TILE_COLUMNS, TILE_ROWS, near_block, tile
+from gpt2cli.inference.cpu.vectors import LANES
 from gpt2cli.inference.cpu.weighted_sums import WIDTH, weighted_sums
 from gpt2cli.runtime.numba import jit
 

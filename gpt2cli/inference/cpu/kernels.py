@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from gpt2cli.inference.cpu.matmul_tiles import BLOCK, LANES, PAIR, block
+from gpt2cli.inference.cpu.matmul_tiles import BLOCK, block
+from gpt2cli.inference.cpu.vectors import LANES, PAIR
 from gpt2cli.network.rounding import INT8_MOST
 from gpt2cli.runtime.numba import jit
 

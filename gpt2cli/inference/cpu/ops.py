@@ -10,7 +10,7 @@ import numpy as np
 from numba import from_dtype, types
 
 from gpt2cli.arrays import Array
-from gpt2cli.inference.cpu import attention_kernels, kernels, matmul_tiles, weighted_sums
+from gpt2cli.inference.cpu import attention_kernels, kernels, matmul_tiles, vectors, weighted_sums
 from gpt2cli.network.rounding import quantize_rows, to_bfloat16_bits
 from gpt2cli.runtime import numba
 from gpt2cli.runtime.hardware import cores
@@ -38,7 +38,7 @@ STORED: dict[str, Any] = {
 
 # Precisions of which a second row, of zeros, makes a single one faster: it is widened for both in
 # fewer instructions. Measured with AVX-512.
-PAIRED = {"bfloat16"} if matmul_tiles.LANES == 16 else set()
+PAIRED = {"bfloat16"} if vectors.LANES == 16 else set()
 
 # The time of a pass over one token, then over up to 2, 4, 6, … 16 of them, as shares of the first:
 # measured on two cores with AVX-512, GPT-2 124M, 200 tokens before.
@@ -62,7 +62,7 @@ class Matrix:
         self.precision, self._width = precision, columns.shape[1]
         self._scale = np.ones(len(columns), np.float32)
         self._no_bias = np.zeros(len(columns), np.float32)
-        missing = -self._width % (matmul_tiles.PAIR if precision == "int8" else matmul_tiles.LANES)
+        missing = -self._width % (vectors.PAIR if precision == "int8" else vectors.LANES)
         if missing:
             columns = np.pad(columns, ((0, 0), (0, missing)))
         # Compiled code knows arrays that may be written to; these are, but nobody does.
@@ -115,7 +115,7 @@ class Matrix:
         crowded = many > 1 and x.strides[0] % SAME_PLACE == 0
         if not missing and not crowded and width == self._stored.shape[1]:
             return x
-        rows = np.zeros((many + missing, self._stored.shape[1] + matmul_tiles.LANES), np.float32)
+        rows = np.zeros((many + missing, self._stored.shape[1] + vectors.LANES), np.float32)
         rows[:many, :width] = x
         return rows
 

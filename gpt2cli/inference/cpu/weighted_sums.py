@@ -10,8 +10,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gpt2cli.inference.cpu.matmul_tiles import (
-    FLOAT,
+from gpt2cli.inference.cpu.vectors import (
+    FLOATS,
     FUSED,
     LANES,
     NUMBER,
@@ -26,7 +26,6 @@ SUMS = 4
 WIDTH = SUMS * LANES
 # How many lines share a row: two read a cache as fast as more do, and are sooner compiled.
 LINES = 2, 1
-FLOATS = ir.VectorType(FLOAT, LANES)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -53,7 +52,7 @@ def weighted_sums(_context: Any, shares: Any, rows: Any, lines: Any, part: Any, 
         *span, column = cgutils.unpack_tuple(builder, arguments[3])
 
         def build(count: int) -> None:
-            """Builds that of so many lines."""
+            """Builds that of this number of lines."""
             lines = [builder.add(line, PLACE(number)) for number in range(count)]
             columns = [builder.add(column, PLACE(number * LANES)) for number in range(SUMS)]
             places = [[into.item(each, at) for at in columns] for each in lines]
