@@ -7,7 +7,6 @@ import http.client
 import io
 import re
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -41,30 +40,62 @@ class TransientError(Exception):
         self.after = after
 
 
-def shut_down(connection: socket.socket) -> None:
-    """Ends a connection for all who read from it, unless it has ended."""
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+class WatchedReader(io.RawIOBase):
+    """What comes from a socket, all that is asked for at once within the socket's timeout.
+
+    By itself each read would wait anew: a host that drips could be listened to for ever.
+    """
+
+    def __init__(self, connection: socket.socket, source: io.RawIOBase) -> None:
+        """Takes a socket, and what reads from it."""
+        self._connection, self._source = connection, source
+        self._limit = connection.gettimeout()
+        self.begin()
+
+    def begin(self) -> None:
+        """Says that something is asked for now."""
+        self._deadline = time.monotonic() + (self._limit or 0.0)
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Reads what is there, or waits for some; raises TimeoutError if that is too late."""
+        if self._limit is not None:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the answer drips")
+            self._connection.settimeout(left)
+        try:
+            return self._source.readinto(buffer)
+        finally:
+            self._connection.settimeout(self._limit)
+
+    def close(self) -> None:
+        """Ends the reading."""
+        self._source.close()
+        super().close()
+
+
+class BoundedAnswer(http.client.HTTPResponse):
+    """An answer whose headers, and each read of whose body, come within a timeout or not at all."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._reader = WatchedReader(sock, self.fp.detach())
+        self.fp = io.BufferedReader(self._reader)
+
+    def read1(self, n: int = -1) -> bytes:
+        """Returns some bytes as soon as there are any."""
+        self._reader.begin()
+        return super().read1(n)
 
 
 class BoundedConnection(HTTPConnection):
-    """A connection on which all headers of an answer come within its timeout, or none count."""
+    """A connection with such answers."""
 
-    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
-        """Returns the answer; raises TimeoutError if its headers drip."""
-        limit = self.timeout or threading.TIMEOUT_MAX
-        deadline = time.monotonic() + limit
-        # By itself each read waits anew. Whatever reads from a socket that is shut down ends.
-        watchdog = threading.Timer(limit, shut_down, (self.sock,))
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            return super().getresponse()
-        finally:
-            watchdog.cancel()
-            watchdog.join()
-            if time.monotonic() >= deadline:
-                raise TimeoutError("the headers drip")
+    response_class = BoundedAnswer
 
 
 class BoundedTLSConnection(BoundedConnection, HTTPSConnection):
