@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from gpt2cli.special_tokens import read_any
 from gpt2cli.storage import bundle, huggingface, run_log
 from gpt2cli.storage.base_models import check_revision, first_file, hub_folder, opened, present
 from gpt2cli.storage.recovery import TRIES, Intact, newest_intact, verify
-from gpt2cli.storage.state import State
+from gpt2cli.storage.state import State, read_state
 
 Loaded = TypeVar("Loaded")
 # Fetches the base model that belongs into a folder, if it knows the folder's name, or the one
@@ -52,6 +53,8 @@ class CheckpointSource:
         state: the state of a run that gpt2cli wrote and that goes on.
         step: the steps that it was trained for.
         found: the run's intact checkpoint, if there is a run: used or replaced.
+        chat_template: how it knows conversations, in Jinja: CHAT_TEMPLATE; or empty if it knows
+            none.
     """
 
     folder: Path
@@ -61,6 +64,7 @@ class CheckpointSource:
     state: State | None = None
     step: int = 0
     found: Intact | None = None
+    chat_template: str = ""
 
     def remarks(self) -> Iterator[str]:
         """Yields a line about every newer checkpoint that is damaged."""
@@ -76,14 +80,6 @@ class CheckpointSource:
     def vocabulary(self) -> tuple[Path, Path]:
         """The files with its tokens and its merges."""
         return huggingface.vocabulary_files(self.folder)
-
-    @property
-    def chat_template(self) -> str:
-        """How it knows conversations, in Jinja: CHAT_TEMPLATE; or empty if it knows none."""
-        if self.state is not None:
-            return self.state.chat_template
-        known = read_any(self.folder / paths.TOKENS).get("chat_template")
-        return CHAT_TEMPLATE if known == CHAT_TEMPLATE else ""
 
 
 def find(
@@ -200,7 +196,13 @@ def from_prefix(prefix: Path | None, folder: Path) -> CheckpointSource:
     else:
         hparams = read_hparams(folder / paths.HPARAMS)
         bundle.check_weights(prefix, hparams)
-    return CheckpointSource(folder=folder, hparams=hparams, prefix=prefix, model_name=folder.name)
+    return CheckpointSource(
+        folder=folder,
+        hparams=hparams,
+        prefix=prefix,
+        model_name=folder.name,
+        chat_template=template_beside(folder, paths.step_of(prefix)),
+    )
 
 
 def from_run(folder: Path, *, resume: bool = False, step: int | None = None) -> CheckpointSource:
@@ -218,4 +220,19 @@ def from_run(folder: Path, *, resume: bool = False, step: int | None = None) -> 
         state=found.state,
         step=paths.step_of(found.prefix),
         found=found,
+        chat_template=found.state.chat_template if found.state else template_of(folder),
     )
+
+
+def template_of(folder: Path) -> str:
+    """Returns how a model in a folder knows conversations, or an empty string if it does not."""
+    known = read_any(folder / paths.TOKENS).get("chat_template")
+    return CHAT_TEMPLATE if known == CHAT_TEMPLATE else ""
+
+
+def template_beside(folder: Path, step: int) -> str:
+    """Returns the same of a checkpoint; a run's state says it, which may be damaged or gone."""
+    if step and paths.state(folder, step).exists():
+        with contextlib.suppress(BadDataError):
+            return read_state(folder, step).chat_template
+    return template_of(folder)

@@ -19,6 +19,7 @@ from gpt2cli.chat_template import CHAT_TEMPLATE, STOPS
 from gpt2cli.commands.finetune import finetune
 from gpt2cli.config.finetune import FinetuneConfig
 from gpt2cli.errors import OutputError
+from gpt2cli.storage import source
 from gpt2cli.text import corpus_index
 from tests import chat_corpus
 from tests.conftest import Run
@@ -152,6 +153,10 @@ def test_roles_are_known_after_conversations_only(tuned: Path, cli: Run) -> None
     assert "The assistant answers each line." in done.stderr
     roles = [each["role"] for each in json.loads((tuned / "a.jsonl").read_text())["messages"]]
     assert roles == ["system", "user", "assistant"]
+    named = ("--model-name", "checkpoint/run1")
+    again = cli("chat", *named, "--length", 2, "--system", "Hi.", input="the\n")
+    assert "The assistant answers each line." in again.stderr
+    assert source.from_path(tuned / "checkpoint/run1/model-1").chat_template == CHAT_TEMPLATE
     refused = cli("chat", "--model-name", "small", "--system", "Hi.", input="the\n")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "--system needs a run that was tuned on conversations" in refused.stderr
