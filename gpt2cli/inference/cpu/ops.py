@@ -40,13 +40,18 @@ STORED: dict[str, Any] = {
 # fewer instructions. Measured with AVX-512.
 PAIRED = {"bfloat16"} if vectors.LANES == 16 else set()
 
+# Precisions of which a whole tile of rows reads memory faster than a part of one, so that zeros
+# fill it. Measured with AVX-512.
+FILLED = {"float32"} if vectors.LANES == 16 else set()
+
 # The time of a pass over one token, then over up to 2, 4, 6, … 16 of them, as shares of the first:
-# measured on two cores with AVX-512, GPT-2 124M, 200 tokens before.
+# measured on two cores with AVX-512, GPT-2 124M, 200 tokens before. They depend on how fast memory
+# is; these are between those of 31 and of 46 GB/s, and guesses by them are good with both.
 PASS_COSTS: dict[str, tuple[float, ...]] = {
-    "float32": (1.0, 1.1, 1.16, 1.16, 1.35, 1.5, 1.65, 1.9, 2.0),
-    "bfloat16": (1.0, 1.0, 1.02, 1.12, 1.45, 1.66, 2.0, 2.3, 2.65),
-    "float16": (1.0, 1.05, 1.06, 1.16, 1.5, 1.76, 2.06, 2.42, 2.7),
-    "int8": (1.0, 1.01, 1.04, 1.15, 1.43, 1.7, 2.0, 2.3, 2.6),
+    "float32": (1.0, 1.1, 1.15, 1.16, 1.4, 1.55, 1.7, 1.9, 2.05),
+    "bfloat16": (1.0, 1.0, 1.09, 1.36, 1.75, 2.05, 2.4, 2.8, 3.15),
+    "float16": (1.0, 1.06, 1.16, 1.43, 1.85, 2.2, 2.55, 2.95, 3.3),
+    "int8": (1.0, 1.0, 1.1, 1.33, 1.68, 2.0, 2.33, 2.7, 3.0),
 }
 
 
@@ -112,6 +117,8 @@ class Matrix:
         many, width = x.shape
         is_line = many == 1 and self.precision not in PAIRED
         missing = 0 if is_line else many % 2
+        if self.precision in FILLED and not is_line:
+            missing = max(missing, matmul_tiles.TILE_ROWS - many)
         crowded = many > 1 and x.strides[0] % SAME_PLACE == 0
         if not missing and not crowded and width == self._stored.shape[1]:
             return x
