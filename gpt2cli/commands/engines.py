@@ -46,9 +46,7 @@ def found_model(options: SourceOptions) -> Generator[Record, None, FoundModel]:
     return FoundModel(options=options, names=names, source=source, tokenizer=tokenizer)
 
 
-def engine_of(
-    model: FoundModel, options: ReadingOptions, *, many_rows: bool = True
-) -> Generator[Record, None, Engine]:
+def engine_of(model: FoundModel, options: ReadingOptions) -> Generator[Record, None, Engine]:
     """Returns the model, loaded; raises BadDataError if its checkpoint is damaged."""
     params = EngineParams(
         device=options.device,
@@ -60,6 +58,6 @@ def engine_of(
     if params.needs_tensorflow:
         with announced(line, quiet=quiet):
             tensorflow.load(verbose=model.options.verbose, keep_compiled=options.xla)
-    read = partial(load_engine, params=params, many_rows=many_rows)
+    read = partial(load_engine, params=params)
     with announced(line, quiet=quiet):
         return (yield from load(model.names, model.source, read))

@@ -93,24 +93,21 @@ def generate(config: GenerateConfig) -> Iterator[Record]:
     yield from map(Alert, model.source.remarks())
     yield Notice(f"from {model.source.prefix}, seed {prompts[0].seed}")
     with memory.explained(config.device, config.gpu_bytes, remedy=LEANER):
-        writer = yield from loaded_writer(config, model, prompts, arriving=arriving)
+        writer = yield from loaded_writer(config, model, prompts)
         job = Job(config=config, prompts=prompts, tokenizer=model.tokenizer, writer=writer)
         yield from answered(job, model, seed) if arriving else delivered(job)
 
 
 def loaded_writer(
-    config: GenerateConfig, model: FoundModel, prompts: list[Prompt], *, arriving: bool
+    config: GenerateConfig, model: FoundModel, prompts: list[Prompt]
 ) -> Generator[Record, None, Writer]:
     """Returns what lets the samples grow; raises BadDataError if the checkpoint is damaged."""
-    # A prompt is taken in but for its last token.
-    longest = max(len(prompt.tokens) for prompt in prompts)
     rows = min(config.batch_size, config.nsamples * len(prompts))
-    many_rows = rows > 1 or longest > 2 or config.search != "tokens" or arriving
     small = None
     if config.draft_model is not None:
         small = yield from small_model(config.draft_model, config.part(SourceOptions), model)
-    reading, several = config.part(ReadingOptions), many_rows or config.speculates
-    engine = yield from engine_of(model, reading, many_rows=several)
+    reading = config.part(ReadingOptions)
+    engine = yield from engine_of(model, reading)
     drafter: Drafts | None = None
     if small is not None:
         drafter = yield from model_drafter(small, reading, engine)

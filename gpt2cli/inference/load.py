@@ -35,13 +35,8 @@ class EngineParams:
         return not on_cpu or not numba.is_available()
 
 
-def load_engine(
-    prefix: Path, hparams: HParams, *, params: EngineParams, many_rows: bool = True
-) -> Engine:
-    """Returns an engine with a checkpoint's weights; raises BadDataError if they are damaged.
-
-    `many_rows` says whether more than one row at a time will be computed.
-    """
+def load_engine(prefix: Path, hparams: HParams, *, params: EngineParams) -> Engine:
+    """Returns an engine with a checkpoint's weights; raises BadDataError if they are damaged."""
     if params.needs_tensorflow:
         return load_on_tensorflow(prefix, hparams, params)
     precision = "float32" if params.precision == "auto" else params.precision
@@ -50,7 +45,7 @@ def load_engine(
         from gpt2cli.inference.cpu.engine import CPUEngine
         from gpt2cli.storage import checkpoint
 
-        ops.prepare(precision, many_rows=many_rows)
+        ops.prepare(precision)
     return CPUEngine(checkpoint.load(prefix, hparams.shapes()), hparams, precision)
 
 

@@ -158,7 +158,7 @@ def new_cache(shape: tuple[int, int, int, int]) -> Array:
     return found
 
 
-def prepare(precision: str, *, many_rows: bool) -> None:
+def prepare(precision: str) -> None:
     """Starts the threads that share the work, and begins to compile the loops that it needs."""
     kernels.wake(np.empty(cores(), np.int64))
     weights, counts = from_dtype(np.dtype(STORED[precision]))[:, ::1], types.int64[::1]
