@@ -69,6 +69,7 @@ def announced(line: str, *, quiet: bool = False) -> Iterator[Callable[[str], Non
     lines, began = [line], time.monotonic()
 
     def text() -> str:
+        """Returns the newest line, and how long it takes already."""
         return f"{lines[-1]} ({time.monotonic() - began:.0f} s)"
 
     seen: contextlib.AbstractContextManager[object] = contextlib.nullcontext()

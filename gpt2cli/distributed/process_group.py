@@ -59,6 +59,7 @@ class ProcessGroup:
 
     def _sums_graph(self, each: Tensor) -> Tensor:
         def on_device(counts: Tensor) -> Tensor:
+            """Adds up what the devices have."""
             context = tf.distribute.get_replica_context()
             return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(counts))
 

@@ -64,6 +64,7 @@ def write_archive(model: Model, path: Path) -> None:
         total, done = sum(each.size for each in entries.values()), 0
 
         def count(size: int) -> None:
+            """Says how far the archive is."""
             nonlocal done
             done += size
             model.advance(done, total)

@@ -43,6 +43,7 @@ def fill(pair: Pair, first: Tensor) -> Attend:
     """
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attends within the rows, whose keys and values begin the cache."""
         for variable, new in zip(pair, (key, value), strict=True):
             copies = variable.shape[0] // new.shape[0]
             new = tf.repeat(new, copies, axis=0) if copies > 1 else new
@@ -67,6 +68,7 @@ def extend(
     """
 
     def attend(query: Tensor, *added: Tensor) -> Tensor:
+        """Attends to all positions, once the new ones are in the cache."""
         for variable, new in zip(pair, added, strict=True):
             before = variable if parents is None else tf.gather(variable, parents)
             if one_program:

@@ -213,6 +213,7 @@ def blocks(
     """
 
     def block(x: Tensor, weights: Weights, pair: Pair) -> Tensor:
+        """Computes one block, with its part of the cache."""
         return gpt2.block(x, weights, n_head, attention(pair))
 
     traced = tf.function(block, autograph=False)

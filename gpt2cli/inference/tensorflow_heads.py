@@ -76,6 +76,7 @@ class TensorFlowHeads:
         if key not in self._heads:
 
             def graph(hidden: Tensor, *tensors: Tensor) -> Tensor:
+                """Computes the logits, and the head of them."""
                 compiled = xla_clusters.cluster(partial(head, *settings))
                 return compiled(gpt2.logits(self._weights, hidden), *tensors)
 

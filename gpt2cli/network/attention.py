@@ -32,6 +32,7 @@ def over_heads(attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Attend:
     """Returns an attention over c_attn's product from one over queries, keys and values."""
 
     def attended(product: Tensor, bias: Tensor, n_head: int) -> Tensor:
+        """Attends within each head, and puts the heads together."""
         return merge_heads(attend(*split_qkv(xla_clusters.add_bias(product, bias), n_head)))
 
     return attended
@@ -45,10 +46,12 @@ def self_attention(query: Tensor, key: Tensor, value: Tensor, *, recompute: bool
     """
 
     def attended(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Gradient]:
+        """Returns the values attended to, and what gives their gradients."""
         scaled = query * score_scale(query)
         blocks = query_blocks(query.shape[2])
 
         def forward() -> list[Tensor]:
+            """Returns the values, and each block's probabilities."""
             probabilities = [
                 causal_probabilities(scaled[:, :, start:end], key[:, :, :end])
                 for start, end in blocks

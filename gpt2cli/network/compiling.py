@@ -75,6 +75,7 @@ def compile_function(
     gpu = devices.has_gpu() if gpu is None else gpu
 
     def traced(*arguments: Tensor) -> Tensor:
+        """Computes what the function does, in clusters if the mode has them."""
         parts = mode in (CompileMode.BLOCKS, CompileMode.PARTIAL)
         with xla_clusters.clustering(enabled=parts, gpu=gpu):
             return function(*arguments)
@@ -105,6 +106,7 @@ def traced_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     traces: list[Callable[..., Tensor]] = []
 
     def run(*tensors: Tensor) -> Tensor:
+        """Traces the function the first time, and calls the trace."""
         if not traces:
             traces.append(function.get_concrete_function(*tensors))  # type: ignore[attr-defined]
         return traces[0](*tensors)
@@ -131,6 +133,7 @@ class Compiler:
         fast = traced_once(fast) if steady else fast
 
         def run(*arguments: Tensor) -> Tensor:
+            """Computes compiled, or without if that fails."""
             if self.xla:
                 try:
                     return fast(*arguments)

@@ -47,6 +47,7 @@ def causal(product: Tensor, bias: Tensor, n_head: int) -> Tensor:
     forward, backward = _programs(n_head)
 
     def attended(product: Tensor, bias: Tensor) -> tuple[Any, Callable[[Tensor], Tensor]]:
+        """Returns the values attended to, and what gives their gradients."""
         found, statistics = xla_clusters.keep(lambda: forward(product, bias))
         return found, lambda upstream: backward(upstream, product, bias, found, statistics)
 
@@ -122,6 +123,7 @@ def check_kernels(shape: cudnn.Shape, kind: DType) -> str:
     bias = tf.random.stateless_normal([width], [1, width])
 
     def by_cudnn(*tensors: Tensor) -> list[Tensor]:
+        """Computes the values and gradients that are to be checked."""
         with xla_clusters.clustering(enabled=True, gpu=True):
             return _with_gradients(causal, heads, tensors[:2], tensors[2])
 

@@ -147,6 +147,7 @@ def normed_conv1d(x: Tensor, weights: Weights, of_norm: str, name: str) -> Tenso
     """(batch, time, embed) → (batch, time, columns): the product with x, normalised first."""
 
     def product(x: Tensor, weights: Weights) -> Tensor:
+        """Normalises, then multiplies."""
         return conv1d(norm(x, weights, of_norm), weights, name)
 
     return recompute(product, x, weights, of_norm, f"{name}/w")

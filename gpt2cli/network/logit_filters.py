@@ -108,6 +108,7 @@ def nucleus_mask(ranks: Tensor, probabilities: Tensor, p: float) -> Tensor:
     places = ordered(ranks)
 
     def halve(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Halves the range in which each row's bound is."""
         middle = (low & high) + tf.bitwise.right_shift(low ^ high, 1)
         mass = tf.reduce_sum(tf.where(places >= middle, probabilities, 0.0), axis=-1, keepdims=True)
         return tf.where(mass >= p, middle, low), tf.where(mass >= p, high, middle)

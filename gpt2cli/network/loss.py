@@ -56,6 +56,7 @@ def _loss_and_gradient(
     of_rows = tf.concat(of_hidden, axis=0)  # (rows, embed)
 
     def gradient(upstream: Tensor) -> tuple[Any, Any, None, None]:
+        """Returns the gradients of what the loss was computed of."""
         whole = tf.cast(of_wte[: wte.shape[0]] * upstream, wte.dtype)
         return of_rows * tf.cast(upstream, of_rows.dtype), whole, None, None
 

@@ -58,6 +58,7 @@ def program(function: Function) -> Function:
     """Makes one XLA program of a function of tensors, with its products and its clusters."""
 
     def traced(*tensors: Tensor) -> Tensor:
+        """Calls the function with its clusters left to the program."""
         token = _WHOLE.set(True)
         try:
             return function(*tensors)
@@ -72,6 +73,7 @@ def cluster(function: Function) -> Function:
     """Makes a cluster of a function of tensors; it has no gradient."""
 
     def alone(*tensors: Tensor) -> Tensor:
+        """Calls the function without clusters in it."""
         with clustering(enabled=False):
             return function(*tensors)
 
@@ -79,6 +81,7 @@ def cluster(function: Function) -> Function:
 
     @functools.wraps(function)
     def run(*tensors: Tensor) -> Tensor:
+        """Calls the function as a cluster, if there are any here."""
         if not is_clustering():
             return function(*tensors)
         return alone(*tensors) if is_program() else compiled(*tensors)
@@ -125,9 +128,11 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     """Returns the product of two matrices, which `keeping` keeps."""
 
     def computed(left: Tensor, right: Tensor) -> tuple[Tensor, Function]:
+        """Returns the product, and what gives its gradients."""
         (found,) = keep(lambda: [tf.matmul(left, right)])
 
         def gradients(upstream: Tensor) -> list[Tensor]:
+            """Returns those of both matrices."""
             return [
                 tf.matmul(upstream, right, transpose_b=True),
                 tf.matmul(left, upstream, transpose_a=True),
@@ -147,6 +152,7 @@ def custom_gradient(function: Function, *tensors: Tensor) -> Tensor:
     """
 
     def kept(*tensors: Tensor) -> tuple[Any, Function]:
+        """Calls the function, and keeps its context for the gradients."""
         found, gradient = function(*tensors)
         here = contextvars.copy_context()
         return found, lambda *upstream: here.run(gradient, *upstream)
@@ -161,6 +167,7 @@ def recomputed_cluster(function: Function) -> Function:
 
     @functools.wraps(function)
     def run(*tensors: Tensor) -> Tensor:
+        """Calls the function as a cluster, if there are any here."""
         return _computed(forward, backward, tensors) if is_clustering() else function(*tensors)
 
     return run
@@ -170,6 +177,7 @@ def _computed(forward: Function, backward: Function, tensors: Iterable[Tensor]) 
     """Returns forward(*tensors), whose gradients are backward(upstream, *tensors)."""
 
     def kept(*tensors: Tensor) -> tuple[Any, Function]:
+        """Returns what forward does, and what calls backward."""
         return forward(*tensors), lambda upstream: backward(upstream, *tensors)
 
     return custom_gradient(kept, *map(tf.convert_to_tensor, tensors))
@@ -185,9 +193,11 @@ def recompute(function: Function, x: Tensor, weights: Weights) -> Tensor:
         return function(x, weights)
 
     def of_tensors(x: Tensor, *tensors: Tensor) -> Tensor:
+        """Calls the function with its weights by name again."""
         return function(x, dict(zip(weights, tensors, strict=True)))
 
     def backward(upstream: Tensor, *tensors: Tensor) -> Tensor:
+        """Computes the function again, and its gradients."""
         return _gradients(of_tensors, upstream, *with_dependencies(tensors, upstream))
 
     return _computed(of_tensors, backward, [x, *weights.values()])
@@ -200,6 +210,7 @@ def add_bias(product: Tensor, bias: Tensor, *residual: Tensor) -> Tensor:
     """
 
     def backward(upstream: Tensor, *_given: Tensor) -> list[Tensor]:
+        """Returns the gradients of the product, the bias and what else was added."""
         # Not a cluster: XLA would copy the upstream.
         return [upstream, _column_sums(upstream), *(upstream for _ in residual)]
 

@@ -63,6 +63,7 @@ def compile_in_background(loops: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
     """
 
     def compile_all() -> None:
+        """Compiles one loop after another."""
         for loop, types in loops:
             loop.compile(types)
 

@@ -96,6 +96,7 @@ def rows(source: Source, found: Iterable[str], delimiter: str) -> Iterator[Numbe
     taken = 0
 
     def counted() -> Iterator[str]:
+        """Yields the lines; raises csv.Error if a row has too many characters."""
         nonlocal taken
         for line in found:
             taken += len(line)

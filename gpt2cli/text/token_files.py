@@ -90,6 +90,7 @@ class Encoder:
         state = ReadingState(total=corpus.size())
 
         def written() -> Generator[Received, None, None]:
+            """Writes tokens, and yields how far they are."""
             for packed in encode_corpus(corpus.files, self.options, self.tokenizer, state, mask):
                 file.write(packed)
                 yield Received(state.done, state.total)

@@ -135,6 +135,7 @@ def last_cut(text: str, added: AddedTokens) -> int:
     end = len(text) - added.longest + 1
 
     def is_safe(place: int) -> bool:
+        """Returns whether no match goes across a place."""
         before = bisect.bisect_left(starts, place) - 1
         return place <= end and (before < 0 or stops[before] <= place)
 
@@ -155,6 +156,7 @@ def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Iterator[tup
     """
 
     def encode(piece: Piece) -> tuple[bytes, bytes]:
+        """Returns a piece's packed tokens, and which of them count."""
         if isinstance(piece, bytes):
             return piece, b""
         if isinstance(piece, str):

@@ -130,6 +130,7 @@ def interruptible(work: Iterator[Item], stop: Stop) -> Iterator[Item]:
     made: queue.SimpleQueue[object] = queue.SimpleQueue()
 
     def make() -> None:
+        """Makes an item whenever one is wanted; its errors are items, too."""
         while wanted.get():
             try:
                 made.put(next(work, END))

@@ -50,6 +50,7 @@ class Checkpoints:
         """
 
         def write(weights: Path, optimizer: Path) -> None:
+            """Writes both files of the checkpoint."""
             checkpoint.save_all({weights: self._weights, optimizer: self._slots})
 
         prefix = run.commit(self._folder, state, write, size=self.size)

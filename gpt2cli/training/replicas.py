@@ -50,6 +50,7 @@ class ReplicatedTrainer(Trainer):
         size = len(batch) // self.replica_count
 
         def share(context: tf.distribute.InputContext) -> Tensor:
+            """Returns a replica's part of the batch."""
             start = context.replica_id_in_sync_group * size
             return tf.constant(batch[start : start + size])
 
@@ -62,6 +63,7 @@ class ReplicatedTrainer(Trainer):
         self, shares: Tensor, scalars: Scalars, *, first: bool, last: bool
     ) -> Tensor:
         def on_replica(tokens: Tensor) -> Tensor:
+            """Trains on a replica's part, with random numbers of its own."""
             context = tf.distribute.get_replica_context()
             replica = int(tf.get_static_value(context.replica_id_in_sync_group))
             own = scalars._replace(seed=scalars.seed + tf.constant([0, replica * PLACES]))

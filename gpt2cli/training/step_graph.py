@@ -67,6 +67,7 @@ class LossScale:
         """Runs the update unless a gradient overflowed, and moves the scale; returns operations."""
 
         def run() -> Tensor:
+            """Updates, and doubles the scale after enough good steps."""
             done = update()
             doubled = self._good_steps.assign_add(1.0) >= STEPS_TO_DOUBLE
             self._good_steps.assign(tf.where(doubled, 0.0, self._good_steps))
@@ -74,6 +75,7 @@ class LossScale:
                 return self.value.assign(tf.where(doubled, self.value * 2, self.value))
 
         def skip() -> Tensor:
+            """Leaves the weights, and halves the scale."""
             self._good_steps.assign(0.0)
             return self.value.assign(self.value / 2)
 
@@ -129,6 +131,7 @@ class StepGraph:
         halves: list[Tensor] = []
 
         def collect(found: Gradients, squares: Tensor) -> list[Tensor]:
+            """Adds gradients to those before, and returns what must be done by then."""
             sums, squares = self._accumulate(found, squares, first=first, last=last)
             gradients.update(sums)
             if last and self._together and not self._all_reduce:
@@ -143,6 +146,7 @@ class StepGraph:
         norm = global_norm(gradients, halves) / self._multiple
 
         def update() -> list[Tensor]:
+            """Changes the weights by the gradients, which are clipped."""
             scale = 1 / self._multiple
             if self._options.clip_norm:
                 scale *= tf.minimum(self._options.clip_norm / norm, 1.0)
@@ -159,6 +163,7 @@ class StepGraph:
         updates: list[Tensor] = []
 
         def update(found: Gradients, known: Tensor) -> list[Tensor]:
+            """Updates the weights whose gradients these are."""
             sums, known = self._accumulate(found, known, first=first, last=True)
             halves = [half_squares([g]) for g in sums.values()] if known is None else [known]
             squares.extend(halves)

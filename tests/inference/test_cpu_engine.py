@@ -73,3 +73,13 @@ def test_queries_in_blocks_see_what_they_see_in_one(monkeypatch: pytest.MonkeyPa
             monkeypatch.setattr("gpt2cli.inference.cpu.ops.FEW_ROWS", few_rows)
             found = logits_after(engine, tokens)
             np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_an_engine_that_memory_ran_out_for_makes_its_cache_anew() -> None:
+    engine, tokens = new_engine(), [7, 100, 3, 42]
+    expected = logits_after(new_engine(), tokens)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpt2cli.inference.cpu.ops.new_cache", lambda _: np.empty(1 << 50))
+        with pytest.raises(MemoryError):
+            engine.make_room(1, len(tokens), 0)
+    np.testing.assert_array_equal(logits_after(engine, tokens), expected)

@@ -35,7 +35,7 @@ class CPUEngine:
         """Takes named weights, float32, and the precision in which matrices are stored."""
         self.hparams, self.pass_costs = hparams, ops.PASS_COSTS[precision]
         self._layers = Layers(weights, precision)
-        # Keys and values of each layer, (rows, heads, slots, head).
+        # Keys and values of each layer, (rows, heads, slots, padded head), and the shape asked for.
         self._cache: list[tuple[Array, Array]] = []
         self._shape = 0, 0, 0, 0
 
@@ -44,7 +44,7 @@ class CPUEngine:
         sizes = self.hparams
         slots = min(longest + length, sizes.n_ctx)
         shape = rows, sizes.n_head, slots, sizes.n_embd // sizes.n_head
-        if shape != self._shape:
+        if not self._cache or shape != self._shape:
             # What was there goes before its successor comes.
             self._cache, self._shape = [], shape
             self._cache = [

@@ -78,23 +78,22 @@ class Product:
         store_products(self._builder, sums, corner, self.line, self.into)
 
 
-def of_shape(high: int, wide: int) -> Any:
-    """Returns what multiplies `high` rows by `wide` columns that are in a cache."""
+@intrinsic  # type: ignore[untyped-decorator]
+def tile(_context: Any, rows: Any, columns: Any, corner: Any, line: Any, found: Any) -> Any:
+    """Multiplies as many rows by columns that are in a cache as registers hold products.
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def multiply(_context: Any, rows: Any, columns: Any, corner: Any, line: Any, found: Any) -> Any:
-        """Sets a tile, whose corner is given; only for compiled loops. See Product."""
+    Only for compiled loops. The corner is the first row and the first column; see Product.
+    """
 
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            """Builds a tile: its sums, and what sets `found` to them."""
-            row, column = cgutils.unpack_tuple(builder, arguments[2])
-            Product(context, builder, signature, arguments).tile((row, column), (high, wide))
-            return context.get_dummy_value()
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        """Builds a tile: its sums, and what sets `found` to them."""
+        row, column = cgutils.unpack_tuple(builder, arguments[2])
+        product = Product(context, builder, signature, arguments)
+        product.tile((row, column), (TILE_ROWS, TILE_COLUMNS))
+        return context.get_dummy_value()
 
-        corners = types.UniTuple(types.int64, 2)
-        return types.void(rows, columns, corners, line, found), generate
-
-    return multiply
+    corners = types.UniTuple(types.int64, 2)
+    return types.void(rows, columns, corners, line, found), generate
 
 
 def of_blocks(*, near: bool = False) -> Any:
@@ -193,6 +192,5 @@ def dot_products(
     return [horizontal_sums(builder, [floats(builder, each) for each in line]) for line in sums]
 
 
-# As many products as registers hold; rows by a part of a matrix, or of what is in a cache.
-tile = of_shape(TILE_ROWS, TILE_COLUMNS)
+# Rows by a part of a matrix, and by a part of what is in a cache.
 block, near_block = of_blocks(), of_blocks(near=True)

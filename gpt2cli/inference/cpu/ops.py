@@ -213,9 +213,8 @@ def attend_by_blas(mixed: Array, keys: Array, values: Array) -> Array:
     found = np.empty((heads, time, head), mixed.dtype)
     for start in range(0, time, QUERY_BLOCK):
         end = min(start + QUERY_BLOCK, time)
-        scores = query[:, start:end] @ keys[:, :end, :head].transpose(
-            0, 2, 1
-        )  # (heads, block, end)
+        seen = keys[:, :end, :head].transpose(0, 2, 1)
+        scores = query[:, start:end] @ seen  # (heads, block, end)
         later = np.full(2 * [end - start], -np.inf, np.float32)
         scores[:, :, start:] += np.triu(later, 1)
         scores -= scores.max(axis=-1, keepdims=True)

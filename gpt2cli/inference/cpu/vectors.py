@@ -128,8 +128,7 @@ def vector_at(builder: Any, begin: Any, count: int = LANES) -> Any:
 def widened(builder: Any, value: Any, kind: Any) -> Any:
     """Makes float32 of weights, and int16 of int8; half precision comes as its bits."""
     if kind == types.int16:
-        floats = FLOATS
-        return builder.fpext(builder.bitcast(value, ir.VectorType(HALF, LANES)), floats)
+        return builder.fpext(builder.bitcast(value, ir.VectorType(HALF, LANES)), FLOATS)
     if kind == types.uint16:
         # The upper half of a float32.
         upper = builder.shl(builder.zext(value, INDICES), INDICES([16] * LANES))
