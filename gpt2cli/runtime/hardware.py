@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import os
+import platform
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +33,8 @@ FIELDS = ("uuid", "name", "driver_version", "memory.total", "memory.free", "comp
 LEAST_CAPABILITY = (6, 0)
 # The first driver that runs a CUDA version's programs (CUDA Compatibility, NVIDIA).
 LEAST_DRIVERS = {"11": (450, 80), "12": (525, 60), "13": (580, 0)}
+# Linux' arch_prctl on x86-64, what asks for registers by it, and those of AMX.
+ARCH_PRCTL, REQUEST, AMX_REGISTERS = 158, 0x1023, 18
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,15 @@ class Gpu:
 def cores() -> int:
     """Returns how many processors this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+@functools.cache
+def may_use_amx() -> bool:
+    """Returns whether Linux lets this process use AMX's registers, for which it has to be asked."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    call = ctypes.CDLL(None).syscall
+    return int(call(*map(ctypes.c_long, (ARCH_PRCTL, REQUEST, AMX_REGISTERS)))) == 0
 
 
 def free_memory() -> float:

@@ -16,7 +16,8 @@ from gpt2cli.runtime import compile_cache
 CACHE = "NUMBA_CACHE_DIR"
 # All files with compiled loops. Numba notices that a file has changed, but not one it imports from.
 LOOPS = (
-    *("inference/cpu/vectors.py", "inference/cpu/matmul_tiles.py", "inference/cpu/kernels.py"),
+    *("inference/cpu/vectors.py", "inference/cpu/matmul_tiles.py", "inference/cpu/amx_tiles.py"),
+    *("inference/cpu/amx_rows.py", "inference/cpu/kernels.py"),
     *("inference/cpu/weighted_sums.py", "inference/cpu/attention_kernels.py"),
     "inference/cpu/sampling_kernels.py",
     "text/bpe_kernels.py",

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gpt2cli.inference.cpu import kernels, ops
+from gpt2cli.inference.cpu import amx_tiles, kernels, ops
 from gpt2cli.inference.cpu.kernels import INT16_MOST
 from gpt2cli.inference.cpu.matmul_tiles import BLOCK, TILE_ROWS
 from gpt2cli.inference.cpu.ops import FEW_ROWS, NORM_EPSILON, ROW_BLOCK, Matrix
@@ -23,6 +23,23 @@ from tests.marks import few
 
 NOISE = np.random.default_rng(0)
 KINDS = ("float32", "float16", "bfloat16", "int8")
+NO_AMX = "this processor has no AMX"
+# int8 both ways that this processor has.
+WAYS = [*KINDS, "int8 without AMX"]
+
+
+@pytest.fixture
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Returns the precision of a way, in which products are computed from now on."""
+    precision, _, without = request.param.partition(" ")
+    if without:
+        monkeypatch.setattr(amx_tiles, "is_available", lambda: False)
+    return str(precision)
+
+
+def least_columns() -> int:
+    """Returns the columns that a matrix of int8 has at least to meet whole numbers."""
+    return amx_tiles.ROWS if amx_tiles.is_available() else BLOCK
 
 
 def noise(*shape: int) -> Any:
@@ -42,14 +59,14 @@ def taken_as(x: Any, kind: str, columns: int) -> Any:
 
     Whole tiles of int8 meet whole numbers of 16 bits.
     """
-    if kind != "int8" or columns < BLOCK:
+    if kind != "int8" or columns < least_columns():
         return x.astype(np.float64)
     largest = np.abs(x).max(axis=1, keepdims=True).astype(np.float64)
     return np.rint(x / largest * INT16_MOST) * largest / INT16_MOST
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("many", [1, 2, 3, 4, 7, FEW_ROWS, FEW_ROWS + 1, ROW_BLOCK + 3])
+@pytest.mark.parametrize("kind", WAYS, indirect=True)
+@pytest.mark.parametrize("many", [1, 2, 3, 4, 7, 16, 17, FEW_ROWS, FEW_ROWS + 1, ROW_BLOCK + 3])
 def test_products_are_those_of_what_the_weights_stand_for(kind: str, many: int) -> None:
     for columns, width in ((1, 3), (5, 64), (23, 97), (40, 256)):
         rows, x, bias = noise(columns, width) / 10, noise(many, width), noise(columns)
@@ -64,36 +81,57 @@ def test_products_are_those_of_what_the_weights_stand_for(kind: str, many: int) 
         np.testing.assert_allclose(matrix.rows(places), exact[places], rtol=1e-6)
 
 
-def test_whole_numbers_are_as_near_as_sixteen_bits() -> None:
+@pytest.mark.parametrize("kind", WAYS[-2:], indirect=True)
+def test_whole_numbers_are_as_near_as_sixteen_bits(kind: str) -> None:
     rows, x = noise(64, 768), noise(9, 768)
     # One number that is far from the others, as GPT-2's hidden states have them.
     x[:, 7] *= 30
-    matrix = Matrix(rows, "int8")
-    expected = x.astype(np.float64) @ stands_for(rows, "int8").T
+    matrix = Matrix(rows, kind)
+    expected = x.astype(np.float64) @ stands_for(rows, kind).T
     error = matrix.times(x) - expected
     assert np.sqrt((error**2).mean() / (expected**2).mean()) < 1e-3
 
 
-def test_rows_that_cannot_be_whole_numbers_are_told_apart() -> None:
-    rows, bias = noise(12, 40), noise(12)
+@pytest.mark.parametrize("kind", WAYS[-2:], indirect=True)
+def test_rows_that_cannot_be_whole_numbers_are_told_apart(kind: str) -> None:
+    rows, bias = noise(16, 40), noise(16)
     x = noise(7, 40)
     x[0, 3], x[1, 3], x[2, 3], x[3], x[4] = np.nan, np.inf, -np.inf, 0, 1e-38
     x[5] *= np.float32(1e37)
-    found = Matrix(rows, "int8").times(x, bias)
+    found = Matrix(rows, kind).times(x, bias)
     assert np.isnan(found[:3]).all()
     np.testing.assert_array_equal(found[3:5], [bias, bias])
-    expected = x[5:].astype(np.float64) @ stands_for(rows, "int8").T + bias
+    expected = x[5:].astype(np.float64) @ stands_for(rows, kind).T + bias
     near = np.abs(found[5:] - expected) / np.abs(expected).max(axis=1, keepdims=True)
     assert near.max() < 1e-3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WAYS, indirect=True)
 def test_a_row_has_the_same_products_to_the_bit_alone_and_among_others(kind: str) -> None:
     matrix, x, bias = Matrix(noise(29, 100), kind), noise(21, 100), noise(29)
     together = matrix.times(x, bias)
     for number in range(len(x)):
         alone = matrix.times(x[number : number + 1], bias)
         np.testing.assert_array_equal(alone[0], together[number])
+
+
+@pytest.mark.skipif(not amx_tiles.is_available(), reason=NO_AMX)
+@pytest.mark.parametrize(("columns", "depth"), [(16, 64), (17, 128), (95, 192), (500, 3072)])
+def test_amx_finds_the_whole_sums(columns: int, depth: int) -> None:
+    """The largest numbers there are, and others: halves of 16 bits are put together right."""
+    weights = NOISE.integers(-127, 128, (columns, depth)).astype(np.int8)
+    weights[0], weights[-1] = 127, -127
+    rows = noise(23, depth)
+    rows[0], rows[1], rows[2, ::2] = 1, -1, 0
+    ones, none = np.ones(columns, np.float32), np.zeros(columns, np.float32)
+    whole, lengths = kernels.to_int16(rows, depth)
+    sums = whole[:, :depth].astype(np.int64) @ weights.astype(np.int64).T
+    expected = sums * lengths[:, None].astype(np.float64)
+    for many in (1, 5, 16, 23):
+        found = np.full((many, columns), np.nan, np.float32)
+        kernels.int8_gemm_amx(rows[:many], weights, (ones, none), found, 3)
+        atol = 1e-6 * np.abs(expected).max()
+        np.testing.assert_allclose(found, expected[:many], rtol=1e-6, atol=atol)
 
 
 OTHER_PROCESSOR = """

@@ -7,7 +7,7 @@ import pytest
 
 from gpt2cli.inference import decode
 from gpt2cli.inference.cpu import sampling
-from gpt2cli.inference.cpu.ops import PASS_COSTS
+from gpt2cli.inference.cpu.ops import AMX_COSTS, PASS_COSTS
 from gpt2cli.inference.drafts import MOST_DRAFTED, Drafter, TextIndex, drawn
 from gpt2cli.inference.sampling import SamplingParams
 from gpt2cli.text.corpus_index import CorpusIndex, ordered_positions
@@ -122,7 +122,7 @@ def test_what_is_always_right_is_drafted_further() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("costs", [USUAL, *PASS_COSTS.values()])
+@pytest.mark.parametrize("costs", [USUAL, AMX_COSTS, *PASS_COSTS.values()])
 def test_guesses_end_where_no_more_of_them_would_be_drafted(
     costs: tuple[float, ...], rows: int
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,24 @@ def program(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     smi.write_text(f"#!/bin/sh\n{script}\n")
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or sys.platform != "linux", reason="of Linux on x86-64"
+)
+def test_linux_is_asked_for_the_registers_of_amx() -> None:
+    """The processor's flags are shown by a kernel that lets them be used."""
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    if "amx_tile" in flags:
+        assert hardware.may_use_amx()
+    # A call that the kernel does not know is refused, and nothing else happens.
+    code = (
+        "from gpt2cli.runtime import hardware\n"
+        "hardware.AMX_REGISTERS = 63\n"
+        "print(hardware.may_use_amx())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
 
 
 def test_nvidia_smi_says_what_gpus_there_are(

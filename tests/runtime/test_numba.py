@@ -66,7 +66,8 @@ def test_a_folder_that_the_user_names_is_left_alone(
 
 def test_all_loops_are_among_those_that_a_change_is_noticed_of() -> None:
     package = Path(numba.__file__).parent.parent
-    marks = "from gpt2cli.runtime.numba import jit", "from llvmlite import"
+    jit, intrinsic = "from gpt2cli.runtime.numba import jit", "from numba.extending import"
+    marks = jit, intrinsic, "from llvmlite import"
     users = {
         path.relative_to(package).as_posix()
         for path in package.rglob("*.py")

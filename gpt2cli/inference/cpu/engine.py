@@ -33,7 +33,7 @@ class CPUEngine:
         self, weights: Iterable[tuple[str, Array]], hparams: HParams, precision: str = "float32"
     ) -> None:
         """Takes named weights, float32, and the precision in which matrices are stored."""
-        self.hparams, self.pass_costs = hparams, ops.PASS_COSTS[precision]
+        self.hparams, self.pass_costs = hparams, ops.pass_costs(precision)
         self._layers = Layers(weights, precision)
         # Keys and values of each layer, (rows, heads, slots, padded head), and the shape asked for.
         self._cache: list[tuple[Array, Array]] = []

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numba import prange
 
+from gpt2cli.inference.cpu import amx_rows, amx_tiles
+from gpt2cli.inference.cpu.amx_rows import FEW
+from gpt2cli.inference.cpu.amx_tiles import ROWS
 from gpt2cli.inference.cpu.matmul_tiles import BLOCK, block
 from gpt2cli.inference.cpu.vectors import LANES, PAIR
 from gpt2cli.network.rounding import INT8_MOST
@@ -37,6 +40,8 @@ MAGNITUDE, LARGEST_BITS = np.int32(0x7FFFFFFF), np.int32(0x7F7FFFFF)
 INT16_MOST, INT32_MOST = 2**15 - 1, 2**31 - 1
 # Of a row whose numbers are all smaller than this nothing is left.
 LEAST_LENGTH = np.float32(1e-30)
+# Of at least this number of rows threads share GELU.
+SHARED_ROWS = 3
 ONE_BITS, FRACTION_BITS = np.int32(0x3F800000), np.int32(23)
 
 
@@ -95,6 +100,39 @@ def int8_gemm(rows: Any, columns: Any, scale: Any, bias: Any, found: Any) -> Non
             row += block(whole, columns, (row, column), (scale, bias, lengths), found)
 
 
+@jit(parallel=True)
+def int8_gemm_amx(rows: Any, columns: Any, line: Any, found: Any, pieces: int) -> None:
+    """Does what `int8_gemm` does by AMX: several rows take hardly longer than one.
+
+    There are at least ROWS columns; the width is a multiple of DEPTH. The line is the scale and the
+    bias; work is shared in this number of pieces.
+    """
+    most, least = FEW
+    few = len(rows) <= most
+    wide = (least if len(rows) <= least else most) if few else ROWS
+    scale, bias = line
+    depth, groups = columns.shape[1], (len(rows) + wide - 1) // wide
+    blocks = (len(columns) + ROWS - 1) // ROWS
+    shared = np.empty((groups, 2, depth // 4 * wide), np.int32)
+    factors = np.empty(len(rows), np.float32)
+    if not few:
+        for group in prange(groups):
+            part = slice(group * ROWS, group * ROWS + ROWS)
+            whole, factors[part] = to_int16(rows[part], depth)
+            amx_rows.pack_many(whole, shared, (group, wide))
+    for piece in prange(pieces):
+        first, end = piece * blocks // pieces, (piece + 1) * blocks // pieces
+        halves, lengths = shared, factors
+        if few and first < end:
+            # Each thread splits them for itself: memory is read meanwhile, and none waits.
+            amx_tiles.fetch(columns, first)
+            whole, lengths = to_int16(rows, depth)
+            halves = np.empty((1, 2, depth // 4 * wide), np.int32)
+            amx_rows.pack_few(whole, halves, (0, wide))
+        if first < end:
+            amx_tiles.blocks(halves, columns, (first, end, wide), (scale, bias, lengths), found)
+
+
 @jit()
 def to_int16(rows: Any, depth: int) -> Any:
     """Rounds rows to whole numbers, the largest of each to the most that sums of products bear.
@@ -141,14 +179,24 @@ def softmax(scores: Any, end: int) -> None:
     scores[end:] = ZERO
 
 
-@jit()
+@jit(parallel=True)
 def gelu(x: Any) -> None:
     """float32 (many, width) → the same, in place; the tanh approximation, as gpt2.gelu."""
-    for row in range(x.shape[0]):
-        for place in range(x.shape[1]):
-            value = x[row, place]
-            inner = GELU_SCALE * (value + GELU_CUBE * value * value * value)
-            x[row, place] = value / (ONE + power(inner))
+    if len(x) < SHARED_ROWS:
+        for row in range(len(x)):
+            gelu_row(x[row])
+    else:
+        for row in prange(len(x)):
+            gelu_row(x[row])
+
+
+@jit()
+def gelu_row(x: Any) -> None:
+    """The same for one row."""
+    for place in range(len(x)):
+        value = x[place]
+        inner = GELU_SCALE * (value + GELU_CUBE * value * value * value)
+        x[place] = value / (ONE + power(inner))
 
 
 @jit(fastmath=SUMS)

@@ -25,6 +25,7 @@ from gpt2cli.inference.cpu.vectors import (
     ArrayView,
     add_floats,
     add_pairs,
+    array_views,
     build_highest,
     floats,
     horizontal_sums,
@@ -59,11 +60,7 @@ class Product:
             ArrayView(context, builder, signature.args[number], arguments[number])
             for number in (0, 1, 4)
         )
-        line = cgutils.unpack_tuple(builder, arguments[3])
-        self.line = [
-            ArrayView(context, builder, kind, array)
-            for kind, array in zip(signature.args[3], line, strict=True)
-        ]
+        self.line = array_views(context, builder, signature.args[3], arguments[3])
 
     def tile(self, corner: tuple[Any, Any], shape: tuple[int, int], soon: Any = None) -> None:
         """Builds a tile of a shape at a corner, its first row and column.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Iterable
 from typing import Any
@@ -18,19 +19,24 @@ SOON = NUMBER(0), NUMBER(2), NUMBER(1)
 FUSED = ("contract",)
 
 
+@functools.cache
+def features() -> dict[str, bool]:
+    """Returns the processor's features by LLVM's names."""
+    return dict(binding.get_host_cpu_features())
+
+
 def registers() -> tuple[int, dict[int, int], int]:
     """Returns how many floats a register holds, and what sums of products registers hold at once.
 
     Those are the columns of a tile by its rows, and the columns of a single row. Narrow registers
     give a sum less in the time of an addition: then one after another is slower than memory.
     """
-    features = binding.get_host_cpu_features()
-    if features.get("avx512bw"):
+    if features().get("avx512bw"):
         return 16, {6: 4, 4: 6, 2: 6}, 1
     if platform.machine() in ("aarch64", "arm64"):
         return 4, {6: 4, 4: 6, 2: 6}, 4
     # Half as many registers.
-    return 8 if features.get("avx2") else 4, {4: 3, 2: 6}, 4
+    return 8 if features().get("avx2") else 4, {4: 3, 2: 6}, 4
 
 
 LANES, TILES, LINE_COLUMNS = registers()
@@ -66,6 +72,15 @@ class ArrayView:
     def rows(self, first: Any, count: int) -> list[Any]:
         """Returns where each of `count` rows begins."""
         return [self.item(self._builder.add(first, PLACE(number))) for number in range(count)]
+
+
+def array_views(context: Any, builder: Any, kinds: Any, values: Any) -> list[ArrayView]:
+    """Returns the arrays of a tuple, or some arguments, by Numba's types of them."""
+    if not isinstance(values, (list, tuple)):
+        values = cgutils.unpack_tuple(builder, values)
+    return [
+        ArrayView(context, builder, kind, value) for kind, value in zip(kinds, values, strict=True)
+    ]
 
 
 def build_highest(builder: Any, most: Any, counts: Iterable[int], build: Any) -> Any:
@@ -166,3 +181,42 @@ def horizontal_sums(builder: Any, vectors: list[Any]) -> list[Any]:
         builder.extract_element(vectors[column // LANES], NUMBER(column % LANES))
         for column in range(count)
     ]
+
+
+def smaller(builder: Any, one: Any, other: Any) -> Any:
+    """Returns the smaller one of two numbers."""
+    return builder.select(builder.icmp_unsigned("<", one, other), one, other)
+
+
+def is_zero(builder: Any, number: Any) -> Any:
+    """Returns whether a number is 0."""
+    return builder.icmp_unsigned("==", number, PLACE(0))
+
+
+def store_at(builder: Any, vector: Any, address: Any, number: int = 0) -> None:
+    """Stores a vector at an address, wherever that is, or this number of vectors after it."""
+    begin = builder.bitcast(address, vector.type.as_pointer())
+    builder.store(vector, builder.gep(begin, [NUMBER(number)]), align=4)
+
+
+def splat(builder: Any, value: Any, count: int = LANES) -> Any:
+    """Returns a vector of one number, this number of times."""
+    kind = ir.VectorType(value.type, count)
+    one = builder.insert_element(kind(ir.Undefined), value, NUMBER(0))
+    return builder.shuffle_vector(one, one, ir.VectorType(NUMBER, count)(None))
+
+
+def interleaved(builder: Any, vectors: list[Any]) -> list[Any]:
+    """Returns the first number of each vector, then the second of each, …; as many vectors.
+
+    They are a power of two. As many as they have numbers are transposed by it.
+    """
+    both = [
+        INDICES([place + begin for place in range(LANES // 2) for begin in (first, first + LANES)])
+        for first in (0, LANES // 2)
+    ]
+    half = len(vectors) // 2
+    for _ in range(half.bit_length()):
+        pairs = zip(vectors[:half], vectors[half:], strict=True)
+        vectors = [builder.shuffle_vector(*pair, mask) for pair in pairs for mask in both]
+    return vectors

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -14,10 +13,10 @@ from gpt2cli.inference.cpu.vectors import (
     FLOATS,
     FUSED,
     LANES,
-    NUMBER,
     PLACE,
     ArrayView,
     build_highest,
+    splat,
     vector_at,
 )
 
@@ -76,8 +75,7 @@ def weighted_sums(_context: Any, shares: Any, rows: Any, lines: Any, part: Any, 
 
 def add_share(builder: Any, share: Any, values: list[Any], totals: list[Any]) -> None:
     """Adds vectors, times one number, to sums."""
-    alone = builder.insert_element(FLOATS(ir.Undefined), share, NUMBER(0))
-    everywhere = builder.shuffle_vector(alone, alone, ir.VectorType(NUMBER, LANES)(None))
+    everywhere = splat(builder, share)
     for value, total in zip(values, totals, strict=True):
         product = builder.fmul(value, everywhere, flags=FUSED)
         builder.store(builder.fadd(builder.load(total), product, flags=FUSED), total)
