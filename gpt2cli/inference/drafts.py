@@ -28,6 +28,9 @@ FIRST_SHARE, FIRST_CHANCE, FIRST_CHANCES = 0.25, 0.15, 0.7
 FIRST_WEIGHT, MOST_WEIGHT = 4.0, 64.0
 # Places that share this number of tokens or more are of one kind; so are guesses by their share.
 SAME_KINDS, SHARE_KINDS = 4, 8
+# After each time that this number of passes in a row had no guess that is worth its row, one more
+# pass is made without looking for any, up to this number of them.
+MISSES, MOST_PAUSED = 8, 8
 # A model that knows its corpus is surer than the corpus: by this power.
 SHARPNESS = 1.4
 
@@ -160,12 +163,17 @@ class Drafter:
         """Takes texts in place of those before, and how their tokens are chosen."""
         self.texts, self._temperature = [TextIndex(text) for text in texts], params.temperature
         self._guesses: list[list[Guess]] = [[] for _ in texts]
+        # The passes since a guess was worth it, and how many are to come without any.
+        self._misses = self._paused = 0
 
     def draft(self, uniforms: Sequence[Sequence[float] | None]) -> list[list[int]]:
         """Returns each text's next tokens, as many as are worth the rows of a pass.
 
         A text gets the random numbers of as many tokens as it has room for; None: it has ended.
         """
+        if self._paused:
+            self._paused -= 1
+            return [[] for _ in uniforms]
         rows = sum(numbers is not None for numbers in uniforms)
         self._guesses = [
             self._drawn(self._sources(text), (numbers or [])[:MOST_DRAFTED], rows)
@@ -179,6 +187,8 @@ class Drafter:
         expected = itertools.accumulate((chance for chance, _ in chances), initial=float(rows))
         worth = [right / cost_of(n, self._costs) for n, right in enumerate(expected, rows)]
         wanted = Counter(text for _, text in chances[: worth.index(max(worth))])
+        self._misses = 0 if wanted else self._misses + 1
+        self._paused = min(self._misses // MISSES, MOST_PAUSED)
         return [
             [guess.token for guess in draft[: wanted[text]]]
             for text, draft in enumerate(self._guesses)

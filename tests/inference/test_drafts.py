@@ -108,6 +108,17 @@ def test_what_is_never_right_is_no_longer_drafted_until_it_would_have_been_right
     assert right[-1] > wrong[0]
 
 
+def test_where_no_guess_is_worth_it_fewer_and_fewer_are_looked_up() -> None:
+    corpus = list(range(100, 140))
+    drafter = drafter_of(corpus[10:20], corpus, USUAL)
+    looked_up = 0
+    for token in np.random.default_rng(0).choice(corpus, 100):
+        drafter.draft([[0.5] * MOST_DRAFTED])
+        looked_up += bool(drafter._guesses[0])
+        drafter.learn([[int(token)]])
+    assert 20 < looked_up < 50
+
+
 def test_what_is_always_right_is_drafted_further() -> None:
     corpus = list(range(100, 280))
     drafter = drafter_of(corpus[:10], corpus, USUAL)
