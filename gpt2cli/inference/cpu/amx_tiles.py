@@ -10,6 +10,7 @@ last products are waited for.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from llvmlite import ir
@@ -39,7 +40,7 @@ from gpt2cli.runtime.hardware import may_use_amx
 
 # What a register holds: this number of rows or columns, this number of bytes of each.
 ROWS, DEPTH = 16, 64
-# How far ahead memory is read, in columns; and the bytes that come at a time.
+# How many bytes ahead memory is read; and those that come at a time.
 AHEAD, CACHE_LINE = 18 * 1024, 64
 # After this number of bytes of each column the sums of the block before are there.
 LATE = 2 * DEPTH
@@ -62,7 +63,7 @@ def fetch(_context: Any, columns: Any, block: Any) -> Any:
     """Prefetches what `blocks` reads first, from a block on; only for compiled loops."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        """Builds a loop over as many columns as are prefetched later on."""
+        """Builds a loop over as much as is read ahead."""
         (matrix,) = array_views(context, builder, signature.args[:1], arguments[:1])
         begin = matrix.item(builder.mul(arguments[1], PLACE(ROWS)))
         size = PLACE(AHEAD)
@@ -95,7 +96,9 @@ def blocks(_context: Any, halves: Any, columns: Any, part: Any, line: Any, found
         (found,) = array_views(context, builder, kinds[4:], arguments[4:])
         first, end, wide = cgutils.unpack_tuple(builder, arguments[2])
         configure(builder, wide)
-        product = Product(builder, halves, columns, wide=wide, line=line, into=found)
+        product = Product(
+            builder=builder, halves=halves, columns=columns, wide=wide, line=line, into=found
+        )
         product.build_all(first, builder.mul(builder.sub(end, first), halves.shape[0]))
         call(builder, "tilerelease")
         return context.get_dummy_value()
@@ -104,26 +107,31 @@ def blocks(_context: Any, halves: Any, columns: Any, part: Any, line: Any, found
     return types.void(halves, columns, three, line, found), generate
 
 
+@dataclasses.dataclass(kw_only=True)
 class Product:
-    """What multiplies one group of rows by one block of columns, while code is being built."""
+    """What multiplies groups of rows by blocks of columns, while code is being built.
 
-    def __init__(
-        self,
-        builder: Any,
-        halves: ArrayView,
-        columns: ArrayView,
-        *,
-        wide: Any,
-        line: list[ArrayView],
-        into: ArrayView,
-    ) -> None:
-        """Takes the arguments of `blocks`; `wide` is how many rows a group has."""
-        self._builder, self._halves, self._columns = builder, halves, columns
-        self._wide, self._line, self._into = wide, line, into
+    Attributes:
+        builder: builds it.
+        halves: an argument of `blocks`, as are columns and line.
+        wide: how many rows a group has.
+        into: the result.
+    """
+
+    builder: Any
+    halves: ArrayView
+    columns: ArrayView
+    wide: Any
+    line: list[ArrayView]
+    into: ArrayView
+
+    def __post_init__(self) -> None:
+        """Finds room for sums."""
         # Of the set that is stored first, and of the other: the sums of high bytes and of low ones,
         # int32 (columns, ROWS) each.
-        self._sums = cgutils.alloca_once(builder, NUMBER, 4 * ROWS * ROWS)
-        self._turned = cgutils.alloca_once(builder, FLOATS, ROWS)
+        self._sums = cgutils.alloca_once(self.builder, NUMBER, 4 * ROWS * ROWS)
+        # float32 (ROWS, columns).
+        self._turned = cgutils.alloca_once(self.builder, FLOATS, ROWS)
 
     def build_all(self, first: Any, count: Any) -> None:
         """Builds what finds this number of products, from a block's first one on.
@@ -131,12 +139,10 @@ class Product:
         Each round finds two, and sets the result to the second of the round before and the first
         of its own; one more round sets the last.
         """
-        builder = self._builder
+        builder = self.builder
         last = builder.sub(count, PLACE(1))
-        with cgutils.for_range_slice(builder, PLACE(0), builder.add(count, PLACE(2)), PLACE(2)) as (
-            number,
-            _,
-        ):
+        end, step = builder.add(count, PLACE(2)), PLACE(2)
+        with cgutils.for_range_slice(builder, PLACE(0), end, step) as (number, _):
             # If there is no second one, the first is done twice.
             before, one, other = (
                 self._corner(first, smaller(builder, each, last))
@@ -149,9 +155,10 @@ class Product:
                     self._add_up(1, other)
                 with otherwise:
                     self._keep(1)
-            begin = builder.select(is_zero(builder, number), PLACE(1), PLACE(0))
-            end = builder.select(is_round, PLACE(2), PLACE(1))
-            with cgutils.for_range_slice(builder, begin, end, PLACE(1)) as (which, _):
+            # There is none before the first round, and none of its own in the last.
+            from_which = builder.select(is_zero(builder, number), PLACE(1), PLACE(0))
+            up_to = builder.select(is_round, PLACE(2), PLACE(1))
+            with cgutils.for_range_slice(builder, from_which, up_to, PLACE(1)) as (which, _):
                 is_before = is_zero(builder, which)
                 corner = [
                     builder.select(is_before, *pair) for pair in zip(before, one, strict=True)
@@ -160,19 +167,19 @@ class Product:
 
     def _corner(self, first: Any, number: Any) -> tuple[Any, Any]:
         """Returns the group and the first column of a product, by its number from a block on."""
-        builder, groups = self._builder, self._halves.shape[0]
+        builder, groups = self.builder, self.halves.shape[0]
         block = builder.add(first, builder.udiv(number, groups))
-        last = builder.sub(self._columns.shape[0], PLACE(ROWS))
+        last = builder.sub(self.columns.shape[0], PLACE(ROWS))
         column = smaller(builder, builder.mul(block, PLACE(ROWS)), last)
         return builder.urem(number, groups), column
 
     def _add_up(self, number: int, corner: tuple[Any, Any]) -> None:
         """Builds the sums of a set; those of the other set are kept meanwhile."""
-        builder, (group, column), (high, low, weights) = self._builder, corner, SETS[number]
-        depth = self._columns.shape[1]
-        begin = self._columns.item(column)
+        builder, (group, column), (high, low, weights) = self.builder, corner, SETS[number]
+        depth = self.columns.shape[1]
+        begin = self.columns.item(column)
         halves = [
-            builder.bitcast(self._halves.item(group, PLACE(half)), BYTE.as_pointer())
+            builder.bitcast(self.halves.item(group, PLACE(half)), BYTE.as_pointer())
             for half in range(2)
         ]
         call(builder, "tilezero", BYTE(high))
@@ -187,8 +194,8 @@ class Product:
                 self._prefetch(begin, place)
             call(builder, "tileloadd64", BYTE(weights), builder.gep(begin, [place]), depth)
             for register, half in zip((HIGH, LOW), halves, strict=True):
-                at = builder.gep(half, [builder.mul(place, self._wide)])
-                stride = builder.mul(self._wide, PLACE(4))
+                at = builder.gep(half, [builder.mul(place, self.wide)])
+                stride = builder.mul(self.wide, PLACE(4))
                 call(builder, "tileloadd64", BYTE(register), at, stride)
             call(builder, "tdpbssd", BYTE(high), BYTE(weights), BYTE(HIGH))
             call(builder, "tdpbsud", BYTE(low), BYTE(weights), BYTE(LOW))
@@ -197,13 +204,13 @@ class Product:
         """Builds what stores the sums of a set."""
         for half, register in enumerate(SETS[number][:2]):
             place = 2 * (1 - number) + half
-            at = self._builder.gep(self._sums, [NUMBER(place * ROWS * ROWS)])
-            address = self._builder.bitcast(at, BYTE.as_pointer())
-            call(self._builder, "tilestored64", BYTE(register), address, PLACE(4 * ROWS))
+            at = self.builder.gep(self._sums, [NUMBER(place * ROWS * ROWS)])
+            address = self.builder.bitcast(at, BYTE.as_pointer())
+            call(self.builder, "tilestored64", BYTE(register), address, PLACE(4 * ROWS))
 
     def _set(self, which: Any, corner: Any) -> None:
         """Builds what sets the result to sums that were stored, scaled and shifted."""
-        builder, (group, column) = self._builder, corner
+        builder, (group, column) = self.builder, corner
         begin = builder.gep(self._sums, [builder.mul(which, PLACE(2 * ROWS * ROWS))])
         by_columns = []
         for number in range(ROWS):
@@ -215,21 +222,21 @@ class Product:
             by_columns.append(builder.fadd(upper, low, flags=FUSED))
         for row, vector in enumerate(interleaved(builder, by_columns)):
             builder.store(vector, builder.gep(self._turned, [NUMBER(row)]))
-        factors, shifts, lengths = self._line
+        factors, shifts, lengths = self.line
         factor, shift = (vector_at(builder, each.item(column)) for each in (factors, shifts))
         first = builder.mul(group, PLACE(ROWS))
-        many = smaller(builder, builder.sub(self._into.shape[0], first), PLACE(ROWS))
+        many = smaller(builder, builder.sub(self.into.shape[0], first), PLACE(ROWS))
         with cgutils.for_range(builder, many) as loop:
             row = builder.add(first, loop.index)
             found = builder.load(builder.gep(self._turned, [loop.index]))
             for each in (factor, splat(builder, builder.load(lengths.item(row)))):
                 found = builder.fmul(found, each, flags=FUSED)
             found = builder.fadd(found, shift, flags=FUSED)
-            store_at(builder, found, self._into.item(row, column))
+            store_at(builder, found, self.into.item(row, column))
 
     def _prefetch(self, begin: Any, place: Any) -> None:
         """Builds the prefetching of as much as a register holds, in the order of memory."""
-        builder = self._builder
+        builder = self.builder
         ahead = builder.add(PLACE(AHEAD), builder.mul(place, PLACE(ROWS)))
         for number in range(ROWS * DEPTH // CACHE_LINE):
             at = builder.add(ahead, PLACE(number * CACHE_LINE))

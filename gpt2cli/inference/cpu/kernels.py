@@ -111,7 +111,7 @@ def int8_gemm_amx(rows: Any, columns: Any, line: Any, found: Any, pieces: int) -
     few = len(rows) <= most
     wide = (least if len(rows) <= least else most) if few else ROWS
     scale, bias = line
-    depth, groups = columns.shape[1], (len(rows) + wide - 1) // wide
+    depth, groups = columns.shape[1], 0 if few else (len(rows) + ROWS - 1) // ROWS
     blocks = (len(columns) + ROWS - 1) // ROWS
     shared = np.empty((groups, 2, depth // 4 * wide), np.int32)
     factors = np.empty(len(rows), np.float32)

@@ -76,7 +76,7 @@ class Matrix:
         self.precision, self._width = precision, columns.shape[1]
         self._scale = np.ones(len(columns), np.float32)
         self._no_bias = np.zeros(len(columns), np.float32)
-        self._by_amx = precision == "int8" and amx_tiles.is_available()
+        self._by_amx, self._pieces = uses_amx(precision), get_num_threads()
         step = vectors.PAIR if precision == "int8" else vectors.LANES
         missing = -self._width % (amx_tiles.DEPTH if self._by_amx else step)
         if missing:
@@ -119,7 +119,7 @@ class Matrix:
         for start in range(0, len(x), ROW_BLOCK):
             part, into = x[start : start + ROW_BLOCK], found[start : start + ROW_BLOCK]
             if self._by_amx:
-                kernels.int8_gemm_amx(part, self._stored, line, into, get_num_threads())
+                kernels.int8_gemm_amx(part, self._stored, line, into, self._pieces)
             else:
                 kernels.int8_gemm(part, self._stored, *line, into)
         return found
@@ -174,10 +174,14 @@ def new_cache(shape: tuple[int, int, int, int]) -> Array:
     return found
 
 
+def uses_amx(precision: str) -> bool:
+    """Returns whether matrices in a precision are multiplied by AMX."""
+    return precision == "int8" and amx_tiles.is_available()
+
+
 def pass_costs(precision: str) -> tuple[float, ...]:
     """Returns what passes over several tokens cost on this processor, see PASS_COSTS."""
-    by_amx = precision == "int8" and amx_tiles.is_available()
-    return AMX_COSTS if by_amx else PASS_COSTS[precision]
+    return AMX_COSTS if uses_amx(precision) else PASS_COSTS[precision]
 
 
 def prepare(precision: str) -> None:
@@ -186,13 +190,11 @@ def prepare(precision: str) -> None:
     weights, counts = from_dtype(np.dtype(STORED[precision]))[:, ::1], types.int64[::1]
     vector, rows = types.float32[::1], types.float32[:, ::1]
     cache = types.float32[:, :, :, ::1]
-    product: tuple[Any, tuple[Any, ...]]
-    product = kernels.skinny_gemm, (rows, weights, vector, vector, rows)
-    if precision == "int8":
-        product = kernels.int8_gemm, product[1]
-        if amx_tiles.is_available():
-            line = types.UniTuple(vector, 2)
-            product = kernels.int8_gemm_amx, (rows, weights, line, rows, types.int64)
+    gemm = kernels.int8_gemm if precision == "int8" else kernels.skinny_gemm
+    product: tuple[Any, tuple[Any, ...]] = gemm, (rows, weights, vector, vector, rows)
+    if uses_amx(precision):
+        line = types.UniTuple(vector, 2)
+        product = kernels.int8_gemm_amx, (rows, weights, line, rows, types.int64)
     loops = [
         (kernels.norm, (rows, vector, vector, types.float32, rows)),
         product,
